@@ -1,0 +1,64 @@
+# hftctl: the two commands are `make up` (brings up the trading floor) and `make test` (passes the tests).
+# Everything is installed into .venv from requirements.lock (pinned and hashed).
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && { echo $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help install up down status test check lint types imports unit contract integration fault story bench lock clean etcd
+
+help:            ## say what there is
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+install: $(STAMP)            ## create .venv with everything, pinned and hashed
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv (Ubuntu 22.04: apt-get install python3.11 python3.11-venv)"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "the venv module of $(PYTHON) is missing: apt-get install python3-venv (Ubuntu 22.04: python3.11-venv)"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+up: install            ## bring up the floor: make up ARGS="--tape DIR --detach"
+	@exec $(BIN)/hftctl up $(ARGS)
+
+down: install            ## take the floor down
+	@exec $(BIN)/hftctl down $(ARGS)
+
+status: install            ## what runs where, and is it well
+	@exec $(BIN)/hftctl status $(ARGS)
+
+test: check contract integration fault story            ## all tests: fast ones first
+
+check: lint types imports unit            ## format, lint, strict types, import contracts, unit tests: under two minutes
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports --no-cache
+
+unit: install
+	$(BIN)/pytest -q tests/unit
+
+etcd: install            ## get a safe etcd for the tests (cached outside the tree)
+	@$(BIN)/python -m tests.support.servers etcd
+
+contract integration fault story: install etcd
+	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@
+
+bench: install            ## measure: our figures beside the floor's, in the same run
+	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+
+lock:            ## pin again (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url pyproject.toml --extra dev --extra provision -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

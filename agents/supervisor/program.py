@@ -1,0 +1,154 @@
+"""What to run for one slot: command, environment, rendered config, pinning, and the hash that says whether it has changed. Pure, save `write_config`.
+
+HFT_CONFIG is rendered here and nowhere else; its fields are in docs/protocol.md. runner.py runs a Program; supervisor.py decides when.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from controlplane.model import Mode, ServiceSpec, Slot
+
+STOP_GRACE_S = 5.0
+"""From SIGTERM to SIGKILL: a daemon has to cancel, sync and say goodbye in it."""
+REAL_TIME = frozenset({"fifo", "rr"})
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where an agent's instances live; layout as in docs/protocol.md."""
+
+    site: str
+    host: str
+    site_dir: Path
+    run_dir: Path
+    journal_dir: Path | None = None
+    """HFT_JOURNAL_DIR: journals on a disk of their own; None: beside the other data."""
+
+    def config(self, instance: str) -> Path:
+        return self.run_dir / f"{instance}.config.json"
+
+    def alive(self, instance: str) -> Path:
+        return self.run_dir / f"{instance}.alive"
+
+    def lease(self, instance: str) -> Path:
+        return self.run_dir / f"{instance}.lease"
+
+    def shim_state(self, instance: str) -> Path:
+        return self.run_dir / f"{instance}.shim.json"
+
+    def log(self, instance: str) -> Path:
+        return self.site_dir / "logs" / f"{instance}.log"
+
+    def data(self, instance: str) -> Path:
+        return self.site_dir / "data" / instance
+
+    def journal(self, instance: str) -> Path:
+        return self.journal_dir / instance if self.journal_dir else self.data(instance)
+
+    @property
+    def bus(self) -> str:
+        return f"ipc://{self.run_dir / self.host}.bus"
+
+    @property
+    def http_socket(self) -> Path:
+        return self.run_dir / f"{self.host}.agent.sock"
+
+    @property
+    def keeper_socket(self) -> Path:
+        return self.run_dir / f"{self.host}.keeper.sock"
+
+    @property
+    def host_dir(self) -> Path:
+        return self.site_dir / "hosts" / self.host
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    slot: Slot
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    config: bytes
+    """Written to `config_path` before the start."""
+    config_path: Path
+    cpus: tuple[int, ...]
+    sched: str
+    """other, or fifo:PRIORITY where this process may."""
+    left_out: tuple[str, ...]
+    """What the spec asks for and this user may not have; said once."""
+    spec_hash: str
+    config_revision: int
+    grace_s: float = STOP_GRACE_S
+
+
+def spec_hash(spec: ServiceSpec) -> str:
+    """Changes with whatever a running process would have to be restarted for; not with where else the service runs."""
+    relevant = (spec.name, spec.daemon, spec.mode, sorted(spec.cpus), spec.sched, spec.settings, sorted(spec.floors))
+    return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]
+
+
+def may_be_real_time() -> bool:
+    """Root only, here: RLIMIT_RTPRIO and capabilities come with the systemd runner."""
+    return os.geteuid() == 0 and os.environ.get("HFT_REAL_TIME", "0") == "1"
+
+
+def render(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int) -> bytes:
+    return msgspec.json.encode(
+        {
+            "revision": config_revision,
+            "daemon": spec.daemon,
+            "run_dir": str(folders.run_dir),
+            "site_dir": str(folders.site_dir),
+            "data_dir": str(folders.data(slot.instance)),
+            "journal_dir": str(folders.journal(slot.instance)),
+            "settings": spec.settings,
+        },
+        order="deterministic",
+    )
+
+
+def program(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int, environment: Mapping[str, str], real_time: bool) -> Program:
+    """The program of one slot; `environment` is what the agent itself was given."""
+    config = folders.config(slot.instance)
+    env = {name: value for name, value in environment.items() if not name.startswith("HFT_") or name in PASSED_ON}
+    env |= {
+        "HFT_SITE": folders.site,
+        "HFT_HOST": slot.host,
+        "HFT_SERVICE": slot.service,
+        "HFT_INSTANCE": slot.instance,
+        "HFT_AGENT": folders.bus,
+        "HFT_ALIVE": str(folders.alive(slot.instance)),
+        "HFT_CONFIG": str(config),
+    }
+    if spec.mode is Mode.ACTIVE_STANDBY:
+        env["HFT_LEASE"] = str(folders.lease(slot.instance))
+    wants_real_time = spec.sched.partition(":")[0] in REAL_TIME
+    return Program(
+        slot=slot,
+        argv=(sys.executable, "-m", "hftd", spec.daemon),
+        env=env,
+        config=render(spec, slot, folders, config_revision),
+        config_path=config,
+        cpus=spec.cpus,
+        sched=spec.sched if real_time else "other",
+        left_out=(f"sched {spec.sched}: needs root",) if wants_real_time and not real_time else (),
+        spec_hash=spec_hash(spec),
+        config_revision=config_revision,
+    )
+
+
+PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR"})
+"""Of the agent's own HFT_ variables; the others are about the agent."""
+
+
+def write_config(ready: Program) -> None:
+    fresh = ready.config_path.with_name(f".{ready.config_path.name}.{os.getpid()}")
+    fresh.write_bytes(ready.config)
+    fresh.rename(ready.config_path)

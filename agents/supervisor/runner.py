@@ -1,0 +1,267 @@
+"""Runs programs under shims and finds again what an earlier agent has started.
+
+`Runner` is what supervisor.py needs (a systemd runner is a later room beside this one); `ShimRunner` starts one shim.py for each instance.
+A process is adopted only when boot id, pid and start time of shim AND daemon match its state file: a pid alone may belong to somebody else by now.
+Nothing here ever signals a process that it has not identified so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import py_compile
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from agents.supervisor import program as programs
+from controlplane.errors import HftctlError
+from controlplane.model import Process
+from hftd.native import process
+
+START_TIMEOUT_S = 10.0
+"""From fork to the shim's first byte; tens of milliseconds on an idle machine."""
+LOG_BYTES_MAX = 8 << 20
+LOG_FILES_MAX = 3
+LAST_WORDS_S = 2.0
+"""After the daemon's death the shim drains its pipe and writes how it ended."""
+
+
+class StartFailed(HftctlError):
+    """The program could not be started at all; the message names it and why."""
+
+
+class PidOnly(msgspec.Struct, frozen=True):
+    pid: int
+    start_time: int
+
+
+class Exit(msgspec.Struct, frozen=True):
+    status: int | None
+    signal: int | None
+    at_ns: int
+
+    @property
+    def words(self) -> str:
+        if self.signal is not None:
+            try:
+                return f"killed by {signal.Signals(self.signal).name}"
+            except ValueError:
+                return f"killed by signal {self.signal}"
+        return f"exit status {self.status}"
+
+
+class ShimState(msgspec.Struct, frozen=True):
+    """`<run>/<instance>.shim.json`, written by shim.py."""
+
+    instance: str
+    spec_hash: str
+    config_revision: int
+    boot_id: str
+    started_ns: int
+    shim: PidOnly
+    daemon: PidOnly
+    left_out: list[str] = []
+    stop_asked: bool = False
+    log_lines_dropped: int = 0
+    exit: Exit | None = None
+
+
+@dataclass(slots=True)
+class Running:
+    """One daemon under its shim, seen by pidfd."""
+
+    process: Process
+    shim: Process
+    state_path: Path
+    spec_hash: str
+    config_revision: int
+    started_ns: int
+    """UNIX ns."""
+    left_out: tuple[str, ...]
+    pidfd: int
+    """Of the daemon; readable when it is dead."""
+    child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    """The shim, when it is this agent's own child and has to be reaped."""
+
+    async def death(self) -> Exit | None:
+        """Wait until the daemon is dead, then say how; None when nobody could (its shim was killed with it)."""
+        await readable(self.pidfd)
+        deadline_mono_s = time.monotonic() + LAST_WORDS_S
+        while True:
+            state = read_state(self.state_path)
+            if state is not None and state.exit is not None and state.daemon.pid == self.process.pid:
+                return state.exit
+            if not process.runs(self.shim) or time.monotonic() > deadline_mono_s:
+                return None
+            await asyncio.sleep(0.005)
+
+    def stop(self) -> None:
+        """Ask the shim to stop its daemon within the grace of its plan; it does so even if this agent dies now."""
+        if process.runs(self.shim):
+            os.kill(self.shim.pid, signal.SIGTERM)
+        elif process.runs(self.process):
+            os.kill(self.process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """SIGKILL by pidfd: for a daemon whose shim does not do its work."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    async def close(self) -> None:
+        """Release the pidfd and reap the shim (it is gone within its drain time)."""
+        os.close(self.pidfd)
+        child = self.child
+        if child is not None:
+            await asyncio.to_thread(wait_for, child)
+
+
+class Runner(Protocol):
+    async def start(self, program: programs.Program) -> Running:
+        """Raises StartFailed."""
+
+    def adopt(self, instance: str) -> Running | None:
+        """What an earlier agent left running under this name, or None."""
+
+    def last_exit(self, instance: str) -> Exit | None:
+        """How the last process of this name ended, when it did while no agent was looking."""
+
+
+def wait_for(child: subprocess.Popen[bytes]) -> None:
+    try:
+        child.wait(timeout=LAST_WORDS_S)
+    except subprocess.TimeoutExpired:
+        child.kill()  # our own unreaped child: the pid cannot be another's
+        child.wait()
+
+
+async def readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    event = asyncio.Event()
+    loop.add_reader(fd, event.set)
+    try:
+        await event.wait()
+    finally:
+        loop.remove_reader(fd)
+
+
+def read_state(path: Path) -> ShimState | None:
+    """None when there is none or it is not readable as one (an old layout, a torn disk): then there is nothing to adopt."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ShimState)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+class ShimRunner:
+    def __init__(self, folders: programs.Folders, *, log_bytes_max: int = LOG_BYTES_MAX) -> None:
+        self._folders = folders
+        self._log_bytes_max = log_bytes_max
+        self._script = folders.run_dir / "shim.pyc"
+        # Compiled once: a shim that compiles its own source stays 1 MB larger for life.
+        py_compile.compile(str(Path(__file__).with_name("shim.py")), cfile=str(self._script), doraise=True)
+
+    async def start(self, program: programs.Program) -> Running:
+        instance = program.slot.instance
+        folders = self._folders
+        try:
+            for folder in (folders.log(instance).parent, folders.data(instance), folders.journal(instance)):
+                folder.mkdir(parents=True, exist_ok=True)
+            programs.write_config(program)
+            ready, ready_shim = os.pipe()
+        except OSError as exc:
+            raise StartFailed(f"{instance}: cannot prepare its folders: {exc}") from exc
+        try:
+            child = subprocess.Popen(  # noqa: ASYNC220  vfork and exec: a millisecond
+                self._arguments(program, ready_shim),
+                env=dict(program.env),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(ready_shim,),
+                start_new_session=True,
+            )
+        except OSError as exc:
+            os.close(ready)
+            raise StartFailed(f"{instance}: cannot run {program.argv[0]}: {exc}") from exc
+        finally:
+            os.close(ready_shim)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await readable(ready)
+            told = os.read(ready, 1)
+        except BaseException as exc:
+            child.kill()
+            child.wait()
+            if isinstance(exc, TimeoutError):
+                raise StartFailed(f"{instance}: its shim said nothing for {START_TIMEOUT_S} s") from exc
+            raise
+        finally:
+            os.close(ready)
+        state = read_state(folders.shim_state(instance)) if told else None
+        if state is None or state.shim.pid != child.pid:
+            child.kill()
+            child.wait()
+            raise StartFailed(f"{instance}: its shim ended before it had started {program.argv[0]}")
+        running = self._running(instance, state, child)
+        if running is None:  # dead already: no pidfd can be had, but the shim has the status
+            await asyncio.to_thread(wait_for, child)
+            ended = self.last_exit(instance)
+            raise StartFailed(f"{instance}: ended at once: {ended.words if ended else 'nobody saw how'}")
+        return running
+
+    def adopt(self, instance: str) -> Running | None:
+        state = read_state(self._folders.shim_state(instance))
+        if state is None or state.instance != instance or state.boot_id != process.boot_id() or state.exit is not None:
+            return None
+        if process.start_time(state.shim.pid) != state.shim.start_time:
+            return None  # the daemon died with its shim
+        return self._running(instance, state, None)
+
+    def last_exit(self, instance: str) -> Exit | None:
+        state = read_state(self._folders.shim_state(instance))
+        return state.exit if state is not None and state.boot_id == process.boot_id() else None
+
+    def _arguments(self, program: programs.Program, ready_fd: int) -> list[str]:
+        instance = program.slot.instance
+        plan = {
+            "instance": instance,
+            "spec_hash": program.spec_hash,
+            "config_revision": program.config_revision,
+            "state": self._folders.shim_state(instance),
+            "log": self._folders.log(instance),
+            "log_bytes": self._log_bytes_max,
+            "log_files": LOG_FILES_MAX,
+            "ready_fd": ready_fd,
+            "grace_s": program.grace_s,
+            "cpus": ",".join(str(cpu) for cpu in program.cpus),
+            "sched": program.sched,
+        }
+        return [program.argv[0], "-I", "-S", str(self._script), *(f"{key}={value}" for key, value in plan.items()), "--", *program.argv]
+
+    def _running(self, instance: str, state: ShimState, child: subprocess.Popen[bytes] | None) -> Running | None:
+        daemon = Process(instance, state.boot_id, state.daemon.pid, state.daemon.start_time)
+        try:
+            pidfd = os.pidfd_open(daemon.pid)
+        except ProcessLookupError:
+            return None
+        if not process.runs(daemon):  # looked at after the pidfd is held: now the pid cannot change hands
+            os.close(pidfd)
+            return None
+        return Running(
+            process=daemon,
+            shim=Process(instance, state.boot_id, state.shim.pid, state.shim.start_time),
+            state_path=self._folders.shim_state(instance),
+            spec_hash=state.spec_hash,
+            config_revision=state.config_revision,
+            started_ns=state.started_ns,
+            left_out=tuple(state.left_out),
+            pidfd=pidfd,
+            child=child,
+        )

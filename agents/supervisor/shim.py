@@ -1,0 +1,245 @@
+"""The parent of one daemon. It outlives the agent, so that an agent can be killed and replaced while the daemons trade on.
+
+Run by path as `python -I -S shim.py KEY=VALUE ... -- ARGV ...`, never imported by the agent: it imports as little as it can (there is one for every
+daemon), nothing of ours, and parses and writes its few fields by hand. The daemon's environment is the shim's own.
+
+Promises: the state file names shim and daemon before the daemon runs its first instruction; the daemon dies with the shim; SIGTERM is passed on and
+followed by SIGKILL after the grace; the exit status is in the state file before the shim goes; a full disk or a closed pipe under the log loses lines
+(counted, and said once there is room), never the daemon. Who starts it and reads its state: runner.py.
+"""
+
+from __future__ import annotations
+
+import _signal as signal  # type: ignore[import-not-found]  # `signal` wraps the same calls in enums, for 0.7 MB a shim
+import os
+import select
+import sys
+from time import monotonic, time_ns
+
+PIPE_BYTES = 1 << 20
+"""A slow disk under the log stalls the daemon only once this much is waiting."""
+READ_BYTES = 1 << 16
+DRAIN_S = 0.2
+"""After the daemon's death its pipe may still be held by a child of its own; what has not come by then is not waited for."""
+F_SETPIPE_SZ = 1031
+PR_SET_PDEATHSIG = 1
+EXEC_FAILED = 127
+
+
+class Log:
+    """An append-only file, rotated by size: `log`, `log.1`, `log.2` ..."""
+
+    def __init__(self, path: str, bytes_max: int, files_max: int) -> None:
+        self.path, self.bytes_max, self.files_max = path, bytes_max, files_max
+        self.fd = -1
+        self.size = 0
+        self.lines_dropped = 0
+        """In all, for the state file."""
+        self._lines_unsaid = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append, or count what was lost."""
+        if self._lines_unsaid:
+            self._append(b"shim: %d log lines dropped (no room)\n" % self._lines_unsaid, unsaid_lines=0)
+        self._append(chunk, unsaid_lines=chunk.count(b"\n") or 1)
+
+    def _append(self, chunk: bytes, unsaid_lines: int) -> None:
+        try:
+            if self.fd < 0:
+                self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+                self.size = os.fstat(self.fd).st_size
+            elif self.size + len(chunk) > self.bytes_max:
+                self._rotate()
+            while chunk:
+                written = os.write(self.fd, chunk)
+                self.size += written
+                chunk = chunk[written:]
+        except OSError:
+            self.lines_dropped += unsaid_lines
+            self._lines_unsaid += unsaid_lines
+        else:
+            if not unsaid_lines:
+                self._lines_unsaid = 0
+
+    def _rotate(self) -> None:
+        for n in range(self.files_max - 1, 0, -1):
+            older = f"{self.path}.{n}"
+            newer = f"{self.path}.{n - 1}" if n > 1 else self.path
+            if os.path.exists(newer):  # noqa: PTH110  pathlib would be imported for this alone
+                os.replace(newer, older)  # noqa: PTH105
+        fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        os.close(self.fd)
+        self.fd, self.size = fd, 0
+
+
+def start_time(pid: int) -> int:
+    """Field 22 of /proc/PID/stat: with boot id and pid it says which process this is."""
+    with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def text(value: str) -> str:
+    """A JSON string."""
+    return '"' + "".join(c if c >= " " and c not in '"\\' else f"\\u{ord(c):04x}" for c in value) + '"'
+
+
+class State:
+    """The file that the agent reads: who runs, what it was started from, and how it ended."""
+
+    def __init__(self, plan: dict[str, str], boot_id: str, daemon_pid: int) -> None:
+        self.path = plan["state"]
+        shim_pid = os.getpid()
+        self.head = (
+            f'"instance": {text(plan["instance"])}, "spec_hash": {text(plan["spec_hash"])}, "config_revision": {int(plan["config_revision"])}, '
+            f'"boot_id": {text(boot_id)}, "started_ns": {time_ns()}, '
+            f'"shim": {{"pid": {shim_pid}, "start_time": {start_time(shim_pid)}}}, '
+            f'"daemon": {{"pid": {daemon_pid}, "start_time": {start_time(daemon_pid)}}}'
+        )
+        self.left_out = "[]"
+        self.exit = "null"
+        self.stop_asked = False
+
+    def write(self, log: Log) -> None:
+        """Replace the file atomically; where even the run folder has no room, the agent sees the death by pidfd alone."""
+        body = (
+            f'{{{self.head}, "left_out": {self.left_out}, "stop_asked": {"true" if self.stop_asked else "false"}, '
+            f'"log_lines_dropped": {log.lines_dropped}, "exit": {self.exit}}}\n'
+        )
+        fresh = f"{self.path}.{os.getpid()}"
+        try:
+            fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+            try:
+                os.write(fd, body.encode())
+            finally:
+                os.close(fd)
+            os.rename(fresh, self.path)  # noqa: PTH104
+        except OSError as exc:
+            log.write(f"shim: state file {self.path}: {exc}\n".encode())
+
+    def ended(self, wait_status: int) -> None:
+        code = os.waitstatus_to_exitcode(wait_status)
+        status, number = (code, "null") if code >= 0 else ("null", -code)
+        self.exit = f'{{"status": {status}, "signal": {number}, "at_ns": {time_ns()}}}'
+
+
+def become_daemon(argv: list[str], shim_pid: int, go: int, out: int) -> None:
+    """In the child: wait until the shim has written who we are, then become the daemon. Never returns."""
+    try:
+        import ctypes  # here and not above: the memory goes at exec
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+        if os.getppid() != shim_pid or os.read(go, 1) != b"1":
+            os._exit(EXEC_FAILED)  # the shim died before or while it told us to go
+        for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        os.execv(argv[0], argv)
+    except BaseException as exc:
+        os.write(out, f"shim: cannot run {argv[0]}: {exc}\n".encode())
+    os._exit(EXEC_FAILED)
+
+
+def place(pid: int, plan: dict[str, str]) -> list[str]:
+    """CPUs and scheduling of the daemon before it runs; what was not allowed comes back as a list of words."""
+    left_out = []
+    if plan.get("cpus"):
+        try:
+            os.sched_setaffinity(pid, {int(cpu) for cpu in plan["cpus"].split(",")})
+        except OSError as exc:
+            left_out.append(f"cpus {plan['cpus']}: {exc.strerror}")
+    policy, _, priority = plan.get("sched", "other").partition(":")
+    if policy in ("fifo", "rr"):
+        try:
+            number = os.SCHED_FIFO if policy == "fifo" else os.SCHED_RR
+            os.sched_setscheduler(pid, number, os.sched_param(int(priority or 1)))
+        except OSError as exc:
+            left_out.append(f"sched {plan['sched']}: {exc.strerror}")
+    return left_out
+
+
+def main(arguments: list[str]) -> int:
+    split = arguments.index("--")
+    plan = dict(argument.split("=", 1) for argument in arguments[:split])
+    argv = arguments[split + 1 :]
+    ready = int(plan["ready_fd"])
+    os.set_inheritable(ready, False)
+    log = Log(plan["log"], int(plan["log_bytes"]), int(plan["log_files"]))
+    wake_read, wake_write = os.pipe()
+    os.set_blocking(wake_read, False)
+    os.set_blocking(wake_write, False)
+    signal.set_wakeup_fd(wake_write)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, lambda number, frame: None)  # the wake-up pipe carries the number
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+
+    out_read, out_write = os.pipe()
+    go_read, go_write = os.pipe()
+    shim_pid = os.getpid()
+    pid = os.fork()
+    if not pid:
+        os.close(go_write)
+        become_daemon(argv, shim_pid, go_read, out_write)
+    os.close(out_write)
+    os.close(go_read)
+    import fcntl
+
+    try:  # noqa: SIM105  contextlib would be imported for this alone
+        fcntl.fcntl(out_read, F_SETPIPE_SZ, PIPE_BYTES)
+    except OSError:
+        pass  # over the user's limit of pipe pages: the default 64 KiB it is
+    with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123
+        boot_id = file.read().strip()
+    state = State(plan, boot_id, pid)
+    state.left_out = "[" + ", ".join(text(word) for word in place(pid, plan)) + "]"
+    state.write(log)
+    os.write(go_write, b"1")
+    os.close(go_write)
+    try:  # noqa: SIM105
+        os.write(ready, b"1")
+    except OSError:
+        pass  # the agent died meanwhile; the next one reads the state file
+    os.close(ready)
+    return watch(pid, state, log, out_read, wake_read, float(plan["grace_s"]))
+
+
+def watch(pid: int, state: State, log: Log, out: int, wake: int, grace_s: float) -> int:
+    """Copy output and pass signals on until the daemon has ended and its last words are written."""
+    poll = select.poll()
+    poll.register(out, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    out_open, alive = True, True
+    kill_at_mono_s = drained_at_mono_s = float("inf")
+    while alive or (out_open and monotonic() < drained_at_mono_s):
+        deadline_mono_s = kill_at_mono_s if alive else drained_at_mono_s
+        timeout_ms = None if deadline_mono_s == float("inf") else max(0, int((deadline_mono_s - monotonic()) * 1000) + 1)
+        for fd, _ in poll.poll(timeout_ms):
+            if fd == out:
+                chunk = os.read(out, READ_BYTES)
+                if chunk:
+                    log.write(chunk)
+                else:
+                    poll.unregister(out)
+                    out_open = False
+            elif signal.SIGTERM in os.read(wake, 512) and alive and not state.stop_asked:
+                state.stop_asked = True
+                state.write(log)
+                kill_at_mono_s = monotonic() + grace_s
+                os.kill(pid, signal.SIGTERM)
+        if alive and monotonic() >= kill_at_mono_s:
+            kill_at_mono_s = float("inf")
+            log.write(b"shim: did not stop within %g s: killed\n" % grace_s)
+            os.kill(pid, signal.SIGKILL)
+        if alive:
+            ended, wait_status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                alive = False
+                drained_at_mono_s = monotonic() + DRAIN_S
+                state.ended(wait_status)
+                state.write(log)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

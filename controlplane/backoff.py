@@ -1,0 +1,89 @@
+"""How long to wait before trying again. Pure: randomness and time are arguments.
+
+`delays` is for retries (full spread by jitter, so that a crowd does not come back at once); `Restarts` is the policy by which a process that died
+is started again: the first time at once, then slower and slower, and from the start after it has been healthy for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    first_s: float
+    """The first delay."""
+
+    factor: float
+    """Each delay is the one before, times this."""
+
+    max_s: float
+    """No delay is longer."""
+
+    jitter: float = 0.0
+    """Share of each delay that is random: 0 none, 0.5 half to whole, 1 full."""
+
+    at_once: int = 0
+    """So many tries before the first delay."""
+
+    def delay_s(self, attempt: int, random: Callable[[], float] = lambda: 1.0) -> float:
+        """The wait before try `attempt`, counted from 0. `random` gives 0 <= x < 1 (random.random); without it the longest wait."""
+        steps = attempt - self.at_once
+        if steps < 0:
+            return 0.0
+        # The exponent is bounded: beyond it every delay is max_s anyway and a float would overflow.
+        longest_s = min(self.max_s, self.first_s * self.factor ** min(steps, 64))
+        return longest_s * (1 - self.jitter * (1 - random()))
+
+
+def delays(policy: Policy, random: Callable[[], float] = lambda: 1.0) -> Iterator[float]:
+    """The waits before each try, without end."""
+    attempt = 0
+    while True:
+        yield policy.delay_s(attempt, random)
+        attempt += 1
+
+
+RESTART = Policy(first_s=0.2, factor=2.0, max_s=5.0, at_once=1)
+"""A crash is mostly the only one: the first restart is free. No jitter: a host has few processes, and tests and operators can foretell it."""
+
+RESTART_HEALTHY_S = 10.0
+"""A process that was healthy for so long starts the policy afresh."""
+
+RETRY = Policy(first_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
+"""For calls to the store and to other hosts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """The restarts of one process so far, as a value: `died` gives the next one and the wait."""
+
+    count: int = 0
+    """In the present row of failures."""
+
+    def died(self, healthy_s: float, policy: Policy = RESTART) -> tuple[Restarts, float]:
+        """The process ended after being healthy for `healthy_s` at the end of its life (0: it never was). Returns (new value, seconds to wait)."""
+        row = 0 if healthy_s >= RESTART_HEALTHY_S else self.count
+        return Restarts(row + 1), policy.delay_s(row)
+
+
+@dataclass(slots=True)
+class Bucket:
+    """A token bucket that starts full. Bounds loops whose every turn may fail at once."""
+
+    burst: float
+    """So many goes in a row without a wait."""
+
+    per_s: float
+    """Tokens that come back each second."""
+
+    level: float | None = None
+    at_s: float = 0.0
+
+    def take(self, now_s: float) -> float:
+        """Take one token, on credit if there is none, and return the seconds to wait before the go. `now_s` is any monotonic time."""
+        before = self.burst if self.level is None else min(self.burst, self.level + (now_s - self.at_s) * self.per_s)
+        self.level = before - 1
+        self.at_s = now_s
+        return max(0.0, -self.level / self.per_s)

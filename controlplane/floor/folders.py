@@ -1,0 +1,177 @@
+"""Where a floor lives: the site folder that it keeps, and the run folder of sockets and words that ends with it.
+
+AF_UNIX paths end at 107 bytes, so the run folder is short and hashed; it is on tmpfs, mode 0700, and belongs to the user who made it. Imports
+nothing heavy: every `hftctl` verb comes through here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from controlplane.errors import InUse
+
+RUN_HASH_DIGITS = 10
+
+
+def default_site_dir() -> Path:
+    """HFT_SITE_DIR, else under XDG_STATE_HOME."""
+    if given := os.environ.get("HFT_SITE_DIR"):
+        return Path(given)
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "hftctl" / "floor"
+
+
+class Folders:
+    """Paths of one floor. Making one touches nothing; `create` does."""
+
+    def __init__(self, site_dir: Path | str) -> None:
+        self.site_dir = Path(site_dir).expanduser().resolve()
+
+    def __repr__(self) -> str:
+        return f"Folders({self.site_dir})"
+
+    @property
+    def floor_json(self) -> Path:
+        """What runs: written by hft-floord, atomically; gone when the floor is down."""
+        return self.site_dir / "floor.json"
+
+    @property
+    def desired_json(self) -> Path:
+        """What shall run: written by `hftctl up`, read by hft-floord at each change."""
+        return self.site_dir / "desired.json"
+
+    @property
+    def floor_lock(self) -> Path:
+        return self.site_dir / "floor.lock"
+
+    @property
+    def services(self) -> Path:
+        """A copy of the applied services.yml."""
+        return self.site_dir / "services.yml"
+
+    @property
+    def logs(self) -> Path:
+        return self.site_dir / "logs"
+
+    def log(self, name: str) -> Path:
+        return self.logs / f"{name}.log"
+
+    @property
+    def hosts(self) -> Path:
+        return self.site_dir / "hosts"
+
+    def host(self, host: str) -> Path:
+        return self.hosts / host
+
+    def run_dir_wanted(self) -> Path:
+        """Where a new run folder of this site folder goes."""
+        import hashlib  # 3 ms that a reading verb need not pay: it finds the folder in floor.json
+
+        digits = hashlib.sha256(str(self.site_dir).encode()).hexdigest()[:RUN_HASH_DIGITS]
+        if runtime := os.environ.get("XDG_RUNTIME_DIR"):
+            return Path(runtime) / f"hft-{digits}"
+        return Path("/dev/shm") / f"hft-{os.getuid()}-{digits}"
+
+    def run_dir(self) -> Path:
+        """Of the floor that runs, as it said; else where a new one would be."""
+        found = self.running()
+        return Path(found["run_dir"]) if found and "run_dir" in found else self.run_dir_wanted()
+
+    def running(self) -> dict[str, Any] | None:
+        """floor.json, or None when there is none (or it is not readable as such: a floor writes it whole)."""
+        return read_json(self.floor_json)
+
+    def desired(self) -> dict[str, Any] | None:
+        return read_json(self.desired_json)
+
+    def agent_socket(self, host: str) -> Path:
+        return self.run_dir() / f"{host}.agent.sock"
+
+    def create(self) -> None:
+        """Make the site folder's own folders.
+
+        Raises:
+            InUse: something that is not a folder of ours is in the way.
+        """
+        try:
+            for folder in (self.site_dir, self.logs, self.hosts, self.site_dir / "data", self.site_dir / "simd", self.site_dir / "audit"):
+                folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.site_dir, os.W_OK | os.X_OK):
+                raise PermissionError(13, "not writable by this user")
+        except OSError as exc:
+            raise InUse(f"site folder {self.site_dir}: {exc.strerror} (choose another with --site-dir)") from exc
+
+    def create_run_dir(self) -> Path:
+        """Make the run folder, or take an existing one that is this user's alone.
+
+        Raises:
+            InUse: it belongs to somebody else, or is no folder.
+        """
+        run = self.run_dir_wanted()
+        try:
+            run.mkdir(mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise InUse(f"run folder {run}: {exc.strerror}") from exc
+        found = run.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise InUse(f"run folder {run}: not a folder of user {os.getuid()}")
+        run.chmod(0o700)
+        return run
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """A reader sees the old file or the new one, whole, also after a power cut."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)
+
+
+def lock(path: Path) -> int | None:
+    """Take the lock for as long as this process lives (children do not inherit it); None when another holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def locked(path: Path) -> bool:
+    """True while another process holds it."""
+    if not path.exists():
+        return False
+    fd = lock(path)
+    if fd is None:
+        return True
+    os.close(fd)
+    return False
+
+
+def lock_holder(path: Path) -> int | None:
+    """Pid of who holds a lock, from /proc/locks; None when nobody (or nobody visible) does."""
+    try:
+        inode = path.stat().st_ino
+    except OSError:
+        return None
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if "FLOCK" in fields and len(fields) >= 6 and fields[-3].rpartition(":")[2] == str(inode):
+            return int(fields[-4])
+    return None

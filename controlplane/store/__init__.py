@@ -1,0 +1,75 @@
+"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd.py, and memory.py for tests and drills.
+
+`connect` is the one door. grpc is imported only when an etcd store is really asked for, because that costs 100 ms and 20 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from controlplane.errors import InvalidSettings
+from controlplane.settings import StoreSettings
+from controlplane.store.base import (
+    OPERATIONS_MAX,
+    Committed,
+    Compare,
+    Delete,
+    Entry,
+    Health,
+    Lease,
+    Lost,
+    Put,
+    Snapshot,
+    Store,
+    Watch,
+)
+from controlplane.store.keys import Keys
+
+if TYPE_CHECKING:
+    from controlplane.store import memory
+
+__all__ = [
+    "OPERATIONS_MAX",
+    "Committed",
+    "Compare",
+    "Delete",
+    "Entry",
+    "Health",
+    "Keys",
+    "Lease",
+    "Lost",
+    "Put",
+    "Snapshot",
+    "Store",
+    "Watch",
+    "connect",
+]
+
+_memories: dict[str, memory.Memory] = {}
+
+
+def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -> Store:
+    """A client of the store at `where`.
+
+    "etcd://127.0.0.1:2379,127.0.0.1:2479", a list of "HOST:PORT", or "memory://NAME" (one server for each name in this process).
+    Opens no connection yet, so it does not fail when the store is away: `health` tells. Used and closed in one event loop.
+    """
+    if not isinstance(where, str):
+        return _etcd(list(where), settings)
+    kind, found, rest = where.partition("://")
+    if not found:
+        return _etcd(where.split(","), settings)
+    if kind == "etcd":
+        return _etcd(rest.rstrip("/").split(","), settings)
+    if kind == "memory":
+        from controlplane.store import memory
+
+        return memory.MemoryStore(_memories.setdefault(rest, memory.Memory()))
+    raise InvalidSettings(f'store "{where}": no such kind of store; wanted etcd://HOST:PORT[,HOST:PORT...] or memory://NAME')
+
+
+def _etcd(endpoints: list[str], settings: StoreSettings | None) -> Store:
+    from controlplane.store import etcd
+
+    return etcd.EtcdStore(endpoints, settings or StoreSettings())

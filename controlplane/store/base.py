@@ -1,0 +1,137 @@
+"""The store port: what the control plane may ask of etcd or Consul, cut at the weaker of the two.
+
+A lost compare-and-swap is a result (`Lost`), not an error. A watch gives snapshots, not events: changes may be coalesced, never lost.
+Every back end passes tests/contract/test_store.py. The story goes on in keys.py (every key) and etcd.py, memory.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+OPERATIONS_MAX = 64
+"""In one transaction, compares and writes counted together: Consul before 1.14 takes no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    key: str
+    value: bytes
+    revision: int
+    """Of the last write to this key. Only equality is meaningful across back ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything under a prefix at one revision."""
+
+    revision: int
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """The key's revision must be this; 0: the key must not exist."""
+
+    key: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    key: str
+    value: bytes
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    revision: int
+    """The revision that every key written by it now has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A compare did not hold; nothing was written."""
+
+
+class Lease(Protocol):
+    """Keys put under it vanish when it ends. Ours for life of the holder, never for leadership (that is a record)."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def ttl_s(self) -> float:
+        """As granted, which may be more than was asked."""
+
+    @property
+    def deadline_boot_ns(self) -> int:
+        """Counted from BEFORE the last good request: never later than the store's own."""
+
+    async def keep_alive(self) -> None:
+        """Renew for one more TTL. Raises LeaseLost, Unavailable."""
+
+    async def revoke(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    kind: str
+    endpoints: tuple[str, ...]
+    healthy: bool
+    version: str
+    latency_ms: float | None
+    reason: str = ""
+
+
+class Watch(Protocol):
+    """A live view of a prefix. Cancelling `__anext__` (a timeout around it) loses nothing; the next call goes on."""
+
+    @property
+    def confirmed_boot_ns(self) -> int:
+        """When the view was last known to be the store's own, 0 before the first snapshot: now minus this is the view's age."""
+
+    def __aiter__(self) -> AsyncIterator[Snapshot]: ...
+
+    async def __anext__(self) -> Snapshot: ...
+
+    async def aclose(self) -> None: ...
+
+
+class Store(Protocol):
+    kind: str
+    expiry_bound_s: float
+    """A key may outlive its lease's TTL by this much."""
+
+    async def get(self, key: str) -> Entry | None: ...
+
+    async def range(self, prefix: str) -> Snapshot: ...
+
+    async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None) -> Committed | Lost:
+        """Write; with `expect`, only when the key's revision is that (0: absent)."""
+
+    async def delete(self, key: str, *, expect: int | None = None) -> Committed | Lost:
+        """Deleting what is not there is Committed, unless a revision was expected."""
+
+    async def txn(self, compares: Sequence[Compare], then: Sequence[Put | Delete]) -> Committed | Lost:
+        """All or nothing. Raises TooLarge over OPERATIONS_MAX, Unavailable(ambiguous=True) when the answer was lost."""
+
+    def watch(self, prefix: str) -> Watch:
+        """First the present snapshot, then one after each change (coalesced when the reader is slow).
+
+        Reconnects and relists by itself, for as long as it is iterated; it never raises Unavailable and ends only
+        when it or the store is closed. The revision goes back only when the store itself did (restored from a backup).
+        """
+
+    async def lease(self, ttl_s: float) -> Lease: ...
+
+    async def health(self) -> Health: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,86 @@
+"""Every key of a site, in one file. No leading slash: Consul refuses it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    site: str
+
+    @property
+    def root(self) -> str:
+        return f"hft/{self.site}/"
+
+    @property
+    def services(self) -> str:
+        return f"{self.root}services/"
+
+    def registration(self, service: str, instance: str) -> str:
+        return f"{self.services}{service}/{instance}"
+
+    @property
+    def specs(self) -> str:
+        return f"{self.root}specs/"
+
+    def spec(self, service: str) -> str:
+        return f"{self.specs}{service}"
+
+    @property
+    def hosts(self) -> str:
+        return f"{self.root}hosts/"
+
+    def host(self, host: str) -> str:
+        return f"{self.hosts}{host}"
+
+    @property
+    def groups(self) -> str:
+        return f"{self.root}groups/"
+
+    def group(self, service: str) -> str:
+        return f"{self.groups}{service}/"
+
+    def leader(self, service: str) -> str:
+        return f"{self.group(service)}leader"
+
+    def epoch(self, service: str) -> str:
+        return f"{self.group(service)}epoch"
+
+    def electable(self, service: str) -> str:
+        return f"{self.group(service)}electable"
+
+    def request(self, service: str) -> str:
+        return f"{self.group(service)}request"
+
+    def history(self, service: str) -> str:
+        return f"{self.group(service)}history/"
+
+    def history_row(self, service: str, epoch: int) -> str:
+        return f"{self.history(service)}{epoch:08d}"
+
+    def controller(self) -> str:
+        return f"{self.root}controller"
+
+    @property
+    def operations(self) -> str:
+        return f"{self.root}ops/"
+
+    def operation(self, operation: str) -> str:
+        return f"{self.operations}{operation}"
+
+    @property
+    def audit_heads(self) -> str:
+        return f"{self.root}audit/"
+
+    def audit_head(self, service: str) -> str:
+        return f"{self.audit_heads}{service}"
+
+    @property
+    def pause(self) -> str:
+        return f"{self.root}pause"
+
+    @property
+    def incarnation(self) -> str:
+        """An integer as text: UNIX ms at creation, restore or confirmation."""
+        return f"{self.root}incarnation"

@@ -1,0 +1,59 @@
+"""DEALER and ROUTER: a two-way link between one client and one server. A ROUTER never blocks its loop: what cannot be sent is refused and counted.
+
+A DEALER's identity is its instance id plus its pid, so that a restarted process is a new link and its predecessor's queue is not its own.
+"""
+
+from __future__ import annotations
+
+import zmq
+
+from hftd.bus import publish
+from hftd.bus import socket as sockets
+
+HWM = 1_000
+
+
+class Dealer:
+    def __init__(self, identity: str, endpoint: str | None = None, *, hwm: int = HWM) -> None:
+        self.socket = sockets.make(zmq.DEALER, send_hwm=hwm, receive_hwm=hwm)
+        self.socket.setsockopt(zmq.IDENTITY, identity.encode())
+        # Queue nothing for a peer that is not there: an order sent into a dead link must not arrive when the peer is back.
+        self.socket.setsockopt(zmq.IMMEDIATE, 1)
+        self.endpoint: str | None = None
+        if endpoint:
+            self.connect(endpoint)
+
+    def connect(self, endpoint: str | None) -> None:
+        self.endpoint = publish.move(self.socket, self.endpoint, endpoint)
+
+    def send(self, frame: bytes) -> bool:
+        """False when there is no peer or its queue is full; the message was not sent."""
+        try:
+            self.socket.send(frame, zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+class Router:
+    def __init__(self, endpoint: str, *, hwm: int = HWM) -> None:
+        self.socket = sockets.make(zmq.ROUTER, send_hwm=hwm, receive_hwm=hwm)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        sockets.bind(self.socket, endpoint)
+
+    def send(self, identity: bytes, frame: bytes) -> bool:
+        """False when that client is gone or its queue is full; the message was not sent."""
+        try:
+            self.socket.send_multipart((identity, frame), zmq.DONTWAIT)
+        except zmq.ZMQError as exc:
+            if exc.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+                return False
+            raise
+        return True
+
+    def close(self) -> None:
+        self.socket.close()

@@ -1,0 +1,36 @@
+"""Who a process is for certain: boot id, pid and start time, read from /proc (rule R2)."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from controlplane.model import Process
+
+
+@cache
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat in clock ticks, or None when there is no such process (a zombie counts as none)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name may hold spaces and parentheses
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def identify(instance: str, pid: int | None = None) -> Process | None:
+    """The process's identity now, or None when it is gone."""
+    pid = os.getpid() if pid is None else pid
+    started = start_time(pid)
+    return None if started is None else Process(instance, boot_id(), pid, started)
+
+
+def runs(process: Process) -> bool:
+    """True while exactly this process (not another with its pid, not one of an earlier boot) runs."""
+    return process.boot_id == boot_id() and start_time(process.pid) == process.start_time

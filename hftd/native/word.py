@@ -1,0 +1,211 @@
+"""The two words between a keeper and a daemon, in shared memory: who may lead until when, and who is alive and doing what.
+
+A word is a small file in the run folder, mapped by both sides. One side writes it, the other only reads; a seqlock (R20: the sequence is odd while
+a write is under way) makes a read of several fields consistent without a lock that a dead process could hold. Layouts are in docs/protocol.md with
+golden bytes in tests. Pure Python: eight-byte loads and stores through a memoryview are single moves, and x86-64 keeps them in order; a native twin
+with barriers for weakly ordered CPUs is a later room here (ADR 0005).
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from controlplane.errors import InvalidInput
+from controlplane.model import Process
+
+WORD_BYTES = 256
+LEASE_MAGIC = b"HFTLEAS1"
+ALIVE_MAGIC = b"HFTALIV1"
+
+# 8-byte word indexes. Sequence is the second word of both.
+_SEQUENCE = 1
+_LEASE_BODY = struct.Struct("<64s16sqqQQQq")  # instance, boot id, pid, start time, incarnation, epoch, wanted, valid_until
+_ALIVE_BODY = struct.Struct("<qqqQQQQ")  # pid, start time, heartbeat, phase, epoch, replication sequence, electable revision
+_BODY_AT = 16
+_HEARTBEAT_WORD = (_BODY_AT + 16) // 8
+MUTEX_AT = 128
+"""In the alive word: 64 bytes kept for the robust mutex that the main thread holds for life."""
+
+
+class Wanted(IntEnum):
+    STANDBY = 0
+    LEAD = 1
+    HAND_OVER = 2
+
+
+class Phase(IntEnum):
+    """What a daemon is doing; written by it, read by its keeper."""
+
+    STARTING = 0
+    STANDBY = 1
+    FENCING = 2
+    RECONCILING = 3
+    ACTIVE = 4
+    DRAINING = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What the lease word says. `process` None: addressed to nobody."""
+
+    process: Process | None
+    incarnation: int
+    epoch: int
+    wanted: Wanted
+    valid_until_ns: int
+    """CLOCK_BOOTTIME ns; past it no new order leaves (R3: send time of the renewal + renew deadline, never now + anything)."""
+
+    def leads(self, process: Process, now_boot_ns: int) -> bool:
+        """R2: only the process addressed, only while valid."""
+        return self.process == process and self.wanted is Wanted.LEAD and now_boot_ns < self.valid_until_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    pid: int
+    start_time: int
+    heartbeat_ns: int
+    phase: Phase
+    epoch: int
+    """The epoch under which it is in that phase; 0 without one."""
+    replication_seq: int
+    """Last journal sequence that it has."""
+    electable_revision: int
+    """Counts changes of `<HFT_ALIVE>.electable`, the leader's list of standbys within the lag."""
+
+
+NOBODY = Lease(None, 0, 0, Wanted.STANDBY, 0)
+
+
+def create(path: Path, magic: bytes) -> None:
+    """Make an empty word (atomically; an existing one is replaced, so the old mapping of a dead owner is left behind)."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_bytes(magic + bytes(WORD_BYTES - len(magic)))
+    fresh.rename(path)
+
+
+class _Word:
+    _magic = b""
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        """Raises InvalidInput when the file is not such a word, OSError when it cannot be mapped."""
+        self.path = path
+        fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        try:
+            self._map = mmap.mmap(fd, WORD_BYTES, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+        except ValueError as exc:
+            raise InvalidInput(f"{path}: a word has {WORD_BYTES} bytes, found {os.fstat(fd).st_size}") from exc
+        finally:
+            os.close(fd)
+        if self._map[:8] != self._magic:
+            raise InvalidInput(f"{path}: expected a word that begins with {self._magic!r}, found {self._map[:8]!r}")
+        self._words = memoryview(self._map).cast("Q")
+
+    def close(self) -> None:
+        self._words.release()
+        self._map.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _read(self, size: int) -> bytes:
+        words = self._words
+        while True:
+            before = words[_SEQUENCE]
+            body = self._map[_BODY_AT : _BODY_AT + size]
+            if not before & 1 and words[_SEQUENCE] == before:
+                return body
+
+    def _write(self, body: bytes) -> None:
+        words = self._words
+        sequence = words[_SEQUENCE] | 1  # a writer that died in the middle left it odd
+        words[_SEQUENCE] = sequence
+        self._map[_BODY_AT : _BODY_AT + len(body)] = body
+        words[_SEQUENCE] = sequence + 1
+
+    @property
+    def sequence(self) -> int:
+        return self._words[_SEQUENCE]
+
+
+class LeaseWord(_Word):
+    """The keeper writes, the daemon reads."""
+
+    _magic = LEASE_MAGIC
+
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        super().__init__(path, writable=writable)
+        self._seen = -1
+        self._cached = NOBODY
+
+    def read(self) -> Lease:
+        """Cheap enough for every turn of a poll loop: decodes only when the sequence has changed."""
+        sequence = self._words[_SEQUENCE]
+        if sequence == self._seen and not sequence & 1:
+            return self._cached
+        before = -1
+        while before != sequence or sequence & 1:
+            before = self._words[_SEQUENCE]
+            body = self._read(_LEASE_BODY.size)
+            sequence = self._words[_SEQUENCE]
+        instance, boot, pid, start_time, incarnation, epoch, wanted, valid_until_ns = _LEASE_BODY.unpack(body)
+        process = Process(instance.rstrip(b"\0").decode(), str(UUID(bytes=boot)), pid, start_time) if pid else None
+        self._seen, self._cached = sequence, Lease(process, incarnation, epoch, Wanted(wanted), valid_until_ns)
+        return self._cached
+
+    def write(self, lease: Lease) -> None:
+        process = lease.process
+        self._write(
+            _LEASE_BODY.pack(
+                process.instance.encode() if process else b"",
+                UUID(process.boot_id).bytes if process else bytes(16),
+                process.pid if process else 0,
+                process.start_time if process else 0,
+                lease.incarnation,
+                lease.epoch,
+                lease.wanted,
+                lease.valid_until_ns,
+            )
+        )
+
+
+class AliveWord(_Word):
+    """The daemon writes, the keeper reads."""
+
+    _magic = ALIVE_MAGIC
+
+    def read(self) -> Alive:
+        pid, start_time, heartbeat_ns, phase, epoch, replication_seq, electable_revision = _ALIVE_BODY.unpack(self._read(_ALIVE_BODY.size))
+        return Alive(pid, start_time, heartbeat_ns, Phase(phase), epoch, replication_seq, electable_revision)
+
+    def write(self, alive: Alive) -> None:
+        self._write(
+            _ALIVE_BODY.pack(
+                alive.pid, alive.start_time, alive.heartbeat_ns, alive.phase, alive.epoch, alive.replication_seq, alive.electable_revision
+            )
+        )
+
+    def beat(self, now_boot_ns: int) -> None:
+        """Stamp only the heartbeat: one eight-byte store needs no seqlock."""
+        self._words[_HEARTBEAT_WORD] = now_boot_ns
+
+
+def electable_path(alive: Path) -> Path:
+    """`<HFT_ALIVE>.electable`: JSON list of Process, the standbys within the replication lag, written by a leading daemon atomically."""
+    return alive.with_name(f"{alive.name}.electable")
+
+
+def floors_path(lease: Path) -> Path:
+    """`<HFT_LEASE>.floors`: JSON {group: {"token": Token, "leader": Process | null, "endpoints": {...}}}, written by the keeper atomically."""
+    return lease.with_name(f"{lease.name}.floors")

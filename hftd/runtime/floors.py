@@ -1,0 +1,143 @@
+"""The floors of a receiver: for each group the highest token that fenced it, and who claimed that token first. On disk before anyone is told.
+
+Who keeps them: execd and simd (orders), riskd, positiond and auditd (links). What they promise (rules R10, R11): after `admit` has returned True, a
+lower token of that group is refused for ever, over kill -9 and power loss, and an equal one is accepted only from its first claimant (a store that
+was restored may give an epoch out twice). Where a floor cannot be written, nothing of that group passes until it can: nobody trades, never two.
+
+The check for each order is `refuses`: one dict lookup and one comparison.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from controlplane.errors import InvalidInput
+from controlplane.model import Process, Token
+
+NOBODY = Process("", "", 0, 0)
+"""Claimant of an epoch that is known to be closed: no process equals it, so that epoch passes for none."""
+
+
+class AnyToken(Protocol):
+    """A model.Token or its form on the wire; both are read, never kept."""
+
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+
+class _Row(msgspec.Struct, frozen=True):
+    incarnation: int
+    epoch: int
+    claimant: Process
+
+
+class Floors:
+    def __init__(self, path: Path) -> None:
+        """Read the floors kept at `path`; no file: no group has fenced yet.
+
+        Raises:
+            InvalidInput: the file does not decode. Starting without it could accept a token that was refused before.
+        """
+        self.path = path
+        self._rows = _read(path)
+        self._open: dict[str, tuple[int, int]] = {group: (row.incarnation, row.epoch) for group, row in self._rows.items()}
+        """What passes; a group is missing while its floor is raised in memory and not yet on disk."""
+        self._write_error = ""
+
+    def admit(self, token: AnyToken, claimant: Process) -> bool:
+        """Raise the group's floor to `token`; True once that is on disk (at once, without a write, when it already was).
+
+        False, with the reason in `objection`: lower than the floor, equal and claimed by another, or not written. An own new token closes the
+        group for lower ones even when the write fails.
+        """
+        if self._conflict(token, claimant):
+            return False
+        row = _Row(token.incarnation, token.epoch, claimant)
+        if self._rows.get(token.group) == row and token.group in self._open:
+            return True
+        self._rows[token.group] = row
+        self._open.pop(token.group, None)
+        try:
+            _write(self.path, self._rows)
+        except OSError as exc:
+            self._write_error = f"{self.path}: the floor could not be written: {exc.strerror or exc}"
+            return False
+        self._write_error = ""
+        self._open = {group: (each.incarnation, each.epoch) for group, each in self._rows.items()}
+        return True
+
+    def refuses(self, token: AnyToken | None) -> bool:
+        """True unless `token` is exactly the one that its group was fenced with last.
+
+        Lower is stale. Higher has not fenced: taking its orders while lower ones still pass would be two leaders at once.
+        """
+        return token is None or self._open.get(token.group) != (token.incarnation, token.epoch)
+
+    def stale(self, token: AnyToken) -> bool:
+        """True when `token` is below its group's floor; a group that never fenced has no floor."""
+        row = self._rows.get(token.group)
+        return row is not None and (token.incarnation, token.epoch) < (row.incarnation, row.epoch)
+
+    def objection(self, token: AnyToken, claimant: Process) -> str:
+        """Why `admit` refuses; empty when it would not."""
+        return self._conflict(token, claimant) or self._write_error
+
+    def highest(self, group: str) -> Token | None:
+        row = self._rows.get(group)
+        return None if row is None else Token(row.incarnation, group, row.epoch)
+
+    def claimant(self, group: str) -> Process | None:
+        row = self._rows.get(group)
+        return None if row is None else row.claimant
+
+    def groups(self) -> list[str]:
+        return sorted(self._rows)
+
+    def _conflict(self, token: AnyToken, claimant: Process) -> str:
+        row = self._rows.get(token.group)
+        if row is None or (token.incarnation, token.epoch) > (row.incarnation, row.epoch):
+            return ""
+        found, floor = f"{token.incarnation}/{token.epoch}", f"{row.incarnation}/{row.epoch}"
+        if found != floor:
+            return f"group {token.group!r}: token {found} is below the floor {floor}"
+        if claimant != row.claimant:
+            return f"group {token.group!r}: token {found} was claimed by {row.claimant.instance or 'nobody'} (pid {row.claimant.pid}) first"
+        return ""
+
+    def __repr__(self) -> str:
+        return f"Floors({self.path.name}: " + ", ".join(f"{group} {row.incarnation}/{row.epoch}" for group, row in sorted(self._rows.items())) + ")"
+
+
+def _read(path: Path) -> dict[str, _Row]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Row])
+    except FileNotFoundError:
+        return {}
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"{path}: expected the token floors of this receiver, found what does not decode: {exc}") from exc
+
+
+def _write(path: Path, rows: dict[str, _Row]) -> None:
+    fresh = path.with_name(f".{path.name}.fresh")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        content = msgspec.json.encode(rows)
+        if os.write(fd, content) != len(content):
+            raise OSError(28, "written in part")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)

@@ -1,0 +1,259 @@
+"""THE poll loop: one thread owns every socket, waits in one poll, stamps its own heartbeat, and obeys the lease word.
+
+A stuck handler stops the heartbeat, and so is seen. Handlers run to the end; they never wait. Between two polls each ready socket is read at most
+BURST times, so that no input starves the others, the words or the heartbeat.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import zmq
+
+from controlplane.errors import InvalidInput
+from hftd.native import word
+from hftd.runtime.floor import Floor
+from hftd.wire import control
+
+BURST = 64
+"""Messages taken from one socket before the others get their turn."""
+WORD_POLL_MS = 1
+"""A daemon with a lease word looks at it at least this often: half of this is the price of the promotion."""
+IDLE_POLL_MS = 50
+"""Without one it wakes for its heartbeat only."""
+STATUS_EVERY_S = 1.0
+HELLO_SILENCE_S = 2.5
+"""The agent answers each hello; unanswered for this long, or after a new agent forgot us, hello goes out again with the status."""
+
+VERSION_TEXT = "0.1.0"
+
+FrameHandler = Callable[[bytes], None]
+RouterHandler = Callable[[bytes, bytes], None]
+
+
+class _Timer:
+    __slots__ = ("due_ns", "every_ns", "run")
+
+    def __init__(self, every_ns: int, run: Callable[[int], None], now_ns: int) -> None:
+        self.every_ns, self.run, self.due_ns = every_ns, run, now_ns + every_ns
+
+
+class Loop:
+    def __init__(self, floor: Floor) -> None:
+        self.floor = floor
+        self._poller = zmq.Poller()
+        self._handlers: list[tuple[zmq.Socket[bytes], Callable[[zmq.Socket[bytes]], None]]] = []
+        self._paused: set[zmq.Socket[bytes]] = set()
+        self._timers: list[_Timer] = []
+        self._before_wait: list[Callable[[], None]] = []
+        self._on_stop: list[Callable[[], None]] = []
+        self._on_drain: list[Callable[[str], None]] = []
+        self._on_lease: list[Callable[[word.Lease], None]] = []
+        self._on_peers: dict[str, list[Callable[[list[control.Peer]], None]]] = {}
+        self._on_ask: dict[str, Callable[[dict[str, Any]], Any]] = {}
+        self._lease_seen: tuple[object, ...] | None = None
+        self._wake_ns: int | None = None
+        self._stopping = False
+        self._welcomed_ns = 0
+        self._said_hello = False
+        if floor.agent.socket is not None:
+            self.on(floor.agent.socket, self._from_agent)
+        self.every(STATUS_EVERY_S, self._report)
+
+    # --- wiring ------------------------------------------------------------------------------------------------------
+
+    def on(self, socket: zmq.Socket[bytes], handler: FrameHandler) -> None:
+        """Call the handler with each single-frame message (SUB, PULL, DEALER)."""
+
+        def drain(source: zmq.Socket[bytes]) -> None:
+            receive = source.recv
+            try:
+                for _ in range(BURST):
+                    handler(receive(zmq.DONTWAIT))
+            except zmq.Again:
+                pass
+
+        self._register(socket, drain)
+
+    def on_router(self, socket: zmq.Socket[bytes], handler: RouterHandler) -> None:
+        """Call the handler with identity and frame; a message of another shape is counted and dropped."""
+
+        def drain(source: zmq.Socket[bytes]) -> None:
+            try:
+                for _ in range(BURST):
+                    frames = source.recv_multipart(zmq.DONTWAIT)
+                    if len(frames) == 2:
+                        handler(frames[0], frames[1])
+                    else:
+                        self.floor.count("undecodable")
+            except zmq.Again:
+                pass
+
+        self._register(socket, drain)
+
+    def _register(self, socket: zmq.Socket[bytes], drain: Callable[[zmq.Socket[bytes]], None]) -> None:
+        self._handlers.append((socket, drain))
+        self._poller.register(socket, zmq.POLLIN)
+
+    def pause(self, socket: zmq.Socket[bytes]) -> None:
+        """Stop reading this socket: its sender meets the high-water mark."""
+        if socket not in self._paused:
+            self._paused.add(socket)
+            self._poller.unregister(socket)
+
+    def resume(self, socket: zmq.Socket[bytes]) -> None:
+        if socket in self._paused:
+            self._paused.remove(socket)
+            self._poller.register(socket, zmq.POLLIN)
+
+    def every(self, seconds: float, run: Callable[[int], None]) -> None:
+        """Call with CLOCK_MONOTONIC ns; a late turn is not made up for."""
+        self._timers.append(_Timer(int(seconds * 1e9), run, time.monotonic_ns()))
+
+    def wake_at(self, mono_ns: int) -> None:
+        """Do not sleep past this moment (once; the earliest wins): for work that is due between timers, done in `before_wait`."""
+        if self._wake_ns is None or mono_ns < self._wake_ns:
+            self._wake_ns = mono_ns
+
+    def before_wait(self, run: Callable[[], None]) -> None:
+        """Called each turn when the input has been read: flush what was batched."""
+        self._before_wait.append(run)
+
+    def on_peers(self, service: str, run: Callable[[list[control.Peer]], None]) -> None:
+        self._on_peers.setdefault(service, []).append(run)
+
+    def on_ask(self, what: str, run: Callable[[dict[str, Any]], Any]) -> None:
+        self._on_ask[what] = run
+
+    def on_lease(self, run: Callable[[word.Lease], None]) -> None:
+        """Called when who is wanted to do what changed (not at renewals), and once at the start."""
+        self._on_lease.append(run)
+
+    def on_drain(self, run: Callable[[str], None]) -> None:
+        self._on_drain.append(run)
+
+    def on_stop(self, run: Callable[[], None]) -> None:
+        self._on_stop.append(run)
+
+    def stop(self) -> None:
+        self._stopping = True
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Until stop, SIGTERM or SIGINT; returns the exit code."""
+        floor = self.floor
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+        floor.log("started", pid=floor.process.pid, daemon=floor.config.daemon)
+        self._hello()
+        lease, beat = floor.lease, floor.lease.beat
+        longest_ms = WORD_POLL_MS if lease.has_lease else IDLE_POLL_MS
+        try:
+            while not self._stopping:
+                beat()
+                if lease.has_lease:
+                    self._look_at_the_word()
+                if not self._said_hello and floor.agent.socket is not None:
+                    self._hello()  # the connection was not up yet
+                now_ns = self._run_timers()
+                for flush in self._before_wait:
+                    flush()
+                if floor.changed:
+                    self._report(now_ns)
+                self._turn(self._poll_ms(now_ns, longest_ms))
+        finally:
+            for stop in self._on_stop:
+                stop()
+            self._report(time.monotonic_ns())
+            floor.log("stopped")
+        return 0
+
+    def _poll_ms(self, now_ns: int, longest_ms: int) -> int:
+        due_ns = min(timer.due_ns for timer in self._timers)
+        if self._wake_ns is not None:
+            due_ns = min(due_ns, self._wake_ns)
+            self._wake_ns = None
+        # Rounded up: waking a fraction of a millisecond early would spin until the moment comes.
+        return max(0, min(longest_ms, -((now_ns - due_ns) // 1_000_000)))
+
+    def _turn(self, timeout_ms: int) -> None:
+        ready: Sequence[tuple[object, int]] = self._poller.poll(timeout_ms)
+        if not ready:
+            return
+        sockets = {socket for socket, _ in ready}
+        for socket, drain in self._handlers:
+            if socket in sockets and socket not in self._paused:
+                drain(socket)
+
+    def _run_timers(self) -> int:
+        now_ns = time.monotonic_ns()
+        for timer in self._timers:
+            if timer.due_ns <= now_ns:
+                timer.due_ns = max(timer.due_ns + timer.every_ns, now_ns)
+                timer.run(now_ns)
+        return now_ns
+
+    def _look_at_the_word(self) -> None:
+        lease = self.floor.lease.lease()
+        seen = (lease.process, lease.incarnation, lease.epoch, lease.wanted)
+        if seen != self._lease_seen:
+            self._lease_seen = seen
+            self.floor.log("lease.word", wanted=lease.wanted.name.lower(), epoch=lease.epoch)
+            for run in self._on_lease:
+                run(lease)
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        self._stopping = True
+
+    # --- the agent ---------------------------------------------------------------------------------------------------
+
+    def _hello(self) -> None:
+        floor = self.floor
+        self._said_hello = floor.agent.hello(floor.config.daemon, VERSION_TEXT, floor.endpoints)
+
+    def _report(self, now_ns: int) -> None:
+        floor = self.floor
+        floor.changed = False
+        if now_ns - self._welcomed_ns > HELLO_SILENCE_S * 1e9:
+            self._hello()
+        lease = floor.lease
+        histograms = {name: kept.counts for name, kept in floor.histograms.items()}
+        phase, alarms = lease.current_phase.name.lower(), list(floor.alarms.values())
+        floor.agent.send(control.Status, floor.ready, floor.reason, phase, lease.epoch, floor.counters, floor.gauges, histograms, alarms)
+
+    def _from_agent(self, frame: bytes) -> None:
+        floor = self.floor
+        try:
+            message = control.decode_from_agent(frame)
+        except InvalidInput:
+            floor.count("undecodable")
+            return
+        match message:
+            case control.Welcome():
+                self._welcomed_ns = time.monotonic_ns()
+            case control.Peers():
+                floor.known_peers[message.service] = message.peers
+                for run in self._on_peers.get(message.service, ()):
+                    run(message.peers)
+            case control.Ask():
+                self._answer(message)
+            case control.Drain():
+                for drain in self._on_drain:
+                    drain(message.reason)
+            case control.Reload():
+                pass  # a daemon that can take new settings while it runs registers for it; the others are restarted by the agent
+            case control.Stop():
+                self._stopping = True
+
+    def _answer(self, ask: control.Ask) -> None:
+        run = self._on_ask.get(ask.what)
+        if run is None:
+            known = ", ".join(sorted(self._on_ask)) or "nothing"
+            self.floor.agent.send(control.Answer, ask.ask, False, f"{self.floor.instance} cannot be asked {ask.what!r}; it answers {known}")
+            return
+        self.floor.agent.send(control.Answer, ask.ask, True, run(ask.args))

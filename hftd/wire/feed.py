@@ -1,0 +1,71 @@
+"""The venue's feed as simd sends it: several lines of a tape in one ZeroMQ message, each verbatim beside its recorded receive time.
+
+    frame = header {type u16, version u16, lines u32, sequence u64, session u64} + lines
+    line  = record {instrument u16, flags u16, length u32, receive ns i64} + `length` verbatim bytes
+`sequence` is that of the frame's first line and each line counts one, so the reader sees what it lost. A new `session` (the sender's start in
+UNIX ns) starts the count again. Little-endian, no padding; `flags` is 0 until it means something.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from controlplane.errors import InvalidInput
+
+HEADER = struct.Struct("<HHIQQ")
+RECORD = struct.Struct("<HHIq")
+FRAME_TYPE = 0x4446  # "FD"
+VERSION = 1
+BATCH_MAX = 64
+"""Lines in a frame; the sender flushes at this or when nothing more is due."""
+LINE_BYTES_MAX = 16 << 20
+"""A whole book of a busy venue is below 1 MB; more is a mistake."""
+
+
+class Header(NamedTuple):
+    sequence: int
+    session: int
+    lines: int
+
+
+class Line(NamedTuple):
+    instrument: int
+    flags: int
+    receive_ns: int
+    raw: bytes
+
+
+def pack(lines: Iterable[tuple[int, int, bytes]], sequence: int, session: int) -> bytes:
+    """A frame of (instrument, receive_ns, raw) lines."""
+    parts: list[bytes] = [b""]
+    for instrument, receive_ns, raw in lines:
+        parts.append(RECORD.pack(instrument, 0, len(raw), receive_ns))
+        parts.append(raw)
+    parts[0] = HEADER.pack(FRAME_TYPE, VERSION, len(parts) // 2, sequence, session)
+    return b"".join(parts)
+
+
+def header(data: bytes) -> Header:
+    """Raises InvalidInput."""
+    if len(data) < HEADER.size:
+        raise InvalidInput(f"feed frame of {len(data)} bytes, at least {HEADER.size} wanted")
+    kind, version, count, sequence, session = HEADER.unpack_from(data)
+    if kind != FRAME_TYPE or version != VERSION:
+        raise InvalidInput(f"feed frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted")
+    return Header(sequence, session, count)
+
+
+def lines(data: bytes) -> Iterator[Line]:
+    """The lines of a frame, in order. Raises InvalidInput when it is cut; what came before has been yielded."""
+    at, end = HEADER.size, len(data)
+    for _ in range(header(data).lines):
+        if at + RECORD.size > end:
+            raise InvalidInput(f"feed frame ends inside a record at byte {at}")
+        instrument, flags, length, receive_ns = RECORD.unpack_from(data, at)
+        at += RECORD.size
+        if length > LINE_BYTES_MAX or at + length > end:
+            raise InvalidInput(f"feed frame: record at byte {at - RECORD.size} claims {length} bytes, {end - at} are there")
+        yield Line(instrument, flags, receive_ns, data[at : at + length])
+        at += length

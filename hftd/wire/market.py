@@ -1,0 +1,139 @@
+"""Market data on the bus: frames of fixed little-endian records, several messages to a frame.
+
+    frame   = header {type u16, version u16, messages u32, sequence u64, session u64} + messages
+    message = record {instrument u16, kind u8, flags u8, levels u32, bids u32, payload u32, receive ns i64, event ns i64, origin monotonic ns i64,
+              first u64, last u64, previous u64, trade_or_bar u64} + `levels` x {price i64, quantity i64} (bids first) + `payload` bytes
+`sequence` is that of the frame's first message; each message counts one, so a subscriber sees what it lost. A new `session` (the publisher's start
+in UNIX ns) starts the count again. Prices and quantities are int64 in units of 1e-8.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import NamedTuple
+
+from controlplane.errors import InvalidInput
+
+FRAME = struct.Struct("<HHIQQ")
+RECORD = struct.Struct("<HBBIIIqqqQQQQ")
+LEVEL = struct.Struct("<qq")
+FRAME_TYPE = 0x4D44  # "MD"
+VERSION = 1
+BATCH_MAX = 64
+"""Messages in a frame: flushed at this or when the input is empty. 64 is where frames stop getting cheaper (floors: 1.9 M events/s)."""
+LEVELS_MAX = 65_536
+SCALE = 100_000_000
+
+
+class Kind(IntEnum):
+    INSTRUMENT = 1
+    """Reference data: payload is msgpack of Instrument. Repeated each second."""
+    DIFF = 2
+    """Depth update: quantity 0 removes the level."""
+    SNAPSHOT = 3
+    """Whole book; `last` is its update id."""
+    TICKER = 4
+    """The venue's own best bid and offer: two levels; `last` is its update id."""
+    TRADE = 5
+    """One level; flags bit 0: the buyer was the maker (the taker sold); `trade_or_bar` is the trade id."""
+    TOP = 6
+    """bookd's best bid and offer: two levels, quantity 0 where the side is empty."""
+    BAR = 7
+    """bookd's bar: levels (open, high), (low, close), (volume, trades); `trade_or_bar` is its length in ns, event ns its beginning."""
+    STATUS = 8
+    """bookd: flags bit 0: the instrument's book is in step (1) or waits for a snapshot (0)."""
+
+
+BUYER_IS_MAKER = 1
+IN_STEP = 1
+
+
+class Message(NamedTuple):
+    instrument: int
+    kind: int
+    flags: int
+    receive_ns: int
+    event_ns: int
+    origin_ns: int
+    first: int
+    last: int
+    previous: int
+    trade_or_bar: int
+    bids: list[tuple[int, int]]
+    asks: list[tuple[int, int]]
+    payload: bytes = b""
+
+
+def pack(message: Message) -> bytes:
+    bids, asks = message.bids, message.asks
+    head = RECORD.pack(
+        message.instrument,
+        message.kind,
+        message.flags,
+        len(bids) + len(asks),
+        len(bids),
+        len(message.payload),
+        message.receive_ns,
+        message.event_ns,
+        message.origin_ns,
+        message.first,
+        message.last,
+        message.previous,
+        message.trade_or_bar,
+    )
+    levels = [number for level in bids for number in level]
+    levels += [number for level in asks for number in level]
+    return head + struct.pack(f"<{len(levels)}q", *levels) + message.payload
+
+
+def frame(packed: list[bytes], sequence: int, session: int) -> bytes:
+    return FRAME.pack(FRAME_TYPE, VERSION, len(packed), sequence, session) + b"".join(packed)
+
+
+class Frame(NamedTuple):
+    sequence: int
+    session: int
+    count: int
+
+
+def header(data: bytes) -> Frame:
+    """Raises InvalidInput."""
+    if len(data) < FRAME.size:
+        raise InvalidInput(f"market frame of {len(data)} bytes, at least {FRAME.size} wanted")
+    kind, version, count, sequence, session = FRAME.unpack_from(data)
+    if kind != FRAME_TYPE or version != VERSION:
+        raise InvalidInput(f"market frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted")
+    return Frame(sequence, session, count)
+
+
+def messages(data: bytes) -> Iterator[Message]:
+    """The messages of a frame, in order. Raises InvalidInput when it is cut or its counts do not fit; what came before has been yielded."""
+    count = header(data).count
+    at, end = FRAME.size, len(data)
+    for _ in range(count):
+        if at + RECORD.size > end:
+            raise InvalidInput(f"market frame ends inside a record at byte {at}")
+        (instrument, kind, flags, levels, bids, payload, receive_ns, event_ns, origin_ns, first, last, previous, extra) = RECORD.unpack_from(data, at)
+        at += RECORD.size
+        if levels > LEVELS_MAX or bids > levels or at + levels * LEVEL.size + payload > end:
+            raise InvalidInput(f"market frame: record at byte {at - RECORD.size} claims {levels} levels ({bids} bids), {payload} bytes of payload")
+        pairs = list(LEVEL.iter_unpack(data[at : at + levels * LEVEL.size]))
+        at += levels * LEVEL.size
+        yield Message(
+            instrument,
+            kind,
+            flags,
+            receive_ns,
+            event_ns,
+            origin_ns,
+            first,
+            last,
+            previous,
+            extra,
+            pairs[:bids],
+            pairs[bids:],
+            data[at : at + payload],
+        )
+        at += payload

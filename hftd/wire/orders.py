@@ -1,0 +1,295 @@
+"""Orders and what comes back: one set of messages for every link of the order path (docs/protocol.md has the path, link by link).
+
+Prices and quantities are int64 in units of 1e-8 (PRICE_EXPONENT, QUANTITY_EXPONENT); an instrument is named by market and symbol, so that a
+journal or an audit log can be read without reference data. `token` of the envelope is omsd's on all that omsd sends; execd adds its own as `gateway`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from hftd.wire.codec import Decoder, Message, ProcessOnWire, TokenOnWire
+
+PRICE_EXPONENT = -8
+QUANTITY_EXPONENT = -8
+
+
+class Side(IntEnum):
+    BUY = 1
+    SELL = 2
+
+
+class Kind(IntEnum):
+    LIMIT = 1
+    POST_ONLY = 2
+    """Rejected if it would take."""
+    IOC = 3
+    """What does not fill at once is cancelled."""
+
+
+class State(IntEnum):
+    """Of an order. The legal moves are a table in engine/order.py."""
+
+    PENDING_NEW = 1
+    """Journaled, on its way to the venue."""
+    WORKING = 2
+    PARTIALLY_FILLED = 3
+    PENDING_CANCEL = 4
+    FILLED = 5
+    CANCELLED = 6
+    REJECTED = 7
+    """By the venue."""
+    REFUSED = 8
+    """By us (riskd, omsd, execd): it never reached the venue."""
+
+
+class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """riskd's signature under one order; omsd refuses an order without it."""
+
+    id: int
+    token: TokenOnWire
+    limits_revision: int
+
+
+# --- towards the venue -----------------------------------------------------------------------------------------------
+
+
+class Place(Message, tag=1, frozen=True):
+    """strategyd -> riskd (no approval, no order id) -> omsd (approval) -> execd (order id) -> simd (gateway)."""
+
+    client_order_id: str
+    """The strategy's; unique in its service for ever (a duplicate is refused)."""
+    strategy: str
+    """Service name of the strategy."""
+    market: str
+    symbol: str
+    side: Side
+    kind: Kind
+    price: int
+    quantity: int
+    origin_ns: int
+    """CLOCK_MONOTONIC ns at which marketd read the frame that caused it; 0: no such frame."""
+    origin_seq: int
+    order_id: str = ""
+    """omsd's: `<group>-<epoch>-<n>`."""
+    approval: Approval | None = None
+    gateway: TokenOnWire | None = None
+
+
+class Cancel(Message, tag=2, frozen=True):
+    """Same path as Place; needs no approval: taking risk away always passes."""
+
+    client_order_id: str
+    strategy: str
+    market: str
+    symbol: str
+    origin_ns: int
+    order_id: str = ""
+    gateway: TokenOnWire | None = None
+
+
+class CancelAll(Message, tag=3, frozen=True):
+    """omsd -> execd -> simd at a take-over; the reports of the cancelled orders come before CancelledAll."""
+
+    request: int
+    gateway: TokenOnWire | None = None
+
+
+class OpenOrdersWanted(Message, tag=4, frozen=True):
+    request: int
+    gateway: TokenOnWire | None = None
+
+
+class ExecutionsWanted(Message, tag=5, frozen=True):
+    request: int
+    after_execution: int
+    """All with a higher execution id."""
+    gateway: TokenOnWire | None = None
+
+
+class AccountsWanted(Message, tag=6, frozen=True):
+    request: int
+
+
+# --- leadership ------------------------------------------------------------------------------------------------------
+
+
+class Fence(Message, tag=8, frozen=True):
+    """`token` is the new floor of its group; whoever has acknowledged it refuses lower ones for ever (R10)."""
+
+    claimant: ProcessOnWire
+    gateway: TokenOnWire | None = None
+    """execd -> simd: execd's own token beside the client group's."""
+
+
+class Fenced(Message, tag=9, frozen=True):
+    """The answer. `ok` only after the floor is on disk."""
+
+    group: str
+    epoch: int
+    ok: bool
+    reason: str
+
+
+class Attach(Message, tag=10, frozen=True):
+    """omsd, leading, to riskd, positiond and auditd: "I hold this token"; reports and orders of the group go to this link from now on."""
+
+    claimant: ProcessOnWire
+
+
+class Attached(Message, tag=11, frozen=True):
+    ok: bool
+    reason: str
+    last_seq: int
+    """positiond: last execution id applied; auditd: last audit sequence of this group kept; riskd: 0."""
+
+
+# --- coming back -----------------------------------------------------------------------------------------------------
+
+
+class Report(Message, tag=16, frozen=True):
+    """What happened to one order. simd -> execd -> omsd -> riskd -> strategyd, and omsd -> positiond for executions."""
+
+    report_id: int
+    """execd's count of reports, acknowledged by ReportsSeen; the same report sent again keeps it. 0 beyond omsd."""
+    execution_id: int
+    """The venue's, rising; 0: not an execution. An execution is applied once for each id."""
+    order_id: str
+    client_order_id: str
+    strategy: str
+    market: str
+    symbol: str
+    side: Side
+    state: State
+    price: int
+    quantity: int
+    filled: int
+    last_price: int
+    last_quantity: int
+    reason: str
+    """A code (reasons.py) when rejected, refused or cancelled unasked; else ""."""
+    text: str
+    venue_ns: int
+
+
+class ReportsSeen(Message, tag=17, frozen=True):
+    up_to: int
+
+
+class CancelledAll(Message, tag=18, frozen=True):
+    request: int
+    cancelled: int
+
+
+class OpenOrder(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    order_id: str
+    client_order_id: str
+    strategy: str
+    market: str
+    symbol: str
+    side: Side
+    price: int
+    quantity: int
+    filled: int
+
+
+class OpenOrders(Message, tag=19, frozen=True):
+    request: int
+    orders: list[OpenOrder]
+
+
+class Executions(Message, tag=20, frozen=True):
+    request: int
+    executions: list[Report]
+
+
+class Account(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    market: str
+    symbol: str
+    quantity: int
+    """Net, 1e-8 of the base (or contracts)."""
+    cash: int
+    """1e-8 of the quote currency."""
+
+
+class Accounts(Message, tag=21, frozen=True):
+    request: int
+    accounts: list[Account]
+    last_execution: int
+
+
+class Refusal(Message, tag=22, frozen=True):
+    """To a sender whose message was not taken at all (stale token, not active)."""
+
+    reason: str
+    text: str
+    order_id: str = ""
+    client_order_id: str = ""
+
+
+class Position(Message, tag=23, frozen=True):
+    """positiond's PUB."""
+
+    market: str
+    symbol: str
+    quantity: int
+    cash: int
+    average_price: int
+    realised: int
+    unrealised: int
+    last_execution: int
+
+
+# --- audit and replication -------------------------------------------------------------------------------------------
+
+
+class AuditRecord(Message, tag=32, frozen=True):
+    """omsd -> auditd. (epoch, audit_seq) is unique and rises; sent again until seen."""
+
+    audit_seq: int
+    action: str
+    """ORDER_PLACED, ORDER_REFUSED, ORDER_ACKNOWLEDGED, ORDER_FILLED, ORDER_CANCELLED, ORDER_REJECTED, CANCEL_REQUESTED, LEAD_TAKEN ..."""
+    user: str
+    timestamp_ns: int
+    details: dict[str, str | int]
+
+
+class AuditSeen(Message, tag=33, frozen=True):
+    up_to: int
+
+
+class ReplicaAttach(Message, tag=40, frozen=True):
+    """Standby -> leader. `ends` is where each epoch ends in the standby's journal: [(epoch, last sequence)]."""
+
+    process: ProcessOnWire
+    ends: list[tuple[int, int]]
+
+
+class ReplicaFrom(Message, tag=41, frozen=True):
+    """Leader -> standby: the last record that both have; the standby sets aside what it has beyond."""
+
+    epoch: int
+    sequence: int
+
+
+class ReplicaRecord(Message, tag=42, frozen=True):
+    epoch: int
+    sequence: int
+    payload: bytes
+
+
+class ReplicaSeen(Message, tag=43, frozen=True):
+    sequence: int
+
+
+TowardsVenue = Place | Cancel | CancelAll | OpenOrdersWanted | ExecutionsWanted | AccountsWanted | Fence | Attach | ReportsSeen | AuditRecord
+ComingBack = Report | CancelledAll | OpenOrders | Executions | Accounts | Fenced | Attached | Refusal | AuditSeen | Place | Cancel
+Replica = ReplicaAttach | ReplicaFrom | ReplicaRecord | ReplicaSeen
+
+decode_towards_venue: Decoder[TowardsVenue] = Decoder(TowardsVenue)
+decode_coming_back: Decoder[ComingBack] = Decoder(ComingBack)
+"""Place and Cancel are in it because riskd answers omsd's link with them."""
+decode_replica: Decoder[Replica] = Decoder(Replica)
+decode_position: Decoder[Position] = Decoder(Position)

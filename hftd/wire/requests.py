@@ -1,0 +1,71 @@
+"""Questions about market data and the credit that paces a replay: simd's `snapshots` socket and marketd's `requests` socket.
+
+bookd asks marketd, marketd asks simd; what comes back as a snapshot travels on to bookd inside the market stream, in sequence with the rest.
+The envelope is codec.Message; a receiver ignores fields that it does not know.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from hftd.wire.codec import Decoder, Message
+
+
+class Instrument(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Reference data. Repeated on the market stream as the payload of an INSTRUMENT message."""
+
+    id: int
+    """Valid within one session of the feed; orders and journals name market and symbol instead."""
+    market: str
+    """spot, usdm, cm, or the folder's name of a capture."""
+    symbol: str
+    price_exponent: int
+    quantity_exponent: int
+    contract: str
+    """spot, linear or inverse."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.market}:{self.symbol}"
+
+
+class InstrumentsWanted(Message, tag=1, frozen=True):
+    pass
+
+
+class Instruments(Message, tag=2, frozen=True):
+    instruments: list[Instrument]
+
+
+class SnapshotWanted(Message, tag=3, frozen=True):
+    """Asked again until a snapshot comes: an answer may be lost with whoever gave it."""
+
+    instrument: int
+
+
+class SnapshotFrame(Message, tag=4, frozen=True):
+    instrument: int
+    receive_ns: int
+    raw: bytes
+    """The venue's own snapshot, verbatim: {"lastUpdateId": ..., "bids": [...], "asks": [...]}."""
+
+
+class Credit(Message, tag=5, frozen=True):
+    """bookd -> marketd: messages of market session `session` may be published up to sequence `cumulative`.
+
+    It counts from the session's beginning, so a lost or repeated Credit does no harm; one for another session is ignored.
+    """
+
+    session: int
+    cumulative: int
+
+
+Asked = InstrumentsWanted | SnapshotWanted | Credit
+Answered = Instruments | SnapshotFrame
+
+decode_asked: Decoder[Asked] = Decoder(Asked)
+decode_answered: Decoder[Answered] = Decoder(Answered)
+
+encode_instrument = msgspec.msgpack.Encoder().encode
+decode_instrument: Decoder[Instrument] = Decoder(Instrument)
+"""Of an INSTRUMENT message's payload. Raises InvalidInput."""

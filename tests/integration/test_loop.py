@@ -1,0 +1,112 @@
+"""The poll loop over real sockets: hello and status reach the agent, a question is answered, the word is obeyed, stop stops."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zmq
+
+from hftd import bus, runtime
+from hftd.native import process, word
+from hftd.runtime.floor import Config
+from hftd.wire import codec, control
+
+TIMEOUT_MS = 20_000
+
+
+class Agent:
+    """The agent's end of HFT_AGENT, driven by the test."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.router = bus.link.Router(endpoint)
+
+    def wait(self, wanted: Callable[[control.FromDaemon], bool]) -> control.FromDaemon:
+        while self.router.socket.poll(TIMEOUT_MS):
+            _, frame = self.router.socket.recv_multipart()
+            message = control.decode_from_daemon(frame)
+            if wanted(message):
+                return message
+        raise AssertionError("the daemon did not say it in time")
+
+    def send(self, make: Callable[..., control.FromAgent], *fields: object) -> None:
+        assert self.router.send(b"omsd-alpha-1", codec.encode(make(codec.VERSION, 1, 0, "agent", None, *fields)))
+
+
+@pytest.fixture
+def floor(tmp_path: Path) -> runtime.Floor:
+    me = process.identify("omsd-alpha-1")
+    assert me is not None
+    lease, alive = tmp_path / "o.lease", tmp_path / "o.alive"
+    word.create(lease, word.LEASE_MAGIC)
+    word.create(alive, word.ALIVE_MAGIC)
+    config = Config(1, "omsd", tmp_path, tmp_path, tmp_path / "data", tmp_path / "journal", {})
+    return runtime.Floor(
+        site="lab", host="alpha", service="omsd", process=me, config=config, agent_endpoint=f"ipc://{tmp_path}/bus", alive=alive, lease_word=lease
+    )
+
+
+def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # the loop runs in a thread here
+    agent = Agent(f"ipc://{tmp_path}/bus")
+    loop = runtime.Loop(floor)
+    floor.bind("replica")
+    led: list[tuple[word.Wanted, int]] = []
+    loop.on_ask("orders", lambda args: {"seen": args["n"]})
+    loop.on_lease(lambda lease: led.append((lease.wanted, lease.epoch)))
+    peers: list[list[control.Peer]] = []
+    loop.on_peers("execd", peers.append)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    try:
+        hello = agent.wait(lambda message: isinstance(message, control.Hello))
+        assert isinstance(hello, control.Hello) and hello.endpoints == {"replica": f"ipc://{tmp_path}/omsd-alpha-1.replica"}
+        agent.send(control.Welcome, 1)
+        agent.send(control.Peers, "execd", "execd", [control.Peer("execd-alpha-1", {"orders": "ipc://x"}, "leader", 3)])
+        agent.send(control.Ask, 5, "orders", {"n": 8})
+        answer = agent.wait(lambda message: isinstance(message, control.Answer))
+        assert isinstance(answer, control.Answer) and (answer.ask, answer.ok, answer.body) == (5, True, {"seen": 8})
+        assert floor.endpoint("execd", "orders") == "ipc://x" and len(peers) == 1
+
+        with word.LeaseWord(tmp_path / "o.lease", writable=True) as keeper:
+            keeper.write(word.Lease(floor.process, 1, 4, word.Wanted.LEAD, 1 << 62))
+        floor.set_ready(True)
+        agent.wait(lambda message: isinstance(message, control.Status) and message.ready)
+        agent.wait(lambda message: isinstance(message, control.Status))
+        assert (word.Wanted.LEAD, 4) in led and floor.lease.leads()
+
+        agent.router.send(b"omsd-alpha-1", b"noise")
+        agent.send(control.Ask, 6, "weather", {})
+        refusal = agent.wait(lambda message: isinstance(message, control.Answer) and message.ask == 6)
+        assert isinstance(refusal, control.Answer) and not refusal.ok and "orders" in refusal.body
+        assert floor.counters["undecodable"] == 1
+    finally:
+        agent.send(control.Stop, 1.0)
+        thread.join(timeout=20)
+    assert not thread.is_alive()
+    agent.router.close()
+
+
+def test_a_floor_finds_its_config_in_the_environment(tmp_path: Path) -> None:
+    config = {"revision": 3, "daemon": "bookd", "settings": {"depth": 5}}
+    config |= {key: str(tmp_path / key) for key in ("run_dir", "site_dir", "data_dir", "journal_dir")}
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    word.create(tmp_path / "a", word.ALIVE_MAGIC)
+    found = runtime.Floor.from_environment(
+        {
+            "HFT_SITE": "lab", "HFT_HOST": "alpha", "HFT_SERVICE": "bookd", "HFT_INSTANCE": "bookd-alpha-1",
+            "HFT_CONFIG": str(tmp_path / "c.json"), "HFT_AGENT": f"ipc://{tmp_path}/bus", "HFT_ALIVE": str(tmp_path / "a"),
+        }
+    )  # fmt: skip
+    assert found.config.settings == {"depth": 5} and found.data_dir.is_dir()
+    assert not found.lease.has_lease and not found.lease.leads()
+
+
+def test_a_dealer_sends_nothing_to_a_peer_that_is_not_there(tmp_path: Path) -> None:
+    dealer = bus.link.Dealer("me", f"ipc://{tmp_path}/nobody")
+    assert not dealer.send(b"order")
+    dealer.close()
+    assert zmq.Context.instance() is not None
