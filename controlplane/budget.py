@@ -68,8 +68,8 @@ class Budget:
                 raise InvalidSettings(f"{name}: found {value}, wanted more than 0")
         if self.margin_s <= 0:  # R1
             raise InvalidSettings(
-                f"lease_s {self.lease_s}: renew_deadline_s {self.renew_deadline_s} + fence_s {self.fence_s} + clock error {2 * self.clock_error_s:.4f} s "
-                f"must stay below it (over by {-self.margin_s:.3f} s)"
+                f"lease_s {self.lease_s}: renew_deadline_s {self.renew_deadline_s} + fence_s {self.fence_s} "
+                f"+ clock error {2 * self.clock_error_s:.4f} s must stay below it (over by {-self.margin_s:.3f} s)"
             )
         if RENEWALS_MIN * self.renew_every_s > self.renew_deadline_s:
             raise InvalidSettings(

@@ -95,6 +95,8 @@ class DaemonKind:
     """Where `build(floor, settings) -> Loop` is; imported only in the daemon's own process."""
     binds: tuple[str, ...] = ()
     """Names of the sockets it binds."""
+    hot: bool = False
+    """It is on the way from tick to order: woken before the others where the scheduler lets it ask (native/slice.py)."""
 
 
 # --- records in the store --------------------------------------------------------------------------------------------
@@ -242,6 +244,15 @@ class InstanceStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """What a host's ended processes of one daemon had counted, as far as their agent heard it; `flow` counts on from there."""
+
+    daemon: str
+    counters: Mapping[str, int]
+    histograms: Mapping[str, Mapping[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class HostRecord:
     """`hosts/<host>`: written by the agent once a second and at each change, under its own store lease."""
 
@@ -256,6 +267,8 @@ class HostRecord:
     state: str = "up"
     instances: tuple[InstanceStatus, ...] = ()
     alarms: tuple[Alarm, ...] = ()
+    former: tuple[Former, ...] = ()
+    """Since this agent began."""
 
 
 T = TypeVar("T")

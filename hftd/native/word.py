@@ -31,6 +31,8 @@ _LEASE_BODY = struct.Struct("<64s16sqqQQQq")  # instance, boot id, pid, start ti
 _ALIVE_BODY = struct.Struct("<qqqQQQQ")  # pid, start time, heartbeat, phase, epoch, replication sequence, electable revision
 _BODY_AT = 16
 _HEARTBEAT_WORD = (_BODY_AT + 16) // 8
+LOOKS_MAX = 1000
+"""At a word that is being written: well under a millisecond, and a write takes some microseconds. Beyond it the writer has died or was stopped."""
 MUTEX_AT = 128
 """In the alive word: 64 bytes kept for the robust mutex that the main thread holds for life."""
 
@@ -119,13 +121,17 @@ class _Word:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _read(self, size: int) -> bytes:
+    def _read(self, size: int) -> tuple[int, bytes] | None:
+        """The sequence and what was written under it; None when a write stays half done (its writer died in the middle)."""
         words = self._words
-        while True:
+        for _ in range(LOOKS_MAX):
             before = words[_SEQUENCE]
+            if before & 1:
+                continue
             body = self._map[_BODY_AT : _BODY_AT + size]
-            if not before & 1 and words[_SEQUENCE] == before:
-                return body
+            if words[_SEQUENCE] == before:
+                return before, body
+        return None
 
     def _write(self, body: bytes) -> None:
         words = self._words
@@ -150,15 +156,18 @@ class LeaseWord(_Word):
         self._cached = NOBODY
 
     def read(self) -> Lease:
-        """Cheap enough for every turn of a poll loop: decodes only when the sequence has changed."""
+        """Cheap enough for every turn of a poll loop: decodes only when the sequence has changed.
+
+        While a write is half done it is what was read last: that ends at its own `valid_until_ns`, whatever becomes of the writer.
+        """
         sequence = self._words[_SEQUENCE]
-        if sequence == self._seen and not sequence & 1:
+        if sequence == self._seen:
             return self._cached
-        before = -1
-        while before != sequence or sequence & 1:
-            before = self._words[_SEQUENCE]
-            body = self._read(_LEASE_BODY.size)
-            sequence = self._words[_SEQUENCE]
+        found = self._read(_LEASE_BODY.size)
+        if found is None:
+            self._seen = sequence  # odd, and not waited for again; the next writer ends it with an even one
+            return self._cached
+        sequence, body = found
         instance, boot, pid, start_time, incarnation, epoch, wanted, valid_until_ns = _LEASE_BODY.unpack(body)
         process = Process(instance.rstrip(b"\0").decode(), str(UUID(bytes=boot)), pid, start_time) if pid else None
         self._seen, self._cached = sequence, Lease(process, incarnation, epoch, Wanted(wanted), valid_until_ns)
@@ -185,9 +194,23 @@ class AliveWord(_Word):
 
     _magic = ALIVE_MAGIC
 
+    def __init__(self, path: Path, *, writable: bool = False) -> None:
+        super().__init__(path, writable=writable)
+        self._last: Alive | None = None
+
     def read(self) -> Alive:
-        pid, start_time, heartbeat_ns, phase, epoch, replication_seq, electable_revision = _ALIVE_BODY.unpack(self._read(_ALIVE_BODY.size))
-        return Alive(pid, start_time, heartbeat_ns, Phase(phase), epoch, replication_seq, electable_revision)
+        """While a write is half done it is what was read last: its heartbeat grows old by itself.
+
+        Raises:
+            InvalidInput: half done, and nothing was read before.
+        """
+        found = self._read(_ALIVE_BODY.size)
+        if found is not None:
+            pid, start_time, heartbeat_ns, phase, epoch, replication_seq, electable_revision = _ALIVE_BODY.unpack(found[1])
+            self._last = Alive(pid, start_time, heartbeat_ns, Phase(phase), epoch, replication_seq, electable_revision)
+        if self._last is None:
+            raise InvalidInput(f"{self.path}: half written; its writer died in the middle")
+        return self._last
 
     def write(self, alive: Alive) -> None:
         self._write(

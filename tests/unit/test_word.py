@@ -50,6 +50,37 @@ def test_a_writer_that_died_in_the_middle_does_not_block_the_next(tmp_path: Path
     assert reader.sequence % 2 == 0
 
 
+def test_a_reader_of_a_half_done_write_goes_on_with_what_it_read_last(tmp_path: Path) -> None:
+    """The keeper was killed in the middle of a write: its daemon must not hang, and its lead still ends at the deadline that it has."""
+    writer, reader = lease_word(tmp_path)
+    lease = word.Lease(LEADER, 1, 2, word.Wanted.LEAD, 3)
+    writer.write(lease)
+    assert reader.read() == lease
+    writer._words[1] |= 1
+    writer._map[word._BODY_AT : word._BODY_AT + 8] = b"\xff" * 8
+    assert reader.read() == lease
+    assert reader.read() == lease
+    with word.LeaseWord(tmp_path / "omsd-alpha-1.lease") as new:
+        assert new.read() == word.NOBODY
+    later = word.Lease(LEADER, 1, 2, word.Wanted.STANDBY, 0)
+    with word.LeaseWord(tmp_path / "omsd-alpha-1.lease", writable=True) as next_keeper:
+        next_keeper.write(later)
+    assert reader.read() == later
+
+
+def test_a_half_done_alive_word_keeps_its_last_heartbeat_or_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.alive"
+    word.create(path, word.ALIVE_MAGIC)
+    writer, reader = word.AliveWord(path, writable=True), word.AliveWord(path)
+    state = word.Alive(4711, 123456, 10, word.Phase.ACTIVE, 3, 77, 2)
+    writer.write(state)
+    assert reader.read() == state
+    writer._words[1] |= 1
+    assert reader.read() == state
+    with word.AliveWord(path) as new, pytest.raises(InvalidInput, match="half written"):
+        new.read()
+
+
 def test_the_lease_word_has_its_golden_bytes(tmp_path: Path) -> None:
     """docs/protocol.md shows these; another language must write the same."""
     writer, _ = lease_word(tmp_path)

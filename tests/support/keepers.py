@@ -1,0 +1,199 @@
+"""Two hosts' keepers in one event loop over one store, with real processes that keep an alive word: what the keepers' fault tests run on.
+
+The stand-in daemon does what the contract asks of any daemon, and no more: it beats, and says active under the epoch of a lease word that leads it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from agents.keeper import core, link, settings
+from agents.keeper.disk import Disk
+from controlplane import clock, model
+from controlplane.model import HostRecord, LeaderRecord, Mode, Process, Registration
+from controlplane.store.base import Store
+from controlplane.store.keys import Keys
+from hftd.native import process as processes
+from hftd.native import word
+
+KEYS = Keys("test")
+SERVICE = "omsd"
+INCARNATION = 1_700_000_000_000
+
+DAEMON = """
+import sys, time
+from hftd.native import process, word
+instance, lease_path, alive_path = sys.argv[1:4]
+me = process.identify(instance)
+from pathlib import Path
+lease, alive = word.LeaseWord(Path(lease_path)), word.AliveWord(Path(alive_path), writable=True)
+phase, epoch = word.Phase.STANDBY, 0
+while True:
+    now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    wanted = lease.read()
+    leads = wanted.leads(me, now_ns)
+    phase, epoch = (word.Phase.ACTIVE, wanted.epoch) if leads else (word.Phase.STANDBY, 0)
+    try:
+        revision = int(Path(alive_path + ".revision").read_text())
+    except (OSError, ValueError):
+        revision = 0
+    alive.write(word.Alive(me.pid, me.start_time, now_ns, phase, epoch, 0, revision))
+    time.sleep(0.005)
+"""
+
+
+async def until(claim: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+    """Wait for a condition, generously; the fault is named when it never comes."""
+    deadline_s = time.monotonic() + timeout_s
+    while not claim():
+        assert time.monotonic() < deadline_s, f"not within {timeout_s} s: {what}"
+        await asyncio.sleep(0.001)
+
+
+@dataclass
+class Daemon:
+    """One instance's process, its words, and its entry in the table."""
+
+    run_dir: Path
+    host: str
+    service: str = SERVICE
+    floors: tuple[str, ...] = ()
+    child: subprocess.Popen[bytes] | None = None
+    process: Process = field(default=Process("", "", 0, 0))
+
+    @property
+    def instance(self) -> str:
+        return f"{self.service}-{self.host}-1"
+
+    @property
+    def lease_path(self) -> Path:
+        return self.run_dir / f"{self.instance}.lease"
+
+    @property
+    def alive_path(self) -> Path:
+        return self.run_dir / f"{self.instance}.alive"
+
+    def start(self) -> Daemon:
+        for path, magic in ((self.lease_path, word.LEASE_MAGIC), (self.alive_path, word.ALIVE_MAGIC)):
+            if not path.exists():
+                word.create(path, magic)
+        (self.run_dir / f"{self.instance}.alive.revision").unlink(missing_ok=True)
+        arguments = [sys.executable, "-c", DAEMON, self.instance, str(self.lease_path), str(self.alive_path)]
+        self.child = subprocess.Popen(arguments)
+        found = processes.identify(self.instance, self.child.pid)
+        assert found is not None
+        self.process = found
+        return self
+
+    def lease(self) -> word.Lease:
+        with word.LeaseWord(self.lease_path) as found:
+            return found.read()
+
+    def alive(self) -> word.Alive:
+        with word.AliveWord(self.alive_path) as found:
+            return found.read()
+
+    def leads(self) -> bool:
+        return self.lease().leads(self.process, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+
+    def say_electable(self, *others: Daemon) -> None:
+        """As a leading daemon does: the list first, then the revision."""
+        word.electable_path(self.alive_path).write_bytes(model.encode([other.process for other in others]))
+        path = self.run_dir / f"{self.instance}.alive.revision"
+        path.write_text(str(int(path.read_text()) + 1 if path.exists() else 1))
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        if self.child is not None and self.child.poll() is None:
+            os.kill(self.child.pid, number)
+
+    def end(self) -> None:
+        self.kill()
+        if self.child is not None:
+            self.child.wait(10)
+
+    def entry(self, *, ready: bool = True) -> link.Entry:
+        registration = Registration(
+            self.service, self.instance, self.host, self.process, {"orders": f"ipc://{self.instance}"}, "127.0.0.1", 0, 1, "1"
+        )
+        lease = str(self.lease_path)
+        return link.Entry(self.process, self.service, Mode.ACTIVE_STANDBY, str(self.alive_path), lease, registration if ready else None, self.floors)
+
+
+@dataclass
+class Floor:
+    """A store and the keepers on it; every keeper and daemon is ended with the floor."""
+
+    store: Store
+    folder: Path
+    keepers: dict[str, core.Keeper] = field(default_factory=dict)
+    told: list[object] = field(default_factory=list)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    daemons: list[Daemon] = field(default_factory=list)
+
+    def daemon(self, host: str, service: str = SERVICE, floors: tuple[str, ...] = ()) -> Daemon:
+        made = Daemon(self.folder, host, service, floors).start()
+        self.daemons.append(made)
+        return made
+
+    async def keeper(self, host: str, store: Store | None = None, **changed: float) -> core.Keeper:
+        """Start a keeper and announce its address as its agent would."""
+        chosen = replace(settings.Settings(), **changed)  # type: ignore[arg-type]
+        (self.folder / host).mkdir(exist_ok=True)
+        made = core.Keeper(store or self.store, KEYS, host, chosen, clock.SystemClock(), Disk(self.folder / host / "keeper.json"), self.told.append)
+        await made.open()
+        self.keepers[host] = made
+        self.tasks[host] = asyncio.create_task(made.run(), name=f"keeper {host}")
+        await self.store.put(KEYS.host(host), model.encode(HostRecord(host, "127.0.0.1", "", made.peers.address, "", 1)))
+        return made
+
+    async def kill_keeper(self, host: str) -> None:
+        """What a SIGKILL leaves: nothing more is written, nothing is given back."""
+        self.tasks[host].cancel()
+        await asyncio.gather(self.tasks[host], return_exceptions=True)
+
+    async def leader(self, service: str = SERVICE) -> LeaderRecord | None:
+        entry = await self.store.get(KEYS.leader(service))
+        return model.decode(LeaderRecord, entry.value) if entry else None
+
+    async def meet(self) -> None:
+        """Wait until every keeper has an answer of every other."""
+        for keeper in self.keepers.values():
+            await until(lambda keeper=keeper: len(keeper.peers._answers) >= len(self.keepers) - 1, f"{keeper.host} has its peers' answers")
+
+    async def pair(self) -> tuple[Daemon, Daemon]:
+        """alpha leads, beta is electable and passing."""
+        first, second = self.daemon("alpha"), self.daemon("beta")
+        alpha = await self.keeper("alpha")
+        alpha.apply(link.Table((first.entry(),)))
+        await until(first.leads, "alpha leads")
+        beta = await self.keeper("beta")
+        beta.apply(link.Table((second.entry(),)))
+        first.say_electable(second)
+        await until(lambda: second.process in alpha.successors(), "beta's process passes")
+        member = alpha.members[first.instance]
+        await until(lambda: member.group and second.process in member.group.candidates, "beta is electable")
+        await until(lambda: beta.members[second.instance].group.candidates, "beta's keeper knows it")  # type: ignore[union-attr]
+        return first, second
+
+
+@contextlib.asynccontextmanager
+async def floor(store: Store, folder: Path) -> AsyncIterator[Floor]:
+    made = Floor(store, folder)
+    await store.put(KEYS.incarnation, str(INCARNATION).encode())
+    try:
+        yield made
+    finally:
+        for host in made.tasks:
+            await made.kill_keeper(host)
+        for daemon in made.daemons:
+            daemon.end()
+        await store.close()
