@@ -29,7 +29,9 @@ def request(path: Path | str, method: str, target: str, body: bytes = b"", *, ti
     Raises:
         FloorUnreachable: nobody listens there, or no whole answer in time.
     """
-    head = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     deadline_mono_s = time.monotonic() + timeout_s
     received = bytearray()
     try:

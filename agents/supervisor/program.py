@@ -80,7 +80,7 @@ class Program:
     config_path: Path
     cpus: tuple[int, ...]
     sched: str
-    """other, or fifo:PRIORITY where this process may."""
+    """other, or fifo[:PRIORITY] where this process may; 1 is the default priority."""
     left_out: tuple[str, ...]
     """What the spec asks for and this user may not have; said once."""
     spec_hash: str
@@ -95,8 +95,8 @@ def spec_hash(spec: ServiceSpec) -> str:
 
 
 def may_be_real_time() -> bool:
-    """Root only, here: RLIMIT_RTPRIO and capabilities come with the systemd runner."""
-    return os.geteuid() == 0 and os.environ.get("HFT_REAL_TIME", "0") == "1"
+    """Root only, here: RLIMIT_RTPRIO and capabilities come with the systemd runner. What is not allowed even so, the shim leaves out and says."""
+    return os.geteuid() == 0
 
 
 def render(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int) -> bytes:
@@ -114,7 +114,20 @@ def render(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int
     )
 
 
-def program(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int, environment: Mapping[str, str], real_time: bool) -> Program:
+def command(spec: ServiceSpec) -> tuple[str, ...]:
+    return (sys.executable, "-m", "hftd", spec.daemon)
+
+
+def program(
+    spec: ServiceSpec,
+    slot: Slot,
+    folders: Folders,
+    config_revision: int,
+    *,
+    argv: tuple[str, ...],
+    environment: Mapping[str, str],
+    real_time: bool,
+) -> Program:
     """The program of one slot; `environment` is what the agent itself was given."""
     config = folders.config(slot.instance)
     env = {name: value for name, value in environment.items() if not name.startswith("HFT_") or name in PASSED_ON}
@@ -132,7 +145,7 @@ def program(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: in
     wants_real_time = spec.sched.partition(":")[0] in REAL_TIME
     return Program(
         slot=slot,
-        argv=(sys.executable, "-m", "hftd", spec.daemon),
+        argv=argv,
         env=env,
         config=render(spec, slot, folders, config_revision),
         config_path=config,
@@ -144,8 +157,8 @@ def program(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: in
     )
 
 
-PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR"})
-"""Of the agent's own HFT_ variables; the others are about the agent."""
+PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR", "HFT_FLOOR"})
+"""Of the agent's own HFT_ variables; the others are about the agent. HFT_FLOOR marks every process of a floor for `hftctl down`."""
 
 
 def write_config(ready: Program) -> None:

@@ -22,7 +22,7 @@ import msgspec
 
 from agents.supervisor import program as programs
 from controlplane.errors import HftctlError
-from controlplane.model import Process
+from controlplane.model import Process, Slot
 from hftd.native import process
 
 START_TIMEOUT_S = 10.0
@@ -61,8 +61,11 @@ class ShimState(msgspec.Struct, frozen=True):
     """`<run>/<instance>.shim.json`, written by shim.py."""
 
     instance: str
+    service: str
+    host: str
     spec_hash: str
     config_revision: int
+    restarts: int
     boot_id: str
     started_ns: int
     shim: PidOnly
@@ -82,6 +85,8 @@ class Running:
     state_path: Path
     spec_hash: str
     config_revision: int
+    restarts: int
+    """Of this slot before it, under any agent of this boot."""
     started_ns: int
     """UNIX ns."""
     left_out: tuple[str, ...]
@@ -123,11 +128,14 @@ class Running:
 
 
 class Runner(Protocol):
-    async def start(self, program: programs.Program) -> Running:
+    async def start(self, program: programs.Program, restarts: int) -> Running:
         """Raises StartFailed."""
 
     def adopt(self, instance: str) -> Running | None:
         """What an earlier agent left running under this name, or None."""
+
+    def found(self) -> list[Slot]:
+        """Slots of this host that an earlier agent of this boot started a process for; whether it runs, `adopt` says."""
 
     def last_exit(self, instance: str) -> Exit | None:
         """How the last process of this name ended, when it did while no agent was looking."""
@@ -167,7 +175,7 @@ class ShimRunner:
         # Compiled once: a shim that compiles its own source stays 1 MB larger for life.
         py_compile.compile(str(Path(__file__).with_name("shim.py")), cfile=str(self._script), doraise=True)
 
-    async def start(self, program: programs.Program) -> Running:
+    async def start(self, program: programs.Program, restarts: int) -> Running:
         instance = program.slot.instance
         folders = self._folders
         try:
@@ -179,7 +187,7 @@ class ShimRunner:
             raise StartFailed(f"{instance}: cannot prepare its folders: {exc}") from exc
         try:
             child = subprocess.Popen(  # noqa: ASYNC220  vfork and exec: a millisecond
-                self._arguments(program, ready_shim),
+                self._arguments(program, restarts, ready_shim),
                 env=dict(program.env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -224,14 +232,22 @@ class ShimRunner:
             return None  # the daemon died with its shim
         return self._running(instance, state, None)
 
+    def found(self) -> list[Slot]:
+        states = [read_state(path) for path in sorted(self._folders.run_dir.glob("*.shim.json"))]
+        mine = [state for state in states if state is not None and state.host == self._folders.host and state.boot_id == process.boot_id()]
+        return [Slot(state.instance, state.service, state.host) for state in mine]
+
     def last_exit(self, instance: str) -> Exit | None:
         state = read_state(self._folders.shim_state(instance))
         return state.exit if state is not None and state.boot_id == process.boot_id() else None
 
-    def _arguments(self, program: programs.Program, ready_fd: int) -> list[str]:
+    def _arguments(self, program: programs.Program, restarts: int, ready_fd: int) -> list[str]:
         instance = program.slot.instance
         plan = {
             "instance": instance,
+            "service": program.slot.service,
+            "host": program.slot.host,
+            "restarts": restarts,
             "spec_hash": program.spec_hash,
             "config_revision": program.config_revision,
             "state": self._folders.shim_state(instance),
@@ -260,6 +276,7 @@ class ShimRunner:
             state_path=self._folders.shim_state(instance),
             spec_hash=state.spec_hash,
             config_revision=state.config_revision,
+            restarts=state.restarts,
             started_ns=state.started_ns,
             left_out=tuple(state.left_out),
             pidfd=pidfd,

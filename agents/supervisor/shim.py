@@ -90,7 +90,8 @@ class State:
         self.path = plan["state"]
         shim_pid = os.getpid()
         self.head = (
-            f'"instance": {text(plan["instance"])}, "spec_hash": {text(plan["spec_hash"])}, "config_revision": {int(plan["config_revision"])}, '
+            f'"instance": {text(plan["instance"])}, "service": {text(plan["service"])}, "host": {text(plan["host"])}, '
+            f'"spec_hash": {text(plan["spec_hash"])}, "config_revision": {int(plan["config_revision"])}, "restarts": {int(plan["restarts"])}, '
             f'"boot_id": {text(boot_id)}, "started_ns": {time_ns()}, '
             f'"shim": {{"pid": {shim_pid}, "start_time": {start_time(shim_pid)}}}, '
             f'"daemon": {{"pid": {daemon_pid}, "start_time": {start_time(daemon_pid)}}}'

@@ -54,6 +54,31 @@ MOVES: dict[tuple[State, Move], State] = {
 HAS_PROCESS = frozenset({State.STARTING, State.RUNNING, State.STOPPING})
 
 
+class Step(StrEnum):
+    """What is to be done for an instance now."""
+
+    START = "start"
+    STOP = "stop"
+    WAIT = "wait"
+    FORGET = "forget"
+    """It is stopped and nobody wants it."""
+
+
+def decide(state: State, *, wanted: bool, same: bool, released: bool, due: bool) -> Step:
+    """The next step of one instance.
+
+    `wanted`: its slot is in the specs. `same`: what runs is what the spec says. `released`: a restart for a changed spec may happen now (a leader
+    waits until its standbys have had theirs). `due`: the backoff is over.
+    """
+    if state is State.STOPPING:
+        return Step.WAIT
+    if state in HAS_PROCESS:
+        return Step.STOP if not wanted or (not same and released) else Step.WAIT
+    if not wanted:
+        return Step.FORGET
+    return Step.START if state is State.STOPPED or due else Step.WAIT
+
+
 def after(state: State, move: Move) -> State:
     """The state that `move` leads to. Raises IllegalMove."""
     try:

@@ -1,0 +1,199 @@
+"""The agent's side of HFT_AGENT: one ZeroMQ ROUTER for all daemons of the host, in the event loop.
+
+A daemon says hello, is welcomed, reports once a second, and answers what it is asked; it is told who its peers are at hello and at each change.
+Only the process that the supervisor runs under a name is believed: a hello of another (an earlier process, a stranger) is counted and dropped, as
+is whatever does not decode. Messages are in hftd/wire/control.py; who the peers are is worked out in view.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import zmq
+
+from controlplane.errors import InvalidInput, Retryable
+from controlplane.model import Process
+from hftd.wire import codec, control
+
+RATE_OVER_S = 0.9
+"""Rates are taken over at least so long: a status that comes early, because readiness changed, must not make a spike."""
+QUEUE_MAX = 4096
+"""Messages waiting for one daemon; one that reads nothing for so long is not alive."""
+
+
+@dataclass(slots=True)
+class Reported:
+    """What one process has said since its hello."""
+
+    process: Process
+    daemon: str
+    version: str
+    endpoints: dict[str, str]
+    status: control.Status | None = None
+    status_mono_s: float = 0.0
+    rates: dict[str, float] = field(default_factory=dict)
+    told: dict[str, list[control.Peer]] = field(default_factory=dict)
+    """Peers of each service, as last sent."""
+    _rated: tuple[float, dict[str, int]] = (0.0, {})
+
+    def take(self, status: control.Status, now_mono_s: float) -> None:
+        then_mono_s, counters = self._rated
+        if now_mono_s - then_mono_s >= RATE_OVER_S:
+            if then_mono_s:
+                passed_s = now_mono_s - then_mono_s
+                self.rates = {name: (value - counters.get(name, 0)) / passed_s for name, value in status.counters.items()}
+            self._rated = (now_mono_s, status.counters)
+        self.status, self.status_mono_s = status, now_mono_s
+
+
+class Host(Protocol):
+    """What the bus needs to know and whom it tells."""
+
+    def believes(self, process: Process) -> int | None:
+        """The config revision of this process, or None when it is not the one that runs under its name."""
+
+    def heard(self, report: Reported, message: control.FromDaemon) -> None:
+        """A hello, a status or an event has come in."""
+
+
+class Bus:
+    def __init__(self, endpoint: str, source: str, host: Host) -> None:
+        self._endpoint, self._source, self._host = endpoint, source, host
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.ROUTER)
+        for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, QUEUE_MAX), (zmq.RCVHWM, QUEUE_MAX)):
+            self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted daemon has its predecessor's identity
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone is an error here, not silence
+        self._seq = 0
+        self._asks = 0
+        self._waiting: dict[int, tuple[str, asyncio.Future[control.Answer]]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.reports: dict[str, Reported] = {}
+        self.undecodable = 0
+        self.disbelieved = 0
+
+    def __repr__(self) -> str:
+        return f"<Bus {self._endpoint}: {len(self.reports)} daemons, {self.undecodable} undecodable>"
+
+    def open(self) -> None:
+        """Bind and read from now on, in the running event loop."""
+        self._socket.bind(self._endpoint)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._socket.fileno(), self._drain)
+        self._loop.call_soon(self._drain)
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop = None
+        for _, future in self._waiting.values():
+            future.cancel()
+        self._socket.close()
+        self._context.term()
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """The socket's fd signals edges, so it is read until there is nothing."""
+        try:
+            while True:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT)
+                self._receive(frames)
+        except zmq.Again:
+            pass
+        except zmq.ZMQError:
+            if not self._socket.closed:
+                raise
+
+    def _receive(self, frames: list[bytes]) -> None:
+        try:
+            if len(frames) != 2:
+                raise InvalidInput(f"{len(frames)} frames, wanted identity and message")
+            name = frames[0].decode()
+            message = control.decode_from_daemon(frames[1])
+        except (InvalidInput, UnicodeDecodeError):
+            self.undecodable += 1
+            return
+        if isinstance(message, control.Answer):
+            self._answered(name, message)
+            return
+        if isinstance(message, control.Hello):
+            self._hello(name, message)
+            return
+        report = self.reports.get(name)
+        if report is None:
+            self.disbelieved += 1  # we are new: its next hello is on the way
+            return
+        if isinstance(message, control.Status):
+            report.take(message, time.monotonic())
+        self._host.heard(report, message)
+
+    def _hello(self, name: str, hello: control.Hello) -> None:
+        process = Process(hello.process.instance, hello.process.boot_id, hello.process.pid, hello.process.start_time)
+        revision = self._host.believes(process) if process.instance == name else None
+        if revision is None:
+            self.disbelieved += 1
+            return
+        report = self.reports.get(name)
+        if report is None or report.process != process:
+            report = self.reports[name] = Reported(process, hello.daemon, hello.version_text, hello.endpoints)
+        else:
+            report.endpoints = hello.endpoints
+        self._send(name, control.Welcome, revision)
+        self._host.heard(report, hello)
+
+    def _answered(self, name: str, answer: control.Answer) -> None:
+        asked, future = self._waiting.get(answer.ask, (None, None))
+        if future is not None and asked == name and not future.done():
+            future.set_result(answer)
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def _send(self, name: str, make: Callable[..., control.FromAgent], *fields: Any) -> bool:
+        self._seq += 1
+        message = make(codec.VERSION, self._seq, time.time_ns(), self._source, None, *fields)
+        try:
+            self._socket.send_multipart([name.encode(), codec.encode(message)], zmq.DONTWAIT)
+        except zmq.ZMQError:  # gone (EHOSTUNREACH) or reading nothing (EAGAIN); it will say hello again or die
+            return False
+        finally:
+            if self._loop is not None:
+                self._loop.call_soon(self._drain)  # sending may use up the edge of a message that has just come
+        return True
+
+    def peers(self, name: str, service: str, daemon: str, peers: list[control.Peer]) -> None:
+        """Tell a daemon who serves, unless that is what it heard last."""
+        report = self.reports.get(name)
+        if report is None or report.told.get(service) == peers:
+            return
+        if self._send(name, control.Peers, service, daemon, peers):
+            report.told[service] = peers
+
+    async def ask(self, name: str, what: str, args: dict[str, Any], timeout_s: float) -> control.Answer:
+        """Ask a daemon and wait for its answer.
+
+        Raises:
+            Retryable: it is not here or did not answer in time.
+        """
+        assert self._loop is not None, "asking needs an open bus"
+        self._asks += 1
+        ask = self._asks
+        future: asyncio.Future[control.Answer] = self._loop.create_future()
+        self._waiting[ask] = (name, future)
+        try:
+            if name not in self.reports or not self._send(name, control.Ask, ask, what, args):
+                raise Retryable(f"instance {name}: not connected to its agent")
+            return await asyncio.wait_for(future, timeout_s)
+        except TimeoutError as exc:
+            raise Retryable(f"instance {name}: no answer to {what!r} within {timeout_s:g} s") from exc
+        finally:
+            del self._waiting[ask]
+
+    def forget(self, name: str) -> None:
+        """Its process is gone."""
+        self.reports.pop(name, None)

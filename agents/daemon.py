@@ -1,0 +1,204 @@
+"""hft-agentd: the host agent as a process. Names every task in one place.
+
+    hft-agentd --site S --host H --site-dir D --run-dir R --store etcd://127.0.0.1:2379 [--http-port 0] [--no-keeper]
+
+SIGTERM (and SIGKILL) leave daemons and keeper running: the next agent adopts them. Only POST /v1/shutdown, which `hftctl down` sends, ends the
+instances in order, then the keeper, then the agent, with exit code 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import anyio
+import msgspec
+from aiohttp import web
+
+from agents import failovers, http, keeper_link, records
+from agents.agent import Agent
+from agents.settings import AgentSettings
+from controlplane import discovery
+from controlplane import store as stores
+from controlplane.errors import HftctlError, InUse
+from controlplane.store.base import Store
+from controlplane.store.keys import Keys
+from hftd.native import process as processes
+from hftd.native import slice
+
+WITHDRAW_S = 1.0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    # The agent and the interpreters that it starts yield to what waits for a tick; keepers and daemons ask for a short slice once they are up.
+    slice.ask(slice.LONG_NS)
+    try:
+        sys.exit(anyio.run(serve, _settings(arguments)))
+    except HftctlError as exc:
+        print(f"hft-agentd: {exc}", file=sys.stderr)
+        sys.exit(exc.exit_code)
+
+
+def _settings(arguments: Sequence[str] | None) -> AgentSettings:
+    parser = argparse.ArgumentParser(prog="hft-agentd", description="Starts and supervises one host's daemons, and answers for them.")
+    parser.add_argument("--site", required=True)
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--site-dir", required=True, type=Path)
+    parser.add_argument("--run-dir", required=True, type=Path)
+    parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
+    parser.add_argument("--http-address", default="127.0.0.1")
+    parser.add_argument("--http-port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--no-keeper", action="store_true", help="only for tests of the agent alone: nobody will lead")
+    given = parser.parse_args(arguments)
+    journal = os.environ.get("HFT_JOURNAL_DIR")
+    return AgentSettings(
+        site=given.site,
+        host=given.host,
+        site_dir=given.site_dir.resolve(),
+        run_dir=given.run_dir.resolve(),
+        store=given.store,
+        http_address=given.http_address,
+        http_port=given.http_port,
+        keeper=not given.no_keeper,
+        journal_dir=Path(journal) if journal else None,
+    )
+
+
+async def serve(given: AgentSettings, store: Store | None = None) -> int:
+    """Run until told to end; returns the exit code.
+
+    Raises:
+        InUse: this host has an agent already.
+    """
+    lock = take_lock(given.site_dir / "hosts" / given.host / "agent.lock", f"agent-{given.host}")
+    store = store or stores.connect(given.store)
+    keys = Keys(given.site)
+    follower = discovery.Follower(store, keys)
+    agent = Agent(given, follower)
+    host_records = records.HostRecords(agent, store, keys)
+    wishes = failovers.Failovers(store, keys, follower)
+    if given.keeper:
+        agent.keeper = keeper_link.KeeperLink(
+            agent.folders,
+            keeper_link.keeper_command(given.site, agent.folders, given.store),
+            table=agent.keeper_table,
+            report=agent.report,
+            heard=agent.keeper_heard,
+            ready=agent.keeper_table_known,
+        )
+    web_runner = web.AppRunner(http.Http(agent, wishes).application(), access_log=None, shutdown_timeout=1.0)
+    try:
+        agent.bus.open()
+        agent.adopt()
+        await _listen(web_runner, agent)
+        agent.report("agent.started", pid=os.getpid(), adopted=len(agent.supervisor.instances), url=agent.url)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(agent.supervisor.run, name="supervisor")
+            tasks.start_soon(follower.run, name="site view")
+            tasks.start_soon(_tell_changes, follower, agent, name="site changes")
+            tasks.start_soon(host_records.run, name="host record")
+            tasks.start_soon(records.copy_audit_heads, agent, store, keys, name="audit head")
+            tasks.start_soon(records.ask_store_health, agent, store, name="store health")
+            if agent.keeper is not None:
+                tasks.start_soon(agent.keeper.run, name="keeper")
+            tasks.start_soon(_until_signalled, tasks.cancel_scope, name="signals")
+            await agent.shutdown.wait()
+            await _go_down(agent, host_records, store, keys)
+            tasks.cancel_scope.cancel()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await web_runner.cleanup()
+            agent.bus.close()
+            await store.close()
+        os.close(lock)
+    return 0
+
+
+async def _tell_changes(follower: discovery.Follower, agent: Agent) -> None:
+    while True:
+        changed = follower.changed
+        agent.site_changed()
+        await changed.wait()
+
+
+async def _go_down(agent: Agent, host_records: records.HostRecords, store: Store, keys: Keys) -> None:
+    auditors = [instance.slot.service for instance in agent.supervisor.instances.values() if agent.audits(instance)]
+    await agent.supervisor.stop_all()
+    if agent.keeper is not None:
+        await agent.keeper.stop()
+    with anyio.move_on_after(WITHDRAW_S):
+        try:
+            await records.copy_last_audit_head(agent, store, keys, auditors)
+            await host_records.withdraw()
+        except (HftctlError, OSError, msgspec.DecodeError) as exc:
+            agent.report("agent.records_left", reason=str(exc))  # the host's ends with its lease; the head on disk is the newest
+    agent.folders.http_socket.unlink(missing_ok=True)
+    agent.report("agent.stopped")
+
+
+async def _until_signalled(scope: anyio.CancelScope) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+async def _listen(web_runner: web.AppRunner, agent: Agent) -> None:
+    """TCP and unix socket; the socket of a dead agent is replaced (the lock says that it is dead)."""
+    given, path = agent.given, agent.folders.http_socket
+    await web_runner.setup()
+    path.unlink(missing_ok=True)
+    await web.UnixSite(web_runner, str(path)).start()
+    path.chmod(0o600)
+    kept = agent.folders.host_dir / "agent.port"
+    for port in _ports(given.http_port, kept):
+        try:
+            await web.TCPSite(web_runner, given.http_address, port).start()
+            break
+        except OSError as exc:
+            if port == given.http_port:
+                raise InUse(f"agent of {given.host}: cannot listen on {given.http_address}:{port}: {exc.strerror}") from exc
+    agent.port = next(address[1] for address in web_runner.addresses if isinstance(address, tuple))
+    agent.url = f"http://{given.http_address}:{agent.port}"
+    with contextlib.suppress(OSError):  # a full disk costs only the same port next time
+        kept.write_text(f"{agent.port}\n")
+
+
+def _ports(wanted: int, kept: Path) -> list[int]:
+    """Any free port means the one of the agent before, if it can be had: checks and registrations name it."""
+    try:
+        return [int(kept.read_text()), 0] if wanted == 0 else [wanted]
+    except (OSError, ValueError):
+        return [wanted]
+
+
+def take_lock(path: Path, name: str) -> int:
+    """Hold the lock for this process's life (children do not inherit it) and write who holds it.
+
+    Raises:
+        InUse: another agent of this host runs.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(fd)
+        owner = keeper_link.lock_owner(path)
+        raise InUse(f"{path}: held by {f'pid {owner.pid}' if owner else 'another process'}; a host has one agent") from exc
+    me = processes.identify(name)
+    assert me is not None, "a running process has an identity"
+    content = msgspec.json.encode({"name": name, "pid": me.pid, "start_time": me.start_time, "boot_id": me.boot_id})
+    with contextlib.suppress(OSError):  # on a full disk the lock alone has to do
+        os.ftruncate(fd, os.pwrite(fd, content, 0))
+    return fd
+
+
+if __name__ == "__main__":
+    main()

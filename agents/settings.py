@@ -1,0 +1,48 @@
+"""The agent's settings: what its command line gives, and the rhythms and bounds that are the same for every agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+STATUS_EVERY_S = 1.0
+"""Host record, word look and audit head: once a second, and the host record at each change too."""
+
+CHANGE_GATHER_S = 0.02
+"""Changes within this are one write of the host record."""
+
+HOST_LEASE_S = 10.0
+"""A host whose agent is gone for so long vanishes from the site's hosts."""
+
+STATUS_STALE_S = 3.0
+"""Three missed statuses: then the daemon's loop is not turning, whatever it said last."""
+
+START_PATIENCE_S = 10.0
+"""A process that has not said hello by then is critical, not just starting."""
+
+ASK_TIMEOUT_S = 3.0
+
+EVENT_SETTLE_S = 0.2
+"""Events of the whole site are served once they are this old, so that a slower host's do not come in behind a reader's back."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    site: str
+    host: str
+    site_dir: Path
+    run_dir: Path
+    store: str
+    """etcd://HOST:PORT[,HOST:PORT...], or memory://NAME in tests."""
+
+    http_address: str = "127.0.0.1"
+    """Where TCP listens and what other hosts are told; loopback by default, as the answers are not secret but not for the world either."""
+
+    http_port: int = 0
+    """0: any free one; the host record tells."""
+
+    keeper: bool = True
+    """False only in tests of the agent alone: nobody would ever lead."""
+
+    journal_dir: Path | None = None
+    """HFT_JOURNAL_DIR."""

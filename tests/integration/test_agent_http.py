@@ -1,0 +1,253 @@
+"""An agent with a real daemon over the memory store: health for checks, the site for hftctl, metrics, failovers, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from controlplane import model
+from controlplane.model import ElectableRecord, HistoryRow, LeaderRecord, Mode, Process, RequestRecord
+from tests.support.agents import KEYS, site_in_process, spec
+
+AUDITD = spec("auditd")
+
+
+def sync(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    @wraps(test)
+    def run() -> None:
+        asyncio.run(test())
+
+    return run
+
+
+def ready(instances: Any) -> bool:
+    return bool(instances) and all(instance["ready"] for instance in instances)
+
+
+@sync
+async def test_health_is_answered_for_the_daemon_as_a_check_wants_it() -> None:
+    async with site_in_process(AUDITD) as ([agent], _):
+        await agent.until("/v1/instances", ready)
+        assert (await agent.get("/live"))[:2] == (200, "OK")
+        assert (await agent.get("/ready"))[:2] == (200, "OK")
+        assert (await agent.get("/health"))[:2] == (200, "OK")
+        assert (await agent.get("/v1/instances/auditd-alpha-1/health"))[0] == 200
+        assert (await agent.get("/v1/instances/auditd-alpha-1/ready"))[0] == 200
+        assert (await agent.get("/v1/instances/auditd-alpha-1/leader"))[0] == 503
+        assert (await agent.get("/v1/instances/auditd-alpha-1/standby"))[0] == 503
+        assert (await agent.get("/v1/instances/nobody/health"))[0] == 404
+        body = await agent.json("/v1/instances/auditd-alpha-1/leader")
+        assert {"epoch", "lease_remaining_ms"} <= set(body)
+
+
+@sync
+async def test_a_daemon_that_is_stopped_turns_unhealthy_and_healthy_again() -> None:
+    async with site_in_process(AUDITD) as ([agent], _):
+        [instance] = await agent.until("/v1/instances", ready)
+        os.kill(instance["pid"], signal.SIGSTOP)
+        try:
+            found = await agent.until("/v1/instances", lambda found: found[0]["health"] == "critical")
+            assert found[0]["reason"].startswith("no status for")
+            assert (await agent.get("/health"))[:2] == (503, "UNHEALTHY")
+        finally:
+            os.kill(instance["pid"], signal.SIGCONT)
+        await agent.until("/v1/instances", lambda found: found[0]["health"] == "passing")
+
+
+@sync
+async def test_the_site_is_healthy_once_all_is_ready_and_says_so_as_hftctl_prints_it() -> None:
+    async with site_in_process(AUDITD) as ([agent], _):
+        found = await agent.until("/v1/site/status", lambda found: found["healthy"])
+        assert found["services"][0]["instances"][0]["endpoints"]["events"].startswith("ipc://")
+        assert found["hosts"][0]["state"] == "up"
+        began = time.perf_counter()
+        await agent.get("/v1/site/status")
+        assert time.perf_counter() - began < 0.05
+
+
+@sync
+async def test_a_daemon_that_is_killed_comes_back_and_events_and_log_say_why() -> None:
+    async with site_in_process(AUDITD) as ([agent], _):
+        [before] = await agent.until("/v1/instances", ready)
+        os.kill(before["pid"], signal.SIGKILL)
+        [now] = await agent.until("/v1/instances", lambda found: ready(found) and found[0]["pid"] != before["pid"])
+        assert now["restarts"] == 1
+        events = await agent.until("/v1/site/events", lambda found: any(event["kind"] == "instance.exited" for event in found))
+        [exited] = [event for event in events if event["kind"] == "instance.exited"]
+        assert exited["fields"]["reason"] == "killed by SIGKILL"
+        assert await agent.json(f"/v1/site/events?after={events[-1]['n']}") == []
+        code, text, headers = await agent.get("/v1/instances/auditd-alpha-1/log?lines=2")
+        assert (code, len(text.splitlines())) == (200, 2)
+        assert (await agent.get(f"/v1/instances/auditd-alpha-1/log?offset={headers['X-Next-Offset']}"))[1] == ""
+        assert (await agent.get("/v1/instances/..%2Fagent/log"))[0] == 404
+
+
+@sync
+async def test_any_agent_answers_for_the_whole_site() -> None:
+    """Alpha runs auditd; beta passes the question on, and shows alpha's events among its own."""
+    async with site_in_process(AUDITD, hosts=("alpha", "beta")) as ([alpha, beta], _):
+        await alpha.until("/v1/instances", ready)
+        await beta.until("/v1/site/status", lambda found: found["healthy"] and len(found["hosts"]) == 2)
+        answer = await beta.json("/v1/site/ask/auditd/head")
+        assert (answer["ok"], answer["instance"], answer["body"]["seq"]) == (True, "auditd-alpha-1", 0)
+        nothing = await beta.json("/v1/site/ask/auditd/weather")
+        assert not nothing["ok"]
+        assert (await beta.get("/v1/site/ask/nobody/head"))[0] == 404
+        events = await beta.until("/v1/site/events", lambda found: {event["host"] for event in found} == {"alpha", "beta"})
+        assert [event["n"] for event in events] == sorted(event["n"] for event in events)
+
+
+@sync
+async def test_the_metrics_page_is_prometheus_text_with_the_daemons_labels() -> None:
+    async with site_in_process(AUDITD) as ([agent], _):
+        await agent.until("/v1/instances", ready)
+        code, text, headers = await agent.get("/metrics")
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        assert code == 200
+        assert headers["Content-Type"].startswith("text/plain")
+        assert families["hft_instance_ready"].samples[0].labels == {"instance": "auditd-alpha-1", "service": "auditd", "host": "alpha"}
+        assert families["hft_agent_store_reachable"].samples[0].value == 1.0
+
+
+@sync
+async def test_host_record_and_audit_head_reach_the_store() -> None:
+    async with site_in_process(AUDITD) as ([agent], store):
+        await agent.until("/v1/instances", ready)
+        async with asyncio.timeout(10):
+            while await store.get(KEYS.audit_head("auditd")) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        entry = await store.get(KEYS.host("alpha"))
+        assert entry is not None
+        record = model.decode(model.HostRecord, entry.value)
+        assert record.instances[0].id == "auditd-alpha-1"
+
+
+@sync
+async def test_a_changed_spec_restarts_the_instance_and_a_deleted_one_stops_it() -> None:
+    async with site_in_process(AUDITD) as ([agent], store):
+        [before] = await agent.until("/v1/instances", ready)
+        changed = replace(AUDITD, settings={**AUDITD.settings, "head_every_s": 0.5})
+        await store.put(KEYS.spec("auditd"), model.encode(changed))
+        [now] = await agent.until("/v1/instances", lambda found: ready(found) and found[0]["pid"] != before["pid"])
+        assert now["config_revision"] > before["config_revision"]
+        await store.delete(KEYS.spec("auditd"))
+        await agent.until("/v1/instances", lambda found: found == [])
+
+
+@sync
+async def test_a_second_agent_of_a_host_is_refused_with_the_pid_of_the_first() -> None:
+    from agents import daemon
+    from agents.settings import AgentSettings
+    from controlplane.errors import InUse
+    from controlplane.store import connect
+
+    async with site_in_process(AUDITD) as ([agent], _):
+        await agent.until("/v1/instances", ready)
+        folder = agent._socket.parent.parent
+        try:
+            await daemon.serve(AgentSettings("lab", "alpha", folder, folder / "run", "memory://other"), connect("memory://other"))
+        except InUse as exc:
+            assert f"pid {os.getpid()}" in str(exc)
+        else:
+            raise AssertionError("a second agent was let in")
+        assert (await agent.get("/live"))[0] == 200
+
+
+# --- failover, against records as a keeper would write them ------------------------------------------------------------
+
+OMSD = spec("riskd", "alpha", "beta", mode=Mode.ACTIVE_STANDBY)
+ALPHA, BETA = Process("riskd-alpha-1", "b", 1, 1), Process("riskd-beta-1", "b", 2, 1)
+WISH = {"service": "riskd", "to": None, "reason": "drill", "actor": "ann", "timeout_s": 5}
+
+
+async def lead(store: Any, *electable: Process) -> None:
+    await store.put(KEYS.leader("riskd"), model.encode(LeaderRecord(ALPHA, 1, 4, ALPHA.instance, "n")))
+    await store.put(KEYS.electable("riskd"), model.encode(ElectableRecord(electable, 4)))
+
+
+@sync
+async def test_a_failover_that_cannot_be_is_refused_and_writes_nothing() -> None:
+    async with site_in_process(AUDITD, replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
+        await agent.until("/v1/instances", ready)
+        cases = [
+            ({**WISH, "service": "auditd"}, 409, "singleton"),
+            (WISH, 409, "no leader"),
+        ]
+        for wish, code, why in cases:
+            found = await agent.post("/v1/site/failover", wish)
+            assert (found[0], found[1]["outcome"]) == (code, "refused")
+            assert why in found[1]["reason"]
+        await lead(store)
+        await until_seen(agent, 4)
+        assert "no electable standby" in (await agent.post("/v1/site/failover", WISH))[1]["reason"]
+        assert "is not an instance" in (await agent.post("/v1/site/failover", {**WISH, "to": "x"}))[1]["reason"]
+        assert (await agent.post("/v1/site/failover", {**WISH, "service": "nobody"}))[0] == 404
+        assert (await agent.post("/v1/site/failover", {**WISH, "reason": " "}))[0] == 400
+        assert await store.get(KEYS.request("riskd")) is None
+
+
+async def until_seen(agent: Any, epoch: int) -> None:
+    await agent.until("/v1/site/status", lambda found: next(s for s in found["services"] if s["name"] == "riskd")["epoch"] == epoch)
+
+
+@sync
+async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_operation() -> None:
+    async with site_in_process(replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
+        alpha = Process("riskd-gamma-1", "b", 1, 1)
+        beta = Process("riskd-delta-1", "b", 2, 1)
+        await store.put(KEYS.leader("riskd"), model.encode(LeaderRecord(alpha, 1, 4, alpha.instance, "n")))
+        await store.put(KEYS.electable("riskd"), model.encode(ElectableRecord((beta,), 4)))
+        await until_seen(agent, 4)
+        asked = asyncio.ensure_future(agent.post("/v1/site/failover", WISH))
+        async with asyncio.timeout(10):
+            while (entry := await store.get(KEYS.request("riskd"))) is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        request = model.decode(RequestRecord, entry.value)
+        again = await agent.post("/v1/site/failover", WISH)
+        assert "is under way" in again[1]["reason"]
+        row = HistoryRow(
+            5, alpha.instance, beta.instance, "failover", "ann", "drill", request.operation, request.created_ns, request.created_ns + 9_000_000
+        )
+        await store.put(KEYS.request("riskd"), model.encode(replace(request, state="succeeded")))
+        await store.put(KEYS.history_row("riskd", 5), model.encode(row))
+        await asyncio.sleep(0.05)
+        assert not asked.done(), "succeeded means active, not only taken"
+        await store.put(KEYS.history_row("riskd", 5), model.encode(replace(row, active_ns=request.created_ns + 31_000_000)))
+        assert await asked == (
+            200,
+            {
+                "operation": request.operation,
+                "service": "riskd",
+                "from": alpha.instance,
+                "to": beta.instance,
+                "epoch": 5,
+                "took_ms": 31.0,
+                "outcome": "succeeded",
+                "reason": "drill",
+            },
+        )
+        entry = await store.get(KEYS.operation(request.operation))
+        assert entry is not None
+        assert model.decode(model.OperationRecord, entry.value).state == "succeeded"
+        assert [found["epoch"] for found in await agent.json("/v1/site/history/riskd")] == [5]
+
+
+@sync
+async def test_a_failover_that_nobody_settles_is_unknown_with_its_operation() -> None:
+    async with site_in_process(replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
+        await store.put(KEYS.leader("riskd"), model.encode(LeaderRecord(Process("riskd-gamma-1", "b", 1, 1), 1, 4, None, "n")))
+        await store.put(KEYS.electable("riskd"), model.encode(ElectableRecord((Process("riskd-delta-1", "b", 2, 1),), 4)))
+        await until_seen(agent, 4)
+        code, found = await agent.post("/v1/site/failover", {**WISH, "timeout_s": 0.3})
+        assert (code, found["outcome"]) == (200, "unknown")
+        assert found["operation"] in found["reason"]
+        entry = await store.get(KEYS.request("riskd"))
+        assert entry is not None

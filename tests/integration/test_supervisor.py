@@ -1,0 +1,327 @@
+"""The supervisor with real shims and real processes: restart, reasons, logs, stop, changed specs, adoption."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import psutil
+import pytest
+
+from agents.supervisor import program, runner, supervisor
+from agents.supervisor.states import State
+from controlplane.model import Mode, ServiceSpec
+from hftd.native import process, word
+
+SLEEPER = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('begun', flush=True); time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
+
+
+def spec(code: str = SLEEPER, name: str = "bookd", mode: Mode = Mode.SINGLETON, **settings: object) -> ServiceSpec:
+    return ServiceSpec(name, "bookd", mode, ("alpha",), settings={"code": code, **settings})
+
+
+class Host:
+    """One supervisor and what it has reported."""
+
+    def __init__(self, tmp_path: Path, **more: Any) -> None:
+        run_dir = tmp_path / "run"
+        run_dir.mkdir(exist_ok=True)
+        self.folders = program.Folders("lab", "alpha", tmp_path / "site", run_dir)
+        self.runner = runner.ShimRunner(self.folders, log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX))
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.supervisor = supervisor.Supervisor(
+            self.folders,
+            self.runner,
+            report=lambda kind, **fields: self.events.append((kind, fields)),
+            command=lambda spec: (sys.executable, "-c", str(spec.settings["code"])),
+            **more,
+        )
+
+    def want(self, *specs: ServiceSpec) -> None:
+        self.supervisor.want([supervisor.Desired(spec, 1) for spec in specs])
+
+    def pid(self, instance: str = "bookd-alpha-1") -> int | None:
+        found = self.supervisor.instances.get(instance)
+        return found.process.pid if found and found.process else None
+
+    def kinds(self) -> list[str]:
+        return [kind for kind, _ in self.events]
+
+    def fields(self, kind: str) -> dict[str, Any]:
+        return next(fields for seen, fields in reversed(self.events) if seen == kind)
+
+    def log(self, instance: str = "bookd-alpha-1") -> str:
+        path = self.folders.log(instance)
+        return path.read_text() if path.exists() else ""
+
+
+@contextlib.asynccontextmanager
+async def supervised(host: Host, *, stop: bool = True) -> AsyncIterator[Host]:
+    async with anyio.create_task_group() as tasks:
+        await tasks.start(host.supervisor.run)
+        try:
+            yield host
+        finally:
+            if stop:
+                with anyio.CancelScope(shield=True):
+                    await host.supervisor.stop_all(grace_s=2)
+            tasks.cancel_scope.cancel()
+
+
+async def until(condition: Callable[[], object], timeout_s: float = 15) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110  processes set no event
+            await asyncio.sleep(0.005)
+
+
+def sync(test: Callable[[Path], Any]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        asyncio.run(test(tmp_path))
+
+    run.__name__ = test.__name__
+    run.__doc__ = test.__doc__
+    return run
+
+
+@sync
+async def test_an_instance_that_is_killed_is_restarted_and_the_event_says_how_it_died(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        host.want(spec())
+        await until(host.pid)
+        first = host.pid()
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: host.pid() not in (None, first))
+        assert host.fields("instance.exited") | {"pid": 0} == {
+            "instance": "bookd-alpha-1",
+            "pid": 0,
+            "reason": "killed by SIGKILL",
+            "restart_in_s": 0.0,
+        }
+        assert host.supervisor.instances["bookd-alpha-1"].restarts == 1
+
+
+@sync
+async def test_a_crash_loop_is_slowed_down_and_names_exit_status_and_last_line(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        host.want(spec("import sys; print('no such tape'); sys.exit(3)"))
+        await until(lambda: host.kinds().count("instance.exited") == 3)
+        delays = [fields["restart_in_s"] for kind, fields in host.events if kind == "instance.exited"]
+        assert delays == [0.0, 0.2, 0.4]
+        assert host.fields("instance.exited")["reason"] == "exit status 3: no such tape"
+        assert host.supervisor.instances["bookd-alpha-1"].state is State.BACKOFF
+
+
+@sync
+async def test_what_is_no_longer_wanted_is_stopped_and_leaves_no_process(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        host.want(spec())
+        await until(lambda: "begun" in host.log())
+        running = host.supervisor.instances["bookd-alpha-1"].running
+        assert running is not None
+        host.want()
+        await until(lambda: not host.supervisor.instances)
+        assert not process.runs(running.process)
+        await until(lambda: not process.runs(running.shim))
+        assert host.fields("instance.stopped")["reason"] == "exit status 0"
+
+
+@sync
+async def test_a_daemon_that_ignores_sigterm_is_killed_by_its_shim(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    started = await host.runner.start(short_grace(host, STUBBORN), 0)
+    await until(lambda: "begun" in host.log())
+    started.stop()
+    ended = await started.death()
+    await started.close()
+    assert ended is not None
+    assert ended.words == "killed by SIGKILL"
+    assert "did not stop within 0.2 s" in host.log()
+
+
+def short_grace(host: Host, code: str) -> program.Program:
+    from dataclasses import replace
+
+    slot = spec().slots()[0]
+    made = program.program(spec(), slot, host.folders, 1, argv=(sys.executable, "-c", code), environment=os.environ, real_time=False)
+    return replace(made, grace_s=0.2)
+
+
+@sync
+async def test_a_changed_spec_restarts_only_that_instance(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        other = spec(name="marketd")
+        host.want(spec(), other)
+        await until(lambda: host.pid() and host.pid("marketd-alpha-1"))
+        before = host.pid(), host.pid("marketd-alpha-1")
+        host.want(spec(depth=5), other)
+        await until(lambda: host.pid() not in (None, before[0]))
+        assert host.pid("marketd-alpha-1") == before[1]
+        assert host.fields("instance.stopping")["reason"] == "its spec changed"
+        assert host.supervisor.instances["bookd-alpha-1"].state is State.STARTING
+
+
+@sync
+async def test_a_leader_is_restarted_for_its_changed_spec_only_when_released(tmp_path: Path) -> None:
+    allowed: list[bool] = []
+    async with supervised(Host(tmp_path, released=lambda instance: bool(allowed))) as host:
+        host.want(spec())
+        await until(host.pid)
+        before = host.pid()
+        host.want(spec(depth=5))
+        await asyncio.sleep(0.4)  # more than one look
+        assert host.pid() == before
+        allowed.append(True)
+        await until(lambda: host.pid() not in (None, before))
+
+
+@sync
+async def test_a_new_supervisor_adopts_what_the_old_one_left_and_still_sees_it_die(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path), stop=False) as old:
+        old.want(spec(), spec(name="marketd"))
+        await until(lambda: old.pid() and old.pid("marketd-alpha-1"))
+        before = old.pid(), old.pid("marketd-alpha-1")
+    new = Host(tmp_path)
+    adopted = new.supervisor.adopt()
+    assert sorted(instance.id for instance in adopted) == ["bookd-alpha-1", "marketd-alpha-1"]
+    async with supervised(new):
+        new.want(spec(), spec(name="marketd"))
+        assert (new.pid(), new.pid("marketd-alpha-1")) == before
+        assert new.kinds() == ["instance.adopted"] * 2
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: new.pid() not in (None, before[0]))
+        assert new.fields("instance.exited")["reason"] == "killed by SIGKILL"
+        assert new.pid("marketd-alpha-1") == before[1]
+
+
+@sync
+async def test_before_the_specs_are_known_an_adopted_instance_is_left_alone_and_afterwards_stopped_if_unwanted(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path), stop=False) as old:
+        old.want(spec())
+        await until(old.pid)
+    new = Host(tmp_path)
+    new.supervisor.adopt()
+    async with supervised(new):
+        await asyncio.sleep(0.1)
+        assert new.pid() == old.pid()
+        new.want()
+        await until(lambda: not new.supervisor.instances)
+
+
+@sync
+async def test_a_pid_that_belongs_to_somebody_else_by_now_is_not_adopted(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    started = await host.runner.start(short_grace(host, SLEEPER), 0)
+    path = host.folders.shim_state("bookd-alpha-1")
+    text = path.read_text()
+    path.write_text(text.replace(f'"start_time": {started.process.start_time}', f'"start_time": {started.process.start_time - 1}'))
+    assert host.runner.adopt("bookd-alpha-1") is None
+    assert process.runs(started.process)
+    path.write_text(text)
+    started.stop()
+    await started.death()
+    await started.close()
+
+
+@sync
+async def test_a_daemon_dies_with_its_shim_and_is_restarted(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        host.want(spec())
+        await until(lambda: "begun" in host.log())
+        running = host.supervisor.instances["bookd-alpha-1"].running
+        assert running is not None
+        os.kill(running.shim.pid, signal.SIGKILL)
+        await until(lambda: host.pid() not in (None, running.process.pid))
+        assert not process.runs(running.process)
+        assert host.fields("instance.exited")["reason"] == "killed together with its shim"
+
+
+@sync
+async def test_each_process_gets_new_words_and_a_lease_only_where_there_is_a_leader(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        host.want(spec(), spec(name="omsd", mode=Mode.ACTIVE_STANDBY))
+        await until(lambda: host.pid() and host.pid("omsd-alpha-1"))
+        folders = host.folders
+        assert not folders.lease("bookd-alpha-1").exists()
+        lease = folders.lease("omsd-alpha-1")
+        inode = lease.stat().st_ino
+        with word.LeaseWord(lease, writable=True) as old:
+            first = host.pid("omsd-alpha-1")
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: host.pid("omsd-alpha-1") not in (None, first))
+            old.write(word.Lease(process.identify("omsd-alpha-1", host.pid("omsd-alpha-1")), 1, 1, word.Wanted.LEAD, 1 << 62))
+            with word.LeaseWord(lease) as new:
+                assert new.read() == word.NOBODY
+        assert lease.stat().st_ino != inode
+
+
+@sync
+async def test_the_log_is_rotated_and_a_full_disk_under_it_does_not_hurt_the_daemon(tmp_path: Path) -> None:
+    bytes_max, marker = 128 << 10, tmp_path / "marker"
+    loud = "for n in range(6000): print('line', n, 'x' * 90)\nprint('end', flush=True)"
+    chatter = f"import time, pathlib\n{loud}\npathlib.Path({str(marker)!r}).touch()\ntime.sleep(600)"
+    async with supervised(Host(tmp_path, log_bytes_max=bytes_max)) as host:
+        host.want(spec(chatter))
+        await until(lambda: host.log().endswith("end\n"))
+        sizes = [path.stat().st_size for path in sorted(host.folders.log("x").parent.glob("bookd-alpha-1.log*"))]
+        assert len(sizes) == 3
+        assert all(size <= bytes_max for size in sizes)
+        host.want()
+        await until(lambda: not host.supervisor.instances)
+
+        marker.unlink()
+        log = host.folders.log("bookd-alpha-1")
+        for path in log.parent.glob("bookd-alpha-1.log*"):
+            path.unlink()
+        log.symlink_to("/dev/full")
+        host.want(spec(chatter))
+        await until(marker.exists)
+        pid = host.pid()
+        host.want()
+        await until(lambda: not host.supervisor.instances)
+        ended = runner.read_state(host.folders.shim_state("bookd-alpha-1"))
+        assert ended is not None
+        assert ended.daemon.pid == pid
+        assert ended.exit is not None
+        assert ended.exit.signal == signal.SIGTERM
+        assert ended.log_lines_dropped > 5000
+
+
+@sync
+async def test_a_shim_is_small(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        host.want(spec())
+        await until(lambda: "begun" in host.log())
+        running = host.supervisor.instances["bookd-alpha-1"].running
+        assert running is not None
+        assert psutil.Process(running.shim.pid).memory_info().rss < 10 << 20
+
+
+@sync
+async def test_a_program_that_cannot_be_run_is_reported_with_the_reason(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    host.supervisor._command = lambda spec: ("/nowhere/python", "-c", "")
+    async with supervised(host):
+        host.want(spec())
+        await until(lambda: "instance.exited" in host.kinds())
+        assert "/nowhere/python" in host.fields("instance.exited")["reason"]
+
+
+@pytest.mark.parametrize("cpu", [min(os.sched_getaffinity(0))])
+def test_the_daemon_is_pinned_before_it_runs(tmp_path: Path, cpu: int) -> None:
+    async def run() -> None:
+        from dataclasses import replace
+
+        async with supervised(Host(tmp_path)) as host:
+            host.want(replace(spec("import os, time; print(sorted(os.sched_getaffinity(0)), flush=True); time.sleep(600)"), cpus=(cpu,)))
+            await until(lambda: host.log().endswith("\n"))
+            assert host.log() == f"[{cpu}]\n"
+
+    asyncio.run(run())
