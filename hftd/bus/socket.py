@@ -10,6 +10,9 @@ RECONNECT_MS = 5
 """A restarted peer is found again within this and RECONNECT_MAX_MS; ipc connects cost nothing."""
 RECONNECT_MAX_MS = 50
 
+MESSAGE_BYTES_MAX = 16 << 20
+"""A larger message is not even received; its sender is disconnected. The largest that we send is a snapshot of a book, under 1 MiB."""
+
 
 def make(kind: int, *, send_hwm: int, receive_hwm: int) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
@@ -18,6 +21,7 @@ def make(kind: int, *, send_hwm: int, receive_hwm: int) -> zmq.Socket[bytes]:
     socket.rcvhwm = receive_hwm
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+    socket.setsockopt(zmq.MAXMSGSIZE, MESSAGE_BYTES_MAX)
     socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
     socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 60)
     socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 10)

@@ -5,7 +5,6 @@ The agent may die and come back at any time: the link says hello until it is wel
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,19 +19,15 @@ class AgentLink:
     def __init__(self, endpoint: str | None, process: Process) -> None:
         self._process = process
         self._dealer = bus.link.Dealer(process.instance, endpoint) if endpoint else None
-        self._seq = 0
+        self._head = codec.Heads(process.instance)
 
     @property
     def socket(self) -> zmq.Socket[bytes] | None:
         return self._dealer.socket if self._dealer else None
 
-    def _envelope(self) -> tuple[int, int, int, str, None]:
-        self._seq += 1
-        return (codec.VERSION, self._seq, time.time_ns(), self._process.instance, None)
-
     def send(self, make: Callable[..., control.FromDaemon], *fields: Any) -> bool:
         """False when no agent listens; it will be told by the next status."""
-        return self._dealer.send(codec.encode(make(*self._envelope(), *fields))) if self._dealer else False
+        return self._dealer.send(codec.encode(make(*self._head(), *fields))) if self._dealer else False
 
     def hello(self, daemon: str, version: str, endpoints: dict[str, str]) -> bool:
         process = self._process

@@ -21,7 +21,7 @@ from controlplane.model import Process
 from hftd.native import process as processes
 from hftd.runtime import control as agent
 from hftd.runtime import lease
-from hftd.wire import control
+from hftd.wire import codec, control
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,8 @@ class Floor:
             folder.mkdir(parents=True, exist_ok=True)
         self.lease = lease.Leadership(process, service, alive, lease_word)
         self.agent = agent.AgentLink(agent_endpoint, process)
+        self.head = codec.Heads(process.instance)
+        """The envelope of the next message that this process sends to its peers."""
         self.endpoints: dict[str, str] = {}
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, float] = {}
@@ -127,6 +129,11 @@ class Floor:
 
     def histogram(self, name: str) -> histogram.Histogram:
         return self.histograms.setdefault(name, histogram.Histogram())
+
+    def tick_passed(self, origin_ns: int) -> None:
+        """An order passes: how old is the tick that caused it, here? The difference of two daemons' histograms is a hop's price."""
+        if origin_ns:
+            self.histogram("tick_age").record(time.monotonic_ns() - origin_ns)
 
     def alarm(self, id: str, severity: str, text: str, subject: str | None = None) -> None:
         """Raise or keep an alarm; its beginning stays, its text may change."""

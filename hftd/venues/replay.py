@@ -8,7 +8,9 @@ What the JSON means: venues/binance.py.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
+import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -48,7 +50,7 @@ class Tape:
     """Iterate as often as wanted; each iteration starts at the beginning.
 
     Raises:
-        InvalidInput: a path does not exist, or there is no capture file at all; nothing has been read then.
+        InvalidInput: a path does not exist or may not be read, or there is no capture file at all; nothing has been read then.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -93,6 +95,9 @@ def captures(paths: Sequence[Path]) -> list[Path]:
             raise InvalidInput(f"{path}: no such file or folder")
     if not found:
         raise InvalidInput("no capture file named")
+    for path in found:
+        if not os.access(path, os.R_OK):
+            raise InvalidInput(f"{path}: cannot be read (permission denied)")
     return list(found)
 
 
@@ -134,29 +139,47 @@ def inflate(path: Path) -> Iterator[bytes | str]:
 
 
 def _inflate(blocks: Iterator[bytes]) -> Iterator[bytes | str]:
-    inflater, rest, fed, members = zlib.decompressobj(_GZIP), b"", False, 0
+    inflater, rest, began = zlib.decompressobj(_GZIP), b"", False
     for read in blocks:
         block = read
         while block:
             if inflater.eof:
                 if not block.strip(b"\0"):
-                    break  # padding after the last member, as tar and some writers leave it
-                inflater, fed, members = zlib.decompressobj(_GZIP), False, members + 1
-            try:
-                data = inflater.decompress(block, INFLATED_BYTES_MAX)
-            except zlib.error as exc:
-                yield "not gzip" if not fed and not members else f"damaged gzip: {exc}"
+                    break  # padding after the last member, as some writers leave it
+                inflater = zlib.decompressobj(_GZIP)
+            if not began and not block.startswith(b"\x1f"):
+                yield "not gzip"
                 return
-            fed = True
+            began = True
+            data, wrong = _decompress(inflater, block)
             *whole, rest = (rest + data).split(b"\n")
             yield from whole
-            if len(rest) > LINE_BYTES_MAX:
-                yield f"a line of over {LINE_BYTES_MAX} bytes"
+            if wrong or len(rest) > LINE_BYTES_MAX:
+                yield wrong or f"a line of over {LINE_BYTES_MAX} bytes"
                 return
             block = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-    if not fed:
+    if not began:
         yield "not gzip: the file is empty"
     elif not inflater.eof:
         yield "truncated gzip: the file ends inside its data"
     elif rest:
         yield rest
+
+
+def _decompress(inflater: zlib._Decompress, block: bytes) -> tuple[bytes, str]:
+    """What the block holds and, when it is damaged, why: then all that came before the damage, which zlib alone would not give."""
+    before = inflater.copy()
+    try:
+        data = inflater.decompress(block, INFLATED_BYTES_MAX)
+        while len(data) % INFLATED_BYTES_MAX == 0 and data and not inflater.unconsumed_tail and not inflater.eof:
+            more = inflater.decompress(b"", INFLATED_BYTES_MAX)  # the input is eaten, output is still inside
+            if not more:
+                break
+            data += more
+        return data, ""
+    except zlib.error as exc:
+        found = bytearray()
+        with contextlib.suppress(zlib.error):
+            for at in range(len(block)):
+                found += before.decompress(block[at : at + 1])
+        return bytes(found), f"damaged gzip: {exc}"

@@ -6,6 +6,7 @@ ignores what it does not know and fills in defaults for what is missing. What do
 
 from __future__ import annotations
 
+import time
 from typing import Generic, TypeVar, cast
 
 import msgspec
@@ -52,6 +53,23 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The sender's fencing token, when it has a group with an epoch."""
 
 
+Head = tuple[int, int, int, str, TokenOnWire | None]
+"""The first five fields of a message: version, seq, sent_ns, source, token."""
+
+
+class Heads:
+    """Numbers the messages of one sender."""
+
+    __slots__ = ("_seq", "_source")
+
+    def __init__(self, source: str) -> None:
+        self._source, self._seq = source, 0
+
+    def __call__(self, token: TokenOnWire | None = None) -> Head:
+        self._seq += 1
+        return (VERSION, self._seq, time.time_ns(), self._source, token)
+
+
 M = TypeVar("M")
 
 encode = msgspec.msgpack.Encoder().encode
@@ -68,5 +86,5 @@ class Decoder(Generic[M]):
             raise InvalidInput(f"message of {len(frame)} bytes, at most {FRAME_BYTES_MAX} wanted")
         try:
             return cast(M, self._decode(frame))
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:  # the last: arrays inside each other by the thousand
             raise InvalidInput(f"message of {len(frame)} bytes does not decode: {exc}") from exc

@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from itertools import chain
 from typing import NamedTuple
 
 from controlplane.errors import InvalidInput
@@ -37,11 +38,12 @@ class Kind(IntEnum):
     TICKER = 4
     """The venue's own best bid and offer: two levels; `last` is its update id."""
     TRADE = 5
-    """One level; flags bit 0: the buyer was the maker (the taker sold); `trade_or_bar` is the trade id."""
+    """One level, among the bids; flags bit 0: the buyer was the maker (the taker sold); `trade_or_bar` is the trade id."""
     TOP = 6
     """bookd's best bid and offer: two levels, quantity 0 where the side is empty."""
     BAR = 7
-    """bookd's bar: levels (open, high), (low, close), (volume, trades); `trade_or_bar` is its length in ns, event ns its beginning."""
+    """bookd's bar: three levels among the bids, (open, high), (low, close), (volume, trades); `trade_or_bar` is its length in ns, event ns where it
+    begins."""
     STATUS = 8
     """bookd: flags bit 0: the instrument's book is in step (1) or waits for a snapshot (0)."""
 
@@ -83,9 +85,8 @@ def pack(message: Message) -> bytes:
         message.previous,
         message.trade_or_bar,
     )
-    levels = [number for level in bids for number in level]
-    levels += [number for level in asks for number in level]
-    return head + struct.pack(f"<{len(levels)}q", *levels) + message.payload
+    count = 2 * (len(bids) + len(asks))
+    return head + struct.pack(f"<{count}q", *chain.from_iterable(bids), *chain.from_iterable(asks)) + message.payload
 
 
 def frame(packed: list[bytes], sequence: int, session: int) -> bytes:
@@ -95,7 +96,7 @@ def frame(packed: list[bytes], sequence: int, session: int) -> bytes:
 class Frame(NamedTuple):
     sequence: int
     session: int
-    count: int
+    records: int
 
 
 def header(data: bytes) -> Frame:
@@ -110,7 +111,7 @@ def header(data: bytes) -> Frame:
 
 def messages(data: bytes) -> Iterator[Message]:
     """The messages of a frame, in order. Raises InvalidInput when it is cut or its counts do not fit; what came before has been yielded."""
-    count = header(data).count
+    count = header(data).records
     at, end = FRAME.size, len(data)
     for _ in range(count):
         if at + RECORD.size > end:
@@ -137,3 +138,25 @@ def messages(data: bytes) -> Iterator[Message]:
             data[at : at + payload],
         )
         at += payload
+
+
+class Batch:
+    """Packed messages on their way into one frame; numbers them. `add` gives the frame when it is full, `flush` what is left."""
+
+    def __init__(self, session: int) -> None:
+        self.session = session
+        self.sequence = 1
+        """Of the next message to be added."""
+        self._packed: list[bytes] = []
+
+    def add(self, packed: bytes) -> bytes | None:
+        self._packed.append(packed)
+        self.sequence += 1
+        return self.flush() if len(self._packed) >= BATCH_MAX else None
+
+    def flush(self) -> bytes | None:
+        if not self._packed:
+            return None
+        data = frame(self._packed, self.sequence - len(self._packed), self.session)
+        self._packed.clear()
+        return data

@@ -278,6 +278,10 @@ class ReplicaRecord(Message, tag=42, frozen=True):
     epoch: int
     sequence: int
     payload: bytes
+    previous: int = 0
+    """Sequence of the record before it in the leader's journal; a standby appends behind exactly that one."""
+    audited: int = 0
+    """Up to this sequence auditd has all records: where a new leader begins to send them again."""
 
 
 class ReplicaSeen(Message, tag=43, frozen=True):

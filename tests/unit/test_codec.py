@@ -48,3 +48,9 @@ def test_noise_never_raises_anything_but_invalid_input(noise: bytes) -> None:
 def test_a_frame_beyond_the_bound_is_refused() -> None:
     with pytest.raises(InvalidInput, match="at most"):
         orders.decode_towards_venue(bytes(codec.FRAME_BYTES_MAX + 1))
+
+
+def test_arrays_inside_each_other_by_the_thousand_are_invalid_and_not_a_crash() -> None:
+    head = b"".join(map(msgspec.msgpack.encode, (control.Event.__struct_config__.tag, 1, 1, 0, "x", None, "kind")))
+    with pytest.raises(InvalidInput, match="does not decode"):
+        control.decode_from_daemon(b"\x98" + head + b"\x81\xa1a" * 100_000)

@@ -1,0 +1,138 @@
+"""bookd: rebuilds order books from marketd's stream and publishes top of book, trades and bars.
+
+Wiring only. What a book is and what is published of it: engine/books.py and engine/book.py. What comes in and goes out: wire/market.py. How the loop
+waits, beats and stops: runtime/loop.py. A gap is answered by asking marketd for a snapshot, again until it is here; credit for what has been taken
+goes back to marketd and paces a replay. Next: daemons/strategyd.py.
+"""
+
+from __future__ import annotations
+
+import time
+
+from controlplane.errors import InvalidInput
+from hftd import bus, runtime
+from hftd.engine import books
+from hftd.settings import BookSettings
+from hftd.wire import codec, control, market, requests
+
+MARKS_EVERY_S = 0.25
+"""The `marks` stream: every book's best, for those who judge and value (riskd, positiond) and must not be woken by each tick."""
+CREDIT_EVERY_S = 0.25
+"""Said again at least this often: a lost one delays a replay by no more, and marketd knows that we are there."""
+CREDIT_SHARE = 8
+"""Credit goes out when this part of the window has been used up: few messages, and the publisher never runs dry."""
+
+
+def build(floor: runtime.Floor, settings: BookSettings) -> runtime.Loop:
+    return Bookd(floor, settings).loop
+
+
+class Bookd:
+    def __init__(self, floor: runtime.Floor, settings: BookSettings) -> None:
+        self._floor, self._settings = floor, settings
+        self._books = books.Books(int(settings.bar_s * 1e9))
+        self._batch = market.Batch(time.time_ns())
+        self._granted = 0
+        """Sequence number in the market session up to which credit was given."""
+        self._asked: set[int] = set()
+        """Instruments whose snapshot has been asked for since the last retry."""
+        self._tops = bus.publish.Publisher(floor.bind("tops"))
+        self._marks = bus.publish.Publisher(floor.bind("marks"))
+        self._marked = market.Batch(time.time_ns())
+        self._market = bus.publish.Subscriber()
+        self._requests = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+        self.loop = loop = runtime.Loop(floor)
+        loop.on(self._market.socket, self._on_market)
+        loop.on(self._requests.socket, self._on_answer)
+        loop.on_peers(settings.market, self._on_marketd)
+        loop.every(CREDIT_EVERY_S, self._give_credit)
+        loop.every(settings.snapshot_retry_s, self._ask_again)
+        loop.every(1.0, self._each_second)
+        loop.every(MARKS_EVERY_S, self._mark)
+        loop.before_wait(self._flush)
+        loop.on_ask("books", lambda _: self._books.plain())
+        floor.set_ready(False, f"nothing has come from {settings.market}")
+
+    def _on_marketd(self, peers: list[control.Peer]) -> None:
+        self._market.connect(self._floor.endpoint(self._settings.market, "market"))
+        self._requests.connect(self._floor.endpoint(self._settings.market, "requests"))
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def _on_market(self, frame: bytes) -> None:
+        state = self._books
+        session, lost = state.session, state.lost
+        try:
+            if not state.frame(frame):
+                if state.session != session:
+                    self._granted = 0
+                    self._floor.event("market.session", session=state.session)
+                else:
+                    self._floor.event("market.lost", messages=state.lost - lost)
+        except InvalidInput:
+            self._floor.count("undecodable")
+        self._publish(state.out)
+        if state.sequence + self._settings.credit_window - self._granted > self._settings.credit_window // CREDIT_SHARE:
+            self._give_credit(0)
+        if state.wanted:
+            self._ask_for_snapshots()
+        if not self._floor.ready and state.entries:
+            self._floor.set_ready(True)
+
+    def _on_answer(self, frame: bytes) -> None:
+        """Nothing comes back here that the market stream does not carry; marketd's list of instruments is not needed twice."""
+
+    def _give_credit(self, _: int) -> None:
+        state = self._books
+        if not state.session:
+            return
+        cumulative = state.sequence - 1 + self._settings.credit_window
+        if self._requests.send(codec.encode(requests.Credit(*self._floor.head(), state.session, cumulative))):
+            self._granted = cumulative
+
+    def _ask_for_snapshots(self) -> None:
+        for number in self._books.wanted - self._asked:
+            if self._requests.send(codec.encode(requests.SnapshotWanted(*self._floor.head(), number))):
+                self._asked.add(number)
+
+    def _ask_again(self, _: int) -> None:
+        self._asked.clear()
+        self._ask_for_snapshots()
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def _publish(self, packed: list[bytes]) -> None:
+        add, send = self._batch.add, self._tops.send
+        for one in packed:
+            full = add(one)
+            if full is not None:
+                send(full)
+        packed.clear()
+
+    def _flush(self) -> None:
+        rest = self._batch.flush()
+        if rest is not None:
+            self._tops.send(rest)
+
+    def _mark(self, _: int) -> None:
+        """Reference data first, so that a reader that came just now understands what follows."""
+        for packed in self._books.reference() + self._books.marks():
+            full = self._marked.add(packed)
+            if full is not None:
+                self._marks.send(full)
+        rest = self._marked.flush()
+        if rest is not None:
+            self._marks.send(rest)
+
+    def _each_second(self, _: int) -> None:
+        state, floor = self._books, self._floor
+        self._publish(state.reference())
+        self._publish(state.statuses())
+        counters = floor.counters
+        counters["messages"], counters["lost"], counters["conflated"] = state.messages, state.lost, state.conflated
+        for outcome in ("applied", "stale", "gaps", "resyncs", "crossed"):
+            counters[outcome] = state.total(outcome)
+        counters["unknown_instrument"], counters["bar_overflows"] = state.unknown, state.overflows
+        waiting = [entry.instrument.name for number, entry in state.entries.items() if number in state.wanted]
+        floor.gauge("books_in_step", len(state.entries) - len(waiting))
+        floor.gauge("books_waiting", len(waiting))

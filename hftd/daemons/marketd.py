@@ -1,0 +1,274 @@
+"""marketd: reads the venue's feed, normalises it and publishes it with sequence numbers, no faster than its readers allow.
+
+Wiring only. What a line becomes: venues/intake.py. How far it may go: engine/credit.py. What goes out: wire/market.py; what is asked and answered:
+wire/requests.py. A new session of the feed begins a new session of ours, so that every reader resynchronises; a snapshot comes from the venue and
+goes out in sequence with the rest. Next: daemons/bookd.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from controlplane.errors import InvalidInput
+from hftd import bus, runtime
+from hftd.engine import credit
+from hftd.settings import MarketSettings
+from hftd.venues import base, intake, replay
+from hftd.wire import codec, control, feed, market, requests
+
+REFERENCE_EVERY_S = 1.0
+ASK_EVERY_S = 0.25
+"""Unanswered questions to the venue are asked again this often."""
+FEED_HWM = 16
+"""Feed frames that wait unread; beyond it the venue stops. 16 x 64 lines is a burst, not a backlog."""
+LINES_A_TURN = 1_024
+"""Read from files before the sockets get their turn."""
+UNDECODABLE_STANDS_S = 60
+"""The alarm stays this long after the last bad line."""
+
+
+def build(floor: runtime.Floor, settings: MarketSettings) -> runtime.Loop:
+    return Market(floor, settings).loop
+
+
+class Market:
+    def __init__(self, floor: runtime.Floor, settings: MarketSettings) -> None:
+        self._floor, self._settings = floor, settings
+        self._intake = intake.Intake(())
+        self._batch = market.Batch(0)
+        self._before = 0
+        """Messages of earlier sessions of this process."""
+        self._credits = credit.Credits(int(settings.reader_silence_s * 1e9))
+        self._held: deque[tuple[int, bytes]] = deque()
+        """Feed frames read but not allowed out yet, with the time they were read; at most one burst of the loop."""
+        self._feed_session = self._feed_sequence = 0
+        self._asked_ns: dict[int, int] = {}
+        """Instrument -> when its snapshot was asked for."""
+        self._bad: dict[str, tuple[int, int]] = {}
+        """Alarm -> (bad lines, when the last one came)."""
+        self._lines: Iterator[replay.Line | replay.BadLine] | None = None
+        self._tape: replay.Tape | None = None
+        self._ended = False
+        self._publisher = bus.publish.Publisher(floor.bind("market"))
+        self._requests = bus.link.Router(floor.bind("requests"))
+        self._feed = bus.pipeline.Pull(hwm=FEED_HWM)
+        self._snapshots = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+        self.loop = loop = runtime.Loop(floor)
+        loop.on_router(self._requests.socket, self._on_request)
+        loop.on(self._snapshots.socket, self._on_answer)
+        loop.on_peers(settings.feed, self._on_venue)
+        loop.every(REFERENCE_EVERY_S, self._each_second)
+        loop.every(ASK_EVERY_S, self._ask_for_instruments)
+        loop.on_ask("counts", self._counts)
+        if settings.files:
+            self._open(settings.files)
+            loop.before_wait(self._read_files)
+        else:
+            loop.on(self._feed.socket, self._on_feed)
+            floor.set_ready(False, f"{settings.feed} has not said which instruments it has")
+        loop.before_wait(self._flush)
+
+    # --- the venue's feed --------------------------------------------------------------------------------------------
+
+    def _on_venue(self, peers: list[control.Peer]) -> None:
+        floor, service = self._floor, self._settings.feed
+        if self._feed.endpoint:
+            self._feed.connect(floor.endpoint(service, "feed"))
+        self._snapshots.connect(floor.endpoint(service, "snapshots"))
+        if not self._settings.files and not peers:
+            floor.set_ready(False, f"{service} is not there")
+        elif self._intake.instruments:
+            floor.set_ready(True)
+        self._ask_for_instruments(0)
+
+    def _on_feed(self, frame: bytes) -> None:
+        self._held.append((time.monotonic_ns(), frame))
+        if len(self._held) == 1:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Let out what was held, as far as it is allowed; read on when nothing is held any more."""
+        held, credits = self._held, self._credits
+        while held and self._batch.sequence <= credits.up_to:
+            if not self._publish_lines(*held[0]):
+                break
+            held.popleft()
+        if held:
+            self.loop.pause(self._feed.socket)
+        else:
+            self.loop.resume(self._feed.socket)
+
+    def _publish_lines(self, read_ns: int, frame: bytes) -> bool:
+        """False when the frame has to wait: it is of a new session, and its instruments are not known yet."""
+        floor = self._floor
+        try:
+            head = feed.header(frame)
+            if head.session != self._feed_session:
+                first = not self._feed_session
+                self._feed_session, self._feed_sequence = head.session, head.sequence
+                if not first:
+                    floor.event("feed.session", session=head.session)
+                    self._intake = intake.Intake(())
+                    self._ask_for_instruments(0)
+                    return False
+            if head.sequence != self._feed_sequence:
+                lost = max(0, head.sequence - self._feed_sequence)
+                floor.count("lost", lost)
+                floor.event("feed.gap", expected=self._feed_sequence, found=head.sequence)
+            self._feed_sequence = head.sequence + head.lines
+            for line in feed.lines(frame):
+                self._publish(line.instrument, line.raw, line.receive_ns, read_ns)
+        except InvalidInput:
+            floor.count("undecodable")
+        return True
+
+    def _publish(self, instrument: int, raw: bytes, receive_ns: int, read_ns: int, where: str = "") -> None:
+        packed = self._intake.line(instrument, raw, receive_ns, read_ns)
+        if isinstance(packed, bytes):
+            full = self._batch.add(packed)
+            if full is not None:
+                self._publisher.send(full)
+        elif packed is not None:
+            self._undecodable(instrument, packed, where)
+
+    def _undecodable(self, instrument: int, why: base.Undecodable, where: str) -> None:
+        known = self._intake.instruments.get(instrument)
+        name = known.name if known else "unknown instruments"
+        id = f"undecodable:{name}"
+        count = self._bad.get(id, (0, 0))[0] + 1
+        self._bad[id] = (count, time.monotonic_ns())
+        self._floor.count("undecodable")
+        self._floor.alarm(id, "warning", f"{count} lines of {name} dropped; the last: {where}{why.reason}", subject=name)
+
+    def _flush(self) -> None:
+        rest = self._batch.flush()
+        if rest is not None:
+            self._publisher.send(rest)
+
+    # --- sessions ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, instruments: list[requests.Instrument]) -> None:
+        """A new session: readers forget what they had of the old one. Its reference data goes out before any credit."""
+        self._flush()
+        self._before += self._batch.sequence - 1
+        self._intake = intake.Intake(instruments)
+        session = time.time_ns()
+        self._batch = market.Batch(session)
+        self._credits.begin(session)
+        self._asked_ns.clear()
+        self._floor.event("market.session", session=session, instruments=len(instruments))
+        self._say_reference()
+        self._floor.set_ready(True)
+
+    def _say_reference(self) -> None:
+        for packed in self._intake.reference(time.time_ns()):
+            full = self._batch.add(packed)
+            if full is not None:
+                self._publisher.send(full)
+        self._flush()
+
+    def _ask_for_instruments(self, _: int) -> None:
+        if not self._intake.instruments and self._snapshots.endpoint:
+            self._snapshots.send(codec.encode(requests.InstrumentsWanted(*self._floor.head())))
+
+    # --- questions ---------------------------------------------------------------------------------------------------
+
+    def _on_request(self, identity: bytes, frame: bytes) -> None:
+        asked = requests.decode_asked(frame)
+        match asked:
+            case requests.Credit():
+                if self._credits.grant(asked.source, asked.session, asked.cumulative, time.monotonic_ns()):
+                    # Not before somebody reads: with nobody at the other end of its pipe the venue's tape does not begin.
+                    self._feed.connect(self._floor.endpoint(self._settings.feed, "feed"))
+                if self._held:
+                    self._advance()
+            case requests.SnapshotWanted():
+                self._want_snapshot(asked.instrument)
+            case requests.InstrumentsWanted():
+                instruments = list(self._intake.instruments.values())
+                self._requests.send(identity, codec.encode(requests.Instruments(*self._floor.head(), instruments)))
+
+    def _want_snapshot(self, instrument: int) -> None:
+        now_ns = time.monotonic_ns()
+        # Several readers, or one that asks again, cost the venue one answer.
+        if instrument not in self._intake.instruments or now_ns - self._asked_ns.get(instrument, 0) < ASK_EVERY_S * 1e9 / 2:
+            return
+        if self._snapshots.send(codec.encode(requests.SnapshotWanted(*self._floor.head(), instrument))):
+            self._asked_ns[instrument] = now_ns
+            self._floor.count("snapshots_wanted")
+
+    def _on_answer(self, frame: bytes) -> None:
+        answer = requests.decode_answered(frame)
+        match answer:
+            case requests.Instruments() if answer.instruments and not self._intake.instruments:
+                self._begin(answer.instruments)
+                if self._held:
+                    self._advance()
+            case requests.SnapshotFrame():
+                # In sequence with the rest and without waiting for credit: whoever waits for it gives none until it is here.
+                self._publish(answer.instrument, answer.raw, answer.receive_ns, time.monotonic_ns(), "snapshot: ")
+
+    # --- files instead of a feed -------------------------------------------------------------------------------------
+
+    def _open(self, files: tuple[str, ...]) -> None:
+        self._tape = replay.Tape([Path(file) for file in files])
+        self._lines = iter(self._tape)
+        self._begin(self._tape.instruments)
+
+    def _read_files(self) -> None:
+        lines, credits, batch, now_ns = self._lines, self._credits, self._batch, time.monotonic_ns
+        if lines is None or self._ended or batch.sequence > credits.up_to:
+            return
+        for _ in range(LINES_A_TURN):
+            line = next(lines, None)
+            if line is None:
+                self._ended = True
+                self._floor.event("tape.ended", messages=batch.sequence - 1)
+                self._floor.alarm("tape:end", "info", "the capture files have been read to their end")
+                return
+            if isinstance(line, replay.BadLine):
+                self._floor.count("undecodable")
+                self._floor.alarm(f"tape:{line.file}", "warning", f"{line.file} line {line.number}: {line.reason}", subject=line.file)
+                continue
+            self._publish(line.instrument, line.raw, line.receive_ns, now_ns(), f"{line.file} line {line.number}: ")
+            if batch.sequence > credits.up_to:
+                return
+        self.loop.wake_at(0)
+
+    # --- what it says of itself --------------------------------------------------------------------------------------
+
+    def _each_second(self, now_ns: int) -> None:
+        floor, settings = self._floor, self._settings
+        floor.counters["messages"] = self._before + self._batch.sequence - 1
+        for reader in self._credits.forget_silent(now_ns):
+            floor.event("reader.gone", reader=reader)
+        if self._intake.instruments:
+            self._say_reference()
+        for name, offset in self._intake.offsets.items():
+            median_ns = offset.median_ns()
+            if median_ns is None:
+                continue
+            floor.gauge(f'clock_offset_ms{{market="{name}"}}', median_ns / 1e6)
+            if median_ns < -settings.clock_offset_max_ms * 1e6:
+                text = f"{name}: received {-median_ns / 1e6:.0f} ms before the venue's event time (median): one of the clocks is wrong"
+                floor.alarm(f"clock_offset:{name}", "warning", text, subject=name)
+            else:
+                floor.clear(f"clock_offset:{name}")
+        for id, (_, last_ns) in list(self._bad.items()):
+            if now_ns - last_ns > UNDECODABLE_STANDS_S * 1e9:
+                del self._bad[id]
+                floor.clear(id)
+
+    def _counts(self, _: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "session": self._batch.session,
+            "sequence": self._batch.sequence - 1,
+            "credit": self._credits.up_to,
+            "held_frames": len(self._held),
+            "ended": self._ended,
+            "instruments": self._intake.totals(),
+        }

@@ -1,0 +1,67 @@
+"""Bars of trades: open, high, low, close, volume and count of fixed lengths of time. Pure.
+
+Time is the trades' receive time, handed in; so a replay gives the same bars at every speed. A bar belongs to [beginning, beginning + length) on a
+grid from 0; one without a trade is not made. Volume that would pass 64 bits is refused, not wrapped.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+VOLUME_MAX = (1 << 63) - 1
+NEVER_NS = 1 << 63
+
+
+class Bar(NamedTuple):
+    instrument: int
+    begin_ns: int
+    length_ns: int
+    open: int
+    high: int
+    low: int
+    close: int
+    volume: int
+    trades: int
+
+
+class Bars:
+    def __init__(self, length_ns: int) -> None:
+        if length_ns <= 0:
+            raise ValueError(f"bar length {length_ns} ns: more than 0 wanted")
+        self.length_ns = length_ns
+        self._open: dict[int, list[int]] = {}
+        """instrument -> [begin, open, high, low, close, volume, trades]"""
+        self.due_ns = NEVER_NS
+        """When the earliest open bar ends: `close` has nothing to give before it."""
+
+    def trade(self, instrument: int, receive_ns: int, price: int, quantity: int) -> bool:
+        """Add a trade; the caller closes what is due before. False when its volume does not fit; it is not in the bar then."""
+        bar = self._open.get(instrument)
+        if bar is None:
+            begin_ns = receive_ns - receive_ns % self.length_ns
+            self._open[instrument] = [begin_ns, price, price, price, price, quantity, 1]
+            self.due_ns = min(self.due_ns, begin_ns + self.length_ns)
+            return True
+        if bar[5] + quantity > VOLUME_MAX:
+            return False
+        if price > bar[2]:
+            bar[2] = price
+        if price < bar[3]:
+            bar[3] = price
+        bar[4] = price
+        bar[5] += quantity
+        bar[6] += 1
+        return True
+
+    def close(self, now_ns: int) -> list[Bar]:
+        """The bars that have ended by `now_ns` (receive time), by beginning and instrument."""
+        if now_ns < self.due_ns:
+            return []
+        length_ns = self.length_ns
+        ended = sorted((bar[0], instrument) for instrument, bar in self._open.items() if bar[0] + length_ns <= now_ns)
+        closed = []
+        for begin_ns, instrument in ended:
+            _, opened, high, low, last, volume, trades = self._open.pop(instrument)
+            closed.append(Bar(instrument, begin_ns, length_ns, opened, high, low, last, volume, trades))
+        self.due_ns = min((bar[0] + length_ns for bar in self._open.values()), default=NEVER_NS)
+        return closed

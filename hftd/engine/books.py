@@ -1,0 +1,232 @@
+"""bookd's state: one book for each instrument, fed by market frames, and what is to be published of them. Pure: no clock, no socket.
+
+A frame out of sequence, or of a new session, breaks every chain: all books are emptied and want a snapshot. A gap in one instrument's chain does so
+for that one alone. Until its snapshot has come nothing but trades is published of an instrument, and its status says so. Within one frame only the
+last best bid and offer of an instrument is published; the ones before it are counted as conflated. A book by itself: engine/book.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from controlplane.errors import InvalidInput
+from hftd.engine import bars, book, fixed
+from hftd.wire import market, requests
+
+_KINDS = {int(kind): kind.name.lower() for kind in market.Kind}
+_DIFF, _SNAPSHOT, _TICKER, _TRADE = int(market.Kind.DIFF), int(market.Kind.SNAPSHOT), int(market.Kind.TICKER), int(market.Kind.TRADE)
+_INSTRUMENT, _TOP, _BAR, _STATUS = int(market.Kind.INSTRUMENT), int(market.Kind.TOP), int(market.Kind.BAR), int(market.Kind.STATUS)
+_EMPTY = (0, 0, 0, 0)
+
+
+class Entry:
+    """One instrument."""
+
+    __slots__ = ("book", "counts", "instrument", "level_updates", "outcomes", "pending", "top")
+
+    def __init__(self, instrument: requests.Instrument) -> None:
+        self.instrument = instrument
+        self.book = book.Book()
+        self.counts = dict.fromkeys(_KINDS, 0)
+        self.level_updates = 0
+        self.outcomes = {"applied": 0, "stale": 0, "gaps": 0, "resyncs": 0, "crossed": 0, "quotes_compared": 0, "quotes_equal": 0}
+        self.top = _EMPTY
+        """Best bid and offer as published last, or pending."""
+        self.pending: market.Message | None = None
+        """The message whose change of the best has not been published yet."""
+
+    def plain(self) -> dict[str, Any]:
+        bid, bid_quantity, ask, ask_quantity = map(fixed.text, self.book.best())
+        return {
+            "in_step": self.book.in_step,
+            "bid": bid,
+            "bid_quantity": bid_quantity,
+            "ask": ask,
+            "ask_quantity": ask_quantity,
+            "last": self.book.last,
+            "levels": self.book.levels,
+            "counts": {_KINDS[kind]: n for kind, n in self.counts.items() if n},
+            "level_updates": self.level_updates,
+            **self.outcomes,
+        }
+
+
+class Books:
+    def __init__(self, bar_ns: int) -> None:
+        self.entries: dict[int, Entry] = {}
+        self.bars = bars.Bars(bar_ns)
+        self.session = 0
+        self.sequence = 0
+        """Of the next message expected; what lies before it has been taken."""
+        self.out: list[bytes] = []
+        """Packed messages to publish; the caller empties it after each frame."""
+        self.wanted: set[int] = set()
+        """Instruments whose book waits for a snapshot."""
+        self.lost = self.messages = self.conflated = self.unknown = self.overflows = 0
+
+    def __repr__(self) -> str:
+        return f"<Books {len(self.entries)} instruments, {len(self.wanted)} waiting, session {self.session} at {self.sequence}>"
+
+    def total(self, outcome: str) -> int:
+        return sum(entry.outcomes[outcome] for entry in self.entries.values())
+
+    def plain(self) -> dict[str, Any]:
+        return {entry.instrument.name: entry.plain() for entry in self.entries.values()}
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def frame(self, data: bytes) -> bool:
+        """Take one market frame; False when it began a new session or frames before it are missing: every chain is broken then.
+
+        Raises:
+            InvalidInput: it does not decode. What came before the damage has been taken; the rest counts as lost with the next frame.
+        """
+        head = market.header(data)
+        whole = head.session == self.session and head.sequence == self.sequence
+        if not whole:
+            self._broken(head)
+        for message in market.messages(data):
+            self.sequence += 1
+            self._take(message)
+        self._publish_tops()
+        return whole
+
+    def _broken(self, head: market.Frame) -> None:
+        if head.session == self.session:
+            self.lost += max(0, head.sequence - self.sequence)
+        else:
+            self.out += [_packed_bar(bar) for bar in self.bars.close(bars.NEVER_NS)]
+        self.session, self.sequence = head.session, head.sequence
+        for number, entry in self.entries.items():
+            entry.book.forget()
+            self._waits(number, entry)
+
+    def _take(self, message: market.Message) -> None:
+        self.messages += 1
+        if message.receive_ns >= self.bars.due_ns:
+            self.out += [_packed_bar(bar) for bar in self.bars.close(message.receive_ns)]
+        number, kind = message.instrument, message.kind
+        if kind == _INSTRUMENT:
+            self._introduce(message)
+            return
+        entry = self.entries.get(number)
+        if entry is None:
+            self.unknown += 1
+            return
+        entry.counts[kind] = entry.counts.get(kind, 0) + 1
+        if kind == _DIFF:
+            self._diff(number, entry, message)
+        elif kind == _TICKER:
+            if message.last == entry.book.at_diff and message.bids and message.asks:
+                entry.outcomes["quotes_compared"] += 1
+                entry.outcomes["quotes_equal"] += entry.book.best() == message.bids[0] + message.asks[0]
+        elif kind == _TRADE and message.bids:
+            price, quantity = message.bids[0]
+            if not self.bars.trade(number, message.receive_ns, price, quantity):
+                self.overflows += 1
+            self.out.append(market.pack(message))
+        elif kind == _SNAPSHOT:
+            self._restore(number, entry, message)
+
+    def _introduce(self, message: market.Message) -> None:
+        try:
+            instrument = requests.decode_instrument(message.payload)
+        except InvalidInput:
+            self.unknown += 1
+            return
+        entry = self.entries.get(message.instrument)
+        if entry is None or entry.instrument != instrument:
+            entry = self.entries[message.instrument] = Entry(instrument)
+            self.out.append(market.pack(message))
+            self.wanted.discard(message.instrument)
+            self._waits(message.instrument, entry)
+        entry.counts[_INSTRUMENT] += 1
+
+    # --- books -------------------------------------------------------------------------------------------------------
+
+    def _diff(self, number: int, entry: Entry, message: market.Message) -> None:
+        entry.level_updates += len(message.bids) + len(message.asks)
+        outcome = entry.book.diff(message.first, message.last, message.previous, message.bids, message.asks)
+        if outcome is book.APPLIED:
+            entry.outcomes["applied"] += 1
+            self._look_at_top(entry, message)
+        elif outcome is book.STALE:
+            entry.outcomes["stale"] += 1
+        elif outcome is book.GAP:
+            entry.outcomes["gaps"] += 1
+            self._waits(number, entry)
+
+    def _restore(self, number: int, entry: Entry, message: market.Message) -> None:
+        restored = entry.book.snapshot(message.last, message.bids, message.asks)
+        if isinstance(restored, book.Ignored):
+            return
+        outcomes = entry.outcomes
+        outcomes["applied"] += restored.applied
+        outcomes["crossed"] += restored.crossed
+        outcomes["resyncs"] += restored.resync
+        if not restored.resync:
+            outcomes["stale"] += restored.stale
+        if restored.gap:
+            outcomes["gaps"] += 1
+            return
+        self.wanted.discard(number)
+        self.out.append(_packed_status(number, message.receive_ns, in_step=True))
+        self._look_at_top(entry, message)
+
+    def _waits(self, number: int, entry: Entry) -> None:
+        entry.pending, entry.top = None, _EMPTY
+        if number not in self.wanted:
+            self.wanted.add(number)
+            self.out.append(_packed_status(number, 0, in_step=False))
+
+    def _look_at_top(self, entry: Entry, message: market.Message) -> None:
+        top = entry.book.best()
+        if top != entry.top:
+            entry.top = top
+            self.conflated += entry.pending is not None
+            entry.pending = message
+            entry.outcomes["crossed"] += 0 < top[2] <= top[0]
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def _publish_tops(self) -> None:
+        for number, entry in self.entries.items():
+            cause = entry.pending
+            if cause is not None:
+                entry.pending = None
+                self.out.append(_packed_top(number, entry, cause.receive_ns, cause.event_ns, cause.origin_ns))
+
+    def marks(self) -> list[bytes]:
+        """TOP messages of all books in step as they are now, caused by no tick; STATUS of the others."""
+        return [
+            _packed_status(number, 0, in_step=False) if number in self.wanted else _packed_top(number, entry, 0, 0, 0)
+            for number, entry in self.entries.items()
+        ]
+
+    def reference(self) -> list[bytes]:
+        """INSTRUMENT messages of all; repeated each second for those who came late."""
+        kind = market.Kind.INSTRUMENT
+        return [
+            market.pack(market.Message(number, kind, 0, 0, 0, 0, 0, 0, 0, 0, [], [], requests.encode_instrument(entry.instrument)))
+            for number, entry in self.entries.items()
+        ]
+
+    def statuses(self) -> list[bytes]:
+        """STATUS messages of all."""
+        return [_packed_status(number, 0, in_step=number not in self.wanted) for number in self.entries]
+
+
+def _packed_top(number: int, entry: Entry, receive_ns: int, event_ns: int, origin_ns: int) -> bytes:
+    bid, bid_quantity, ask, ask_quantity = entry.top
+    bids, asks = [(bid, bid_quantity)], [(ask, ask_quantity)]
+    return market.pack(market.Message(number, _TOP, market.IN_STEP, receive_ns, event_ns, origin_ns, 0, entry.book.last, 0, 0, bids, asks))
+
+
+def _packed_status(number: int, receive_ns: int, *, in_step: bool) -> bytes:
+    return market.pack(market.Message(number, _STATUS, market.IN_STEP if in_step else 0, receive_ns, 0, 0, 0, 0, 0, 0, [], []))
+
+
+def _packed_bar(bar: bars.Bar) -> bytes:
+    levels = [(bar.open, bar.high), (bar.low, bar.close), (bar.volume, bar.trades)]
+    end_ns = bar.begin_ns + bar.length_ns
+    return market.pack(market.Message(bar.instrument, _BAR, 0, end_ns, bar.begin_ns, 0, 0, 0, 0, bar.length_ns, levels, []))

@@ -1,0 +1,57 @@
+"""From verbatim lines to packed market messages: what marketd does with a line, whichever way it came. No socket, no clock.
+
+One normaliser for each instrument; counts what came and what did not decode; watches the distance between receive and event time. Who sends the
+result: daemons/marketd.py. Where lines come from: simd's feed (wire/feed.py) or, in a benchmark, venues/replay.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from hftd.engine import clock_offset
+from hftd.venues import base, binance
+from hftd.wire import market, requests
+
+
+class Intake:
+    def __init__(self, instruments: Sequence[requests.Instrument]) -> None:
+        self.instruments = {instrument.id: instrument for instrument in instruments}
+        self._normalise: dict[int, base.Normaliser] = {
+            instrument.id: binance.Normaliser(instrument.market, instrument.id, instrument.symbol) for instrument in instruments
+        }
+        self.offsets: dict[str, clock_offset.ClockOffset] = {instrument.market: clock_offset.ClockOffset() for instrument in instruments}
+        self._sample: dict[int, Callable[[int], None]] = {instrument.id: self.offsets[instrument.market].add for instrument in instruments}
+        self.counts: dict[int, dict[int, int]] = {instrument.id: dict.fromkeys(map(int, market.Kind), 0) for instrument in instruments}
+        """instrument -> kind -> messages."""
+
+    def line(self, instrument: int, raw: bytes, receive_ns: int, origin_ns: int) -> bytes | base.Undecodable | None:
+        """The packed message; None for a frame that says nothing of the market."""
+        normalise = self._normalise.get(instrument)
+        if normalise is None:
+            return base.Undecodable(f"instrument {instrument} is not known")
+        message = normalise(raw, receive_ns, origin_ns)
+        if message is None or isinstance(message, base.Undecodable):
+            return message
+        if message.event_ns:
+            self._sample[instrument](receive_ns - message.event_ns)
+        self.counts[instrument][message.kind] += 1
+        return market.pack(message)
+
+    def reference(self, receive_ns: int) -> list[bytes]:
+        """The INSTRUMENT messages."""
+        nothing: list[tuple[int, int]] = []
+        return [
+            market.pack(
+                market.Message(
+                    number, market.Kind.INSTRUMENT, 0, receive_ns, 0, 0, 0, 0, 0, 0, nothing, nothing, requests.encode_instrument(instrument)
+                )
+            )
+            for number, instrument in self.instruments.items()
+        ]
+
+    def totals(self) -> dict[str, dict[str, int]]:
+        """Name -> kind -> messages, for people and for the benchmark."""
+        return {
+            instrument.name: {market.Kind(kind).name.lower(): n for kind, n in self.counts[number].items() if n}
+            for number, instrument in self.instruments.items()
+        }
