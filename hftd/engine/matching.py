@@ -37,6 +37,9 @@ class Displayed(Protocol):
     @property
     def asks(self) -> Mapping[int, int]: ...
 
+    def best(self) -> tuple[int, int, int, int]:
+        """(bid price, bid quantity, ask price, ask quantity); zeros where a side is empty."""
+
 
 class Event(NamedTuple):
     """What became of one own order. After FILLED, CANCELLED or REJECTED there is none."""
@@ -198,6 +201,9 @@ class Matching:
     def _opposite(self, side: Side, price: int) -> list[tuple[int, int]]:
         """Opposite levels at or through `price` with something left, best first."""
         across = _OPPOSITE[side]
+        bid, _, ask, _ = self._displayed.best()
+        if (not ask or ask > price) if side is Side.BUY else (not bid or bid < price):
+            return []  # nearly always: the scan below is for the few that cross
         shown = self._displayed.bids if across is Side.BUY else self._displayed.asks
         prices = [level for level in shown if (level <= price if side is Side.BUY else level >= price)]
         prices.sort(reverse=across is Side.BUY)

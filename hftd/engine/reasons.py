@@ -16,9 +16,12 @@ NO_POSITION = "no_position"
 UNKNOWN_INSTRUMENT = "unknown_instrument"
 NOT_POSITIVE = "not_positive"
 OVERFLOW = "overflow"
+NO_OMSD = "no_omsd"
+NOT_ATTACHED = "not_attached"
 # omsd and execd
 NO_APPROVAL = "no_approval"
 STALE_TOKEN = "stale_token"
+NOT_FENCED = "not_fenced"
 NOT_ACTIVE = "not_active"
 NOT_CONNECTED = "not_connected"
 DUPLICATE = "duplicate"
@@ -48,8 +51,11 @@ TEXTS: dict[str, str] = {
     UNKNOWN_INSTRUMENT: "Instrument not known or not tradable",
     NOT_POSITIVE: "Price and quantity must be above zero",
     OVERFLOW: "The sum would pass 64 bits",
+    NO_OMSD: "No order manager is attached",
+    NOT_ATTACHED: "The sender has not attached with the newest token",
     NO_APPROVAL: "Order carries no approval of riskd",
     STALE_TOKEN: "Fencing token is older than the newest one known",
+    NOT_FENCED: "Fencing token has not been claimed here yet",
     NOT_ACTIVE: "Not the active member of its group",
     NOT_CONNECTED: "No route to the venue",
     DUPLICATE: "Order id has been used before",
@@ -67,6 +73,9 @@ TEXTS: dict[str, str] = {
     VENUE_RESTART: "Cancelled: the venue was restarted",
     TAPE_END: "Cancelled: the tape has ended",
 }
+
+ENDED = frozenset({UNKNOWN_ORDER, ORDER_CLOSED})
+"""Of a cancel that was refused: there is nothing left to cancel."""
 
 
 def text(code: str) -> str:

@@ -1,0 +1,160 @@
+"""When a line of the tape leaves: paced by its receive time, sent only when it is taken, and applied to the venue after it was sent.
+
+Decided here, without a clock: `turn(now)` sends what is due and says when to be called again. What the pipe does not take stays at hand and the tape
+stands still meanwhile: it goes on where it stood, nothing is hurried to catch up. After a crash the lines that had been sent are read again first,
+a slice a turn, for the venue's books only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from hftd.venues import replay
+from hftd.wire import feed
+
+BATCH_BYTES_MAX = 1 << 20
+TURN_BATCHES_MAX = 4
+"""Frames a turn, so that at full speed orders are still looked at every ten milliseconds or so."""
+REBUILD_SLICE = 1_000
+"""Lines read again in one turn: some ten milliseconds, far below what a keeper calls frozen."""
+RETRY_NS = 1_000_000
+"""The pipe is full or nobody pulls: try again after this."""
+
+Lines = list[replay.Line]
+
+
+class Pace:
+    """Maps receive times to moments of the monotonic clock. `speed` 0 is as fast as it goes."""
+
+    def __init__(self, speed: int) -> None:
+        self._speed = speed
+        self._tape_ns = self._mono_ns = 0
+        self._held_ns: int | None = None
+        self._began = False
+
+    def due_ns(self, receive_ns: int, now_ns: int) -> int:
+        if not self._speed:
+            return now_ns
+        if not self._began:
+            self._began, self._tape_ns, self._mono_ns = True, receive_ns, now_ns
+        return self._mono_ns + (receive_ns - self._tape_ns) // self._speed
+
+    def hold(self, now_ns: int) -> None:
+        """The tape stands still from now on."""
+        if self._held_ns is None:
+            self._held_ns = now_ns
+
+    def release(self, now_ns: int) -> None:
+        if self._held_ns is not None:
+            self._mono_ns += now_ns - self._held_ns
+            self._held_ns = None
+
+    @property
+    def held(self) -> bool:
+        return self._held_ns is not None
+
+
+class Feeder:
+    def __init__(
+        self,
+        source: Iterable[replay.Line | replay.BadLine],
+        pace: Pace,
+        *,
+        session: int,
+        skip: int,
+        send: Callable[[bytes], bool],
+        on_skipped: Callable[[Lines], None],
+        on_sent: Callable[[Lines], None],
+        on_bad: Callable[[replay.BadLine], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        """`skip` lines were sent before a crash. `on_sent` gets what has just left, in order; `on_end` is called once."""
+        self._source: Iterator[replay.Line | replay.BadLine] = iter(source)
+        self._pace, self._session, self._skip = pace, session, skip
+        self._send, self._on_skipped, self._on_sent, self._on_bad, self._on_end = send, on_skipped, on_sent, on_bad, on_end
+        self._ahead: replay.Line | None = None
+        self._batch: Lines = []
+        self._frame = b""
+        self._exhausted = False
+        self.position = 0
+        """Lines of the tape that are behind us, skipped ones too."""
+        self.sent = 0
+        self.ended = False
+
+    @property
+    def rebuilding(self) -> bool:
+        return self.position < self._skip and not self.ended
+
+    @property
+    def paused(self) -> bool:
+        """Nobody takes lines now."""
+        return self._pace.held
+
+    def turn(self, now_ns: int) -> int | None:
+        """Send what is due; the moment for the next turn, or None when the tape has ended."""
+        if self.ended:
+            return None
+        if self.rebuilding:
+            self._rebuild()
+            return now_ns
+        for _ in range(TURN_BATCHES_MAX):
+            if not self._batch and not self._gather(now_ns):
+                if self._exhausted:
+                    self._end()
+                    return None
+                assert self._ahead is not None, "not exhausted, so there is a line that is not due"
+                return self._pace.due_ns(self._ahead.receive_ns, now_ns)
+            if not self._send(self._frame):
+                self._pace.hold(now_ns)
+                return now_ns + RETRY_NS
+            self._pace.release(now_ns)
+            sent, self._batch = self._batch, []
+            self.sent += len(sent)
+            self.position += len(sent)
+            self._on_sent(sent)
+        return now_ns
+
+    def _next(self) -> replay.Line | None:
+        line, self._ahead = self._ahead, None
+        while line is None:
+            read = next(self._source, None)
+            if read is None:
+                self._exhausted = True
+                return None
+            if isinstance(read, replay.BadLine):
+                self._on_bad(read)
+            else:
+                line = read
+        return line
+
+    def _gather(self, now_ns: int) -> bool:
+        """Fill the batch with lines that are due; False when there is none."""
+        batch, size, due_ns = self._batch, 0, self._pace.due_ns
+        while len(batch) < feed.BATCH_MAX and size < BATCH_BYTES_MAX:
+            line = self._next()
+            if line is None:
+                break
+            if due_ns(line.receive_ns, now_ns) > now_ns:
+                self._ahead = line
+                break
+            batch.append(line)
+            size += len(line.raw)
+        if batch:
+            self._frame = feed.pack([(line.instrument, line.receive_ns, line.raw) for line in batch], self.sent + 1, self._session)
+        return bool(batch)
+
+    def _rebuild(self) -> None:
+        lines: Lines = []
+        while len(lines) < REBUILD_SLICE and self.position < self._skip:
+            line = self._next()
+            if line is None:
+                break  # the tape is shorter than it was: the end is reached at the next turn
+            lines.append(line)
+            self.position += 1
+        if self._exhausted:
+            self._skip = self.position
+        self._on_skipped(lines)
+
+    def _end(self) -> None:
+        self.ended = True
+        self._on_end()
