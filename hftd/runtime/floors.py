@@ -17,6 +17,7 @@ import msgspec
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Process, Token
+from hftd.wire import orders
 
 NOBODY = Process("", "", 0, 0)
 """Claimant of an epoch that is known to be closed: no process equals it, so that epoch passes for none."""
@@ -48,8 +49,9 @@ class Floors:
         """
         self.path = path
         self._rows = _read(path)
-        self._open: dict[str, tuple[int, int]] = {group: (row.incarnation, row.epoch) for group, row in self._rows.items()}
-        """What passes; a group is missing while its floor is raised in memory and not yet on disk."""
+        self._open = _passing(self._rows)
+        """What passes; a group is missing when its epoch is closed, and while its floor is raised in memory and not yet on disk."""
+        self._written = dict(self._rows)
         self._write_error = ""
 
     def admit(self, token: AnyToken, claimant: Process) -> bool:
@@ -58,10 +60,10 @@ class Floors:
         False, with the reason in `objection`: lower than the floor, equal and claimed by another, or not written. An own new token closes the
         group for lower ones even when the write fails.
         """
-        if self._conflict(token, claimant):
+        if self.conflict(token, claimant):
             return False
         row = _Row(token.incarnation, token.epoch, claimant)
-        if self._rows.get(token.group) == row and token.group in self._open:
+        if self._written.get(token.group) == row:
             return True
         self._rows[token.group] = row
         self._open.pop(token.group, None)
@@ -71,8 +73,17 @@ class Floors:
             self._write_error = f"{self.path}: the floor could not be written: {exc.strerror or exc}"
             return False
         self._write_error = ""
-        self._open = {group: (each.incarnation, each.epoch) for group, each in self._rows.items()}
+        self._open, self._written = _passing(self._rows), dict(self._rows)
         return True
+
+    def attach(self, attach: orders.Attach) -> tuple[bool, str]:
+        """Admit the sender of an Attach as its group's leader: (True, "") once its token is on disk, else (False, why)."""
+        if attach.token is None:
+            return False, "no token"
+        who = attach.claimant
+        claimant = Process(who.instance, who.boot_id, who.pid, who.start_time)
+        ok = self.admit(attach.token, claimant)
+        return ok, "" if ok else self.objection(attach.token, claimant)
 
     def refuses(self, token: AnyToken | None) -> bool:
         """True unless `token` is exactly the one that its group was fenced with last.
@@ -88,7 +99,7 @@ class Floors:
 
     def objection(self, token: AnyToken, claimant: Process) -> str:
         """Why `admit` refuses; empty when it would not."""
-        return self._conflict(token, claimant) or self._write_error
+        return self.conflict(token, claimant) or self._write_error
 
     def highest(self, group: str) -> Token | None:
         row = self._rows.get(group)
@@ -101,7 +112,8 @@ class Floors:
     def groups(self) -> list[str]:
         return sorted(self._rows)
 
-    def _conflict(self, token: AnyToken, claimant: Process) -> str:
+    def conflict(self, token: AnyToken, claimant: Process) -> str:
+        """Why this claim can never stand; "" when only the disk could still refuse it."""
         row = self._rows.get(token.group)
         if row is None or (token.incarnation, token.epoch) > (row.incarnation, row.epoch):
             return ""
@@ -114,6 +126,10 @@ class Floors:
 
     def __repr__(self) -> str:
         return f"Floors({self.path.name}: " + ", ".join(f"{group} {row.incarnation}/{row.epoch}" for group, row in sorted(self._rows.items())) + ")"
+
+
+def _passing(rows: dict[str, _Row]) -> dict[str, tuple[int, int]]:
+    return {group: (row.incarnation, row.epoch) for group, row in rows.items() if row.claimant != NOBODY}
 
 
 def _read(path: Path) -> dict[str, _Row]:

@@ -62,6 +62,7 @@ def test_an_equal_token_passes_only_for_its_first_claimant(floors: Floors) -> No
 
 def test_a_closed_epoch_passes_for_nobody(floors: Floors) -> None:
     assert floors.admit(token(5), NOBODY)
+    assert floors.refuses(token(5))
     assert not floors.admit(token(5), ALPHA)
     assert floors.admit(token(6), ALPHA)
 

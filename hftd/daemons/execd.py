@@ -1,0 +1,298 @@
+"""execd: the last hop we own. Orders of the fenced order manager go to the venue, reports come back and are kept until they are acknowledged.
+
+Wiring only. Who may send, and the fences before that: engine/gateway.py; what a floor is: runtime/floors.py. Past its own lease it sends no new
+order; cancels always pass. When no valid order manager has been heard for `orphan_s`, everything is cancelled at the venue, once.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from controlplane.model import Process
+from hftd import bus, runtime
+from hftd.engine import gateway, oms, reasons
+from hftd.engine.gateway import Claim, Stage
+from hftd.native import word
+from hftd.native.word import Phase, Wanted
+from hftd.runtime import floors
+from hftd.settings import ExecutionSettings
+from hftd.wire import codec, control, orders
+
+TICK_S = 0.02
+"""How often time-outs are looked at."""
+VENUE_SILENCE = 4
+"""Keep-alives without an answer before the venue is said to be silent."""
+
+
+class Execd:
+    def __init__(self, floor: runtime.Floor, settings: ExecutionSettings) -> None:
+        self.floor, self.settings = floor, settings
+        self.gateway = gateway.Gateway(floors.Floors(floor.data_dir / "floors.json"))
+        self.reports = gateway.Reports(settings.reports_max)
+        self.questions = gateway.Questions()
+        self.orphans = gateway.Orphans(int(settings.orphan_s * 1e9), time.monotonic_ns())
+        self.orders = bus.link.Router(floor.bind("orders"))
+        self.venue = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+        self.tick_to_order = floor.histogram("tick_to_order")
+        self._retry_ns = self._keep_alive_ns = self._heard_ns = 0
+        self._unheld = False
+        """A floor could not be written when the lead was taken: try again."""
+        floor.set_ready(True)
+
+    def _head(self, token: codec.TokenOnWire | None = None) -> codec.Head:
+        return self.floor.head(token or self.gateway.on_wire)
+
+    # --- own leadership ----------------------------------------------------------------------------------------------
+
+    def on_lease(self, lease: word.Lease) -> None:
+        token = self.floor.lease.token()
+        if lease.wanted is not Wanted.LEAD or token is None:
+            self.gateway.stand_by()
+            self._show()
+        elif token != self.gateway.token or self.gateway.stage is Stage.STANDBY:
+            self._lead()
+
+    def _lead(self) -> None:
+        """Hold the floors of the client groups, as they were after our own take (R11), then fence the venue."""
+        token = self.floor.lease.token()
+        if token is None:
+            return
+        told = self.floor.lease.floors().get(self.settings.orders)
+        clients = [Claim(told.token, told.leader or floors.NOBODY)] if told is not None and told.token.epoch else []
+        self._unheld = not self.gateway.lead(token, self.floor.process, clients)
+        if self._unheld:
+            self.floor.alarm("floor_not_written", "critical", "a client group's token floor cannot be written; no order is taken")
+            return
+        self.floor.clear("floor_not_written")
+        self.orphans.heard(time.monotonic_ns())
+        self._show()
+        self._fence_venue()
+
+    def _fence_venue(self) -> None:
+        self._retry_ns = time.monotonic_ns() + int(self.settings.fence_retry_s * 1e9)
+        for claim in self.gateway.outstanding():
+            self._send_fence(claim)
+
+    def _send_fence(self, claim: Claim) -> bool:
+        who = claim.claimant
+        fence = orders.Fence(
+            *self._head(codec.TokenOnWire.of(claim.token)),
+            codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time),
+            self.gateway.on_wire,
+        )
+        return self.venue.send(codec.encode(fence))
+
+    def _show(self) -> None:
+        stage, lease = self.gateway.stage, self.floor.lease
+        phase = Phase[stage.name]
+        epoch = self.gateway.token.epoch if self.gateway.token and stage is not Stage.STANDBY else 0
+        if (phase, epoch) != (lease.current_phase, lease.epoch):
+            lease.phase(phase, epoch)
+            self.floor.event(f"execd.{stage.value}", epoch=epoch)
+
+    # --- from order managers -----------------------------------------------------------------------------------------
+
+    def on_order(self, identity: bytes, frame: bytes) -> None:
+        message = orders.decode_towards_venue(frame)
+        match message:
+            case orders.Place():
+                self._place(identity, message)
+            case orders.Cancel():
+                self._cancel(identity, message)
+            case orders.ReportsSeen():
+                if self.gateway.speaks_for(identity, message.token):
+                    self.orphans.heard(time.monotonic_ns())
+                    self.reports.seen(message.up_to)
+            case orders.Attach():
+                self._attach(identity, message)
+            case orders.Fence():
+                self._fence(identity, message)
+            case orders.CancelAll() | orders.OpenOrdersWanted() | orders.ExecutionsWanted():
+                self._question(identity, message)
+            case _:
+                self.floor.count("unexpected")
+
+    def _place(self, identity: bytes, place: orders.Place) -> None:
+        reason = self.gateway.objection(place.token, self.floor.lease.leads())
+        if reason:
+            self._refuse(identity, place, reason)
+            return
+        frame = codec.encode(msgspec.structs.replace(place, gateway=self.gateway.on_wire))
+        now_ns = time.monotonic_ns()
+        if not self.venue.send(frame):
+            self._refuse(identity, place, reasons.NOT_CONNECTED)
+            return
+        if place.origin_ns:
+            self.tick_to_order.record(now_ns - place.origin_ns)
+        self.floor.count("orders")
+        self.orphans.heard(now_ns)
+
+    def _cancel(self, identity: bytes, cancel: orders.Cancel) -> None:
+        reason = self.gateway.cancel_objection(cancel.token, cancel.order_id)
+        if not reason and not self.venue.send(codec.encode(msgspec.structs.replace(cancel, gateway=self.gateway.on_wire))):
+            reason = reasons.NOT_CONNECTED
+        if reason:
+            self._refuse(identity, cancel, reason)
+            return
+        self.floor.count("cancels")
+
+    def _question(self, identity: bytes, asked: orders.CancelAll | orders.OpenOrdersWanted | orders.ExecutionsWanted) -> None:
+        reason = self.gateway.objection(asked.token, leads=True)
+        if reason:
+            self._refuse(identity, asked, reason)
+            return
+        self.orphans.heard(time.monotonic_ns())
+        number = self.questions.ask(identity, asked.request)
+        # Not sent is not answered, and is asked again.
+        self.venue.send(codec.encode(msgspec.structs.replace(asked, request=number, gateway=self.gateway.on_wire)))
+
+    def _refuse(
+        self,
+        identity: bytes,
+        refused: orders.Place | orders.Cancel | orders.CancelAll | orders.OpenOrdersWanted | orders.ExecutionsWanted,
+        reason: str,
+    ) -> None:
+        if reason == reasons.STALE_TOKEN:
+            self.floor.count("stale_token_refusals")
+        self.floor.count("refused")
+        named = isinstance(refused, orders.Place | orders.Cancel)
+        order_id, client_order_id = (refused.order_id, refused.client_order_id) if named else ("", "")  # type: ignore[union-attr]
+        self.orders.send(identity, codec.encode(orders.Refusal(*self._head(), reason, reasons.text(reason), order_id, client_order_id)))
+
+    def _attach(self, identity: bytes, attach: orders.Attach) -> None:
+        """The order manager's sign of life; the answer says whether it is the one that is fenced here."""
+        ok = self.gateway.stage is Stage.ACTIVE and self.gateway.speaks_for(identity, attach.token)
+        if ok:
+            self.orphans.heard(time.monotonic_ns())
+        self.orders.send(identity, codec.encode(orders.Attached(*self._head(), ok, "" if ok else reasons.NOT_FENCED, self.reports.last_id)))
+
+    def _fence(self, identity: bytes, fence: orders.Fence) -> None:
+        """Raise the client's floor at the venue and here, both on disk, then answer (R10). The two disks work side by side: from this turn on nothing
+        of a lower token leaves, because this handler runs to its end before the next message is read.
+        """
+        if fence.token is None:
+            self._fenced(identity, "", 0, "Fence without a token")
+            return
+        who = fence.claimant
+        claim = Claim(fence.token.token(), Process(who.instance, who.boot_id, who.pid, who.start_time))
+        objection = reasons.NOT_ACTIVE if not self.floor.lease.leads() else self.gateway.fence(identity, claim)
+        if not objection and not self._send_fence(claim):
+            objection = reasons.NOT_CONNECTED
+        if not objection:
+            objection = self.gateway.hold(claim)
+        if not objection:
+            return  # the venue's acknowledgement answers it
+        if self.gateway.stage is Stage.ACTIVE and objection not in (reasons.NOT_ACTIVE, reasons.NOT_CONNECTED):
+            self.floor.count("stale_token_refusals")
+        self._fenced(identity, claim.token.group, claim.token.epoch, objection)
+
+    def _fenced(self, identity: bytes, group: str, epoch: int, objection: str) -> None:
+        self.orders.send(identity, codec.encode(orders.Fenced(*self._head(), group, epoch, not objection, objection)))
+
+    # --- from the venue ----------------------------------------------------------------------------------------------
+
+    def on_venue(self, frame: bytes) -> None:
+        message = orders.decode_coming_back(frame)
+        self._heard_ns = time.monotonic_ns()
+        match message:
+            case orders.Report():
+                self.reports.add(message)
+            case orders.Fenced():
+                self._venue_fenced(message)
+            case orders.CancelledAll() | orders.OpenOrders() | orders.Executions():
+                self._answer(message)
+            case orders.Refusal():
+                link = self.gateway.links.get(oms.group_of(message.order_id))
+                if message.reason == reasons.STALE_TOKEN:
+                    self.floor.count("venue_stale_token_refusals")
+                if link is not None:
+                    self.pump()  # what the venue said before comes first
+                    self.orders.send(link, frame)
+            case _:
+                self.floor.count("unexpected")
+
+    def _venue_fenced(self, answer: orders.Fenced) -> None:
+        before = self.gateway.stage
+        told = self.gateway.venue_fenced(answer)
+        if self.gateway.stage is not before:
+            self._show()
+        if self.gateway.refusal:
+            self.floor.alarm("venue_refuses_fence", "critical", self.gateway.refusal, subject=self.settings.venue)
+        else:
+            self.floor.clear("venue_refuses_fence")
+        if told is None:
+            return
+        identity, claim = told
+        self.orphans.heard(time.monotonic_ns())
+        self._fenced(identity, claim.token.group, claim.token.epoch, "" if answer.ok else answer.reason or "the venue refused")
+        if answer.ok:
+            self.reports.again()
+            self.floor.event("omsd.fenced", instance=claim.claimant.instance, epoch=claim.token.epoch, reports=len(self.reports))
+            self.pump()
+
+    def _answer(self, message: orders.CancelledAll | orders.OpenOrders | orders.Executions) -> None:
+        asked = self.questions.answered(message.request)
+        if asked is None or not asked[0]:
+            return
+        self.pump()  # the reports of the cancelled orders come before CancelledAll
+        self.orders.send(asked[0], codec.encode(msgspec.structs.replace(message, request=asked[1])))
+
+    def pump(self) -> None:
+        self.reports.pump(self._send_report)
+
+    def _send_report(self, group: str, report: orders.Report) -> bool:
+        link = self.gateway.links.get(group)
+        return link is not None and self.orders.send(link, codec.encode(report))
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        if self._unheld:
+            self._lead()
+        if now_ns >= self._retry_ns and self.gateway.stage is Stage.FENCING:
+            self._fence_venue()
+        if self.gateway.stage is not Stage.ACTIVE or self.gateway.token is None:
+            return
+        if now_ns >= self._keep_alive_ns:
+            self._keep_alive_ns = now_ns + int(self.settings.venue_keep_alive_s * 1e9)
+            self._send_fence(Claim(self.gateway.token, self.floor.process))
+            silent = now_ns - self._heard_ns > VENUE_SILENCE * self.settings.venue_keep_alive_s * 1e9
+            if silent:
+                self.floor.alarm("venue_silent", "critical", f"{self.settings.venue} does not answer", subject=self.settings.venue)
+            else:
+                self.floor.clear("venue_silent")
+        if self.orphans.due(now_ns) and self.floor.lease.leads():
+            self._cancel_orphans()
+
+    def _cancel_orphans(self) -> None:
+        number = self.questions.ask(b"", 0)
+        # No order manager's token: at the venue our own decides.
+        everything = orders.CancelAll(codec.VERSION, 0, time.time_ns(), self.floor.instance, None, number, self.gateway.on_wire)
+        if self.venue.send(codec.encode(everything)):
+            self.orphans.fired = True
+            self.floor.event("orders.orphaned", orphan_s=self.settings.orphan_s)
+
+    def each_second(self, _: int) -> None:
+        self.floor.gauge("reports_unacknowledged", len(self.reports))
+        if self.reports.lost:
+            self.floor.counters["reports_lost"] = self.reports.lost
+
+    def found_venue(self, _: list[control.Peer]) -> None:
+        self.venue.connect(self.floor.endpoint(self.settings.venue, "orders"))
+        self._keep_alive_ns = self._retry_ns = 0  # a venue that is new learns at once who we are
+
+
+def build(floor: runtime.Floor, settings: ExecutionSettings) -> runtime.Loop:
+    execd = Execd(floor, settings)
+    loop = runtime.Loop(floor)
+    loop.on_lease(execd.on_lease)
+    loop.on_peers(settings.venue, execd.found_venue)
+    # The venue first: what it says of sent orders is passed on before new ones go.
+    loop.on(execd.venue.socket, execd.on_venue)
+    loop.on_router(execd.orders.socket, execd.on_order)
+    loop.before_wait(execd.pump)
+    loop.every(TICK_S, execd.tick)
+    loop.every(1.0, execd.each_second)
+    return loop

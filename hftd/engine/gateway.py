@@ -1,0 +1,261 @@
+"""execd without sockets: who may send orders to the venue, which reports are not acknowledged yet, and whose answer this is.
+
+Pure; the floors that it asks are on disk (runtime/floors.py). Rules R10 and R11: execd is a group too. Before it is ACTIVE the venue has acknowledged
+its own token and those of its client groups; a client's FENCE is acknowledged only then, with the floor on disk here and at the venue. There is no
+queue of orders to drop: an order that cannot go at once is refused, and what still waits in a socket meets the raised floor when it is read.
+A report is kept from the venue's word until the order manager has acknowledged it, and sent again to each newly fenced one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+
+from controlplane.model import Process, Token
+from hftd.engine import oms, reasons
+from hftd.wire import codec, orders
+
+REQUESTS_MAX = 1_000
+"""Questions to the venue without an answer; the oldest is forgotten (its asker asks again)."""
+
+
+class Rank(Protocol):
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+
+class Floors(Protocol):
+    """What is needed of runtime/floors.py."""
+
+    def admit(self, token: Rank, claimant: Process) -> bool: ...
+    def refuses(self, token: Rank | None) -> bool: ...
+    def conflict(self, token: Rank, claimant: Process) -> str: ...
+    def objection(self, token: Rank, claimant: Process) -> str: ...
+    def highest(self, group: str) -> Token | None: ...
+    def claimant(self, group: str) -> Process | None: ...
+
+
+class Stage(Enum):
+    STANDBY = "standby"
+    FENCING = "fencing"
+    ACTIVE = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One fence at the venue: this token of its group, claimed by this process."""
+
+    token: Token
+    claimant: Process
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return (self.token.group, self.token.epoch)
+
+
+@dataclass(slots=True)
+class _Asked:
+    identity: bytes
+    claim: Claim
+
+
+class Gateway:
+    """The fencing state machine: STANDBY, FENCING (the venue has not acknowledged yet), ACTIVE."""
+
+    def __init__(self, floors: Floors) -> None:
+        self._floors = floors
+        self.stage = Stage.STANDBY
+        self.token: Token | None = None
+        self.on_wire: codec.TokenOnWire | None = None
+        self.refusal = ""
+        """Why the venue refused the last fence."""
+        self._first: Claim | None = None
+        """Our own."""
+        self._own: list[Claim] = []
+        """Not acknowledged by the venue yet; our own stands first."""
+        self._asked: dict[tuple[str, int], _Asked] = {}
+        """Clients that wait for the venue, by (group, epoch)."""
+        self.links: dict[str, bytes] = {}
+        """Group -> the link that fenced last; its reports go there."""
+
+    def __repr__(self) -> str:
+        return f"<Gateway {self.stage.value} {self.token}, links {sorted(self.links)}>"
+
+    # --- its own lead ------------------------------------------------------------------------------------------------
+
+    def lead(self, token: Token, process: Process, clients: Iterable[Claim]) -> bool:
+        """Begin: True when all floors stand here and the venue is to be fenced now (`outstanding`); False: one could not be written, try again."""
+        self.token, self.on_wire, self.refusal = token, codec.TokenOnWire.of(token), ""
+        self.stage = Stage.FENCING
+        self._asked.clear()
+        self.links.clear()
+        # Own token first: the venue refuses a client's fence from a gateway that it does not know.
+        self._first = Claim(token, process)
+        self._own = [self._first]
+        return not [claim for claim in clients if not self._hold_client(claim)]  # every one is tried
+
+    def _hold_client(self, claim: Claim) -> bool:
+        held = self._floors.admit(claim.token, claim.claimant)
+        token, claimant = self._floors.highest(claim.token.group), self._floors.claimant(claim.token.group)
+        if token is None or claimant is None or (not held and Claim(token, claimant) == claim):
+            return False  # not refused, so not written
+        # Our disk may know a higher token than the file, or the claimant that the file has lost. A closed epoch has none that could be named to the
+        # venue, and need not: its orders pass through here.
+        if claimant.pid:
+            self._own.append(Claim(token, claimant))
+        return True
+
+    def stand_by(self) -> None:
+        self.stage = Stage.STANDBY
+        self._own.clear()
+        self._asked.clear()
+        self.links.clear()
+
+    def outstanding(self) -> list[Claim]:
+        """Fences that the venue has still to acknowledge for us; sent again until it has."""
+        return list(self._own) if self.stage is Stage.FENCING else []
+
+    # --- a client's fence --------------------------------------------------------------------------------------------
+
+    def fence(self, identity: bytes, claim: Claim) -> str:
+        """Ask for a client's fence: "" when the venue is to be asked next, else why it is refused."""
+        if self.stage is not Stage.ACTIVE:
+            return reasons.NOT_ACTIVE
+        objection = self._floors.conflict(claim.token, claim.claimant)
+        if objection:
+            return objection
+        self._asked[claim.key] = _Asked(identity, claim)
+        if self.links.get(claim.token.group) != identity:
+            self.links.pop(claim.token.group, None)  # the predecessor's link hears nothing more
+        return ""
+
+    def hold(self, claim: Claim) -> str:
+        """Write the client's floor to disk here; "" when it stands. Before the acknowledgement, beside the venue's own writing."""
+        if self._floors.admit(claim.token, claim.claimant):
+            return ""
+        self._asked.pop(claim.key, None)
+        return self._floors.objection(claim.token, claim.claimant)
+
+    def venue_fenced(self, answer: orders.Fenced) -> tuple[bytes, Claim] | None:
+        """The venue's answer. Returns the client that can be told so now, with its claim; own fences are only ticked off."""
+        key = (answer.group, answer.epoch)
+        mine = self.token is not None and key == (self.token.group, self.token.epoch)
+        if mine and not answer.ok:
+            self._own = self._own or [self._first] if self._first else []
+            self.stage = Stage.FENCING if self.stage is Stage.ACTIVE else self.stage
+        elif self.stage is Stage.FENCING:
+            # A client's fence is settled by any answer: the venue refuses only what is not above its floor, or closes the group until it can write.
+            self._own = [claim for claim in self._own if claim.key != key]
+            self.stage = Stage.FENCING if self._own else Stage.ACTIVE
+        self.refusal = "" if answer.ok else answer.reason
+        waiting = self._asked.pop(key, None)
+        if waiting is None:
+            return None
+        if answer.ok:
+            self.links[waiting.claim.token.group] = waiting.identity
+        return waiting.identity, waiting.claim
+
+    # --- orders ------------------------------------------------------------------------------------------------------
+
+    def objection(self, token: codec.TokenOnWire | None, leads: bool) -> str:
+        """Why an order (or a question) with this token is refused; "" when it passes."""
+        if self.stage is not Stage.ACTIVE or not leads:
+            return reasons.NOT_ACTIVE
+        if not self._floors.refuses(token):
+            return ""
+        return reasons.STALE_TOKEN
+
+    def cancel_objection(self, token: codec.TokenOnWire | None, order_id: str) -> str:
+        """Cancels of orders of one's own or an older epoch always pass, valid lease or not."""
+        if self.on_wire is None or token is None:
+            return reasons.NOT_ACTIVE if self.on_wire is None else reasons.STALE_TOKEN
+        return reasons.STALE_TOKEN if oms.epoch_of(order_id) > token.epoch else ""
+
+    def speaks_for(self, identity: bytes, token: codec.TokenOnWire | None) -> bool:
+        """Is this the link that fenced its group last?"""
+        return token is not None and self.links.get(token.group) == identity and not self._floors.refuses(token)
+
+
+class Reports:
+    """Reports that the order manager has not acknowledged, in the venue's order, numbered from 1 in this process."""
+
+    def __init__(self, kept_max: int) -> None:
+        self._kept: deque[tuple[str, orders.Report]] = deque()
+        self._kept_max = kept_max
+        self.last_id = 0
+        self.lost = 0
+        """Dropped unacknowledged; executions among them are asked for at the next take-over."""
+        self._sent = 0
+        """Highest id that was sent to the present link."""
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, report: orders.Report) -> None:
+        self.last_id += 1
+        self._kept.append((oms.group_of(report.order_id), msgspec.structs.replace(report, report_id=self.last_id)))
+        if len(self._kept) > self._kept_max:
+            self._kept.popleft()
+            self.lost += 1
+
+    def seen(self, up_to: int) -> None:
+        while self._kept and self._kept[0][1].report_id <= up_to:
+            self._kept.popleft()
+
+    def again(self) -> None:
+        """To a newly fenced order manager: everything that is kept."""
+        self._sent = 0
+
+    def pump(self, send: Callable[[str, orders.Report], bool]) -> None:
+        """Send what was not sent yet, in order, until `send(group, report)` refuses one."""
+        unsent = self.last_id - max(self._sent, self._kept[0][1].report_id - 1 if self._kept else self.last_id)
+        if unsent <= 0:
+            return
+        for at in range(len(self._kept) - unsent, len(self._kept)):
+            group, report = self._kept[at]
+            if not send(group, report):
+                return
+            self._sent = report.report_id
+
+
+class Questions:
+    """Whose question each number at the venue is: two order managers may count alike."""
+
+    def __init__(self) -> None:
+        self._asked: OrderedDict[int, tuple[bytes, int]] = OrderedDict()
+        self._last = 0
+
+    def ask(self, identity: bytes, request: int) -> int:
+        """A number of our own for it; identity b"" when we ask ourselves."""
+        self._last += 1
+        self._asked[self._last] = (identity, request)
+        if len(self._asked) > REQUESTS_MAX:
+            self._asked.popitem(last=False)
+        return self._last
+
+    def answered(self, request: int) -> tuple[bytes, int] | None:
+        """Who asked, and under which number; None when that is forgotten."""
+        return self._asked.pop(request, None)
+
+
+class Orphans:
+    """When to cancel everything: once, after no valid order manager was heard for so long."""
+
+    def __init__(self, after_ns: int, now_ns: int) -> None:
+        self._after_ns, self._heard_ns = after_ns, now_ns
+        self.fired = False
+
+    def heard(self, now_ns: int) -> None:
+        self._heard_ns, self.fired = now_ns, False
+
+    def due(self, now_ns: int) -> bool:
+        return not self.fired and now_ns - self._heard_ns >= self._after_ns

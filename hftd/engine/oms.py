@@ -1,0 +1,356 @@
+"""Order management without sockets: all orders of one group, rebuilt from its journal, and what to say to each new wish.
+
+Pure, and the same code live, after a restart and on a standby: `apply` takes the messages of the journal in their order, and nothing else changes
+an order. A report is judged first (`judge`: is it news, and what does it make of the order), then journaled, then applied: what was not journaled
+was not taken. Each order's own state machine is engine/order.py; taking the lead is engine/takeover.py; who joins it to sockets and journal is
+daemons/omsd.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import Protocol
+
+import msgspec
+
+from hftd.engine import fixed, order, reasons, replica
+from hftd.wire import codec, orders
+from hftd.wire.orders import State
+
+Journaled = orders.Place | orders.Cancel | orders.Report | orders.Attach
+"""What a record holds: a message as it was sent. Attach stands for a lead that was taken."""
+
+decode_journaled: codec.Decoder[Journaled] = codec.Decoder(Journaled)
+
+ORDERS_SHOWN = 200
+"""Ended orders in the answer to "orders", beside all that work."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    open_orders_max: int
+    client_order_ids_max: int
+    """So many of the newest ids are refused when they come again."""
+    closed_orders_max: int
+    """Ended orders in memory, for reports that come late and for people who ask."""
+    executions_max: int
+    """Executions in memory; positiond asks for what it missed."""
+
+
+class Rank(Protocol):
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
+
+
+class Oms:
+    def __init__(self, group: str, risk: str, bounds: Bounds) -> None:
+        self.group, self._risk, self._bounds = group, risk, bounds
+        self.orders: dict[str, order.Order] = {}
+        """Those that have not ended, by order id."""
+        self.closed: OrderedDict[str, order.Order] = OrderedDict()
+        self.executions: deque[orders.Report] = deque()
+        self._execution_ids: set[int] = set()
+        self.last_execution = 0
+        self._client_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._risk_rank = (0, 0)
+        self.illegal = 0
+        """Reports that no legal move explains; the executions in them count all the same."""
+
+    def __repr__(self) -> str:
+        return f"<Oms {self.group}: {len(self.orders)} open, {len(self.closed)} ended, last execution {self.last_execution}>"
+
+    # --- new wishes --------------------------------------------------------------------------------------------------
+
+    def learn_risk(self, token: Rank) -> None:
+        """riskd's token, from wherever it is known: an approval below the highest is refused."""
+        if token.group == self._risk:
+            self._risk_rank = max(self._risk_rank, (token.incarnation, token.epoch))
+
+    def objection(self, place: orders.Place) -> str:
+        """Why this order is refused (a code of reasons.py); empty when it may be taken."""
+        approval = place.approval
+        if approval is None or approval.token.group != self._risk:
+            return reasons.NO_APPROVAL
+        rank = (approval.token.incarnation, approval.token.epoch)
+        if rank < self._risk_rank:
+            return reasons.STALE_TOKEN
+        self._risk_rank = rank
+        if place.price <= 0 or place.quantity <= 0:
+            return reasons.NOT_POSITIVE
+        if (place.strategy, place.client_order_id) in self._client_ids:
+            return reasons.DUPLICATE
+        return reasons.TOO_MANY_ORDERS if len(self.orders) >= self._bounds.open_orders_max else ""
+
+    def find(self, wish: orders.Cancel) -> order.Order | None:
+        """The order that a cancel means, by our id or by the strategy's; None when it is not known."""
+        order_id = wish.order_id or self._client_ids.get((wish.strategy, wish.client_order_id), "")
+        return self.orders.get(order_id) or self.closed.get(order_id)
+
+    # --- what happened -----------------------------------------------------------------------------------------------
+
+    def judge(self, report: orders.Report) -> order.Order | None:
+        """What the report makes of its order, as a new Order; None when it tells nothing new (it was sent again)."""
+        known = self.orders.get(report.order_id) or self.closed.get(report.order_id)
+        if known is None:
+            return _of_report(report)
+        fill = report.execution_id != 0 and report.execution_id not in self._execution_ids
+        after = dataclasses.replace(known)
+        try:
+            return after if after.reported(report.state, report.filled, report.reason) or fill else None
+        except order.IllegalMove:
+            self.illegal += 1
+            if not fill:
+                return None
+            # A fill after the end that we had assumed (a take-over): it happened, and positions need it.
+            after.filled = max(after.filled, min(report.filled, after.quantity))
+            return after
+
+    def apply(self, message: Journaled) -> None:
+        """Take one journaled message, live or from the journal."""
+        match message:
+            case orders.Place():
+                self._place(message)
+            case orders.Cancel():
+                known = self.orders.get(message.order_id)
+                if known is not None:
+                    known.cancel_wanted()
+            case orders.Report():
+                if message.order_id and (after := self.judge(message)) is not None:
+                    self.commit(after, message)
+            case orders.Attach():
+                pass
+
+    def commit(self, after: order.Order, report: orders.Report) -> None:
+        """Take what `judge` returned for a report that is journaled now."""
+        if after.open:
+            self.orders[after.order_id] = after
+            self._client_ids.setdefault((after.strategy, after.client_order_id), after.order_id)
+        else:
+            self.orders.pop(after.order_id, None)
+            self.closed[after.order_id] = after
+            if len(self.closed) > self._bounds.closed_orders_max:
+                self.closed.popitem(last=False)
+        if report.execution_id and report.execution_id not in self._execution_ids:
+            self._remember(report)
+
+    def _remember(self, report: orders.Report) -> None:
+        """Keep an execution, rising; one that comes late (the venue's answer at a take-over) goes where it belongs."""
+        kept = self.executions
+        at = len(kept)
+        while at and kept[at - 1].execution_id > report.execution_id:
+            at -= 1
+        kept.insert(at, report)
+        self._execution_ids.add(report.execution_id)
+        if len(kept) > self._bounds.executions_max:
+            self._execution_ids.discard(kept.popleft().execution_id)
+        self.last_execution = kept[-1].execution_id
+
+    def cancel_refused(self, order_id: str) -> None:
+        """The venue did not cancel and the order stands. Not journaled: after a restart the take-over cancels it anyway."""
+        known = self.orders.get(order_id)
+        if known is not None and known.state is State.PENDING_CANCEL:
+            known.cancel_refused()
+
+    def _place(self, place: orders.Place) -> None:
+        epoch = place.token.epoch if place.token else 0
+        self.orders[place.order_id] = order.Order.of(place, place.order_id, epoch)
+        self._client_ids[place.strategy, place.client_order_id] = place.order_id
+        if len(self._client_ids) > self._bounds.client_order_ids_max:
+            self._client_ids.popitem(last=False)
+        if place.approval is not None:
+            self.learn_risk(place.approval.token)
+
+    def executions_after(self, execution_id: int) -> list[orders.Report] | None:
+        """Those above `execution_id`, rising; None when some of them are in memory no more (the venue has them all)."""
+        if len(self.executions) >= self._bounds.executions_max and execution_id < self.executions[0].execution_id:
+            return None
+        found: list[orders.Report] = []
+        for report in reversed(self.executions):
+            if report.execution_id <= execution_id:
+                break
+            found.append(report)
+        found.reverse()
+        return found
+
+    # --- asked by people ---------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[dict[str, str | int]]:
+        """Every order that has not ended, and the newest that have."""
+        return [row(each) for each in (*self.orders.values(), *list(self.closed.values())[-ORDERS_SHOWN:])]
+
+    def row(self, order_id: str) -> dict[str, str | int] | None:
+        """One order by our id or by its client order id."""
+        by_client = (known for (_, client), known in reversed(self._client_ids.items()) if client == order_id)
+        for key in (order_id, *by_client):
+            if (known := self.orders.get(key) or self.closed.get(key)) is not None:
+                return row(known)
+        return None
+
+
+def row(known: order.Order) -> dict[str, str | int]:
+    return {
+        "id": known.order_id,
+        "market": known.market,
+        "symbol": known.symbol,
+        "side": known.side.name.lower(),
+        "price": fixed.text(known.price),
+        "quantity": fixed.text(known.quantity),
+        "filled": fixed.text(known.filled),
+        "status": known.state.name.lower(),
+        "epoch": known.epoch,
+    }
+
+
+def epoch_of(order_id: str) -> int:
+    """The epoch in `<group>-<epoch>-<n>`; 0 when it is no such id."""
+    parts = order_id.rsplit("-", 2)
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
+
+
+def group_of(order_id: str) -> str:
+    parts = order_id.rsplit("-", 2)
+    return parts[0] if len(parts) == 3 else ""
+
+
+def _of_report(report: orders.Report) -> order.Order:
+    """An order that this journal does not hold (its leader died before it was replicated): all that the venue says of it."""
+    return order.Order(
+        report.order_id,
+        report.client_order_id,
+        report.strategy,
+        report.market,
+        report.symbol,
+        report.side,
+        orders.Kind.LIMIT,
+        report.price,
+        report.quantity,
+        epoch_of(report.order_id),
+        report.state,
+        report.filled,
+        report.reason,
+    )
+
+
+# --- reports that we make ourselves, and the audit ---------------------------------------------------------------------
+
+Head = codec.Head
+"""The envelope: version, seq, sent_ns, source, token."""
+
+
+def refused(head: Head, place: orders.Place, reason: str) -> orders.Report:
+    """It never reached the venue."""
+    return orders.Report(
+        *head,
+        0,
+        0,
+        place.order_id,
+        place.client_order_id,
+        place.strategy,
+        place.market,
+        place.symbol,
+        place.side,
+        State.REFUSED,
+        place.price,
+        place.quantity,
+        0,
+        0,
+        0,
+        reason,
+        reasons.text(reason),
+        0,
+    )
+
+
+def ended(head: Head, known: order.Order, state: State, reason: str) -> orders.Report:
+    """An end that the venue did not tell: no trace of the order there, or refused on the way."""
+    return orders.Report(
+        *head,
+        0,
+        0,
+        known.order_id,
+        known.client_order_id,
+        known.strategy,
+        known.market,
+        known.symbol,
+        known.side,
+        state,
+        known.price,
+        known.quantity,
+        known.filled,
+        0,
+        0,
+        reason,
+        reasons.text(reason),
+        0,
+    )
+
+
+_REPORTED = {
+    State.WORKING: "ORDER_ACKNOWLEDGED",
+    State.PARTIALLY_FILLED: "ORDER_FILLED",
+    State.FILLED: "ORDER_FILLED",
+    State.CANCELLED: "ORDER_CANCELLED",
+    State.REJECTED: "ORDER_REJECTED",
+    State.REFUSED: "ORDER_REFUSED",
+}
+
+
+def audited(group: str, term: int, sequence: int, message: Journaled) -> orders.AuditRecord:
+    """The audit record of one journal record: a function of that record alone, so that it is the same whoever sends it, and however often.
+
+    Its token is that of the epoch which wrote the record, not of the omsd that sends it.
+    """
+    token = codec.TokenOnWire.of(replica.token_of(term, group))
+    details: dict[str, str | int] = {}
+    match message:
+        case orders.Attach():
+            action, user = "LEAD_TAKEN", message.claimant.instance
+            details = {"pid": message.claimant.pid, "epoch": token.epoch}
+        case orders.Cancel():
+            action, user = "CANCEL_REQUESTED", message.strategy
+            details = {"order_id": message.order_id, "client_order_id": message.client_order_id, "market": message.market, "symbol": message.symbol}
+        case orders.Place():
+            action, user, details = "ORDER_PLACED", message.strategy, _details(message)
+            details |= {"kind": message.kind.name}
+            if message.approval is not None:
+                details |= {"approval": message.approval.id, "approval_epoch": message.approval.token.epoch}
+        case orders.Report():
+            action, user, details = "ORDER_FILLED" if message.execution_id else _REPORTED[message.state], message.strategy, _details(message)
+            details |= {"state": message.state.name, "filled": fixed.text(message.filled)}
+            if message.execution_id:
+                details |= {"execution": message.execution_id, "last_price": fixed.text(message.last_price)}
+                details |= {"last_quantity": fixed.text(message.last_quantity)}
+            if message.reason:
+                details |= {"reason": message.reason}
+    return orders.AuditRecord(codec.VERSION, sequence, message.sent_ns, message.source, token, sequence, action, user, message.sent_ns, details)
+
+
+def _details(message: orders.Place | orders.Report) -> dict[str, str | int]:
+    return {
+        "order_id": message.order_id,
+        "client_order_id": message.client_order_id,
+        "market": message.market,
+        "symbol": message.symbol,
+        "side": message.side.name,
+        "price": fixed.text(message.price),
+        "quantity": fixed.text(message.quantity),
+    }
+
+
+def replayed(group: str, risk: str, bounds: Bounds, payloads: Iterable[bytes]) -> Oms:
+    """All orders as the journal tells them. Raises InvalidInput when a record is no message."""
+    oms = Oms(group, risk, bounds)
+    for payload in payloads:
+        oms.apply(decode_journaled(payload))
+    return oms
+
+
+def with_head(report: orders.Report, head: Head) -> orders.Report:
+    """The same report under our envelope, as all beyond omsd get it."""
+    version, seq, sent_ns, source, token = head
+    return msgspec.structs.replace(report, version=version, seq=seq, sent_ns=sent_ns, source=source, token=token, report_id=0)

@@ -1,0 +1,155 @@
+"""Replication of a journal: where two journals agree, what a standby takes, who is close enough to be elected.
+
+Pure. Records are (epoch, sequence); here the epoch is a `term`, incarnation and epoch in one integer, so that it rises over a restore of the store
+too. Two journals that both hold (term, sequence) agree on everything before it: one process writes a term, and a standby takes a record only
+behind the one that the leader names as its predecessor. So the common point is the end of the highest term that both know, and what a standby has
+beyond it was never replicated: it is set aside in a file, not lost (runtime/journal.py).
+
+A new leader leaves a hole: its first sequence is a multiple of TERM_STRIDE, well above its last. What its predecessor wrote and did not replicate,
+but perhaps sent to auditd, thus never shares a sequence with the records of the new term.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controlplane.model import Process, Token
+
+TERM_STRIDE = 1_000_000
+TERM_MARGIN = 100_000
+"""More than a leader can have written beyond an electable standby: WINDOW, and what comes until its keeper has taken it off the list."""
+WINDOW = 1_000
+"""Records on their way to one receiver and not yet acknowledged: the lag within which a standby is electable."""
+_EPOCH_BITS = 20
+
+
+def term(token: Token) -> int:
+    """Incarnation (UNIX ms) and epoch in one integer that rises as tokens do; fits 63 bits until the year 2248."""
+    return token.incarnation << _EPOCH_BITS | token.epoch
+
+
+def token_of(term: int, group: str) -> Token:
+    return Token(term >> _EPOCH_BITS, group, term & ((1 << _EPOCH_BITS) - 1))
+
+
+def first_of_term(last_seq: int) -> int:
+    """The sequence at which a new leader begins."""
+    return ((last_seq + TERM_MARGIN) // TERM_STRIDE + 1) * TERM_STRIDE
+
+
+def common_point(leader: Sequence[tuple[int, int]], standby: Sequence[tuple[int, int]], oldest_seq: int) -> tuple[int, int]:
+    """The last record that both journals hold, as (term, sequence); (0, 0) when there is none.
+
+    `leader` and `standby` say where each term ends, `oldest_seq` is the leader's first record: it can stream from there on only.
+    """
+    ends = dict(leader)
+    for known, sequence in sorted(standby, reverse=True):
+        if known in ends:
+            common = min(sequence, ends[known])
+            return (known, common) if common >= oldest_seq else (0, 0)
+    return (0, 0)
+
+
+class Stream:
+    """How far one receiver of the journal is: what was sent, what it has acknowledged; at most `window` records between the two."""
+
+    __slots__ = ("_flying", "seen", "sent", "window")
+
+    def __init__(self, after: int, window: int = WINDOW) -> None:
+        self.sent = self.seen = after
+        self.window = window
+        self._flying: deque[int] = deque()
+
+    @property
+    def room(self) -> int:
+        return self.window - len(self._flying)
+
+    def lag(self, last_seq: int) -> int:
+        """Records that the receiver may not have yet. Over the hole between two terms it is far above any window, until the new term was begun."""
+        return len(self._flying) + max(0, last_seq - self.sent)
+
+    def send(self, sequence: int) -> None:
+        self._flying.append(sequence)
+        self.sent = sequence
+
+    def acknowledge(self, up_to: int) -> None:
+        flying = self._flying
+        while flying and flying[0] <= up_to:
+            flying.popleft()
+        self.seen = max(self.seen, min(up_to, self.sent))
+
+    def rewind(self) -> None:
+        """Send again from the last acknowledged record on."""
+        self.sent = self.seen
+        self._flying.clear()
+
+
+@dataclass(slots=True)
+class Standby:
+    process: Process
+    stream: Stream
+    heard_ns: int
+
+
+class Standbys:
+    """The leader's side: who follows, from where, and who is electable."""
+
+    def __init__(self, silence_ns: int) -> None:
+        self._silence_ns = silence_ns
+        self.of: dict[bytes, Standby] = {}
+        """By the identity of its link."""
+
+    def attach(self, identity: bytes, process: Process, after: int, now_ns: int) -> Standby:
+        """A standby begins (again) after `after`; an older link of the same instance is forgotten: that process is gone."""
+        self.of = {link: each for link, each in self.of.items() if each.process.instance != process.instance}
+        self.of[identity] = Standby(process, Stream(after), now_ns)
+        return self.of[identity]
+
+    def seen(self, identity: bytes, sequence: int, now_ns: int) -> None:
+        standby = self.of.get(identity)
+        if standby is not None:
+            standby.stream.acknowledge(sequence)
+            standby.heard_ns = now_ns
+
+    def electable(self, last_seq: int, now_ns: int) -> list[Process]:
+        """Within the window, whether the records are on their way already or not yet. A silent standby is no candidate."""
+        return sorted(
+            (
+                each.process
+                for each in self.of.values()
+                if each.stream.lag(last_seq) <= each.stream.window and now_ns - each.heard_ns <= self._silence_ns
+            ),
+            key=lambda process: process.instance,
+        )
+
+    def clear(self) -> None:
+        self.of.clear()
+
+
+class Follower:
+    """The standby's side: what to do with each message of a leader, given where the own journal ends."""
+
+    def __init__(self) -> None:
+        self.attached = False
+        self._leader = 0
+        """Highest term of a leader heard; a lower one is a leader that does not know yet that it is none."""
+
+    def reset(self) -> None:
+        self.attached = False
+
+    def stale(self, leader_term: int, last_term: int) -> bool:
+        """A leader below what we know; `last_term` is that of our last record, perhaps our own."""
+        return leader_term < max(self._leader, last_term)
+
+    def begin(self, leader_term: int) -> None:
+        """The leader has named the common point, and the journal ends there now."""
+        self._leader = leader_term
+        self.attached = True
+
+    def takes(self, previous: int, sequence: int, last_seq: int) -> bool | None:
+        """True: append it. False: we have it. None: records are missing in between; attach again."""
+        if sequence <= last_seq:
+            return False
+        return True if self.attached and previous == last_seq else None

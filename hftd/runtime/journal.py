@@ -1,0 +1,496 @@
+"""An append-only journal in segments: records of (epoch, sequence, payload) with a checksum, written at once and synced by a thread of its own.
+
+`append` returns after write(): the record survives kill -9 of this process. The thread runs fdatasync behind it: what is not yet synced when the
+power goes is `last_seq - synced_seq`, bounded by `unsynced_max` (whoever takes new work looks at `behind`) and shown as a gauge by its owner.
+A full disk is `JournalFull`: nothing of the record stays in the file, everything before it does, and the next append that fits succeeds.
+
+Sequences rise by one within an epoch; at a new epoch the writer may leave a hole (engine/replica.py says why). A torn tail, left by a power cut, is
+cut when the journal is opened; damage in an earlier segment is an error, because what follows it was acknowledged.
+
+    <first sequence, 20 digits>.journal   b"HFTJRNL1", then records: length u32, crc32 u32 (of what follows), epoch i64, sequence i64, payload
+    aside-<epoch>-<sequence>-<n>.journal  what a standby had beyond the common point with its leader, same format; kept for people
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import threading
+import zlib
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from controlplane.errors import InUse, InvalidInput, Retryable
+
+MAGIC = b"HFTJRNL1"
+_HEAD = struct.Struct("<II")
+_KEY = struct.Struct("<qq")
+_FRAME_BYTES = _HEAD.size + _KEY.size
+PAYLOAD_BYTES_MAX = 1 << 20
+"""As the wire's: a longer length in a file is damage."""
+INDEX_EVERY = 256
+"""Records between two entries of a segment's index: a read from anywhere skips at most this many."""
+UNASKED_S = 0.1
+"""The sync thread looks by itself this often."""
+
+
+class JournalFull(Retryable):
+    """The record was not written and nothing of it stays in the file."""
+
+
+class Record(NamedTuple):
+    epoch: int
+    sequence: int
+    payload: bytes
+
+
+@dataclass(slots=True)
+class _Segment:
+    path: Path
+    first: int
+    index: list[tuple[int, int]] = field(default_factory=list)
+    """(sequence, offset) of every INDEX_EVERY-th record."""
+    records: int = 0
+    size: int = len(MAGIC)
+
+    def offset(self, after: int) -> int:
+        """A place at or before the first record with a sequence above `after`."""
+        at = bisect_right(self.index, (after, 1 << 62)) - 1
+        return self.index[at][1] if at >= 0 else len(MAGIC)
+
+    def add(self, sequence: int, size: int) -> None:
+        if self.records % INDEX_EVERY == 0:
+            self.index.append((sequence, self.size))
+        self.records += 1
+        self.size += size
+
+
+class Journal:
+    def __init__(self, folder: Path, *, segment_bytes: int = 16 << 20, unsynced_max: int = 10_000, recent_max: int = 4_096) -> None:
+        """Open or begin the journal in `folder`, and recover it.
+
+        Args:
+            segment_bytes: a segment is closed when it is larger than this.
+            unsynced_max: from this many records that are written and not synced, `behind` is true.
+            recent_max: records kept in memory, so that a follower or a resend reads no file.
+
+        Raises:
+            InUse: another process has it open.
+            InvalidInput: damaged before its end.
+        """
+        self.folder, self._segment_bytes, self._unsynced_max = folder, segment_bytes, unsynced_max
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _locked(folder)
+        self._ends: list[tuple[int, int]] = []
+        self._segments: list[_Segment] = []
+        self._recent: deque[Record] = deque(maxlen=recent_max)
+        self._fd = -1
+        self._recover()
+        self.synced_seq = self.last_seq
+        """Every record up to here is on the disk itself."""
+        self._sync = _SyncThread(self)
+
+    # --- what it holds -----------------------------------------------------------------------------------------------
+
+    @property
+    def last_seq(self) -> int:
+        return self._ends[-1][1] if self._ends else 0
+
+    @property
+    def last_epoch(self) -> int:
+        return self._ends[-1][0] if self._ends else 0
+
+    @property
+    def oldest_seq(self) -> int:
+        """Of the first record that is still here; 0 when there is none."""
+        return self._segments[0].first if self._segments else 0
+
+    @property
+    def unsynced(self) -> int:
+        """Records written and not yet synced (a hole at a new epoch counts as none once it is synced)."""
+        return self._sync.waiting
+
+    @property
+    def behind(self) -> bool:
+        """The disk is slower than the work: take nothing new until it has caught up."""
+        return self._sync.waiting >= self._unsynced_max
+
+    @property
+    def sync_error(self) -> str:
+        """Why the last sync failed; empty when it did not."""
+        return self._sync.error
+
+    def ends(self) -> list[tuple[int, int]]:
+        """[(epoch, its last sequence)] in the order of the file."""
+        return list(self._ends)
+
+    def read(self, after: int = 0, limit: int | None = None) -> Iterator[Record]:
+        """Records with a sequence above `after`, at most `limit`, from memory where they are recent."""
+        recent = self._recent
+        if recent and after >= recent[0].sequence - 1:
+            found: Iterator[Record] = (record for record in _newest(recent, after))
+        else:
+            found = self._read_files(after)
+        for count, record in enumerate(found):
+            if count == limit:
+                return
+            yield record
+
+    def _read_files(self, after: int) -> Iterator[Record]:
+        at = max(0, bisect_right([segment.first for segment in self._segments], after) - 1)
+        for segment in self._segments[at:]:
+            with segment.path.open("rb") as file:
+                offset = segment.offset(after)
+                file.seek(offset)
+                content = file.read(segment.size - offset)
+            for record, _ in _records(content, 0):
+                if record.sequence > after:
+                    yield record
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.folder}: to {self.last_seq} of epoch {self.last_epoch}, {self.unsynced} unsynced, {len(self._segments)} segments>"
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    def append(self, epoch: int, payload: bytes, sequence: int | None = None) -> int:
+        """Write one record and return its sequence: the next one, or the given one, which must be above the last.
+
+        Raises:
+            JournalFull: no room; or the last sync failed, and another one has to succeed first (`recovered`).
+        """
+        last = self.last_seq
+        sequence = last + 1 if sequence is None else sequence
+        if sequence <= last:
+            raise InvalidInput(f"{self.folder}: sequence {sequence} cannot follow {last}")
+        if self._sync.error:
+            raise JournalFull(f"{self.folder}: the last sync failed ({self._sync.error})")
+        body = _KEY.pack(epoch, sequence) + payload
+        frame = _HEAD.pack(len(payload), zlib.crc32(body)) + body
+        if not self._segments or self._segments[-1].size + len(frame) > self._segment_bytes:
+            self._begin_segment(sequence)
+        segment = self._segments[-1]
+        self._write(frame, segment.size)
+        segment.add(sequence, len(frame))
+        self._remember(Record(epoch, sequence, payload))
+        self._sync.written(sequence)
+        return sequence
+
+    def sync_soon(self) -> None:
+        """Let the thread sync what has been appended: called when the input has been read and what it caused has been sent.
+
+        Waking a thread costs its waker more than 100 µs when that one takes the interpreter at once; an order must not wait for it. A writer
+        that never calls this is synced within UNASKED_S.
+        """
+        self._sync.wake()
+
+    def recovered(self) -> bool:
+        """True when there is room again: something was written, synced and taken back. Asked about once a second while it was not."""
+        probe = self.folder / "room.probe"
+        try:
+            with contextlib.ExitStack() as stack:
+                stack.callback(probe.unlink, missing_ok=True)
+                fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, fd)
+                # As much as a few hundred orders: room for one record would be full again at the next.
+                if os.write(fd, bytes(65_536)) != 65_536:
+                    return False
+                os.fsync(fd)
+            if self._sync.error:
+                with self._sync.paused():
+                    self._rewrite_last_segment()
+        except OSError:
+            return False
+        self._sync.forgive()
+        return True
+
+    def _rewrite_last_segment(self) -> None:
+        """After a failed sync the kernel calls the lost pages clean, and a second sync proves nothing: write what they held anew."""
+        segment = self._segments[-1]
+        fresh = segment.path.with_suffix(".fresh")
+        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            if os.write(fd, os.pread(self._fd, segment.size, 0)) != segment.size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(fd)
+            fresh.rename(segment.path)
+        except OSError:
+            os.close(fd)
+            fresh.unlink(missing_ok=True)
+            raise
+        os.close(self._fd)
+        self._fd = fd
+        _sync_folder(self.folder)
+
+    def _write(self, frame: bytes, offset: int) -> None:
+        """All of it or nothing: what a full disk took of a record is cut off again."""
+        try:
+            written = os.pwrite(self._fd, frame, offset)
+            if written == len(frame):
+                return
+            reason = os.strerror(errno.ENOSPC)
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+        with contextlib.suppress(OSError):  # a torn frame fails its checksum and is cut at the next opening all the same
+            os.ftruncate(self._fd, offset)
+        raise JournalFull(f"{self.folder}: a record of {len(frame)} bytes was not written: {reason}", retry_after_s=1.0)
+
+    def _begin_segment(self, first: int) -> None:
+        """The finished segment is synced here and now: if a power cut could tear it while its successor survived, a hole would be in the middle."""
+        path = self.folder / f"{first:020d}.journal"
+        with self._sync.paused():
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+                try:
+                    if self._fd >= 0:
+                        os.fdatasync(self._fd)
+                    if os.write(fd, MAGIC) != len(MAGIC):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    _sync_folder(self.folder)
+                except OSError:
+                    os.close(fd)
+                    path.unlink(missing_ok=True)
+                    raise
+            except OSError as exc:
+                raise JournalFull(f"{path}: the next segment was not begun: {exc.strerror or exc}", retry_after_s=1.0) from exc
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = fd
+        self._segments.append(_Segment(path, first))
+
+    def _remember(self, record: Record) -> None:
+        if self._ends and self._ends[-1][0] == record.epoch:
+            self._ends[-1] = (record.epoch, record.sequence)
+        else:
+            self._ends.append((record.epoch, record.sequence))
+        self._recent.append(record)
+
+    # --- shortening --------------------------------------------------------------------------------------------------
+
+    def set_aside(self, after: int) -> int:
+        """Move the records with a sequence above `after` to a side file, synced before they are cut here; returns how many.
+
+        Raises:
+            JournalFull: the side file did not fit; nothing was cut.
+        """
+        if after >= self.last_seq:
+            return 0
+        tail = list(self._read_files(after))
+        with self._sync.paused():
+            _write_side(self._side_path(tail[0]), tail)
+            while self._segments and self._segments[-1].first > after:
+                segment = self._segments.pop()
+                os.close(self._fd)
+                segment.path.unlink()
+                self._fd = os.open(self._segments[-1].path, os.O_RDWR | os.O_CLOEXEC) if self._segments else -1
+            if self._segments:
+                self._cut_last_segment(after)
+            _sync_folder(self.folder)
+            self._recover_ends()
+            self._sync.begin(self.last_seq)
+            self.synced_seq = self.last_seq
+        return len(tail)
+
+    def _side_path(self, first: Record) -> Path:
+        n = 0
+        while (path := self.folder / f"aside-{first.epoch}-{first.sequence}-{n}.journal").exists():
+            n += 1
+        return path
+
+    def _cut_last_segment(self, after: int) -> None:
+        segment = self._segments[-1]
+        content = os.pread(self._fd, segment.size, 0)
+        fresh = _Segment(segment.path, segment.first)
+        for record, end in _records(content, len(MAGIC)):
+            if record.sequence > after:
+                break
+            fresh.add(record.sequence, end - fresh.size)
+        os.ftruncate(self._fd, fresh.size)
+        os.fsync(self._fd)
+        self._segments[-1] = fresh
+
+    def prune(self, segments_max: int, needed_after: int | None = None) -> int:
+        """Delete the oldest segments beyond `segments_max`, but none that holds a record above `needed_after`; returns how many."""
+        deleted = 0
+        while len(self._segments) > max(1, segments_max):
+            if needed_after is not None and self._segments[1].first - 1 > needed_after:
+                break
+            self._segments.pop(0).path.unlink()
+            deleted += 1
+        return deleted
+
+    # --- opening and closing -----------------------------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        paths = sorted(self.folder.glob("[0-9]*.journal"))
+        for path in paths:
+            content = path.read_bytes()
+            if path == paths[-1] and len(content) <= len(MAGIC) and MAGIC.startswith(content):
+                path.unlink()  # begun, and then the power went or the disk was full: nothing was in it
+                continue
+            if not content.startswith(MAGIC):
+                raise InvalidInput(f"{path}: not a journal segment (begins with {content[:8]!r}, wanted {MAGIC!r})")
+            segment = _Segment(path, int(path.stem))
+            for record, end in _records(content, len(MAGIC)):
+                if record.sequence <= self.last_seq:
+                    raise InvalidInput(f"{path}: sequence {record.sequence} after {self.last_seq}")
+                segment.add(record.sequence, end - segment.size)
+                self._remember(record)
+            if segment.size < len(content) and path != paths[-1]:
+                raise InvalidInput(f"{path}: damaged at byte {segment.size}, and segments follow it")
+            self._segments.append(segment)
+        if self._segments:
+            last = self._segments[-1]
+            self._fd = os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
+            os.ftruncate(self._fd, last.size)
+            os.fdatasync(self._fd)
+
+    def _recover_ends(self) -> None:
+        self._ends.clear()
+        self._recent.clear()
+        for record in self._read_files(0):
+            self._remember(record)
+
+    def close(self) -> None:
+        """Sync what is written, end the thread, let the folder go."""
+        self._sync.stop()
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                os.fdatasync(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+        os.close(self._lock)
+
+
+class _SyncThread:
+    """fdatasync behind the writer."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._condition = threading.Condition()
+        """Guards the integers below; never held over a system call."""
+        self._syncing = threading.Lock()
+        """Held while a file is synced, so that the writer can change files in peace."""
+        self._written = journal.last_seq
+        self.waiting = 0
+        self.error = ""
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
+        self._thread.start()
+
+    def begin(self, sequence: int) -> None:
+        """Everything up to `sequence` is synced already."""
+        with self._condition:
+            self._written, self.waiting = sequence, 0
+
+    def written(self, sequence: int) -> None:
+        with self._condition:
+            self._written = sequence
+            self.waiting += 1
+
+    def wake(self) -> None:
+        if self.waiting:
+            with self._condition:
+                self._condition.notify()
+
+    def forgive(self) -> None:
+        with self._condition:
+            self.error = ""
+            self._condition.notify()
+
+    def paused(self) -> threading.Lock:
+        return self._syncing
+
+    def stop(self) -> None:
+        with self._condition:
+            self._stopped = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self._stopped and (not self.waiting or self.error):
+                    self._condition.wait(UNASKED_S)
+                if self._stopped:
+                    return
+            with self._syncing:
+                self._sync_once()
+
+    def _sync_once(self) -> None:
+        with self._condition:
+            sequence, count = self._written, self.waiting
+        if not count:
+            return
+        try:
+            os.fdatasync(self._journal._fd)
+        except OSError as exc:
+            with self._condition:
+                self.error = exc.strerror or str(exc)
+            return
+        with self._condition:
+            self.waiting -= count
+        self._journal.synced_seq = sequence
+
+
+def _records(content: bytes, offset: int) -> Iterator[tuple[Record, int]]:
+    """Whole records and where each ends; stops at the first that is torn or damaged."""
+    end = len(content)
+    while offset + _FRAME_BYTES <= end:
+        length, crc = _HEAD.unpack_from(content, offset)
+        body_at = offset + _HEAD.size
+        next_at = body_at + _KEY.size + length
+        if length > PAYLOAD_BYTES_MAX or next_at > end or zlib.crc32(content[body_at:next_at]) != crc:
+            return
+        epoch, sequence = _KEY.unpack_from(content, body_at)
+        yield Record(epoch, sequence, content[body_at + _KEY.size : next_at]), next_at
+        offset = next_at
+
+
+def _newest(recent: deque[Record], after: int) -> list[Record]:
+    found: list[Record] = []
+    for record in reversed(recent):
+        if record.sequence <= after:
+            break
+        found.append(record)
+    found.reverse()
+    return found
+
+
+def _write_side(path: Path, records: list[Record]) -> None:
+    content = bytearray(MAGIC)
+    for record in records:
+        body = _KEY.pack(record.epoch, record.sequence) + record.payload
+        content += _HEAD.pack(len(record.payload), zlib.crc32(body)) + body
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as exc:
+        path.unlink(missing_ok=True)
+        raise JournalFull(f"{path}: {len(records)} records were not set aside: {exc.strerror}", retry_after_s=1.0) from exc
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _locked(folder: Path) -> int:
+    fd = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        raise InUse(f"{folder}: another process has this journal open") from exc
+    return fd

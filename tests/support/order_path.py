@@ -1,0 +1,306 @@
+"""The order path in one process over real ZeroMQ: omsd (two of them), execd, positiond and auditd as built, the test as keeper, riskd and venue.
+
+Every loop is turned by hand until a condition holds, so that a test can look between two turns and nothing depends on a scheduler.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from controlplane.model import Process, Token
+from hftd import bus, runtime
+from hftd.daemons import auditd, execd, omsd, positiond
+from hftd.engine import fixed, reasons
+from hftd.native import process as processes
+from hftd.native import word
+from hftd.native.word import Phase, Wanted
+from hftd.runtime import floor as floors_of_daemons
+from hftd.runtime import floors, lease
+from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
+from hftd.wire import codec, control, orders
+from hftd.wire.orders import Kind, Side, State
+
+WAIT_S = 20.0
+FAR_NS = 1 << 62
+INCARNATION = 1_790_000_000_000
+RISK = codec.TokenOnWire(INCARNATION, "riskd", 1)
+CENT = fixed.UNIT // 100
+
+
+class Member:
+    """One daemon, built and turned here, with its two words."""
+
+    def __init__(self, folder: Path, instance: str, build: Callable[[runtime.Floor], runtime.Loop], *, leads: bool, generation: int) -> None:
+        service, host, _ = instance.rsplit("-", 2)
+        known = processes.identify(instance)
+        assert known is not None
+        self.process = Process(instance, known.boot_id, known.pid + generation, known.start_time)
+        self.alive, self.word = folder / f"{instance}.alive", folder / f"{instance}.lease"
+        word.create(self.alive, word.ALIVE_MAGIC)
+        if leads:
+            word.create(self.word, word.LEASE_MAGIC)
+        data = folder / "data" / instance
+        config = floors_of_daemons.Config(1, service, folder, folder / "site", data, data / "journal", {})
+        (folder / "site").mkdir(exist_ok=True)
+        self.floor = runtime.Floor(
+            site="lab", host=host, service=service, process=self.process, config=config, alive=self.alive, lease_word=self.word if leads else None
+        )
+        self.floor.log = lambda kind, **fields: self.events.append((kind, fields))  # type: ignore[method-assign]
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.loop = build(self.floor)
+        self.dead = False
+
+    def turn(self) -> None:
+        loop, floor = self.loop, self.floor
+        floor.lease.beat()
+        if floor.lease.has_lease:
+            loop._look_at_the_word()
+        loop._run_timers()
+        for flush in loop._before_wait:
+            flush()
+        loop._turn(0)
+
+    def lead(self, epoch: int, wanted: Wanted = Wanted.LEAD, valid_until_ns: int = FAR_NS, told: dict[str, lease.Floor] | None = None) -> None:
+        """What the keeper does after its own take: the floors first, then the word."""
+        word.floors_path(self.word).write_bytes(msgspec.json.encode(told or {}))
+        with word.LeaseWord(self.word, writable=True) as keeper:
+            keeper.write(word.Lease(self.process, INCARNATION, epoch, wanted, valid_until_ns))
+
+    def release(self) -> None:
+        with word.LeaseWord(self.word, writable=True) as keeper:
+            keeper.write(word.NOBODY)
+
+    def told(self, service: str, *peers: control.Peer) -> None:
+        self.floor.known_peers[service] = list(peers)
+        for run in self.loop._on_peers.get(service, ()):
+            run(list(peers))
+
+    def ask(self, what: str, **args: Any) -> Any:
+        return self.loop._on_ask[what](args)
+
+    @property
+    def phase(self) -> Phase:
+        return self.floor.lease.current_phase
+
+    def happened(self, kind: str) -> list[dict[str, Any]]:
+        return [fields for each, fields in self.events if each == kind]
+
+    def peer(self, role: str = "", epoch: int = 0) -> control.Peer:
+        return control.Peer(self.process.instance, dict(self.floor.endpoints), role, epoch)
+
+    def kill(self, *, clean: bool = False) -> None:
+        """Sockets close and files stay as they are, as after kill -9; `clean` also runs what a stop runs (and lets the journal's folder go)."""
+        if self.dead:
+            return
+        self.dead = True
+        if clean:
+            for stop in self.loop._on_stop:
+                stop()
+        for socket, _ in self.loop._handlers:
+            socket.close()
+
+
+@dataclass
+class Venue:
+    """simd's desk, scripted: floors of both groups, working orders, executions on demand."""
+
+    router: bus.link.Router
+    floors: floors.Floors
+    working: dict[str, orders.Place] = field(default_factory=dict)
+    executions: list[orders.Report] = field(default_factory=list)
+    heard: list[Any] = field(default_factory=list)
+    gateway: bytes = b""
+    silent: bool = False
+    deaf: bool = False
+    """Orders are taken and nothing is said."""
+
+    def turn(self) -> None:
+        while self.router.socket.poll(0):
+            identity, frame = self.router.socket.recv_multipart()
+            message = orders.decode_towards_venue(frame)
+            self.heard.append(message)
+            if not self.silent:
+                self._take(identity, message)
+
+    def _say(self, identity: bytes, message: orders.ComingBack) -> None:
+        if not self.deaf:
+            self.router.send(identity, codec.encode(message))
+
+    def _take(self, identity: bytes, message: Any) -> None:
+        head = (codec.VERSION, 0, time.time_ns(), "simd-alpha-1", None)
+        match message:
+            case orders.Fence():
+                token, who = message.token.token(), message.claimant
+                claimant = Process(who.instance, who.boot_id, who.pid, who.start_time)
+                ok = self.floors.admit(token, claimant)
+                if ok:
+                    self.gateway = identity
+                self._say(identity, orders.Fenced(*head, token.group, token.epoch, ok, "" if ok else self.floors.objection(token, claimant)))
+            case orders.Place():
+                if self.floors.refuses(message.gateway) or self.floors.refuses(message.token):
+                    self._say(identity, orders.Refusal(*head, reasons.STALE_TOKEN, "", message.order_id, message.client_order_id))
+                    return
+                self.working[message.order_id] = message
+                self.report(message, State.WORKING)
+            case orders.Cancel():
+                place = self.working.pop(message.order_id, None)
+                if place is not None:
+                    self.report(place, State.CANCELLED)
+                else:
+                    self._say(identity, orders.Refusal(*head, reasons.UNKNOWN_ORDER, "", message.order_id, message.client_order_id))
+            case orders.CancelAll():
+                gone = list(self.working.values())
+                self.working.clear()
+                for place in gone:
+                    self.report(place, State.CANCELLED, reason=reasons.TAKE_OVER)
+                self._say(identity, orders.CancelledAll(*head, message.request, len(gone)))
+            case orders.OpenOrdersWanted():
+                self._say(identity, orders.OpenOrders(*head, message.request, []))
+            case orders.ExecutionsWanted():
+                found = [each for each in self.executions if each.execution_id > message.after_execution][:2]
+                self._say(identity, orders.Executions(*head, message.request, found))
+
+    def report(self, place: orders.Place, state: State, *, fill: int = 0, filled: int = 0, reason: str = "", said: bool = True) -> orders.Report:
+        execution = len(self.executions) + 1 if fill else 0
+        report = orders.Report(
+            codec.VERSION, 0, time.time_ns(), "simd-alpha-1", None, 0, execution, place.order_id, place.client_order_id, place.strategy, place.market,
+            place.symbol, place.side, state, place.price, place.quantity, filled, place.price if fill else 0, fill, reason, "", time.time_ns(),
+        )  # fmt: skip
+        if fill:
+            self.executions.append(report)
+        if said:
+            self._say(self.gateway, report)
+        return report
+
+    def fill(self, order_id: str, *, said: bool = True) -> orders.Report:
+        """Fill a working order whole; `said` False: the report is lost on the way."""
+        place = self.working.pop(order_id)
+        return self.report(place, State.FILLED, fill=place.quantity, filled=place.quantity, said=said)
+
+
+@dataclass
+class Riskd:
+    """riskd's end of `orders`: who is attached, what it was told, and Places with an approval."""
+
+    router: bus.link.Router
+    omsd: bytes = b""
+    epoch: int = 0
+    told: list[Any] = field(default_factory=list)
+    placed: int = 0
+
+    def turn(self) -> None:
+        while self.router.socket.poll(0):
+            identity, frame = self.router.socket.recv_multipart()
+            try:
+                message: Any = orders.decode_coming_back(frame)
+            except Exception:
+                message = orders.decode_towards_venue(frame)
+            if isinstance(message, orders.Attach):
+                assert message.token is not None
+                ok = message.token.epoch >= self.epoch
+                if ok:
+                    self.omsd, self.epoch = identity, message.token.epoch
+                self.router.send(identity, codec.encode(orders.Attached(1, 0, 0, "riskd-alpha-1", RISK, ok, "", 0)))
+            else:
+                self.told.append(message)
+
+    def place(self, client_order_id: str = "", *, approval: orders.Approval | str | None = "", to: bytes = b"") -> str:
+        self.placed += 1
+        client_order_id = client_order_id or f"mm-{self.placed}"
+        signed = orders.Approval(self.placed, RISK, 1) if isinstance(approval, str) else approval
+        place = orders.Place(
+            1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.POST_ONLY, 6_180_000 * CENT,
+            fixed.UNIT // 1000, time.monotonic_ns(), 1, "", signed,
+        )  # fmt: skip
+        assert self.router.send(to or self.omsd, codec.encode(place))
+        return client_order_id
+
+    def cancel(self, client_order_id: str) -> None:
+        cancel = orders.Cancel(1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", 0)
+        assert self.router.send(self.omsd, codec.encode(cancel))
+
+    def states(self, client_order_id: str) -> list[State]:
+        return [message.state for message in self.told if isinstance(message, orders.Report) and message.client_order_id == client_order_id]
+
+    def reasons(self, client_order_id: str) -> list[str]:
+        return [message.reason for message in self.told if message.client_order_id == client_order_id]
+
+
+class OrderPath:
+    """Who stands on the order path, and how they find each other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.members: dict[str, Member] = {}
+        self._generation = 0
+        self.venue = Venue(bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), floors.Floors(folder / "venue.json"))
+        self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"))
+
+    def start(self, instance: str, **changed: Any) -> Member:
+        builds: dict[str, Callable[[runtime.Floor], runtime.Loop]] = {
+            "omsd": lambda floor: omsd.build(floor, OrdersSettings(**changed)),
+            "execd": lambda floor: execd.build(floor, ExecutionSettings(**changed)),
+            "positiond": lambda floor: positiond.build(floor, PositionSettings(**changed)),
+            "auditd": lambda floor: auditd.build(floor, AuditSettings(**changed)),
+        }
+        service = instance.rsplit("-", 2)[0]
+        self._generation += 1
+        member = Member(self.folder, instance, builds[service], leads=service in ("omsd", "execd"), generation=self._generation)
+        self.members[instance] = member
+        return member
+
+    def introduce(self, *, omsd_leader: str = "", epoch: int = 0) -> None:
+        """Everyone hears who serves what now."""
+        peers: dict[str, list[control.Peer]] = {
+            "simd": [control.Peer("simd-alpha-1", {"orders": f"ipc://{self.folder}/simd-alpha-1.orders"}, "", 0)],
+            "riskd": [control.Peer("riskd-alpha-1", {"orders": f"ipc://{self.folder}/riskd-alpha-1.orders"}, "leader", 1)],
+        }
+        for instance, member in self.members.items():
+            if not member.dead:
+                role = "leader" if instance == omsd_leader else "standby" if member.floor.service == "omsd" else ""
+                peers.setdefault(member.floor.service, []).append(member.peer(role, epoch if role == "leader" else 0))
+        for member in self.members.values():
+            if not member.dead:
+                for service, those in peers.items():
+                    member.told(service, *those)
+
+    def turn(self) -> None:
+        self.venue.turn()
+        self.riskd.turn()
+        for member in self.members.values():
+            if not member.dead:
+                member.turn()
+
+    def until(self, what: str, found: Callable[[], Any]) -> Any:
+        end = time.monotonic() + WAIT_S
+        while time.monotonic() < end:
+            if value := found():
+                return value
+            self.turn()
+        raise AssertionError(f"{what}: not within {WAIT_S:g} s")
+
+    def close(self) -> None:
+        for member in self.members.values():
+            member.kill(clean=True)
+        self.venue.router.close()
+        self.riskd.router.close()
+
+
+def path(folder: Path) -> Iterator[OrderPath]:
+    """For a fixture: the path with an execd that is active, one omsd that leads with epoch 1, positiond and auditd."""
+    one = OrderPath(folder)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def claim(member: Member, epoch: int) -> dict[str, lease.Floor]:
+    """The floors file's line about that leader."""
+    return {member.floor.service: lease.Floor(Token(INCARNATION, member.floor.service, epoch), member.process)}
