@@ -2,9 +2,9 @@
 
     hash = sha256(hash of the record before, as hex + the record's canonical bytes without `hash`)
 
-A record is one line of JSON whose bytes are canonical: keys in the order of `FIELDS`, no spaces, ASCII, the keys of `details` sorted. A line that says
-the same in other bytes is a changed line. The chain cannot see that its tail was cut; the head, kept elsewhere, can (audit_verify.py).
-Pure. Who writes the lines: audit_log.py; who sends them: daemons/omsd.py, over wire/orders.AuditRecord.
+A record is one line of JSON whose bytes are canonical: keys in the order of `FIELDS`, no spaces, ASCII, the keys of `details` sorted. A line that
+says the same in other bytes is a changed line. The chain cannot see that its tail was cut; the head, kept elsewhere, can (records/audit_verify.py).
+Pure. Who writes the lines: records/audit_log.py; who sends them: daemons/omsd.py, over wire/orders.AuditRecord.
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""positiond: books every execution once and says what we hold and what it is worth.
+
+Wiring only. What a position is: engine/position.py; how it survives: records/position_log.py. omsd attaches with its token and sends executions
+until they are acknowledged by ReportsSeen(up to the highest id below which none is missing); an id that comes again is acknowledged again and not
+booked. Every position is published at each change and all of them once a second, so that a subscriber that missed one is right within a second.
+"""
+
+from __future__ import annotations
+
+import time
+
+from hftd import bus, runtime
+from hftd.engine import fixed, position, reasons
+from hftd.records import position_log
+from hftd.runtime import floors
+from hftd.settings import PositionSettings
+from hftd.wire import codec, control, market, orders, tops
+
+PUBLISH_EVERY_S = 1.0
+HOLE_MAX = 100_000
+"""Executions kept above a missing one; more would be a sender that has lost its count."""
+
+FromOmsd = orders.Attach | orders.Report
+_from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
+
+
+class Keeper:
+    def __init__(self, floor: runtime.Floor, settings: PositionSettings) -> None:
+        self.floor, self.settings = floor, settings
+        self.log = position_log.PositionLog(floor.data_dir)
+        self.floors = floors.Floors(floor.data_dir / "floors.json")
+        self.executions = bus.link.Router(floor.bind("executions"))
+        self.publisher = bus.publish.Publisher(floor.bind("positions"))
+        self.market = bus.publish.Subscriber()
+        self.reader = tops.Reader(floor.count)
+        self._instruments: set[tuple[str, str]] = set()
+        self._to_acknowledge: set[bytes] = set()
+        self._changed: set[tuple[str, str]] = set()
+        self._published = 0
+        if self.log.torn_bytes:
+            floor.event("positions.torn_record", bytes=self.log.torn_bytes)
+
+    @property
+    def positions(self) -> position.Positions:
+        return self.log.positions
+
+    # --- executions --------------------------------------------------------------------------------------------------
+
+    def on_execution(self, identity: bytes, frame: bytes) -> None:
+        message = _from_omsd(frame)
+        match message:
+            case orders.Attach():
+                self._on_attach(identity, message)
+            case orders.Report():
+                self._on_report(identity, message)
+
+    def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
+        ok, reason = self.floors.attach(attach)
+        if not ok:
+            self.floor.count("stale_token_refusals")
+        self.executions.send(identity, codec.encode(orders.Attached(*self.floor.head(), ok, reason, self.positions.seen.up_to)))
+
+    def _on_report(self, identity: bytes, report: orders.Report) -> None:
+        if self.floors.refuses(report.token):
+            stale = report.token is None or self.floors.stale(report.token)
+            self.floor.count("stale_token_refusals" if stale else "not_attached")
+            code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
+            refusal = orders.Refusal(*self.floor.head(), code, reasons.text(code), report.order_id, report.client_order_id)
+            self.executions.send(identity, codec.encode(refusal))
+            return
+        if report.execution_id <= 0:
+            self.floor.count("unexpected")
+            return
+        if report.execution_id in self.positions.seen:
+            self.floor.count("duplicates")
+        elif not self._book(report):
+            return
+        self._to_acknowledge.add(identity)
+
+    def _book(self, report: orders.Report) -> bool:
+        """False: it is not kept, and must come again."""
+        if len(self.positions.seen.above) >= HOLE_MAX:
+            hole = self.positions.seen.up_to + 1
+            self.floor.alarm("positions.hole", "critical", f"execution {hole} is missing, {HOLE_MAX} after it wait; no more are taken")
+            return False
+        execution = position.Execution(report.execution_id, report.market, report.symbol, report.side, report.last_price, report.last_quantity)
+        try:
+            refused = self.log.append(execution)
+        except OSError as exc:
+            self.floor.alarm("positions.disk", "critical", f"executions cannot be written ({exc.strerror or exc}); none is acknowledged")
+            self.floor.set_ready(False, "executions cannot be written")
+            return False
+        if refused:
+            text = f"execution {report.execution_id}: {reasons.text(refused)}; it is not booked"
+            self.floor.alarm(f"positions.refused.{report.market}.{report.symbol}", "critical", text)
+            return True
+        self.floor.count("fills")
+        self._changed.add((report.market, report.symbol))
+        return True
+
+    def flush(self) -> None:
+        """The input is empty: acknowledge what is kept, publish what has changed."""
+        if self._to_acknowledge:
+            try:
+                if self.settings.sync:
+                    self.log.sync()
+            except OSError as exc:
+                self.floor.alarm("positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc}); none is acknowledged")
+                return
+            seen = codec.encode(orders.ReportsSeen(*self.floor.head(), self.positions.seen.up_to))
+            for identity in self._to_acknowledge:
+                self.executions.send(identity, seen)
+            self._to_acknowledge.clear()
+        for key in self._changed:
+            self._publish(self.positions.of(*key))
+        self._changed.clear()
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    def _publish(self, found: position.Position) -> None:
+        self._published += 1
+        frame = orders.Position(
+            codec.VERSION,
+            self._published,
+            time.time_ns(),
+            self.floor.instance,
+            None,
+            found.market,
+            found.symbol,
+            found.quantity,
+            found.cash,
+            found.average_price,
+            found.realised,
+            found.unrealised,
+            found.last_execution,
+        )
+        self.publisher.send(codec.encode(frame))
+
+    def each_second(self, _: int) -> None:
+        try:
+            self.log.sync()
+            if self.log.records >= self.settings.log_executions_max:
+                self.log.fold()
+        except OSError as exc:
+            self.floor.alarm("positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc})")
+        else:
+            self.floor.clear("positions.disk")
+            self.floor.set_ready(True)
+        held = {(found.market, found.symbol) for found in self.positions}
+        for key in sorted(held | self._instruments):
+            self._publish(self.positions.of(*key))
+        self.floor.gauge("last_execution", self.positions.seen.up_to)
+
+    def on_market(self, frame: bytes) -> None:
+        for instrument, message, _ in self.reader.read(frame):
+            self._instruments.add((instrument.market, instrument.symbol))
+            if message.kind == market.Kind.TOP and message.bids and message.asks:
+                (bid, bids), (ask, asks) = message.bids[0], message.asks[0]
+                if bids > 0 and asks > 0:
+                    self.positions.mark(instrument.market, instrument.symbol, (bid + ask) // 2)
+
+    def ask(self, _: dict[str, object]) -> list[dict[str, str]]:
+        names = ("quantity", "cash", "average_price", "realised", "unrealised")
+        return [
+            {"market": found.market, "symbol": found.symbol, **{name: fixed.text(getattr(found, name)) for name in names}} for found in self.positions
+        ]
+
+    def stop(self) -> None:
+        self.flush()
+        self.log.close()
+
+
+def build(floor: runtime.Floor, settings: PositionSettings) -> runtime.Loop:
+    keeper = Keeper(floor, settings)
+    loop = runtime.Loop(floor)
+
+    def found_marks(_: list[control.Peer]) -> None:
+        keeper.market.connect(floor.endpoint(settings.tops, "marks"))
+
+    loop.on_peers(settings.tops, found_marks)
+    loop.on_router(keeper.executions.socket, keeper.on_execution)
+    loop.on(keeper.market.socket, keeper.on_market)
+    loop.before_wait(keeper.flush)
+    loop.every(PUBLISH_EVERY_S, keeper.each_second)
+    loop.on_ask("positions", keeper.ask)
+    loop.on_stop(keeper.stop)
+    floor.set_ready(True)
+    return loop

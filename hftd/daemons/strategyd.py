@@ -1,0 +1,221 @@
+"""strategyd: lets one strategy see the market and carries out what it wants, through riskd.
+
+Wiring and names only. What it decides: hftd/strategies. What its orders go through: daemons/riskd.py. The strategy numbers its orders; here a number
+becomes `<service>-<session>-<n>`, where the session is the start in UNIX ms, never one that was used before. Of the tops that pile up while others
+are read only the newest of each instrument is shown to the strategy, the rest counted as conflated. Nothing is quoted before riskd has answered.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+from controlplane.errors import InvalidInput
+from hftd import bus, runtime, strategies
+from hftd.engine import reasons
+from hftd.settings import StrategySettings
+from hftd.strategies import base
+from hftd.wire import codec, control, market, orders, requests, tops
+
+HELLO_EVERY_S = 1.0
+RISK_SILENT_S = 3.0
+"""Three hellos without an answer: riskd is gone and nothing new is asked of it."""
+TIMER_S = 0.1
+"""Time-outs and stale quotes are looked at so often; ticks and reports are acted on at once."""
+EXECUTIONS_KEPT = 10_000
+"""Ids of executions that were counted: after a fail-over the same one may be reported again."""
+
+
+def new_session(path: Path, now_ms: int) -> int:
+    """A number that this service has never used: the time, or one more than the last when the clock went back. Kept before it is used."""
+    try:
+        last = int(path.read_text())
+    except FileNotFoundError:
+        last = 0
+    except ValueError as exc:
+        raise InvalidInput(f"{path}: the last session's number wanted, found {path.read_text()[:40]!r}") from exc
+    session = max(now_ms, last + 1)
+    fresh = path.with_name(f".{path.name}.fresh")
+    fresh.write_text(str(session))
+    fresh.rename(path)
+    return session
+
+
+class Strategist:
+    """The strategy's hands and eyes."""
+
+    def __init__(self, floor: runtime.Floor, settings: StrategySettings) -> None:
+        self.floor, self.settings = floor, settings
+        self.strategy = strategies.BY_NAME[settings.strategy](dataclasses.asdict(settings))
+        self.prefix = f"{floor.service}-{new_session(floor.data_dir / 'session', time.time_ns() // 1_000_000)}-"
+        self.reader = tops.Reader(floor.count)
+        identity = f"{floor.instance}-{floor.process.pid}"
+        self.market = bus.publish.Subscriber()
+        self.intents = bus.link.Dealer(identity)
+        self.positions = bus.publish.Subscriber()
+        self._fresh: dict[base.Instrument, base.Quote] = {}
+        self._answered_ns: int | None = None
+        self._executions: dict[int, None] = {}
+        floor.set_ready(False, f"{settings.risk} has not answered")
+
+    # --- towards riskd -----------------------------------------------------------------------------------------------
+
+    def hello(self, now_ns: int) -> None:
+        process = self.floor.process
+        who = codec.ProcessOnWire(process.instance, process.boot_id, process.pid, process.start_time)
+        self.intents.send(codec.encode(orders.Attach(*self.floor.head(), who)))
+        if self._answered_ns is not None and now_ns - self._answered_ns > RISK_SILENT_S * 1e9:
+            self._answered_ns = None
+            self.floor.set_ready(False, f"{self.settings.risk} does not answer")
+
+    def carry_out(self, intents: Iterable[base.Intent]) -> None:
+        """Send in order; what could not be sent is told to the strategy, whose answer is carried out too (it waits its interval, so this ends)."""
+        for intent in intents:
+            self.floor.count("signals")
+            instrument = intent.instrument
+            if isinstance(intent, base.Cancel):
+                name = intent.client_order_id or f"{self.prefix}{intent.order}"
+                where = (self.floor.service, instrument.market, instrument.symbol)
+                sent = self.intents.send(codec.encode(orders.Cancel(*self.floor.head(), name, *where, intent.origin_ns)))
+                self.floor.count("cancels" if sent else "unsent")
+                continue
+            if self._answered_ns is not None and self._place(intent):
+                self.floor.count("orders")
+                continue
+            self.floor.count("unsent")
+            refused = base.OrderUpdate(
+                intent.order, f"{self.prefix}{intent.order}", instrument, intent.side, orders.State.REFUSED, 0, reasons.NOT_CONNECTED
+            )
+            self.carry_out(self.strategy.on_order(refused, time.monotonic_ns()))
+
+    def _place(self, intent: base.Place) -> bool:
+        self.floor.tick_passed(intent.origin_ns)
+        place = orders.Place(
+            *self.floor.head(),
+            f"{self.prefix}{intent.order}",
+            self.floor.service,
+            intent.instrument.market,
+            intent.instrument.symbol,
+            intent.side,
+            intent.kind,
+            intent.price,
+            intent.quantity,
+            intent.origin_ns,
+            intent.origin_seq,
+        )
+        return self.intents.send(codec.encode(place))
+
+    # --- from the floor ----------------------------------------------------------------------------------------------
+
+    def _trades(self, instrument: requests.Instrument) -> bool:
+        return instrument.market in self.settings.markets and instrument.contract != "inverse"
+
+    def on_market(self, frame: bytes) -> None:
+        for instrument, message, sequence in self.reader.read(frame):
+            if not self._trades(instrument):
+                continue
+            key = base.Instrument(instrument.market, instrument.symbol)
+            match message.kind:
+                case market.Kind.TOP if message.bids and message.asks:
+                    if key in self._fresh:
+                        self.floor.count("conflated")
+                    bid, ask = base.Level(*message.bids[0]), base.Level(*message.asks[0])
+                    self._fresh[key] = base.Quote(key, bid, ask, message.origin_ns, sequence)
+                case market.Kind.STATUS:
+                    in_step = bool(message.flags & market.IN_STEP)
+                    if not in_step:
+                        self._fresh.pop(key, None)
+                    self.carry_out(self.strategy.on_book(key, in_step, time.monotonic_ns()))
+                case market.Kind.TRADE if message.bids or message.asks:
+                    price, quantity = (message.bids or message.asks)[0]
+                    taker = orders.Side.SELL if message.flags & market.BUYER_IS_MAKER else orders.Side.BUY
+                    self.carry_out(self.strategy.on_trade(base.Trade(key, price, quantity, taker), time.monotonic_ns()))
+
+    def decide(self) -> None:
+        """The input is empty: show the strategy the newest of what came."""
+        if not self._fresh:
+            return
+        if self._answered_ns is None:
+            # Kept for when riskd is there; by then no order can be called the answer to that frame.
+            self._fresh = {key: quote._replace(origin_ns=0) for key, quote in self._fresh.items()}
+            return
+        fresh, self._fresh = self._fresh, {}
+        for quote in fresh.values():
+            self.carry_out(self.strategy.on_quote(quote, time.monotonic_ns()))
+
+    def on_position(self, frame: bytes) -> None:
+        message = orders.decode_position(frame)
+        key = base.Instrument(message.market, message.symbol)
+        self.carry_out(self.strategy.on_position(key, message.quantity, message.last_execution, time.monotonic_ns()))
+
+    def on_answer(self, frame: bytes) -> None:
+        message = orders.decode_coming_back(frame)
+        match message:
+            case orders.Report():
+                self._on_report(message)
+            case orders.Refusal():
+                self._on_refusal(message)
+            case orders.Attached():
+                self._answered_ns = time.monotonic_ns() if message.ok else None
+                self.floor.set_ready(message.ok, message.reason)
+            case _:
+                self.floor.count("unexpected")
+
+    def _on_refusal(self, refusal: orders.Refusal) -> None:
+        """Of a cancel. The order is as it was and is asked about again by the strategy's own timer, unless there is none any more."""
+        self.floor.count("refusals")
+        number = self._number(refusal.client_order_id)
+        if number and refusal.reason in reasons.ENDED:
+            nowhere, side = base.Instrument("", ""), orders.Side.BUY  # a refusal names neither; the strategy knows its order
+            ended = base.OrderUpdate(number, refusal.client_order_id, nowhere, side, orders.State.CANCELLED, 0, refusal.reason)
+            self.carry_out(self.strategy.on_order(ended, time.monotonic_ns()))
+
+    def _number(self, client_order_id: str) -> int:
+        """0 for an order of an earlier session."""
+        number = client_order_id.removeprefix(self.prefix)
+        return int(number) if number != client_order_id and number.isdecimal() else 0
+
+    def _on_report(self, report: orders.Report) -> None:
+        now_ns, key, number = time.monotonic_ns(), base.Instrument(report.market, report.symbol), self._number(report.client_order_id)
+        if report.execution_id and report.execution_id not in self._executions:
+            self._executions[report.execution_id] = None
+            if len(self._executions) > EXECUTIONS_KEPT:
+                del self._executions[next(iter(self._executions))]
+            self.floor.count("fills")
+            fill = base.Fill(number, key, report.side, report.last_price, report.last_quantity, report.execution_id)
+            self.carry_out(self.strategy.on_fill(fill, now_ns))
+        if report.state in (orders.State.REJECTED, orders.State.REFUSED):
+            self.floor.count("rejects")
+            self.floor.count(f'rejects_by{{reason="{report.reason}"}}')
+        update = base.OrderUpdate(number, report.client_order_id, key, report.side, report.state, report.filled, report.reason)
+        self.carry_out(self.strategy.on_order(update, now_ns))
+
+    def on_timer(self, now_ns: int) -> None:
+        self.carry_out(self.strategy.on_timer(now_ns))
+
+
+def build(floor: runtime.Floor, settings: StrategySettings) -> runtime.Loop:
+    hands = Strategist(floor, settings)
+    loop = runtime.Loop(floor)
+
+    def found_risk(_: list[control.Peer]) -> None:
+        hands.intents.connect(floor.endpoint(settings.risk, "intents"))
+
+    def found_tops(_: list[control.Peer]) -> None:
+        hands.market.connect(floor.endpoint(settings.tops, "tops"))
+
+    def found_positions(_: list[control.Peer]) -> None:
+        hands.positions.connect(floor.endpoint(settings.positions, "positions"))
+
+    loop.on_peers(settings.risk, found_risk)
+    loop.on_peers(settings.tops, found_tops)
+    loop.on_peers(settings.positions, found_positions)
+    loop.on(hands.intents.socket, hands.on_answer)
+    loop.on(hands.positions.socket, hands.on_position)
+    loop.on(hands.market.socket, hands.on_market)
+    loop.before_wait(hands.decide)
+    loop.every(HELLO_EVERY_S, hands.hello)
+    loop.every(TIMER_S, hands.on_timer)
+    return loop

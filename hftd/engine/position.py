@@ -1,0 +1,201 @@
+"""Positions and P&L: every execution booked exactly once, whatever order they come in, however often.
+
+Quantity and cash are engine/accounts.py's, so they equal the venue's to the last unit. On top: the cost of what is open (average-cost method), and
+with it realised = cash + cost and unrealised = quantity x mark - cost. Their sum is exact always; only the split between them, when a part of a
+position is closed, is rounded to 1e-8. Pure. Who keeps it on disk: records/position_log.py; who publishes it: daemons/positiond.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from hftd.engine import accounts
+from hftd.wire.orders import Side
+
+UNIT = accounts.UNIT
+
+
+class Execution(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One fill, as it is kept in the log."""
+
+    id: int
+    """The venue's, from 1, rising by 1 over all instruments."""
+    market: str
+    symbol: str
+    side: Side
+    price: int
+    quantity: int
+
+
+class Seen:
+    """Which execution ids were applied: all up to one, and some above it while a hole waits to be filled."""
+
+    __slots__ = ("above", "up_to")
+
+    def __init__(self, up_to: int = 0, above: set[int] | None = None) -> None:
+        self.up_to = up_to
+        self.above = above or set()
+
+    def __contains__(self, id: int) -> bool:
+        return id <= self.up_to or id in self.above
+
+    def add(self, id: int) -> None:
+        self.above.add(id)
+        while self.up_to + 1 in self.above:
+            self.up_to += 1
+            self.above.remove(self.up_to)
+
+    def __repr__(self) -> str:
+        return f"<Seen to {self.up_to}, {len(self.above)} above>"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """All in 1e-8: quantity of the base (or contracts), the rest of the quote currency."""
+
+    market: str
+    symbol: str
+    quantity: int
+    cash: int
+    average_price: int
+    """Of what is open; 0 when flat."""
+    realised: int
+    unrealised: int
+    """0 while no mark is known."""
+    last_execution: int
+    """Highest execution id applied to this instrument."""
+
+
+@dataclass(slots=True)
+class _Open:
+    cost: int = 0
+    """Of the open quantity, 1e-8 of the quote currency, with its sign."""
+    last_execution: int = 0
+
+
+def _share(amount: int, part: int, whole: int) -> int:
+    """amount x part / whole, rounded to nearest; signs of `part` and `whole` agree."""
+    quotient, rest = divmod(abs(amount) * abs(part), abs(whole))
+    if 2 * rest >= abs(whole):
+        quotient += 1
+    return quotient if amount >= 0 else -quotient
+
+
+class Positions:
+    def __init__(self) -> None:
+        self.seen = Seen()
+        self._accounts = accounts.Accounts()
+        self._open: dict[tuple[str, str], _Open] = {}
+        self._marks: dict[tuple[str, str], int] = {}
+
+    def apply(self, execution: Execution) -> str:
+        """Book one execution that has not been seen: "" when it is booked, else a reason code, and no sum has changed.
+
+        It counts as seen either way: the venue books by the same rules, and would say the same again.
+        """
+        assert execution.id not in self.seen, f"execution {execution.id} applied twice"
+        self.seen.add(execution.id)
+        key = (execution.market, execution.symbol)
+        before = self._accounts.of(*key).quantity
+        refused = self._accounts.book(*key, execution.side, execution.price, execution.quantity)
+        if refused:
+            return refused
+        open_ = self._open.setdefault(key, _Open())
+        after = self._accounts.of(*key).quantity
+        if before == 0 or (before > 0) == (after > before):
+            open_.cost += (execution.price * (after - before)) // UNIT  # whole: the account took it
+        elif after != 0 and (after > 0) == (before > 0):
+            open_.cost = _share(open_.cost, after, before)
+        else:
+            open_.cost = _share(execution.price, after, UNIT) * (1 if after >= 0 else -1)
+        open_.last_execution = max(open_.last_execution, execution.id)
+        return ""
+
+    def mark(self, market: str, symbol: str, price: int) -> None:
+        """The price at which an open position is valued; 0 or less: none known."""
+        if price > 0:
+            self._marks[market, symbol] = price
+        else:
+            self._marks.pop((market, symbol), None)
+
+    def of(self, market: str, symbol: str) -> Position:
+        key = (market, symbol)
+        account, open_ = self._accounts.of(market, symbol), self._open.get(key, _Open())
+        mark, quantity, cost = self._marks.get(key), account.quantity, open_.cost
+        average = _share(abs(cost), UNIT, quantity) if quantity else 0
+        unrealised = (quantity * mark) // UNIT - cost if mark is not None and quantity else 0
+        return Position(market, symbol, quantity, account.cash, average, account.cash + cost, unrealised, open_.last_execution)
+
+    def __iter__(self) -> Iterator[Position]:
+        """In the order of market and symbol."""
+        for market, symbol, _ in self._accounts:
+            yield self.of(market, symbol)
+
+    # --- snapshots ---------------------------------------------------------------------------------------------------
+
+    def dump(self) -> Snapshot:
+        rows = [
+            Row(market, symbol, account.quantity, account.cash, open_.cost, open_.last_execution)
+            for market, symbol, account in self._accounts
+            for open_ in (self._open[market, symbol],)
+        ]
+        return Snapshot(self.seen.up_to, sorted(self.seen.above), rows)
+
+    @classmethod
+    def load(cls, snapshot: Snapshot) -> Positions:
+        positions = cls()
+        positions.seen = Seen(snapshot.up_to, set(snapshot.above))
+        for row in snapshot.rows:
+            positions._accounts.restore(row.market, row.symbol, row.quantity, row.cash)
+            positions._open[row.market, row.symbol] = _Open(row.cost, row.last_execution)
+        return positions
+
+
+class Row(msgspec.Struct, frozen=True):
+    market: str
+    symbol: str
+    quantity: int
+    cash: int
+    cost: int
+    last_execution: int
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    up_to: int
+    above: list[int]
+    rows: list[Row]
+
+
+class Inventory:
+    """One instrument's net quantity as positiond last said it, plus the fills that it had not seen then. For riskd and strategies."""
+
+    __slots__ = ("_after", "_fills", "known", "quantity")
+
+    FILLS_MAX = 1_000
+    """Fills that positiond has not confirmed; beyond it (positiond is gone) the oldest are believed for good."""
+
+    def __init__(self) -> None:
+        self.quantity = 0
+        self.known = False
+        """positiond has spoken."""
+        self._after = 0
+        self._fills: dict[int, int] = {}
+
+    def told(self, quantity: int, last_execution: int) -> None:
+        """positiond's word: it contains all fills up to `last_execution`."""
+        self._after, self.known = last_execution, True
+        if self._fills:
+            self._fills = {id: signed for id, signed in self._fills.items() if id > last_execution}
+        self.quantity = quantity + sum(self._fills.values())
+
+    def filled(self, execution_id: int, side: Side, quantity: int) -> None:
+        if execution_id <= self._after or execution_id in self._fills:
+            return
+        signed = quantity if side is Side.BUY else -quantity
+        self._fills[execution_id] = signed
+        self.quantity += signed
+        if len(self._fills) > self.FILLS_MAX:
+            del self._fills[next(iter(self._fills))]

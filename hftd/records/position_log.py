@@ -1,0 +1,118 @@
+"""Positions on disk: a snapshot and the executions since. What `append` has returned from survives kill -9; what `sync` has, a power cut.
+
+    positions.json     engine/position.Snapshot, replaced atomically
+    executions.log     records {length u32, crc32 u32} + msgpack of engine/position.Execution
+
+A record is applied once for each execution id, so a crash between a new snapshot and the emptied log only makes records that are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import msgspec
+
+from controlplane.errors import InvalidInput
+from hftd.engine.position import Execution, Positions, Snapshot
+
+_HEAD = struct.Struct("<II")
+RECORD_BYTES_MAX = 4096
+"""An execution has about 60; a larger length is not one of ours."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Execution).decode
+
+
+class PositionLog:
+    def __init__(self, folder: Path) -> None:
+        """Load what is there; a record that was being written when the process died was never acknowledged and is cut.
+
+        Raises:
+            InvalidInput: the snapshot does not decode. Starting at zero would be silently wrong.
+            OSError: the folder cannot be used.
+        """
+        self._snapshot, self._path = folder / "positions.json", folder / "executions.log"
+        self.positions = self._load_snapshot()
+        self.torn_bytes = 0
+        self.records = 0
+        """In the log now."""
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = self._replay()
+        self._dirty = False
+
+    def _load_snapshot(self) -> Positions:
+        try:
+            return Positions.load(msgspec.json.decode(self._snapshot.read_bytes(), type=Snapshot))
+        except FileNotFoundError:
+            return Positions()
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise InvalidInput(f"{self._snapshot}: expected a snapshot of positions, found what does not decode: {exc}") from exc
+
+    def _replay(self) -> int:
+        data = self._path.read_bytes()
+        at = 0
+        while at + _HEAD.size <= len(data):
+            length, crc = _HEAD.unpack_from(data, at)
+            payload = data[at + _HEAD.size : at + _HEAD.size + length]
+            if length > RECORD_BYTES_MAX or len(payload) < length or zlib.crc32(payload) != crc:
+                break
+            execution = _decode(payload)
+            if execution.id not in self.positions.seen:
+                self.positions.apply(execution)
+            self.records += 1
+            at += _HEAD.size + length
+        if at < len(data):
+            self.torn_bytes = len(data) - at
+            os.ftruncate(self._fd, at)
+        return at
+
+    def append(self, execution: Execution) -> str:
+        """Write, then book; "" or the reason code for which nothing was booked (positions.apply).
+
+        Raises:
+            OSError: it could not be written (disk full): nothing is booked, nothing may be acknowledged, and it may be tried again.
+        """
+        payload = _encode(execution)
+        record = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        try:
+            written = os.write(self._fd, record)
+            if written != len(record):
+                raise OSError(28, "written in part")
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(record)
+        self.records += 1
+        self._dirty = True
+        return self.positions.apply(execution)
+
+    def sync(self) -> None:
+        if self._dirty:
+            os.fdatasync(self._fd)
+            self._dirty = False
+
+    def fold(self) -> None:
+        """Put what the log holds into a new snapshot and empty it. Raises OSError; the old pair is good then."""
+        fresh = self._snapshot.with_name(".positions.json.fresh")
+        with fresh.open("wb") as file:
+            file.write(msgspec.json.encode(self.positions.dump()))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(self._snapshot)
+        folder = os.open(self._snapshot.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)  # the log may be emptied only when the rename is certain
+        finally:
+            os.close(folder)
+        os.ftruncate(self._fd, 0)
+        self._size = self.records = 0
+        self._dirty = False
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self.sync()
+            os.close(self._fd)
+            self._fd = -1

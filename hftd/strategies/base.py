@@ -1,0 +1,125 @@
+"""What a strategy is: pure callbacks that return what it wants done. No clock, no socket, no ids of the outside world.
+
+It numbers its own orders from 1; daemons/strategyd.py turns a number into a client order id that is unique for ever, sends, and brings back what
+became of it. Prices and quantities are integers of 1e-8, times monotonic ns. A strategy must bear any report coming late, twice or never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from hftd.wire.orders import Kind, Side, State
+
+
+class Instrument(NamedTuple):
+    market: str
+    symbol: str
+
+    def __str__(self) -> str:
+        return f"{self.market}:{self.symbol}"
+
+
+class Level(NamedTuple):
+    """Price and quantity; quantity 0 where the side is empty."""
+
+    price: int
+    quantity: int
+
+
+class Quote(NamedTuple):
+    """bookd's best bid and offer."""
+
+    instrument: Instrument
+    bid: Level
+    ask: Level
+    origin_ns: int
+    """CLOCK_MONOTONIC ns at which marketd read the frame that caused it."""
+    origin_seq: int
+
+
+class Trade(NamedTuple):
+    instrument: Instrument
+    price: int
+    quantity: int
+    taker: Side
+
+
+class OrderUpdate(NamedTuple):
+    """What became of an order of ours. `order` 0: one that is not ours (any more); `client_order_id` names it."""
+
+    order: int
+    client_order_id: str
+    instrument: Instrument
+    side: Side
+    state: State
+    filled: int
+    reason: str
+
+
+class Fill(NamedTuple):
+    order: int
+    instrument: Instrument
+    side: Side
+    price: int
+    quantity: int
+    execution_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    order: int
+    instrument: Instrument
+    side: Side
+    kind: Kind
+    price: int
+    quantity: int
+    origin_ns: int
+    """Of the quote that caused it; 0 when no frame did (a timer, a report)."""
+    origin_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    order: int
+    instrument: Instrument
+    client_order_id: str = ""
+    """Given when `order` is 0."""
+    origin_ns: int = 0
+
+
+Intent = Place | Cancel
+
+
+class Strategy:
+    """Does nothing; a strategy overrides what it needs. Every callback returns intents, to be carried out in their order."""
+
+    name = "idle"
+
+    def configure(self, parameters: Mapping[str, object]) -> None:
+        """Take new parameters, now or while trading. Raises InvalidSettings, and the old ones stay."""
+
+    def on_book(self, instrument: Instrument, in_step: bool, now_ns: int) -> list[Intent]:
+        """The instrument's book is in step with the venue, or waits for a snapshot and nothing known of it holds."""
+        return []
+
+    def on_quote(self, quote: Quote, now_ns: int) -> list[Intent]:
+        return []
+
+    def on_trade(self, trade: Trade, now_ns: int) -> list[Intent]:
+        return []
+
+    def on_order(self, update: OrderUpdate, now_ns: int) -> list[Intent]:
+        return []
+
+    def on_fill(self, fill: Fill, now_ns: int) -> list[Intent]:
+        """Before the on_order of the same report."""
+        return []
+
+    def on_position(self, instrument: Instrument, quantity: int, last_execution: int, now_ns: int) -> list[Intent]:
+        """positiond's word: net quantity with all fills of this instrument up to `last_execution`."""
+        return []
+
+    def on_timer(self, now_ns: int) -> list[Intent]:
+        return []
