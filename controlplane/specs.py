@@ -1,16 +1,15 @@
 """services.yml read into specs: the whole file is checked before anything is started, and every fault is named with file, line and field.
 
 Promises: either all specs come back, complete (defaults of each daemon's own schema filled in, references to other services resolved), or
-`InvalidInput` with one line a finding. Nothing else of the control plane reads YAML. What a daemon allows is its own `DaemonKind`, found by the
-entry point group `hftctl.daemons`, so that a floor can run daemons of others. The story goes on in floor/up.py, which writes the specs, and in the agents,
-which start what they say.
+`InvalidInput` with one line a finding. What a daemon allows is its own `DaemonKind`, found by the entry point group `hftctl.daemons`, so that a
+floor can run daemons of others. The story goes on in floor/up.py, which wants these specs, and in the agents, which start what they say.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def known_hosts(services: Path) -> tuple[str, ...]:
     try:
         for group in (yaml.safe_load(inventory.read_text()) or {}).values():
             collect(group)
-    except (yaml.YAMLError, AttributeError, TypeError) as exc:
+    except (yaml.YAMLError, OSError, ValueError, AttributeError, TypeError, RecursionError) as exc:
         raise InvalidInput(f"{inventory}: not an inventory: {' '.join(str(exc).split())}") from exc
     return tuple(names) or DEFAULT_HOSTS
 
@@ -112,6 +111,8 @@ def parse(text: str, file: str, around: Surroundings, overrides: Mapping[str, Ma
         return Findings((Finding(file, line, "", exc.problem or "broken", "YAML"),))
     except yaml.YAMLError as exc:
         return Findings((Finding(file, 1, "", " ".join(str(exc).split()), "YAML"),))
+    except RecursionError:  # the parser calls itself for each level
+        return Findings((Finding(file, 1, "", "hundreds of levels inside each other", "a services file"),))
     reader = _Reader(file, around, overrides or {})
     reader.file_node(root)
     if not reader.findings:
@@ -130,6 +131,12 @@ class _Service:
     spec: ServiceSpec
     kind: DaemonKind
     settings: object
+
+
+def _complete(settings: Any) -> dict[str, object]:
+    """All settings as plain JSON values, so that what was just read equals what comes back from the store."""
+    plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(asdict(settings)))
+    return plain
 
 
 class _Reader:
@@ -190,7 +197,7 @@ class _Reader:
             self.fault(node.line_of("hosts"), f"{path}.hosts", f"{len(hosts)} hosts x {per_host}", "one instance, as the mode is singleton")
         if mode is Mode.PER_HOST and per_host != 1:
             self.fault(node.line_of("instances_per_host"), f"{path}.instances_per_host", per_host, "1, as the mode is per_host")
-        spec = ServiceSpec(name, kind.name, mode, hosts, per_host, cpus, str(sched), msgspec.to_builtins(settings))
+        spec = ServiceSpec(name, kind.name, mode, hosts, per_host, cpus, str(sched), _complete(settings))
         for slot in spec.slots():
             if len(slot.instance.encode()) >= INSTANCE_ID_BYTES_MAX:
                 self.fault(node.line_of("name"), f"{path}.name", slot.instance, f"instance ids under {INSTANCE_ID_BYTES_MAX} bytes")
@@ -270,7 +277,8 @@ class _Reader:
             return None
         lines = node.child("settings") if entry.get("settings") else node
         merged = {**given, **self.overrides.get(kind.name, {})}
-        return schema.convert(merged, kind.settings, self.file, field, lines, self.findings)
+        settings: object | None = schema.convert(merged, kind.settings, self.file, field, lines, self.findings)
+        return settings
 
     def duplicates(self) -> None:
         """A service, or an instance, named twice would share a lease word, a log and a registration."""
@@ -279,7 +287,9 @@ class _Reader:
         for service in self.services:
             first = services.setdefault(service.spec.name, service)
             if first is not service:
-                self.fault(service.lines["name"], f"{service.path}.name", service.spec.name, f"each service once (first on line {first.lines['name']})")
+                self.fault(
+                    service.lines["name"], f"{service.path}.name", service.spec.name, f"each service once (first on line {first.lines['name']})"
+                )
                 continue
             for slot in service.spec.slots():
                 owner = owners.setdefault(slot.instance, service)

@@ -44,7 +44,6 @@ def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
         was, now = getattr(old, each.name), getattr(new, each.name)
         if was != now:
             changes.append(Change(new.name, each.name, was, now))
-    for key in dict.fromkeys([*old.settings, *new.settings]):
-        if old.settings.get(key) != new.settings.get(key):
-            changes.append(Change(new.name, f"settings.{key}", old.settings.get(key), new.settings.get(key)))
-    return changes
+    keys = dict.fromkeys([*old.settings, *new.settings])
+    settings = [Change(new.name, f"settings.{key}", old.settings.get(key), new.settings.get(key)) for key in keys]
+    return changes + [change for change in settings if change.old != change.new]

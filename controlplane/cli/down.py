@@ -1,0 +1,20 @@
+"""`hftctl down`: the floor ends in order; its data stays."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from controlplane.cli.options import SiteDirOption
+from controlplane.floor import down as floor_down
+from controlplane.floor import folders
+
+
+def down(
+    site_dir: SiteDirOption = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for an orderly end; what is left then is killed.")] = 30.0,
+) -> None:
+    """Stop everything of a floor: no process, socket or shared memory is left."""
+    floor = folders.Folders(site_dir or folders.default_site_dir())
+    print(floor_down.take_down(floor, timeout_s=timeout))

@@ -1,0 +1,72 @@
+"""`hftctl logs INSTANCE [-f] [-n]`: what an instance printed, across its restarts; the floor's own processes too (floord, etcd, agent-alpha ...)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
+
+import typer
+
+from controlplane import unix_http
+from controlplane.cli import asking
+from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, SiteDirOption
+from controlplane.errors import FloorUnreachable, InvalidInput
+
+FOLLOW_EVERY_S = 0.25
+
+
+def logs(
+    instance: Annotated[str, typer.Argument(help="Instance id, or one of the floor's own processes.")],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
+    site_dir: SiteDirOption = None,
+    timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+) -> None:
+    """The log of one instance."""
+    floor = asking.Floor(site_dir, timeout)
+    answer = ask(floor, instance, f"lines={lines}")
+    if answer is None:
+        own_file(floor, instance, lines, follow)
+        return
+    emit(answer.body)
+    offset = answer.headers.get("x-next-offset")
+    while follow and offset is not None:
+        time.sleep(FOLLOW_EVERY_S)
+        try:
+            more = ask(floor, instance, f"offset={offset}")
+        except FloorUnreachable:
+            continue  # its agent restarts; the offset is still good
+        if more is not None:
+            emit(more.body)
+            offset = more.headers.get("x-next-offset", offset)
+
+
+def ask(floor: asking.Floor, instance: str, query: str) -> unix_http.Answer | None:
+    """From the agent that has it; None when no agent knows it."""
+    for answer in floor.answers("GET", f"/v1/instances/{quote(instance, safe='')}/log?{query}"):
+        if answer.status == 200:
+            return answer
+    return None
+
+
+def own_file(floor: asking.Floor, name: str, lines: int, follow: bool) -> None:
+    """The floor's own processes write their logs beside those of the instances, on this machine."""
+    path: Path = floor.folders.log(name)
+    if "/" in name or not path.is_file():
+        known = sorted(p.stem for p in floor.folders.logs.glob("*.log"))
+        raise InvalidInput(f'no log of "{name}" (there are {", ".join(known) or "none"})')
+    with path.open("rb") as file:
+        emit(b"".join(file.readlines()[-lines:] if lines else []))
+        while follow:
+            if part := file.read():
+                emit(part)
+            else:
+                time.sleep(FOLLOW_EVERY_S)
+
+
+def emit(text: bytes) -> None:
+    sys.stdout.buffer.write(text)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,14 @@
+"""The three ways to print, and how long a verb waits for an answer. Apart from options.py, because typer is not imported where 200 ms count."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Output(str, Enum):  # noqa: UP042  (typer prints a StrEnum's repr in older releases)
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+ASK_TIMEOUT_S = 5.0

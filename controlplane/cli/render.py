@@ -1,0 +1,69 @@
+"""Answers printed: as a table of plain text, as JSON or as YAML. Colours only at a terminal, and never when NO_COLOR is set."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from controlplane.cli.output import Output
+
+_COLOURS = {
+    "critical": "31",
+    "stopped": "31",
+    "backoff": "31",
+    "unhealthy": "31",
+    "warning": "33",
+    "starting": "33",
+    "passing": "32",
+    "healthy": "32",
+}
+
+
+def show(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
+    """Print plain data. For a table, `columns` are keys of the rows; their names are the headings."""
+    if output is Output.json:
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    elif output is Output.yaml:
+        import yaml
+
+        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+    else:
+        rows = [[cell(row.get(column)) for column in columns] for row in value]
+        print(table([column.replace("_", " ") for column in columns], rows))
+
+
+def cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.1f}"
+    if isinstance(value, list | tuple):
+        return ",".join(str(item) for item in value) or "-"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={item}" for key, item in value.items()) or "-"
+    return " ".join(str(value).split())
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, colour: bool | None = None) -> str:
+    """Columns as wide as their widest cell, the last one free; no trailing blanks."""
+    colour = coloured() if colour is None else colour
+    widths = [max([len(heading), *(len(row[i]) for row in rows)]) for i, heading in enumerate(headings)]
+    lines = ["  ".join(heading.upper().ljust(width) for heading, width in zip(headings, widths, strict=True)).rstrip()]
+    for row in rows:
+        parts = [paint(text, colour).ljust(width + len(paint(text, colour)) - len(text)) for text, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+def paint(text: str, colour: bool) -> str:
+    code = _COLOURS.get(text) if colour else None
+    return f"\x1b[{code}m{text}\x1b[0m" if code else text
+
+
+def coloured() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -1,0 +1,158 @@
+"""`hftctl up`: bring the floor up and stay in front of it, or with --detach return when it is healthy."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Optional
+
+import typer
+
+from controlplane.cli.options import SiteDirOption, SiteOption
+from controlplane.errors import InvalidInput
+from controlplane.floor import down as floor_down
+from controlplane.floor import folders
+from controlplane.floor import up as floor_up
+
+DOWN_TIMEOUT_S = 30.0
+LOOK_EVERY_S = 0.5
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM: take the floor down, then go with 128 + the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def up(
+    services: Annotated[Optional[Path], typer.Option("--services", help="The services file; inventory/SITE/services.yml when left out.")] = None,  # noqa: UP045
+    tape: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--tape", help="Recorded files or folders for simd to replay; may be given several times. A seeded market when left out."),
+    ] = None,
+    more_tape: Annotated[Optional[list[Path]], typer.Argument(help="More files or folders after --tape.", metavar="[FILES...]")] = None,  # noqa: UP045
+    speed: Annotated[Optional[str], typer.Option("--speed", help="How fast simd replays: a number (1 is as recorded), or max.")] = None,  # noqa: UP045
+    seed: Annotated[Optional[int], typer.Option("--seed", help="Seed of the synthetic market.")] = None,  # noqa: UP045
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is healthy.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds until all has to be healthy (with --detach).")] = 60.0,
+    http_port: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("--http-port", min=0, max=65000, help="TCP port of the controller, the agents on the next ones; 0: any free."),
+    ] = None,
+    site_dir: SiteDirOption = None,
+    site: SiteOption = "lab",
+) -> int:
+    """Start the floor, or change what a running one shall be."""
+    if more_tape and not tape:
+        raise InvalidInput(f"{more_tape[0]}: unexpected; tape files are named after --tape")
+    floor = folders.Folders(site_dir or folders.default_site_dir())
+    wish = floor_up.Wish(services, (*(tape or ()), *(more_tape or ())), speed, seed, site, http_port)
+    if detach:
+        started = floor_up.bring_up(floor, wish, print)
+        return wait(floor_up.Watch(floor, started.desired), started, timeout)
+    return in_front(floor, wish)
+
+
+def wait(watch: floor_up.Watch, started: floor_up.Started, timeout_s: float) -> int:
+    if watch.wait_healthy(timeout_s):
+        for note in watch.floor().get("notes", ()) if started.fresh else ():
+            print(note)
+        print(done(watch, started))
+        return 0
+    print(f"hftctl: not healthy after {time.monotonic() - watch.began_mono_s:.0f} s:", file=sys.stderr)
+    for line in watch.why_not():
+        print(f"hftctl: {line}", file=sys.stderr)
+    print("hftctl: the floor stays up (look: hftctl status; end it: hftctl down)", file=sys.stderr)
+    return 1
+
+
+def done(watch: floor_up.Watch, started: floor_up.Started) -> str:
+    took_s = time.monotonic() - watch.began_mono_s
+    if started.fresh:
+        return (
+            f"up and healthy in {took_s:.1f} s: site {started.desired.site} in {watch.folders.site_dir} (hftctl status shows it, hftctl down ends it)"
+        )
+    if started.changes:
+        return f"{len(started.changes)} changes applied, healthy after {took_s:.1f} s"
+    return f"already up, nothing changed: site {started.desired.site} in {watch.folders.site_dir}"
+
+
+def in_front(floor: folders.Folders, wish: floor_up.Wish) -> int:
+    """Until Ctrl-C or SIGTERM, which take the floor down, or until somebody else has."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)  # once is enough: going down is bounded
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    began = False
+    try:
+        started = floor_up.bring_up(floor, wish, lambda text: print(text, flush=True))
+        began = True
+        watch = floor_up.Watch(floor, started.desired)
+        return screen(watch) if sys.stdout.isatty() else lines(watch)
+    except Interrupted as exc:
+        if began or floor.running() is not None or folders.locked(floor.floor_lock):
+            print("\ntaking the floor down", flush=True)
+            print(floor_down.take_down(floor, timeout_s=DOWN_TIMEOUT_S), flush=True)
+        return 128 + exc.number
+
+
+def screen(watch: floor_up.Watch) -> int:
+    from rich.live import Live
+
+    from controlplane.floor import watch_screen
+
+    hint = f"Ctrl-C takes the floor down.   logs: {watch.folders.logs}"
+    with Live(watch_screen.draw(None, hint), screen=True, refresh_per_second=4) as live:
+        while not watch.floord_gone():
+            live.update(watch_screen.draw(watch.status(), hint))
+            time.sleep(LOOK_EVERY_S)
+    return gone(watch)
+
+
+def lines(watch: floor_up.Watch) -> int:
+    """Without a terminal: a line a change."""
+    before: dict[str, str] = {}
+    while not watch.floord_gone():
+        now = told(watch)
+        for subject, what in now.items():
+            if before.get(subject) != what:
+                print(f"{time.strftime('%H:%M:%S')} {subject}: {what}", flush=True)
+        for subject in before.keys() - now.keys():
+            print(f"{time.strftime('%H:%M:%S')} {subject}: gone", flush=True)
+        before = now
+        time.sleep(LOOK_EVERY_S)
+    return gone(watch)
+
+
+def told(watch: floor_up.Watch) -> dict[str, str]:
+    """What a line is worth, by subject; pids, counters and times are not."""
+    status: dict[str, Any] | None = watch.status()
+    if status is None:
+        return {"floor": "no agent answers yet"}
+    said = {"floor": "healthy" if watch.healthy(status) else "not healthy yet"}
+    for service in status["services"]:
+        if service.get("epoch"):
+            said[service["name"]] = f"led by {service.get('leader') or 'nobody'}, epoch {service['epoch']}"
+        for i in service["instances"]:
+            reason = f" ({i['reason']})" if i.get("reason") and i["health"] != "passing" else ""
+            said[i["id"]] = f"{i['state']}, {i.get('role') or 'serving'}, {i['health']}{reason}, {i['restarts']} restarts"
+    return said | {f"alarm {a['id']}": f"{a['severity']}: {a['subject']}: {a['text']}" for a in status["alarms"]}
+
+
+def gone(watch: floor_up.Watch) -> int:
+    if watch.folders.running() is None:
+        print("the floor was taken down")
+        return 0
+    for line in watch.why_not():
+        print(f"hftctl: {line}", file=sys.stderr)
+    print("hftctl: what it had started goes on; hftctl up adopts it, hftctl down ends it", file=sys.stderr)
+    return 1

@@ -1,0 +1,211 @@
+"""hft-controld: the elected controller of a site; here its view and its HTTP, later sagas and reconciliation.
+
+Elected by a key under a store lease (`controller`): one writes it, the others watch it and serve reads meanwhile. Nothing fast waits for it:
+failover, health and trading go on without any controller. A record of a process of this boot that is dead is replaced at once, so that a restart
+costs no TTL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from controlplane import budget, clock, discovery, identity, model, status, store
+from controlplane.api import http
+from controlplane.errors import HftctlError, InUse
+from controlplane.model import LeaderRecord, Process
+from controlplane.store.base import Health
+
+LEASE_TTL_S = 5.0
+"""A controller whose machine is gone is replaced after so long; nobody trades through it, so there is no hurry."""
+RENEW_EVERY_S = 1.0
+HEALTH_EVERY_S = 1.0
+STORE_SILENT_S = 3.0
+"""A view that the store has not confirmed for so long is old: the store counts as unreachable."""
+STOP_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ControllerRecord:
+    """`controller`: who is elected and where it answers."""
+
+    url: str
+    process: Process
+    since_ns: int
+
+
+class Controller:
+    def __init__(self, site: str, client: store.Store, follower: discovery.Follower) -> None:
+        self.site = site
+        self.keys = store.Keys(site)
+        self.client = client
+        self.follower = follower
+        self.clock = clock.SystemClock()
+        self.elected = False
+        self.url = ""
+        self.leaders_seen: dict[str, tuple[LeaderRecord | None, int]] = {}
+        """Leader record as last seen, and when it became so (boot ns)."""
+        self.store_health = Health("", (), False, "", None, "not asked yet")
+        me = identity.identify("controld", os.getpid())
+        assert me is not None, "a running process has an identity"
+        self.process = Process(me.name, me.boot_id, me.pid, me.start_time)
+
+    def __repr__(self) -> str:
+        return f"<Controller {self.site} {self.url} {'elected' if self.elected else 'waiting'}>"
+
+    def store_reachable(self) -> bool:
+        return self.store_health.healthy
+
+    def status(self) -> dict[str, Any] | None:
+        view = self.follower.view
+        if view is None:
+            return None
+        remaining_ms = {service: self.lease_remaining_ms(service) for service in view.leaders}
+        return status.build(view, status.Now(self.clock.wall_ns(), self.store_health, remaining_ms))
+
+    def lease_remaining_ms(self, service: str) -> int:
+        """As a follower counts it (R4): a whole lease from the last change of the leader record that was seen here."""
+        _, seen_ns = self.leaders_seen.get(service, (None, 0))
+        return max(0, int(budget.DEFAULT.lease_s * 1000) - (self.clock.boot_ns() - seen_ns) // 1_000_000)
+
+    # --- tasks -------------------------------------------------------------------------------------------------------
+
+    async def watch_site(self) -> None:
+        """Stamp each change of a leader record when it is seen."""
+        while True:
+            changed = self.follower.changed
+            view, now_ns = self.follower.view, self.clock.boot_ns()
+            for service, record in (view.leaders if view else {}).items():
+                if self.leaders_seen.get(service, (None, 0))[0] != record:
+                    self.leaders_seen[service] = (record, now_ns)
+            await changed.wait()
+
+    async def watch_health(self) -> None:
+        while True:
+            try:
+                self.store_health = await self.client.health()
+            except HftctlError as exc:
+                before = self.store_health
+                self.store_health = Health(before.kind, before.endpoints, False, before.version, None, str(exc))
+            await asyncio.sleep(HEALTH_EVERY_S)
+
+    async def campaign(self) -> None:
+        """Hold the key while we can; stand by while another does."""
+        lease: store.Lease | None = None
+        while True:
+            try:
+                if lease is None:
+                    lease = await self.client.lease(LEASE_TTL_S)
+                else:
+                    await lease.keep_alive()
+                self.set_elected(await self.hold(lease))
+            except HftctlError as exc:
+                # Not elected the moment it is not certain: what an elected controller does is not idempotent.
+                self.set_elected(False, str(exc))
+                lease = None
+            except asyncio.CancelledError:
+                if lease is not None:
+                    with contextlib.suppress(HftctlError, TimeoutError):
+                        await asyncio.wait_for(lease.revoke(), 1.0)
+                raise
+            await asyncio.sleep(RENEW_EVERY_S)
+
+    async def hold(self, lease: store.Lease) -> bool:
+        """True when the key is ours: it was, it was free, or its writer is a dead process of this boot."""
+        key, entry = self.keys.controller(), await self.client.get(self.keys.controller())
+        if entry is not None:
+            record = model.decode(ControllerRecord, entry.value)
+            if record.process == self.process and self.elected:
+                return True
+            holder = record.process
+            if holder.boot_id != self.process.boot_id or identity.runs(identity.Known("", holder.pid, holder.start_time, holder.boot_id)):
+                return record.process == self.process
+        value = model.encode(ControllerRecord(self.url, self.process, self.clock.wall_ns()))
+        written = await self.client.put(key, value, expect=entry.revision if entry else 0, lease=lease)
+        return isinstance(written, store.Committed)
+
+    def set_elected(self, elected: bool, why: str = "") -> None:
+        if elected != self.elected:
+            self.elected = elected
+            say(f"{'elected' if elected else 'not elected'}{f': {why}' if why else ''}")
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())}Z controld: {text}", flush=True)
+
+
+async def serve(controller: Controller, address: str, port: int) -> web.AppRunner:
+    """Raises InUse naming the port."""
+    runner = web.AppRunner(http.application(controller), access_log=None, shutdown_timeout=STOP_S)
+    await runner.setup()
+    site = web.TCPSite(runner, address, port)
+    try:
+        await site.start()
+    except OSError as exc:
+        await runner.cleanup()
+        raise InUse(f"port {address}:{port}: {exc.strerror}") from exc
+    bound = runner.addresses[0]
+    controller.url = f"http://{bound[0]}:{bound[1]}"
+    return runner
+
+
+async def keep(given: argparse.Namespace) -> int:
+    client = store.connect(given.store)
+    follower = discovery.Follower(client, store.Keys(given.site))
+    controller = Controller(given.site, client, follower)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    runner = await serve(controller, given.http_address, given.http_port)
+    say(f"serves {controller.url}")
+    tasks = [asyncio.create_task(run, name=name) for name, run in tasks_of(controller).items()]
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+    failed = [exc for task in done if task is not stopping and (exc := task.exception())]
+    for exc in failed:
+        say(f"cannot go on: {type(exc).__name__}: {exc}")
+    for task in (*tasks, stopping):
+        task.cancel()
+    await asyncio.gather(*tasks, stopping, return_exceptions=True)
+    await runner.cleanup()
+    await client.close()
+    return 1 if failed else 0
+
+
+def tasks_of(controller: Controller) -> dict[str, Any]:
+    return {
+        "view": controller.follower.run(),
+        "leaders": controller.watch_site(),
+        "store health": controller.watch_health(),
+        "campaign": controller.campaign(),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="hft-controld", description="The controller of a site; hft-floord or a unit starts it.")
+    parser.add_argument("--site", required=True)
+    parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
+    parser.add_argument("--site-dir", type=Path, required=True)
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--http-address", default="127.0.0.1")
+    parser.add_argument("--http-port", type=int, default=0, help="0: any free one; the controller's record tells")
+    try:
+        code = asyncio.run(keep(parser.parse_args(arguments)))
+    except HftctlError as exc:
+        print(f"hft-controld: {exc}", file=sys.stderr, flush=True)
+        code = exc.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""One process under hft-floord: started, or adopted from an earlier hft-floord; restarted with backoff when it dies.
+
+A child is watched by pidfd, so that one that was adopted (not our child any more) is seen to die as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from controlplane.floor import processes
+from controlplane.floor.processes import Known
+
+RESTART_FIRST_S = 0.2
+RESTART_MAX_S = 5.0
+HEALTHY_AFTER_S = 10.0
+"""A child that ran so long begins again with no delay."""
+LOG_BYTES_MAX = 16 << 20
+"""Then it becomes NAME.log.1 at the next start of the child."""
+
+
+def restart_delay_s(failures: int) -> float:
+    """The first at once, then 0.2 s doubling to 5 s."""
+    return 0.0 if failures <= 1 else min(RESTART_FIRST_S * 2.0 ** min(failures - 2, 16), RESTART_MAX_S)
+
+
+class Child:
+    def __init__(
+        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], said: Callable[[str], None], changed: Callable[[], None]
+    ) -> None:
+        self.name = name
+        self.command = list(command)
+        self.log = log
+        self.environment = dict(environment)
+        self.process: Known | None = None
+        self.starts = 0
+        self.stopping = False
+        self._said = said
+        self._changed = changed
+        """Called when `process` is another: floor.json is written again before anything waits."""
+        self._popen: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Child {self.name} {self.process.pid if self.process else 'not running'}>"
+
+    def adopt(self, known: Known | None) -> bool:
+        """Take over what an earlier hft-floord started, if it still runs."""
+        if known is None or not processes.runs(known):
+            return False
+        self.process = known
+        self._said(f"{self.name}: adopted pid {known.pid}")
+        return True
+
+    def start(self) -> None:
+        if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
+            self.log.rename(self.log.with_name(f"{self.log.name}.1"))
+        with self.log.open("ab") as log:
+            # A session of its own: a Ctrl-C at a terminal, or the end of hft-floord, is not its end.
+            self._popen = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.environment, cwd="/"
+            )
+        self.starts += 1
+        self.process = processes.identify(self.name, self._popen.pid)
+        self._changed()
+
+    async def supervise(self) -> None:
+        """Until cancelled or `stopping`: wait for its death, say how it ended, start it again."""
+        failures = 0
+        while not self._let_go():
+            if self.process is None:
+                self.start()
+            began_mono_s = time.monotonic()
+            await self._death()
+            if self._let_go():
+                return
+            failures = 1 if time.monotonic() - began_mono_s > HEALTHY_AFTER_S else failures + 1
+            delay_s = restart_delay_s(failures)
+            self._said(f"{self.name}: {self._ending()}; started again {f'in {delay_s:g} s' if delay_s else 'at once'}")
+            self.process = None
+            await asyncio.sleep(delay_s)
+
+    def _let_go(self) -> bool:
+        return self.stopping
+
+    async def _death(self) -> None:
+        known = self.process
+        if known is None:
+            return
+        try:
+            fd = os.pidfd_open(known.pid)
+        except OSError:
+            return
+        loop = asyncio.get_running_loop()
+        dead = asyncio.Event()
+        loop.add_reader(fd, dead.set)
+        try:
+            if processes.runs(known):
+                await dead.wait()
+        finally:
+            loop.remove_reader(fd)
+            os.close(fd)
+
+    def _ending(self) -> str:
+        pid = self.process.pid if self.process else "?"
+        status = None
+        if self._popen is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                status = self._popen.wait(timeout=1)  # dead already: this only reaps it
+            self._popen = None
+        if status is None:
+            return f"pid {pid} ended"
+        return f"pid {pid} killed by signal {-status}" if status < 0 else f"pid {pid} ended with status {status}"

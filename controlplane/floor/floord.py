@@ -1,0 +1,307 @@
+"""hft-floord: parent of a laptop floor. Starts the store, writes the specs into it, starts agents and controller, restarts what dies.
+
+Promises: one for each site folder (floor.lock, which no child inherits); floor.json says at any moment what runs, so that the next hft-floord
+adopts it and `hftctl down` ends it even when this process is dead; SIGTERM takes the floor down in order. It is on nobody's critical path:
+leadership, health and trading go on without it. Under systemd, units do its work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from controlplane import model, store
+from controlplane.errors import HftctlError, InUse, Unavailable
+from controlplane.floor import desired as desired_file
+from controlplane.floor import down, incarnation, processes
+from controlplane.floor import folders as site_folders
+from controlplane.floor.child import Child
+from controlplane.floor.desired import Desired
+from controlplane.floor.folders import Folders
+from controlplane.store import embedded
+
+LOOK_EVERY_S = 0.2
+"""At desired.json (an `hftctl up` that changes something) and at the controller's key."""
+STORE_TRY_AGAIN_S = 0.5
+STORE_STARTS = 3
+"""A free port may be taken by somebody else before etcd binds it; three times in a row is another trouble."""
+DOWN_TIMEOUT_S = 30.0
+
+
+class Floord:
+    def __init__(self, folders: Folders, site: str) -> None:
+        self.folders = folders
+        self.site = site
+        self.keys = store.Keys(site)
+        self.run_dir = folders.create_run_dir()
+        self.before = folders.running() or {}
+        self.children: dict[str, Child] = {}
+        self.store_said: dict[str, Any] = {}
+        self.desired = Desired(site, "")
+        self.applied = ""
+        self.revisions: dict[str, int] = {}
+        self.controller_url: str | None = None
+        self.notes: list[str] = []
+        self.started_ns = time.time_ns()
+
+    # --- what is said ----------------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+        print(f"{stamp}Z floord: {text}", flush=True)
+
+    def note(self, text: str) -> None:
+        """Said by `hftctl up` too."""
+        self.notes.append(text)
+        self.say(text)
+
+    def write_floor(self) -> None:
+        me = processes.identify("floord", os.getpid())
+        floor = {
+            "site": self.site,
+            "site_dir": str(self.folders.site_dir),
+            "run_dir": str(self.run_dir),
+            "floord": me.plain if me else None,
+            "started_ns": self.started_ns,
+            "hosts": self.desired.hosts,
+            "services_file": self.desired.services_file,
+            "store": self.store_said,
+            "controller": {"url": self.controller_url},
+            "processes": {name: child.process.plain for name, child in self.children.items() if child.process},
+            "applied": self.applied,
+            "revisions": self.revisions,
+            "notes": self.notes,
+        }
+        site_folders.write_atomically(self.folders.floor_json, json.dumps(floor, indent=1).encode() + b"\n")
+
+    # --- the one task ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        found = desired_file.read(self.folders)
+        if found is None:
+            raise HftctlError(f"{self.folders.desired_json}: missing; hft-floord is started by `hftctl up`")
+        self.desired = found
+        # What an earlier hft-floord started is kept on record from the first write on, or `down` could not find it.
+        for name, record in (self.before.get("processes") or {}).items():
+            child = self.child(name, ["false"])
+            if not child.adopt(processes.from_plain(record, name)):
+                del self.children[name]
+        self.store_said = self.before.get("store") or {}
+        self.write_floor()
+        async with asyncio.TaskGroup() as tasks:
+            client = await self.start_store(tasks)
+            try:
+                await self.settle_incarnation(client)
+                await self.apply(client, self.desired)
+                self.start_hosts(tasks)
+                await self.look(client)
+            finally:
+                await client.close()
+
+    def child(self, name: str, command: list[str]) -> Child:
+        environment = {**os.environ, processes.FLOOR_MARK: str(self.folders.site_dir)}
+        self.children[name] = Child(name, command, self.folders.log(name), environment, self.say, self.write_floor)
+        return self.children[name]
+
+    def supervise(self, tasks: asyncio.TaskGroup, name: str, command: list[str]) -> Child:
+        """Start it, or go on with the adopted one (the command is for its next start)."""
+        child = self.children.get(name)
+        if child is None:
+            child = self.child(name, command)
+            child.start()
+        child.command = command
+        tasks.create_task(child.supervise(), name=name)
+        return child
+
+    async def start_store(self, tasks: asyncio.TaskGroup) -> store.Store:
+        """The adopted etcd, or a new one on free ports; returns a client of it once it answers.
+
+        Raises:
+            Refused: the data is of another version. Unavailable: it does not come up; its log says why.
+        """
+        child = self.children.get("etcd")
+        for tries_left in reversed(range(STORE_STARTS)):
+            if child is None:
+                choice = embedded.choose()
+                client_port, peer_port = embedded.free_ports(2)
+                command = embedded.command(choice, self.folders.site_dir, client_port, peer_port)
+                self.store_said = {
+                    "kind": "etcd",
+                    "endpoints": [f"127.0.0.1:{client_port}"],
+                    "version": choice.version,
+                    "sentence": choice.sentence,
+                    "command": command,
+                }
+                self.say(choice.sentence)
+                child = self.child("etcd", command)
+                child.start()
+            process = child.process
+            try:
+                port = int(self.store_said["endpoints"][0].rpartition(":")[2])
+                await embedded.wait_ready(port, died=lambda known=process: known is None or not processes.runs(known))  # type: ignore[misc]
+                break
+            except Unavailable as exc:
+                if process is not None and processes.runs(process):
+                    raise  # it runs and does not answer: another beside it would find its data locked
+                if not tries_left:
+                    raise Unavailable(f"{exc} ({self.folders.log('etcd')})") from exc
+                self.say(f"{exc}; once more on other ports")
+                child = None
+        self.supervise(tasks, "etcd", self.store_said["command"])
+        return store.connect(f"etcd://{','.join(self.store_said['endpoints'])}")
+
+    def start_hosts(self, tasks: asyncio.TaskGroup) -> None:
+        endpoints = f"etcd://{','.join(self.store_said['endpoints'])}"
+        common = ["--site", self.site, "--site-dir", str(self.folders.site_dir), "--run-dir", str(self.run_dir), "--store", endpoints]
+        port = self.desired.http_port
+        for number, host in enumerate(self.desired.hosts, start=1):
+            http = ["--http-port", str(port + number if port else 0)]
+            self.supervise(tasks, f"agent-{host}", [sys.executable, "-m", "agents.daemon", "--host", host, *common, *http])
+        self.supervise(tasks, "controld", [sys.executable, "-m", "controlplane.daemon", *common, "--http-port", str(port)])
+        self.write_floor()
+
+    async def settle_incarnation(self, client: store.Store) -> None:
+        found = await client.get(self.keys.incarnation)
+        epochs = {}
+        for key, entry in (await client.range(self.keys.groups)).entries.items():
+            group, _, leaf = key.removeprefix(self.keys.groups).partition("/")
+            if leaf == "epoch":
+                record = model.decode(model.EpochRecord, entry.value)
+                epochs[group] = (record.incarnation, record.epoch)
+        stored = int(found.value) if found else None
+        decision = incarnation.decide(stored, epochs, "", keeper_disks(self.folders), time.time_ns() // 1_000_000)
+        if not decision.reason:
+            return
+        written = await client.put(self.keys.incarnation, str(decision.incarnation).encode(), expect=found.revision if found else 0)
+        if isinstance(written, store.Lost):
+            return  # somebody confirmed it meanwhile: theirs is newer than what we looked at
+        if stored is not None:
+            self.note(f"incarnation of the store raised from {stored} to {decision.incarnation}: {decision.reason}")
+
+    async def apply(self, client: store.Store, desired: Desired) -> None:
+        """Write the specs that are not in the store as they are wanted, and delete the ones that are not wanted."""
+        present = (await client.range(self.keys.specs)).entries
+        revisions: dict[str, int] = {}
+        for spec in desired.specs:
+            key, value = self.keys.spec(spec.name), model.encode(spec)
+            entry = present.pop(key, None)
+            if entry is not None and entry.value == value:
+                revisions[spec.name] = entry.revision
+                continue
+            written = await client.put(key, value)
+            assert isinstance(written, store.Committed), "a put without an expectation is never lost"
+            revisions[spec.name] = written.revision
+            self.say(f"spec of {spec.name} written (revision {written.revision})")
+        for key in present:
+            await client.delete(key)
+            self.say(f"spec {key} deleted")
+        self.desired, self.applied, self.revisions = desired, desired.digest, revisions
+        self.write_floor()
+
+    async def look(self, client: store.Store) -> None:
+        """Follow desired.json and the controller's key, for as long as the floor is up."""
+        seen = stamp(self.folders.desired_json)
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            now = stamp(self.folders.desired_json)
+            try:
+                if now != seen:
+                    wanted = desired_file.read(self.folders)
+                    if wanted is not None:
+                        await self.apply(client, wanted)
+                    seen = now
+                url = await controller_url(client, self.keys)
+            except HftctlError as exc:
+                self.say(f"looked in vain: {exc}")
+                await asyncio.sleep(STORE_TRY_AGAIN_S)
+                continue
+            if url != self.controller_url:
+                self.controller_url = url
+                self.write_floor()
+
+
+def stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_ino, found.st_mtime_ns)
+
+
+async def controller_url(client: store.Store, keys: store.Keys) -> str | None:
+    entry = await client.get(keys.controller())
+    if entry is None:
+        return None
+    found = json.loads(entry.value)
+    return found.get("url") if isinstance(found, dict) else None
+
+
+def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
+    """hosts/*/keeper.json; one that cannot be read counts as none: its keeper says so itself."""
+    disks = []
+    for path in sorted(folders.hosts.glob("*/keeper.json")):
+        found: Mapping[str, Any] = site_folders.read_json(path) or {}
+        floors = {}
+        for group, token in (found.get("floors") or {}).items():
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                floors[group] = (int(token["incarnation"]), int(token["epoch"]))
+        disks.append(incarnation.KeeperDisk(path.parent.name, int(found.get("incarnation") or 0), floors))
+    return disks
+
+
+async def keep(folders: Folders, site: str) -> int:
+    floord = Floord(folders, site)
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    running = asyncio.create_task(floord.run(), name="floor")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    for child in floord.children.values():
+        child.stopping = True
+    if running.done() and (failure := running.exception()):
+        for exc in failure.exceptions if isinstance(failure, ExceptionGroup) else [failure]:
+            floord.say(f"cannot go on: {exc}" if isinstance(exc, HftctlError) else f"cannot go on: {type(exc).__name__}: {exc}")
+    floord.say("taking the floor down")
+    running.cancel()
+    stopping.cancel()
+    await asyncio.gather(running, stopping, return_exceptions=True)
+    await asyncio.to_thread(down.stop, folders, timeout_s=DOWN_TIMEOUT_S)
+    left = await asyncio.to_thread(down.sweep, folders)
+    floord.say(f"down{', but not: ' + str(left) if left else ''}")
+    if not left:
+        down.remove(folders)
+    return 0 if stop.is_set() else 1
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="hft-floord", description="Parent of a laptop floor; started by `hftctl up`.")
+    parser.add_argument("--site-dir", required=True, type=Path)
+    parser.add_argument("--site", default="lab")
+    given = parser.parse_args(arguments)
+    folders = Folders(given.site_dir)
+    try:
+        folders.create()
+        lock = site_folders.lock(folders.floor_lock)
+        if lock is None:
+            raise InUse(f"site folder {folders.site_dir}: another hft-floord runs it")
+        code = asyncio.run(keep(folders, given.site))
+    except HftctlError as exc:
+        print(f"hft-floord: {exc}", file=sys.stderr, flush=True)
+        code = exc.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

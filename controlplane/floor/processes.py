@@ -1,0 +1,108 @@
+"""Processes of a floor: known for certain by boot id, pid and start time, watched and ended by pidfd, never by name.
+
+Two ways to find them: what floor.json and the shims' state files recorded, and the mark that every process of a floor carries in its environment (for
+one that was started in the instant before its parent died). Light on purpose: `hftctl down` is all that needs it beside hft-floord.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from controlplane.floor.folders import Folders, read_json
+from controlplane.identity import Known as Known
+from controlplane.identity import boot_id as boot_id
+from controlplane.identity import from_plain as from_plain
+from controlplane.identity import identify as identify
+from controlplane.identity import runs as runs
+from controlplane.identity import start_time as start_time
+
+FLOOR_MARK = "HFT_FLOOR"
+"""Environment variable of every process under hft-floord: the site folder."""
+KILL_AFTER_S = 5.0
+
+
+def recorded(folders: Folders) -> list[Known]:
+    """What floor.json, the locks and the shims' state files name, and still runs."""
+    floor = folders.running() or {}
+    found = [from_plain(floor.get("floord"), "floord")]
+    found += [from_plain(record, name) for name, record in (floor.get("processes") or {}).items()]
+    for path in folders.hosts.glob("*/*.lock"):
+        found.append(from_plain(read_json(path), f"{path.stem}-{path.parent.name}"))
+    for path in folders.run_dir().glob("*.shim.json"):
+        state = read_json(path) or {}
+        for part in ("shim", "daemon"):
+            found.append(from_plain({**(state.get(part) or {}), "boot_id": state.get("boot_id")}, f"{state.get('instance')} {part}"))
+    alive = {(known.pid, known.start_time): known for known in found if known is not None and runs(known)}
+    return [known for known in alive.values() if known.pid != os.getpid()]
+
+
+def marked(folders: Folders) -> list[Known]:
+    """Every process of this user that carries the floor's mark, or a config of its run folder, in its environment."""
+    marks = (f"{FLOOR_MARK}={folders.site_dir}\0".encode(), f"HFT_CONFIG={folders.run_dir()}/".encode())
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with suppress(OSError):
+            environment = b"\0" + (entry / "environ").read_bytes() + b"\0"
+            if any(b"\0" + mark in environment for mark in marks):
+                name = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+                if known := identify(name, int(entry.name)):
+                    found.append(known)
+    return found
+
+
+def send(known: Known, number: signal.Signals) -> bool:
+    """Signal exactly this process; False when it is gone. The pidfd keeps the pid from being another's between look and kill."""
+    try:
+        fd = os.pidfd_open(known.pid)
+    except OSError:
+        return False
+    try:
+        if not runs(known):
+            return False
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def wait_gone(all_known: Iterable[Known], timeout_s: float) -> list[Known]:
+    """Wait until they have ended; those that have not are returned. Sleeps in poll, wakes at each death."""
+    deadline_mono_s = time.monotonic() + timeout_s
+    left = [known for known in all_known if runs(known)]
+    while left:
+        remaining_s = deadline_mono_s - time.monotonic()
+        if remaining_s <= 0:
+            return left
+        poll = select.poll()
+        fds = []
+        for known in left:
+            with suppress(OSError):
+                fd = os.pidfd_open(known.pid)
+                fds.append(fd)
+                poll.register(fd, select.POLLIN)
+        try:
+            poll.poll(min(remaining_s, 0.5) * 1000)  # also looks again by itself: a zombie whose parent is slow counts as gone
+        finally:
+            for fd in fds:
+                os.close(fd)
+        left = [known for known in left if runs(known)]
+    return []
+
+
+def end(all_known: Iterable[Known], grace_s: float = KILL_AFTER_S) -> list[Known]:
+    """SIGTERM, then SIGKILL for what does not go; what even that does not end (never, short of a hung kernel) is returned."""
+    wanted = [known for known in all_known if send(known, signal.SIGTERM)]
+    stubborn = wait_gone(wanted, grace_s)
+    for known in stubborn:
+        send(known, signal.SIGKILL)
+    return wait_gone(stubborn, KILL_AFTER_S)
