@@ -1,7 +1,8 @@
 """The floor of tick to order: the same chain of hops in bare pyzmq, nothing but receive and send in each process.
 
-market -> books (PUB/SUB) -> strategy (PUB/SUB) -> risk -> orders -> execution (DEALER/ROUTER), six processes, 200-byte frames, a Poisson-like
-pause between two ticks as on the tape. Prints one JSON line: the distribution in µs from just before the first send to the last receive.
+market -> books (PUB/SUB) -> strategy (PUB/SUB) -> risk -> orders -> execution (DEALER/ROUTER), six processes. With the recorded data the ticks have
+the tape's rhythm and sizes, and only those that move a best price go on beyond the strategy, as orders do. Prints one JSON line: the distribution in
+µs from just before the first send to the last receive.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from pathlib import Path
 import zmq
 
 HOPS = 5
-STAMP = struct.Struct("<q")
+STRATEGY = 1
+"""The process that lets only some ticks go on."""
+HEAD = struct.Struct("<q?")
 
 
-def forward(receive: zmq.Socket[bytes], send: zmq.Socket[bytes], is_router: bool) -> None:
+def forward(receive: zmq.Socket[bytes], send: zmq.Socket[bytes], is_router: bool, chooses: bool) -> None:
     poller = zmq.Poller()
     poller.register(receive, zmq.POLLIN)
     while True:
         poller.poll()
         frame = receive.recv_multipart()[-1] if is_router else receive.recv()
-        send.send(frame)
         if not frame:
+            send.send(frame)
             return
+        if not chooses or HEAD.unpack_from(frame)[1]:
+            send.send(frame)
 
 
 def hop(folder: Path, number: int) -> None:
@@ -48,7 +53,7 @@ def hop(folder: Path, number: int) -> None:
         send.connect(f"ipc://{folder}/{following}")
     else:
         send.bind(f"ipc://{folder}/{following}")
-    forward(receive, send, is_router)
+    forward(receive, send, is_router, chooses=number == STRATEGY)
     time.sleep(0.2)  # let the last frame leave
     context.destroy(linger=200)
 
@@ -59,12 +64,58 @@ def last(folder: Path, results: int) -> None:
     receive.bind(f"ipc://{folder}/{HOPS - 1}")
     taken = []
     while frame := receive.recv_multipart()[-1]:
-        taken.append(time.monotonic_ns() - STAMP.unpack_from(frame)[0])
-    os.write(results, json.dumps(sorted(taken)[: len(taken)]).encode())
+        taken.append(time.monotonic_ns() - HEAD.unpack_from(frame)[0])
+    os.write(results, json.dumps(sorted(taken)).encode())
 
 
-def run(ticks: int, rate: float, seed: int = 1) -> dict[str, float]:
-    """Latencies in µs of `ticks` ticks at `rate` a second: {"p50", "p99", "p99_9"}."""
+Tick = tuple[float, int, bool]
+"""Pause before it in s, size of its market message in bytes, whether it goes on beyond the strategy."""
+
+
+def poisson(ticks: int, rate: float, seed: int = 1) -> list[Tick]:
+    """Without recorded data: every tick becomes an order."""
+    pause = random.Random(seed)
+    return [(pause.expovariate(rate), 200, True) for _ in range(ticks)]
+
+
+def recorded(folder: Path, seconds: float, requote_s: float = 0.5) -> list[Tick]:
+    """The tape's own rhythm and sizes; a tick goes on when it moves its book's best price, at most every `requote_s` for each instrument."""
+    from hftd.engine import book
+    from hftd.venues import binance, replay
+    from hftd.wire import market
+
+    tape = replay.Tape([folder])
+    normalise = {each.id: binance.Normaliser(each.market, each.id, each.symbol) for each in tape.instruments}
+    trades = {each.id for each in tape.instruments if each.contract != "inverse"}
+    books = {each.id: book.Book() for each in tape.instruments}
+    quoted_ns = dict.fromkeys(books, 0)
+    ticks: list[Tick] = []
+    began_ns = before_ns = 0
+    for line in tape:
+        if isinstance(line, replay.BadLine):
+            continue
+        began_ns = began_ns or line.receive_ns
+        if line.receive_ns - began_ns > seconds * 1e9:
+            break
+        message = normalise[line.instrument](line.raw, line.receive_ns, 1)
+        if not isinstance(message, market.Message):
+            continue
+        one = books[line.instrument]
+        old = one.best()
+        one.apply(message)
+        new = one.best()
+        goes_on = (
+            line.instrument in trades and (old[0], old[2]) != (new[0], new[2]) and line.receive_ns - quoted_ns[line.instrument] > requote_s * 1e9
+        )
+        if goes_on:
+            quoted_ns[line.instrument] = line.receive_ns
+        ticks.append(((line.receive_ns - (before_ns or began_ns)) / 1e9, len(market.pack(message)) + market.FRAME.size, goes_on))
+        before_ns = line.receive_ns
+    return ticks
+
+
+def run(ticks: list[Tick]) -> dict[str, float]:
+    """Latencies in µs of the ticks that go on: {"p50", "p99", "p99_9", "n"}."""
     pids: list[int] = []
     with tempfile.TemporaryDirectory(prefix="hft-chain-") as name:
         folder = Path(name)
@@ -83,11 +134,13 @@ def run(ticks: int, rate: float, seed: int = 1) -> dict[str, float]:
         send = context.socket(zmq.PUB)
         send.bind(f"ipc://{folder}/0")
         time.sleep(1.5)  # the subscribers have to join, or PUB drops
-        pause = random.Random(seed)
-        body = bytes(192)
-        for _ in range(ticks):
-            send.send(STAMP.pack(time.monotonic_ns()) + body)
-            time.sleep(pause.expovariate(rate))
+        due_s = time.monotonic()
+        for pause_s, size, goes_on in ticks:
+            due_s += pause_s
+            ahead_s = due_s - time.monotonic()
+            if ahead_s > 0:
+                time.sleep(ahead_s)
+            send.send(HEAD.pack(time.monotonic_ns(), goes_on) + bytes(size - HEAD.size))
         time.sleep(0.3)
         send.send(b"")
         data = b"".join(iter(lambda: os.read(read, 1 << 16), b""))
@@ -97,8 +150,8 @@ def run(ticks: int, rate: float, seed: int = 1) -> dict[str, float]:
         context.destroy(linger=0)
     taken = json.loads(data)
     at = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
-    return {key: taken[min(len(taken) - 1, int(share * len(taken)))] / 1000 for key, share in at.items()}
+    return {"n": len(taken)} | {key: taken[min(len(taken) - 1, int(share * len(taken)))] / 1000 for key, share in at.items()}
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(int(sys.argv[1]) if len(sys.argv) > 1 else 3000, 100.0)))
+    print(json.dumps(run(recorded(Path(sys.argv[1]), 30) if len(sys.argv) > 1 else poisson(2000, 100.0))))
