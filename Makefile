@@ -31,9 +31,9 @@ down: install            ## take the floor down
 status: install            ## what runs where, and is it well
 	@exec $(BIN)/hftctl status $(ARGS)
 
-test: check contract integration fault story            ## all tests: fast ones first
+test: check contract integration fault            ## all tests: fast ones first
 
-check: lint types imports unit            ## format, lint, strict types, import contracts, unit tests: under two minutes
+check: lint types imports unit story            ## format, lint, strict types, import contracts, unit tests, the story: under two minutes
 
 lint: install
 	$(BIN)/ruff format --check .

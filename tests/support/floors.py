@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,11 @@ def wait_for(what: str, found: Callable[[], Any], *, seconds: float = WAIT_S, pa
 
 
 class Floor:
-    def __init__(self, site_dir: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, site_dir: Path, environment: Mapping[str, str] | None = None, without: Sequence[str] = ()) -> None:
         self.site_dir = site_dir
         self.environment = {**os.environ, **(environment or {}), "HFT_SITE_DIR": str(site_dir), "NO_COLOR": "1"}
+        for name in without:
+            self.environment.pop(name, None)
 
     def run(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*HFTCTL, *words], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False)
@@ -130,10 +132,10 @@ def processes_of(site_dir: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def floor(*words: str, environment: Mapping[str, str] | None = None, bring_up: bool = True) -> Iterator[Floor]:
+def floor(*words: str, environment: Mapping[str, str] | None = None, without: Sequence[str] = (), bring_up: bool = True) -> Iterator[Floor]:
     """A floor that is up (unless bring_up is False) and is down, with nothing left, afterwards."""
     with tempfile.TemporaryDirectory(prefix="hft-floor-") as name:
-        one = Floor(Path(name).resolve(), environment)
+        one = Floor(Path(name).resolve(), environment, without)
         try:
             if bring_up:
                 one.up(*words)
