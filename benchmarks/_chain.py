@@ -1,8 +1,8 @@
 """The floor of tick to order: the same chain of hops in bare pyzmq, nothing but receive and send in each process.
 
 market -> books (PUB/SUB) -> strategy (PUB/SUB) -> risk -> orders -> execution (DEALER/ROUTER), six processes. With the recorded data the ticks have
-the tape's rhythm and sizes, and only those that move a best price go on beyond the strategy, as orders do. Prints one JSON line: the distribution in
-µs from just before the first send to the last receive.
+the tape's rhythm and sizes, and those that move a best price become a cancel and a new order for each side, as a market maker's do. Prints one JSON
+line: the distribution in µs from just before the tick's send to the new order's last receive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ import zmq
 HOPS = 5
 STRATEGY = 1
 """The process that lets only some ticks go on."""
-HEAD = struct.Struct("<q?")
+HEAD = struct.Struct("<qB")
+"""CLOCK_MONOTONIC ns of the tick; sides to requote, and beyond the strategy what the frame is."""
+CANCEL, PLACE = 1, 2
+ORDER = bytes(180)
+"""An order on the wire has about 190 bytes."""
 
 
 def forward(receive: zmq.Socket[bytes], send: zmq.Socket[bytes], is_router: bool, chooses: bool) -> None:
@@ -33,8 +37,13 @@ def forward(receive: zmq.Socket[bytes], send: zmq.Socket[bytes], is_router: bool
         if not frame:
             send.send(frame)
             return
-        if not chooses or HEAD.unpack_from(frame)[1]:
+        if not chooses:
             send.send(frame)
+            continue
+        tick_ns, sides = HEAD.unpack_from(frame)
+        for _ in range(sides):
+            for kind in (CANCEL, PLACE):
+                send.send(HEAD.pack(tick_ns, kind) + ORDER)
 
 
 def hop(folder: Path, number: int) -> None:
@@ -64,22 +73,24 @@ def last(folder: Path, results: int) -> None:
     receive.bind(f"ipc://{folder}/{HOPS - 1}")
     taken = []
     while frame := receive.recv_multipart()[-1]:
-        taken.append(time.monotonic_ns() - HEAD.unpack_from(frame)[0])
+        tick_ns, kind = HEAD.unpack_from(frame)
+        if kind == PLACE:
+            taken.append(time.monotonic_ns() - tick_ns)
     os.write(results, json.dumps(sorted(taken)).encode())
 
 
-Tick = tuple[float, int, bool]
-"""Pause before it in s, size of its market message in bytes, whether it goes on beyond the strategy."""
+Tick = tuple[float, int, int]
+"""Pause before it in s, size of its market message in bytes, sides that it moves: each is a cancel and a new order beyond the strategy."""
 
 
 def poisson(ticks: int, rate: float, seed: int = 1) -> list[Tick]:
     """Without recorded data: every tick becomes an order."""
     pause = random.Random(seed)
-    return [(pause.expovariate(rate), 200, True) for _ in range(ticks)]
+    return [(pause.expovariate(rate), 200, 1) for _ in range(ticks)]
 
 
 def recorded(folder: Path, seconds: float, requote_s: float = 0.5) -> list[Tick]:
-    """The tape's own rhythm and sizes; a tick goes on when it moves its book's best price, at most every `requote_s` for each instrument."""
+    """The tape's own rhythm and sizes; a tick requotes the sides whose best price it moves, at most every `requote_s` for each instrument."""
     from hftd.engine import book
     from hftd.venues import binance, replay
     from hftd.wire import market
@@ -104,18 +115,18 @@ def recorded(folder: Path, seconds: float, requote_s: float = 0.5) -> list[Tick]
         old = one.best()
         one.apply(message)
         new = one.best()
-        goes_on = (
-            line.instrument in trades and (old[0], old[2]) != (new[0], new[2]) and line.receive_ns - quoted_ns[line.instrument] > requote_s * 1e9
-        )
-        if goes_on:
+        sides = 0
+        if line.instrument in trades and line.receive_ns - quoted_ns[line.instrument] > requote_s * 1e9:
+            sides = (old[0] != new[0]) + (old[2] != new[2])
+        if sides:
             quoted_ns[line.instrument] = line.receive_ns
-        ticks.append(((line.receive_ns - (before_ns or began_ns)) / 1e9, len(market.pack(message)) + market.FRAME.size, goes_on))
+        ticks.append(((line.receive_ns - (before_ns or began_ns)) / 1e9, len(market.pack(message)) + market.FRAME.size, sides))
         before_ns = line.receive_ns
     return ticks
 
 
 def run(ticks: list[Tick]) -> dict[str, float]:
-    """Latencies in µs of the ticks that go on: {"p50", "p99", "p99_9", "n"}."""
+    """Latencies in µs of the new orders: {"p50", "p99", "p99_9", "n"}."""
     pids: list[int] = []
     with tempfile.TemporaryDirectory(prefix="hft-chain-") as name:
         folder = Path(name)
@@ -135,12 +146,12 @@ def run(ticks: list[Tick]) -> dict[str, float]:
         send.bind(f"ipc://{folder}/0")
         time.sleep(1.5)  # the subscribers have to join, or PUB drops
         due_s = time.monotonic()
-        for pause_s, size, goes_on in ticks:
+        for pause_s, size, sides in ticks:
             due_s += pause_s
             ahead_s = due_s - time.monotonic()
             if ahead_s > 0:
                 time.sleep(ahead_s)
-            send.send(HEAD.pack(time.monotonic_ns(), goes_on) + bytes(size - HEAD.size))
+            send.send(HEAD.pack(time.monotonic_ns(), sides) + bytes(size - HEAD.size))
         time.sleep(0.3)
         send.send(b"")
         data = b"".join(iter(lambda: os.read(read, 1 << 16), b""))

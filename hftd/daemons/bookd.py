@@ -71,7 +71,9 @@ class Bookd:
                     self._floor.event("market.lost", messages=state.lost - lost)
         except InvalidInput:
             self._floor.count("undecodable")
-        self._publish(state.out)
+        if state.out:
+            self._publish(state.out)
+            self._flush()  # at the end of each frame, not of all that wait: whoever trades on it must not wait for what comes behind
         if state.sequence + self._settings.credit_window - self._granted > self._settings.credit_window // CREDIT_SHARE:
             self._give_credit(0)
         if state.wanted:
