@@ -136,17 +136,19 @@ class Omsd:
 
     def _take(self) -> None:
         """The fence stands. From here on this epoch writes: the lead itself is its first record, behind a hole (engine/replica.py)."""
+        takes = False
         if not self.takeover.taken:
             who = self.floor.process
             attach = orders.Attach(*self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))
-            if self._write(attach, sequence=replica.first_of_term(self.journal.last_seq)):
-                self.takeover.taken = True
-                self.replication.lead()
-                self.receivers.begin(time.monotonic_ns())
+            takes = self.takeover.taken = self._write(attach, sequence=replica.first_of_term(self.journal.last_seq))
         request = self.takeover.request
         self._send(orders.CancelAll(*self._head(), request))
         self._send(orders.OpenOrdersWanted(*self._head(), request + 1))
         self._send(orders.ExecutionsWanted(*self._head(), request + 2, self.takeover.after_execution))
+        if takes:
+            # While the venue answers: the standbys' list on disk and auditd's greeting keep nobody waiting.
+            self.replication.lead()
+            self.receivers.begin(time.monotonic_ns())
 
     def _complete(self) -> None:
         """The venue has told all it knows: what we still hold open never reached it, or ended unheard. Then new orders may come."""
