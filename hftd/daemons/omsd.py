@@ -447,7 +447,7 @@ class Omsd:
         self.journal.close()
 
 
-def refusal_of(refusal: orders.Refusal, head: oms.Head) -> orders.Refusal:
+def refusal_of(refusal: orders.Refusal, head: codec.Head) -> orders.Refusal:
     return orders.Refusal(*head, refusal.reason, refusal.text, refusal.order_id, refusal.client_order_id)
 
 

@@ -128,7 +128,7 @@ class Gate:
             return risk.refuse(reasons.NO_OMSD)
         return None
 
-    def _approved(self, place: orders.Place, envelope: tuple[int, int, int, str, codec.TokenOnWire | None], token: codec.TokenOnWire) -> orders.Place:
+    def _approved(self, place: orders.Place, envelope: codec.Head, token: codec.TokenOnWire) -> orders.Place:
         self._approvals += 1
         return orders.Place(
             *envelope,

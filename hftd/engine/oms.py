@@ -238,11 +238,8 @@ def _of_report(report: orders.Report) -> order.Order:
 
 # --- reports that we make ourselves, and the audit ---------------------------------------------------------------------
 
-Head = codec.Head
-"""The envelope: version, seq, sent_ns, source, token."""
 
-
-def refused(head: Head, place: orders.Place, reason: str) -> orders.Report:
+def refused(head: codec.Head, place: orders.Place, reason: str) -> orders.Report:
     """It never reached the venue."""
     return orders.Report(
         *head,
@@ -266,7 +263,7 @@ def refused(head: Head, place: orders.Place, reason: str) -> orders.Report:
     )
 
 
-def ended(head: Head, known: order.Order, state: State, reason: str) -> orders.Report:
+def ended(head: codec.Head, known: order.Order, state: State, reason: str) -> orders.Report:
     """An end that the venue did not tell: no trace of the order there, or refused on the way."""
     return orders.Report(
         *head,
@@ -350,7 +347,7 @@ def replayed(group: str, risk: str, bounds: Bounds, payloads: Iterable[bytes]) -
     return oms
 
 
-def with_head(report: orders.Report, head: Head) -> orders.Report:
+def with_head(report: orders.Report, head: codec.Head) -> orders.Report:
     """The same report under our envelope, as all beyond omsd get it."""
     version, seq, sent_ns, source, token = head
     return msgspec.structs.replace(report, version=version, seq=seq, sent_ns=sent_ns, source=source, token=token, report_id=0)

@@ -27,7 +27,7 @@ CHUNK = 200
 FromReceiver = orders.Attached | orders.ReportsSeen | orders.AuditSeen | orders.Refusal
 decode: codec.Decoder[FromReceiver] = codec.Decoder(FromReceiver)
 
-MakeHead = Callable[[], oms.Head]
+MakeHead = Callable[[], codec.Head]
 
 
 class Link:
@@ -42,7 +42,7 @@ class Link:
         """The service's endpoints changed."""
         self.dealer.connect(self._floor.endpoint(self.service, self._socket_name))
 
-    def attach(self, head: oms.Head) -> bool:
+    def attach(self, head: codec.Head) -> bool:
         who = self._floor.process
         return self.dealer.send(codec.encode(orders.Attach(*head, codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))))
 
@@ -78,7 +78,7 @@ class Risk(Link):
         self.hold()
         self._waiting.clear()
 
-    def open(self, head: oms.Head) -> None:
+    def open(self, head: codec.Head) -> None:
         self._open = self.attach(head)
         self.pump()
 

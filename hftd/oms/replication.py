@@ -13,7 +13,7 @@ from collections.abc import Callable
 from controlplane.errors import InvalidInput
 from controlplane.model import Process
 from hftd import bus, runtime
-from hftd.engine import oms, replica
+from hftd.engine import replica
 from hftd.runtime import journal as journals
 from hftd.wire import codec, orders
 
@@ -35,7 +35,7 @@ class Replication:
         floor: runtime.Floor,
         journal: journals.Journal,
         *,
-        make_head: Callable[[], oms.Head],
+        make_head: Callable[[], codec.Head],
         on_record: Callable[[bytes], None],
         on_set_aside: Callable[[], None],
         audited: Callable[[], int],
