@@ -15,8 +15,8 @@ class Settings:
     heartbeat_stale_s: float = 0.25
     """A daemon beats each turn of its loop, at least each 50 ms: four missed, and a scheduling hiccup. Then it is not renewed any more."""
 
-    poll_s: float = 0.01
-    """Between two looks at the alive words."""
+    poll_s: float = 0.025
+    """Between two looks at the alive words: a tenth of what makes a heartbeat stale. A death is not looked for, its pidfd wakes the keeper."""
 
     transition_poll_s: float = 0.001
     """The same while a leader is on its way to active: its time to active is measured by this."""

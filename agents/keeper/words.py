@@ -15,7 +15,7 @@ import msgspec
 from controlplane.errors import InvalidInput
 from controlplane.failover import Lead, Rank
 from controlplane.model import Process, Token
-from hftd.native import word
+from hftd.native import bell, word
 
 ELECTABLE_BYTES_MAX = 1 << 20
 """A daemon's list of standbys; a longer file is not one."""
@@ -55,15 +55,23 @@ class Words:
         if same and now.valid_until_ns >= valid_until_ns:
             return
         self._lease.write(word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.LEAD, valid_until_ns))
+        if not same:
+            self._ring()
 
     def hand_over(self, lead: Lead) -> None:
         """R7: the closing is in the word itself, so that it survives the keeper; nothing new leaves from here on."""
         assert self._lease is not None
         self._lease.write(word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.HAND_OVER, 0))
+        self._ring()
 
     def stand_by(self, lead: Lead) -> None:
         assert self._lease is not None
         self._lease.write(word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.STANDBY, 0))
+        self._ring()
+
+    def _ring(self) -> None:
+        assert self.lease_path is not None
+        bell.ring(self.lease_path)
 
     def lease(self) -> word.Lease:
         return word.NOBODY if self._lease is None else self._lease.read()

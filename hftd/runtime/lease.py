@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from controlplane.model import Process, Token
-from hftd.native import word
+from hftd.native import bell, word
 from hftd.native.word import Phase, Wanted
 
 
@@ -43,6 +43,8 @@ class Leadership:
         self._lease_path = lease
         self._alive_path = alive
         self._lease = word.LeaseWord(lease) if lease else None
+        self.bell = bell.Bell(lease) if lease else None
+        """Rings when the word has changed."""
         self._alive = word.AliveWord(alive, writable=True) if alive else None
         self._state = word.Alive(process.pid, process.start_time, boot_ns(), Phase.STARTING, 0, 0, 0)
         self._write()

@@ -24,10 +24,8 @@ from hftd.wire import control
 
 BURST = 64
 """Messages taken from one socket before the others get their turn."""
-WORD_POLL_MS = 1
-"""A daemon with a lease word looks at it at least this often: half of this is the price of the promotion."""
-LEADING_POLL_MS = 10
-"""While active it need not look so often: whatever sends an order asks the word first, and an idle wake-up costs its neighbours' caches."""
+WORD_POLL_MS = 20
+"""A daemon with a lease word looks at it at least this often, rung or not. Whatever sends an order asks the word first."""
 IDLE_POLL_MS = 50
 """Without one it wakes for its heartbeat only."""
 STATUS_EVERY_S = 1.0
@@ -78,6 +76,8 @@ class Loop:
         self._said_hello = False
         if floor.agent.socket is not None:
             self.on(floor.agent.socket, self._from_agent)
+        if floor.lease.bell is not None:
+            self._poller.register(floor.lease.bell.fileno(), zmq.POLLIN)
         self.every(STATUS_EVERY_S, self._report)
 
     # --- wiring ------------------------------------------------------------------------------------------------------
@@ -194,8 +194,7 @@ class Loop:
         return 0
 
     def _poll_ms(self, now_ns: int) -> int:
-        lease = self.floor.lease
-        longest_ms = IDLE_POLL_MS if not lease.has_lease else LEADING_POLL_MS if lease.current_phase is word.Phase.ACTIVE else WORD_POLL_MS
+        longest_ms = WORD_POLL_MS if self.floor.lease.has_lease else IDLE_POLL_MS
         due_ns = min(timer.due_ns for timer in self._timers)
         if self._wake_ns is not None:
             due_ns = min(due_ns, self._wake_ns)
@@ -210,6 +209,9 @@ class Loop:
             for socket, drain in self._handlers:
                 if socket in sockets and socket not in self._paused:
                     drain(socket)
+            bell = self.floor.lease.bell
+            if bell is not None and bell.fileno() in sockets:
+                bell.hush()  # the next turn begins with a look at the word
         self._flush()  # at once: a tick that was batched does not wait for the heartbeat and the timers
 
     def _flush(self) -> None:
