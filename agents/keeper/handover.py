@@ -9,7 +9,6 @@ floors file was written from the store (R11), and only while the lead for which 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import uuid
 from collections.abc import Coroutine
@@ -95,6 +94,8 @@ class Member:
         self.instance = instance
         self.service = instance.entry.service
         self.group: Group | None = None
+        self._snapshot: Snapshot | None = None
+        """The newest view of the site."""
         self.lead: Lead | None = None
         self.sentence = ""
         self._changed_ns = 0
@@ -106,7 +107,7 @@ class Member:
         self._busy = False
         self._closed_wall_ns = 0
         self._floors_of: Lead | None = None
-        self._floors_seen: frozenset[tuple[str, int]] = frozenset()
+        self._floors: dict[str, words.Floor] = {}
         self._electable: tuple[Process, ...] | None = None
         self._electable_seen: tuple[Process, int] | None = None
         self._active: tuple[Lead, int] | None = None
@@ -139,6 +140,7 @@ class Member:
         self.instance = instance
 
     def observe(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
         try:
             group = election.view(snapshot, self._site.keys, self.service, self.group)
         except InvalidInput as exc:
@@ -304,7 +306,7 @@ class Member:
         return False
 
     async def _claim(self, group: Group, me: Process, nonce: str, sent_ns: int) -> None:
-        """R6: named by another's hand-over, or restarted: renew first. The floors are read beside it, which is after the take all the same."""
+        """R6: named by another's hand-over, or restarted: renew first."""
         record = group.leader
         assert record is not None
         held: Lead | None = self.lead
@@ -314,14 +316,7 @@ class Member:
         if not self.instance.words.armed_for(lead):
             self.instance.words.stand_by(lead)
         self._lead_is(lead)
-        renewal, floors = await asyncio.gather(
-            election.renew(self._site.store, self._site.keys, group, nonce), self._read_floors(), return_exceptions=True
-        )
-        if isinstance(floors, dict) and self.lead is lead:
-            self._write_floors(lead, floors)
-        if isinstance(renewal, BaseException):
-            raise renewal
-        if self._settle(group, renewal):
+        if self._settle(group, await election.renew(self._site.store, self._site.keys, group, nonce)):
             await self._renewed(lead, sent_ns)
 
     async def _won(self, process: Process, sent_ns: int) -> None:
@@ -334,13 +329,14 @@ class Member:
 
     async def _renewed(self, lead: Lead | None, sent_ns: int) -> None:
         """A good renewal (or take) of `lead`, sent at `sent_ns`: let the word say so, unless the lead has gone meanwhile."""
-        if lead is None or self.lead is not lead or lead.closed:
+        group = self.group
+        if lead is None or group is None or self.lead is not lead or lead.closed:
             return  # R7
         if self._floors_of is not lead:
-            floors = await self._read_floors()  # R11: after the take
+            snapshot = await self._after_take(group)
             if self.lead is not lead:
                 return
-            self._write_floors(lead, floors)
+            self._write_floors(lead, snapshot)
         if not self.instance.watched.runs or self.instance.entry.process != lead.process:
             return  # its death is about to be acted on
         self.instance.words.arm(lead, sent_ns + self._site.settings.budget.renew_deadline_ns)  # R3
@@ -352,38 +348,32 @@ class Member:
             self._active = self._electable = self._electable_seen = None
             self._renew_ns = 0
 
-    async def _read_floors(self) -> dict[str, words.Floor]:
-        groups = self.instance.entry.floors
-        found = await asyncio.gather(*(read_floor(self._site.store, self._site.keys, group) for group in groups))
-        return {group: floor for group, floor in zip(groups, found, strict=True) if floor is not None}
+    async def _after_take(self, group: Group) -> Snapshot:
+        """R11: the site as it is after our own take. The view is, once it has come as far; a named successor's has, because it says who is named."""
+        view = self._snapshot
+        if view is not None and view.revision >= group.epoch_revision:
+            return view
+        return await self._site.store.range(self._site.keys.root)
 
     def _follow_floors(self, snapshot: Snapshot) -> None:
-        """While leading: another take or registration in a group of the floors file means to read it again (a new execd has to be fenced, too)."""
-        groups, keys = self.instance.entry.floors, self._site.keys
-        if not groups or self.lead is None or self._floors_of is not self.lead:
+        """While leading: what another take or registration changes in the floors file is written (a new execd has to be fenced, too)."""
+        if self.lead is None or self._floors_of is not self.lead:
             return
-        prefixes = tuple(f"{keys.services}{group}/" for group in groups)
-        epochs = {keys.epoch(group) for group in groups}
-        seen = frozenset((key, entry.revision) for key, entry in snapshot.entries.items() if key in epochs or key.startswith(prefixes))
-        if seen != self._floors_seen:
-            self._floors_seen = seen
-            self._site.spawn(self._refresh_floors(self.lead), f"{self.service}: floors")
-
-    async def _refresh_floors(self, lead: Lead) -> None:
         try:
-            floors = await self._read_floors()
-            if self.lead is lead:
-                self._write_floors(lead, floors)
+            self._write_floors(self.lead, snapshot)
         except HftctlError as exc:
-            self._floors_seen = frozenset()  # the next view of the site tries again
-            log.warning("%s: floors not read again: %s", self.service, exc)
+            log.warning("%s: floors: %s", self.service, exc)
 
-    def _write_floors(self, lead: Lead, floors: dict[str, words.Floor]) -> None:
+    def _write_floors(self, lead: Lead, snapshot: Snapshot) -> None:
+        named = ((group, floor_of(snapshot, self._site.keys, group)) for group in self.instance.entry.floors)
+        floors = {group: floor for group, floor in named if floor is not None}
+        if self._floors_of is lead and floors == self._floors:
+            return
         try:
             self.instance.words.write_floors(floors)
         except OSError as exc:
             raise InvalidInput(f"{self.instance.entry.lease}.floors: {exc.strerror}; the word is not armed without it") from exc
-        self._floors_of = lead
+        self._floors_of, self._floors = lead, floors
 
     def _say(self, sentence: str) -> None:
         if sentence and sentence != self.sentence:
@@ -393,13 +383,13 @@ class Member:
             self._site.tell({"event": {"kind": "group.decision", "service": self.service, "instance": name, "text": sentence}})
 
 
-async def read_floor(store: Store, keys: Keys, service: str) -> words.Floor | None:
-    """A group's token, leader and endpoints as the store has them now; None before its first take."""
-    group, registrations = await asyncio.gather(election.read(store, keys, service), store.range(f"{keys.services}{service}/"))
+def floor_of(snapshot: Snapshot, keys: Keys, service: str) -> words.Floor | None:
+    """A group's token, leader and endpoints in this view; None before its first take. Raises InvalidInput."""
+    group = election.view(snapshot, keys, service)
     if group.epoch is None:
         return None
     endpoints: dict[str, str] = {}
-    entry = registrations.entries.get(keys.registration(service, group.holder.instance)) if group.holder else None
+    entry = snapshot.entries.get(keys.registration(service, group.holder.instance)) if group.holder else None
     if entry is not None:
         try:
             endpoints = dict(model.decode(Registration, entry.value).endpoints)
