@@ -10,6 +10,7 @@ group does is handover.py; the process around all this is daemon.py.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import uuid
@@ -69,6 +70,8 @@ class Keeper:
         self.registrar = renew.Registrar(store, keys, clock, settings.registration_ttl_s, settings.registration_keep_s, lambda: self.snapshot)
         self._tasks: asyncio.TaskGroup | None = None
         self._ended = False
+        self._acted = asyncio.Event()
+        """A transaction has ended: what it began is looked at now."""
         self._early: list[tuple[Coroutine[Any, Any, None], str]] = []
         self._host_revisions: dict[str, int] = {}
         self._wanted: set[str] = set()
@@ -100,7 +103,11 @@ class Keeper:
         elif self._tasks is None:
             self._early.append((work, name))
         else:
-            self._tasks.create_task(work, name=name)
+            self._tasks.create_task(self._act(work), name=name)
+
+    async def _act(self, work: Coroutine[Any, Any, None]) -> None:
+        await work
+        self._acted.set()
 
     # --- the agent's table -------------------------------------------------------------------------------------------
 
@@ -199,7 +206,7 @@ class Keeper:
         try:
             async with asyncio.TaskGroup() as self._tasks:
                 for work, name in self._early:
-                    self._tasks.create_task(work, name=name)
+                    self._tasks.create_task(self._act(work), name=name)
                 self._early.clear()
                 self._tasks.create_task(self._follow(), name="view of the store")
                 self._tasks.create_task(self._look(), name="alive words")
@@ -250,6 +257,7 @@ class Keeper:
 
     async def _look(self) -> None:
         while True:
+            self._acted.clear()
             now_ns = self.clock.boot_ns()
             for instance in self.instances.values():
                 instance.look(now_ns)
@@ -259,7 +267,9 @@ class Keeper:
             if self.disk.dirty:
                 await self._save()
             soon = any(member.in_transition for member in self.members.values())
-            await asyncio.sleep(self.settings.transition_poll_s if soon else self.settings.poll_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.transition_poll_s if soon else self.settings.poll_s):
+                    await self._acted.wait()
 
     def _sweep(self) -> None:
         for name in [name for name in self.instances if name not in self._wanted]:

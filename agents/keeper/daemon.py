@@ -48,6 +48,7 @@ LOG_QUEUE_MAX = 10_000
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     slice.ask(slice.SHORT_NS)  # a death is answered before its successor's interpreter starts to import
+    sys.setswitchinterval(0.0005)  # not 5 ms: the thread that writes the log does not hold up a hand-over
     with contextlib.suppress(PermissionError):  # already the leader of its session
         os.setsid()
     with logging_aside(arguments.log):

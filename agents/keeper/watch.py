@@ -14,7 +14,7 @@ from collections.abc import Callable
 from controlplane.model import Process
 from hftd.native import process as processes
 
-COUNTED_MAX_NS = 30_000_000
+COUNTED_MAX_NS = 75_000_000
 """The most that one look adds to a heartbeat's age: three polls. A longer interval is one in which the keeper itself did not run."""
 
 

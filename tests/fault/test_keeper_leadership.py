@@ -14,11 +14,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.keeper import link
+from agents.keeper import handover, link
 from controlplane import model
 from controlplane.errors import Unavailable
-from controlplane.model import HistoryRow, LeaderRecord, RequestRecord
-from controlplane.store.base import Committed, Compare, Delete, Lost, Put
+from controlplane.model import EpochRecord, HistoryRow, LeaderRecord, RequestRecord
+from controlplane.store.base import Committed, Compare, Delete, Lost, Put, Snapshot
 from controlplane.store.memory import MemoryStore
 from hftd.native import word
 from hftd.native.word import Wanted
@@ -346,6 +346,34 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
         await until(lambda: gateway.leads() and gateway.lease().epoch == 2, "execd is led anew")
         assert floors(gateway)[SERVICE]["token"] == {"incarnation": keepers.INCARNATION, "group": SERVICE, "epoch": 1}
         await until(lambda: floors(only)["execd"]["leader"] == msgspec.to_builtins(gateway.process), "omsd's floors name the new execd")
+
+    run(tmp_path, case)
+
+
+def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """R11: a view from before the take does not count."""
+    observe, lags_from = handover.Member.observe, []
+
+    def lagging(member: handover.Member, snapshot: Snapshot) -> None:
+        if not lags_from or snapshot.revision <= lags_from[0].revision:
+            observe(member, snapshot)
+
+    monkeypatch.setattr(handover.Member, "observe", lagging)
+
+    async def case(floor: Floor) -> None:
+        gateway, only = floor.daemon("alpha", "execd", floors=(SERVICE,)), floor.daemon("alpha", floors=("execd",))
+        alpha = await floor.keeper("alpha")
+        alpha.apply(link.Table((gateway.entry(),)))
+        await until(gateway.leads, "execd is led")
+        seen = alpha.snapshot
+        assert seen is not None
+        lags_from.append(seen)
+        await floor.store.put(KEYS.epoch("execd"), model.encode(EpochRecord(keepers.INCARNATION, 7)))
+        alpha.snapshot = seen
+        alpha.apply(link.Table((gateway.entry(), only.entry())))
+        await until(only.leads, "omsd is led")
+        found = msgspec.json.decode(word.floors_path(only.lease_path).read_bytes())
+        assert found["execd"]["token"]["epoch"] == 7
 
     run(tmp_path, case)
 
