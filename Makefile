@@ -14,12 +14,14 @@ help:            ## say what there is
 
 install: $(STAMP)            ## create .venv with everything, pinned and hashed
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements.lock pyproject.toml hftd/native/market.c
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv (Ubuntu 22.04: apt-get install python3.11 python3.11-venv)"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "the venv module of $(PYTHON) is missing: apt-get install python3-venv (Ubuntu 22.04: python3.11-venv)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@rm -f hftd/native/*.so  # an old one must not outlive a build that fails
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'import hftd.native._market' 2>/dev/null || echo "no C compiler: the Python decoder is used; apt-get install gcc python3-dev builds the native one"
 	@touch $(STAMP)
 
 up: install            ## bring up the floor: make up ARGS="--tape DIR --detach"
@@ -61,4 +63,4 @@ lock:            ## pin again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url pyproject.toml --extra dev --extra provision -o requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info hftd/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

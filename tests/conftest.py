@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support import twins
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +29,17 @@ def recorded() -> Path:
     if folder is None:
         pytest.skip("recorded market data is not here (set HFT_RECORDED_DATA to the folder that holds binance-2024-08-08)")
     return folder
+
+
+@pytest.fixture(params=["native", "python"])
+def decoder(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Twice: once as built, once as on a machine without a C compiler."""
+    if request.param == "native":
+        twins.need_native()
+        yield
+    else:
+        with twins.python_alone():
+            yield
 
 
 # --- in CI a skip outside the written list fails -----------------------------------------------------------------------

@@ -157,7 +157,7 @@ def program(
     )
 
 
-PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR", "HFT_FLOOR"})
+PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR", "HFT_FLOOR", "HFT_NATIVE"})
 """Of the agent's own HFT_ variables; the others are about the agent. HFT_FLOOR marks every process of a floor for `hftctl down`."""
 
 

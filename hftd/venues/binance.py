@@ -1,7 +1,8 @@
 """Binance frames (spot, USD-M, COIN-M; combined streams) to market messages and, for the simulated venue, back.
 
 Depth diffs, bookTicker, trades, and REST depth snapshots. Decoded into typed structs, numbers taken from their text; a value that does not fit
-1e-8 exactly, a frame of another symbol or another shape is Undecodable. What the update ids mean: engine/book.py.
+1e-8 exactly, a frame of another symbol or another shape is Undecodable. What the update ids mean: engine/book.py. Plain frames are decoded by
+native/market.c where it was built, to the same messages; what it leaves is decided here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import msgspec
 
 from controlplane.errors import InvalidInput
 from hftd.engine import fixed
+from hftd.native import market as native
 from hftd.venues import base
 from hftd.wire import market
 
@@ -100,6 +102,10 @@ class Normaliser:
         return f"<binance.Normaliser {self.market}:{self.symbol or '*'}>"
 
     def __call__(self, raw: bytes, receive_ns: int, origin_ns: int = 0) -> market.Message | base.Undecodable | None:
+        if native.normalise is not None:
+            found = native.normalise(raw, self.symbol, self.instrument, receive_ns, origin_ns, market.Message)
+            if found is not None:
+                return found
         try:
             # {"stream":"btcusdt@trade", ...: two letters behind the @ tell the kind without decoding twice.
             kind = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hftd.engine import clock_offset
+from hftd.native import market as native
 from hftd.venues import base, binance
 from hftd.wire import market, requests
 
@@ -26,16 +27,20 @@ class Intake:
 
     def line(self, instrument: int, raw: bytes, receive_ns: int, origin_ns: int) -> bytes | base.Undecodable | None:
         """The packed message; None for a frame that says nothing of the market."""
-        normalise = self._normalise.get(instrument)
-        if normalise is None:
+        known = self.instruments.get(instrument)
+        if known is None:
             return base.Undecodable(f"instrument {instrument} is not known")
-        message = normalise(raw, receive_ns, origin_ns)
-        if message is None or isinstance(message, base.Undecodable):
-            return message
-        if message.event_ns:
-            self._sample[instrument](receive_ns - message.event_ns)
-        self.counts[instrument][message.kind] += 1
-        return market.pack(message)
+        found = None if native.pack_line is None else native.pack_line(raw, known.symbol, instrument, receive_ns, origin_ns)
+        if found is None:
+            message = self._normalise[instrument](raw, receive_ns, origin_ns)
+            if message is None or isinstance(message, base.Undecodable):
+                return message
+            found = message.kind, message.event_ns, market.pack(message)
+        kind, event_ns, packed = found
+        if event_ns:
+            self._sample[instrument](receive_ns - event_ns)
+        self.counts[instrument][kind] += 1
+        return packed
 
     def reference(self, receive_ns: int) -> list[bytes]:
         """The INSTRUMENT messages."""

@@ -16,6 +16,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from controlplane.errors import InvalidInput
+from hftd.native import market as native
 
 FRAME = struct.Struct("<HHIQQ")
 RECORD = struct.Struct("<HBBIIIqqqQQQQ")
@@ -111,6 +112,11 @@ def header(data: bytes) -> Frame:
 
 def messages(data: bytes) -> Iterator[Message]:
     """The messages of a frame, in order. Raises InvalidInput when it is cut or its counts do not fit; what came before has been yielded."""
+    found = None if native.unpack is None else native.unpack(data, Message)
+    return _messages(data) if found is None else iter(found)
+
+
+def _messages(data: bytes) -> Iterator[Message]:
     count = header(data).records
     at, end = FRAME.size, len(data)
     for _ in range(count):

@@ -8,6 +8,8 @@ from hftd.venues import base, binance
 from hftd.wire import market
 from hftd.wire.market import Kind
 
+pytestmark = pytest.mark.usefixtures("decoder")
+
 SPOT_DIFF = (
     b'{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":1723161255208,"s":"BTCUSDT","U":50093239189,"u":50093239202,'
     b'"b":[["61737.63000000","0.00000000"],["56854.58000000","0.00100000"]],"a":[["61837.64000000","1.54698000"]]}}'

@@ -7,6 +7,8 @@ import pytest
 from controlplane.errors import InvalidInput
 from hftd.wire import market
 
+pytestmark = pytest.mark.usefixtures("decoder")
+
 MESSAGE = market.Message(3, market.Kind.DIFF, 1, 10, 20, 30, 40, 50, 60, 70, [(1, 2), (3, 4)], [(5, -6)], b"xyz")
 GOLDEN = (
     "444d0100010000000900000000000000e803000000000000"  # type, version, 1 message, sequence 9, session 1000
