@@ -126,6 +126,7 @@ class Market:
                 self._publish(line.instrument, line.raw, line.receive_ns, read_ns)
                 if len(line.raw) > LONG_LINE_BYTES:
                     self._flush()
+            self._flush()
         except InvalidInput:
             floor.count("undecodable")
         return True

@@ -193,8 +193,8 @@ class Omsd:
         message = orders.decode_coming_back(frame)
         match message:
             case orders.Place():
-                self.floor.tick_passed(message.origin_ns)
                 self._place(message)
+                self.floor.tick_passed(message.origin_ns)
             case orders.Cancel():
                 self._cancel(message)
             case orders.Attached():
@@ -233,10 +233,11 @@ class Omsd:
         if not self._write(placed, payload):
             self._refuse(place, reasons.JOURNAL_FULL)
             return
+        sent = self.execution.send(payload)  # what is journaled may leave; the books of it follow
         self.oms.apply(placed)
         self.floor.count("orders")
         self._sent_ns[placed.order_id] = time.monotonic_ns()
-        if not self.execution.send(payload):
+        if not sent:
             self._report(oms.ended(self._head(), self.oms.orders[placed.order_id], State.REFUSED, reasons.NOT_CONNECTED))
 
     def _refuse(self, place: orders.Place, reason: str) -> None:
@@ -269,9 +270,10 @@ class Omsd:
         payload = codec.encode(wanted)
         if self.takeover.taken and not self._full:
             self._write(wanted, payload)
+        sent = self.execution.send(payload)
         self.oms.apply(wanted)
         self.floor.count("cancels")
-        if not self.execution.send(payload):
+        if not sent:
             self.oms.cancel_refused(known.order_id)
             self._refuse_cancel(wanted, reasons.NOT_CONNECTED)
 

@@ -89,8 +89,8 @@ class Gate:
         now_ns = time.monotonic_ns()
         match message:
             case orders.Place():
-                self.floor.tick_passed(message.origin_ns)
                 self._on_place(identity, message, now_ns)
+                self.floor.tick_passed(message.origin_ns)
             case orders.Cancel():
                 self._on_cancel(identity, message, now_ns)
             case orders.Attach():
@@ -146,8 +146,9 @@ class Gate:
         )
 
     def _on_cancel(self, identity: bytes, cancel: orders.Cancel, now_ns: int) -> None:
+        sent = self._send_cancel(cancel.client_order_id, cancel.strategy, cancel.market, cancel.symbol, cancel.origin_ns)
         self.risk.on_cancel(cancel.strategy, now_ns)
-        if not self._send_cancel(cancel.client_order_id, cancel.strategy, cancel.market, cancel.symbol, cancel.origin_ns):
+        if not sent:
             refusal = orders.Refusal(*self._envelope(), reasons.NO_OMSD, reasons.text(reasons.NO_OMSD), cancel.order_id, cancel.client_order_id)
             self.intents.send(identity, codec.encode(refusal))
 

@@ -73,25 +73,25 @@ class Strategist:
     def carry_out(self, intents: Iterable[base.Intent]) -> None:
         """Send in order; what could not be sent is told to the strategy, whose answer is carried out too (it waits its interval, so this ends)."""
         for intent in intents:
-            self.floor.count("signals")
             instrument = intent.instrument
             if isinstance(intent, base.Cancel):
                 name = intent.client_order_id or f"{self.prefix}{intent.order}"
                 where = (self.floor.service, instrument.market, instrument.symbol)
                 sent = self.intents.send(codec.encode(orders.Cancel(*self.floor.head(), name, *where, intent.origin_ns)))
+                self.floor.count("signals")
                 self.floor.count("cancels" if sent else "unsent")
                 continue
-            if self._answered_ns is not None and self._place(intent):
-                self.floor.count("orders")
+            placed = self._answered_ns is not None and self._place(intent)
+            self.floor.count("signals")
+            self.floor.count("orders" if placed else "unsent")
+            if placed:
                 continue
-            self.floor.count("unsent")
             refused = base.OrderUpdate(
                 intent.order, f"{self.prefix}{intent.order}", instrument, intent.side, orders.State.REFUSED, 0, reasons.NOT_CONNECTED
             )
             self.carry_out(self.strategy.on_order(refused, time.monotonic_ns()))
 
     def _place(self, intent: base.Place) -> bool:
-        self.floor.tick_passed(intent.origin_ns)
         place = orders.Place(
             *self.floor.head(),
             f"{self.prefix}{intent.order}",
@@ -105,7 +105,9 @@ class Strategist:
             intent.origin_ns,
             intent.origin_seq,
         )
-        return self.intents.send(codec.encode(place))
+        sent = self.intents.send(codec.encode(place))
+        self.floor.tick_passed(intent.origin_ns)
+        return sent
 
     # --- from the floor ----------------------------------------------------------------------------------------------
 
@@ -132,9 +134,11 @@ class Strategist:
                     price, quantity = (message.bids or message.asks)[0]
                     taker = orders.Side.SELL if message.flags & market.BUYER_IS_MAKER else orders.Side.BUY
                     self.carry_out(self.strategy.on_trade(base.Trade(key, price, quantity, taker), time.monotonic_ns()))
+        if not runtime.waits(self.market.socket):
+            self.decide()
 
     def decide(self) -> None:
-        """The input is empty: show the strategy the newest of what came."""
+        """The input is empty, for now or for this turn: show the strategy the newest of what came."""
         if not self._fresh:
             return
         if self._answered_ns is None:

@@ -6,3 +6,4 @@ floors.py (fencing floors on disk) · journal.py (records that survive kill -9).
 
 from hftd.runtime.floor import Floor as Floor
 from hftd.runtime.loop import Loop as Loop
+from hftd.runtime.loop import waits as waits

@@ -128,10 +128,13 @@ class Floor:
         self.gauges[name] = value
 
     def histogram(self, name: str) -> histogram.Histogram:
-        return self.histograms.setdefault(name, histogram.Histogram())
+        found = self.histograms.get(name)
+        if found is None:
+            found = self.histograms[name] = histogram.Histogram()
+        return found
 
     def tick_passed(self, origin_ns: int) -> None:
-        """An order passes: how old is the tick that caused it, here? The difference of two daemons' histograms is a hop's price."""
+        """An order has been sent on: how old is the tick that caused it? The difference of two daemons' histograms is a hop's price."""
         if origin_ns:
             self.histogram("tick_age").record(time.monotonic_ns() - origin_ns)
 
