@@ -116,17 +116,20 @@ class Execd:
 
     def _place(self, identity: bytes, place: orders.Place) -> None:
         reason = self.gateway.objection(place.token, self.floor.lease.leads())
+        frame = b"" if reason else codec.encode(msgspec.structs.replace(place, gateway=self.gateway.on_wire))
+        now_ns = time.monotonic_ns()
+        if not reason and not self.venue.send(frame):
+            reason = reasons.NOT_CONNECTED
         if reason:
             self._refuse(identity, place, reason)
-            return
-        frame = codec.encode(msgspec.structs.replace(place, gateway=self.gateway.on_wire))
-        now_ns = time.monotonic_ns()
-        if not self.venue.send(frame):
-            self._refuse(identity, place, reasons.NOT_CONNECTED)
+            if place.replaced_id:
+                self._cancel(identity, orders.cancel_of(place))
             return
         if place.origin_ns:
             self.tick_to_order.record(now_ns - place.origin_ns)
         self.floor.count("orders")
+        if place.replaced_id:
+            self.floor.count("cancels")
         self.orphans.heard(now_ns)
 
     def _cancel(self, identity: bytes, cancel: orders.Cancel) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from controlplane.model import Token
 from hftd import bus, runtime
-from hftd.engine import oms, reasons, replica, takeover
+from hftd.engine import oms, order, reasons, replica, takeover
 from hftd.engine.takeover import Stage, Wish
 from hftd.native import word
 from hftd.native.word import Phase
@@ -218,6 +218,7 @@ class Omsd:
         if reason:
             self._refuse(place, reason)
             return
+        replaced = self._to_replace(place) if place.replaces else None
         sequence = self.journal.last_seq + 1
         version, seq, sent_ns, source, token = self._head()
         placed = msgspec.structs.replace(
@@ -228,6 +229,8 @@ class Omsd:
             source=source,
             token=token,
             order_id=f"{self.group}-{self._token.epoch if self._token else 0}-{sequence}",
+            replaces=replaced.client_order_id if replaced else "",
+            replaced_id=replaced.order_id if replaced else "",
         )
         payload = codec.encode(placed)
         if not self._write(placed, payload):
@@ -237,7 +240,12 @@ class Omsd:
         self.oms.apply(placed)
         self.floor.count("orders")
         self._sent_ns[placed.order_id] = time.monotonic_ns()
+        if replaced:
+            self.floor.count("cancels")
         if not sent:
+            if replaced:
+                self.oms.cancel_refused(replaced.order_id)
+                self._refuse_cancel(orders.cancel_of(placed), reasons.NOT_CONNECTED)
             self._report(oms.ended(self._head(), self.oms.orders[placed.order_id], State.REFUSED, reasons.NOT_CONNECTED))
 
     def _refuse(self, place: orders.Place, reason: str) -> None:
@@ -248,6 +256,17 @@ class Omsd:
         if self.takeover.stage is Stage.ACTIVE and not self._full:
             self._write(report)  # for the audit
         self.receivers.risk.tell(report)
+        if place.replaces:
+            self._cancel(orders.cancel_of(place))
+
+    def _to_replace(self, place: orders.Place) -> order.Order | None:
+        """The order that is cancelled first; None when there is none any more, which is said as to any cancel."""
+        cancel = orders.cancel_of(place)
+        known = self.oms.find(cancel)
+        if known is not None and known.open:
+            return known
+        self._cancel(cancel)
+        return None
 
     def _cancel(self, cancel: orders.Cancel) -> None:
         """Taking risk away passes while execd can be reached, whatever the word and the disk say."""

@@ -112,6 +112,8 @@ class Gate:
         self.floor.count("refused")
         self.floor.count(f'refused_by{{reason="{refused.code}"}}')
         self.intents.send(identity, codec.encode(self._ended(place, place.side, orders.State.REFUSED, refused)))
+        if place.replaces:
+            self._on_cancel(identity, orders.cancel_of(place), now_ns)
 
     def _judge(self, place: orders.Place, now_ns: int) -> risk.Refused | None:
         if not self._active():
@@ -143,6 +145,7 @@ class Gate:
             place.origin_ns,
             place.origin_seq,
             approval=orders.Approval(self._approvals, token, self.risk.limits.revision),
+            replaces=place.replaces,
         )
 
     def _on_cancel(self, identity: bytes, cancel: orders.Cancel, now_ns: int) -> None:

@@ -85,6 +85,8 @@ class Strategist:
             self.floor.count("signals")
             self.floor.count("orders" if placed else "unsent")
             if placed:
+                if intent.replaces:
+                    self.floor.count("cancels")
                 continue
             refused = base.OrderUpdate(
                 intent.order, f"{self.prefix}{intent.order}", instrument, intent.side, orders.State.REFUSED, 0, reasons.NOT_CONNECTED
@@ -104,6 +106,7 @@ class Strategist:
             intent.quantity,
             intent.origin_ns,
             intent.origin_seq,
+            replaces=f"{self.prefix}{intent.replaces}" if intent.replaces else "",
         )
         sent = self.intents.send(codec.encode(place))
         self.floor.tick_passed(intent.origin_ns)

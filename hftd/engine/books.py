@@ -15,7 +15,7 @@ from hftd.wire import market, requests
 
 _KINDS = {int(kind): kind.name.lower() for kind in market.Kind}
 _DIFF, _SNAPSHOT, _TICKER, _TRADE = int(market.Kind.DIFF), int(market.Kind.SNAPSHOT), int(market.Kind.TICKER), int(market.Kind.TRADE)
-_INSTRUMENT, _TOP, _BAR, _STATUS = int(market.Kind.INSTRUMENT), int(market.Kind.TOP), int(market.Kind.BAR), int(market.Kind.STATUS)
+_INSTRUMENT, _BAR, _STATUS = int(market.Kind.INSTRUMENT), int(market.Kind.BAR), int(market.Kind.STATUS)
 _EMPTY = (0, 0, 0, 0)
 
 
@@ -60,6 +60,8 @@ class Books:
         """Of the next message expected; what lies before it has been taken."""
         self.out: list[bytes] = []
         """Packed messages to publish; the caller empties it after each frame."""
+        self._moved: list[Entry] = []
+        """Those whose best has changed in this frame."""
         self.wanted: set[int] = set()
         """Instruments whose book waits for a snapshot."""
         self.lost = self.messages = self.conflated = self.unknown = self.overflows = 0
@@ -183,18 +185,22 @@ class Books:
         top = entry.book.best()
         if top != entry.top:
             entry.top = top
-            self.conflated += entry.pending is not None
+            if entry.pending is None:
+                self._moved.append(entry)
+            else:
+                self.conflated += 1
             entry.pending = message
             entry.outcomes["crossed"] += 0 < top[2] <= top[0]
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
     def _publish_tops(self) -> None:
-        for number, entry in self.entries.items():
+        for entry in self._moved:
             cause = entry.pending
             if cause is not None:
                 entry.pending = None
-                self.out.append(_packed_top(number, entry, cause.receive_ns, cause.event_ns, cause.origin_ns))
+                self.out.append(_packed_top(cause.instrument, entry, cause.receive_ns, cause.event_ns, cause.origin_ns))
+        self._moved.clear()
 
     def marks(self) -> list[bytes]:
         """TOP messages of all books in step as they are now, caused by no tick; STATUS of the others."""
@@ -217,9 +223,7 @@ class Books:
 
 
 def _packed_top(number: int, entry: Entry, receive_ns: int, event_ns: int, origin_ns: int) -> bytes:
-    bid, bid_quantity, ask, ask_quantity = entry.top
-    bids, asks = [(bid, bid_quantity)], [(ask, ask_quantity)]
-    return market.pack(market.Message(number, _TOP, market.IN_STEP, receive_ns, event_ns, origin_ns, 0, entry.book.last, 0, 0, bids, asks))
+    return market.pack_top(number, receive_ns, event_ns, origin_ns, entry.book.last, entry.top)
 
 
 def _packed_status(number: int, receive_ns: int, *, in_step: bool) -> bytes:

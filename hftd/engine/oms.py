@@ -157,6 +157,9 @@ class Oms:
             known.cancel_refused()
 
     def _place(self, place: orders.Place) -> None:
+        replaced = self.orders.get(place.replaced_id)
+        if replaced is not None:
+            replaced.cancel_wanted()
         epoch = place.token.epoch if place.token else 0
         self.orders[place.order_id] = order.Order.of(place, place.order_id, epoch)
         self._client_ids[place.strategy, place.client_order_id] = place.order_id
@@ -314,6 +317,8 @@ def audited(group: str, term: int, sequence: int, message: Journaled) -> orders.
         case orders.Place():
             action, user, details = "ORDER_PLACED", message.strategy, _details(message)
             details |= {"kind": message.kind.name}
+            if message.replaced_id:
+                details |= {"replaces": message.replaced_id}
             if message.approval is not None:
                 details |= {"approval": message.approval.id, "approval_epoch": message.approval.token.epoch}
         case orders.Report():

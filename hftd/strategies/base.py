@@ -78,6 +78,8 @@ class Place:
     origin_ns: int
     """Of the quote that caused it; 0 when no frame did (a timer, a report)."""
     origin_seq: int
+    replaces: int = 0
+    """An own order that is cancelled first, in the same message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Market making: a post-only order at the best bid and one at the best offer of every instrument, moved when the touch moves.
 
-Each side of each instrument is its own small machine: at most one quote, and at most one more on its way out. A quote is moved by cancel and new
-order at once, so that the tick which moved the touch is the origin of both; the time between two orders of a side has a floor, which bounds the
+Each side of each instrument is its own small machine: at most one quote, and at most one more on its way out. A quote is moved by one message that
+cancels it and places the next, whose origin is the tick that moved the touch; the time between two orders of a side has a floor, which bounds the
 message rate. At the inventory limit only the reducing side is quoted; a side whose price is not better than the fair price
 
     mid + (bid volume - ask volume) x skew
@@ -11,7 +11,7 @@ is not quoted while that holds. An order of which nothing is heard is cancelled,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from controlplane.errors import InvalidInput, InvalidSettings
@@ -151,23 +151,27 @@ class MarketMaking(base.Strategy):
     # --- what is decided ---------------------------------------------------------------------------------------------
 
     def _settle(self, market: _Market, now_ns: int, origin_ns: int = 0, origin_seq: int = 0) -> Iterator[Intent]:
-        """Bring both sides to where they should be. Cancels of both go first, so that an own quote is not met by the other side's new one."""
-        wanted = [self._wanted(market, side, now_ns) for side in market.sides]
-        for side, price in zip(market.sides, wanted, strict=True):
-            yield from self._clear(market, side, price, now_ns, origin_ns)
-        for side, price in zip(market.sides, wanted, strict=True):
+        """Bring both sides to where they should be: what is only cancelled goes first, then the side that makes room for the other."""
+        aims: list[tuple[_Side, int | None, _Order | None]] = []
+        for side in market.sides:
+            price = self._wanted(market, side, now_ns)
+            replaced = yield from self._clear(market, side, price, now_ns, origin_ns)
+            aims.append((side, price, replaced))
+        (_, bid, _), (_, _, offer) = aims
+        if bid is not None and offer is not None and bid >= offer.price:
+            aims.reverse()  # an own offer that leaves must not be met by the own bid that follows it
+        for side, price, replaced in aims:
             if price is None or side.quote is not None or not self._due(side, now_ns):
                 continue
-            quantity = self._quantity(price)
-            if (price * quantity) % fixed.UNIT:
-                continue  # no venue could book it exactly
-            self._number += 1
-            side.quote = _Order(self._number, price, now_ns, news_ns=now_ns)
+            side.quote = _Order(self._number + 1, price, now_ns, news_ns=now_ns)
             side.placed_ns = now_ns
+            self._number += 1
             self._orders[self._number] = (market, side)
-            yield Place(self._number, market.instrument, side.side, Kind.POST_ONLY, price, quantity, origin_ns, origin_seq)
+            old = replaced.number if replaced is not None else 0
+            yield Place(self._number, market.instrument, side.side, Kind.POST_ONLY, price, self._quantity(price), origin_ns, origin_seq, old)
 
-    def _clear(self, market: _Market, side: _Side, price: int | None, now_ns: int, origin_ns: int) -> Iterator[Intent]:
+    def _clear(self, market: _Market, side: _Side, price: int | None, now_ns: int, origin_ns: int) -> Generator[Intent, None, _Order | None]:
+        """Cancel what has to go, and return the quote that goes by being replaced."""
         timeout_ns = self.parameters.acknowledge_timeout_ns
         if side.leaving is not None and now_ns - side.leaving.cancel_ns >= timeout_ns:
             if side.leaving.cancels >= CANCELS_MAX:
@@ -176,19 +180,24 @@ class MarketMaking(base.Strategy):
                 yield self._cancel(market, side.leaving, now_ns, 0)
         quote = side.quote
         if quote is None:
-            return
+            return None
         if not quote.heard and now_ns - quote.sent_ns >= timeout_ns:
             # Lost on its way, most likely. The cancel is for the case that it was not.
             yield self._cancel(market, quote, now_ns, 0)
             self._forget(side, quote.number)
-            return
+            return None
         if side.leaving is not None or not quote.heard:
-            return
+            return None
         old = now_ns - quote.news_ns >= self.parameters.quote_age_max_ns
         moved = price is not None and (price != quote.price or old) and self._due(side, now_ns)
-        if price is None or moved:
-            yield self._cancel(market, quote, now_ns, origin_ns)
-            side.leaving, side.quote = quote, None
+        if price is not None and not moved:
+            return None
+        cancel = self._cancel(market, quote, now_ns, origin_ns)
+        side.leaving, side.quote = quote, None
+        if moved:
+            return quote
+        yield cancel
+        return None
 
     def _wanted(self, market: _Market, side: _Side, now_ns: int) -> int | None:
         """The price to quote on that side now, or None for no quote."""
@@ -209,7 +218,7 @@ class MarketMaking(base.Strategy):
             fair = (bid.price + ask.price) * PPM + 2 * (bid.quantity - ask.quantity) * limits.skew_ppm
             if (2 * own * PPM >= fair) if buys else (2 * own * PPM <= fair):
                 return None
-        return own
+        return None if own * quantity % fixed.UNIT else own  # no venue could book the rest exactly
 
     def _quantity(self, price: int) -> int:
         step = self.parameters.quantity_step

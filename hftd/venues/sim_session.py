@@ -60,7 +60,9 @@ class Session:
     def handle(self, identity: bytes, message: orders.TowardsVenue) -> None:
         if len(self._outbox) >= OUTBOX_MAX and not isinstance(message, orders.Cancel | orders.CancelAll | orders.Fence):
             self._count("not_taken")
-            return
+            if not (isinstance(message, orders.Place) and message.replaced_id):
+                return
+            message = orders.cancel_of(message)
         match message:
             case orders.Place():
                 self._place(identity, message)
@@ -143,6 +145,8 @@ class Session:
     # --- orders ------------------------------------------------------------------------------------------------------
 
     def _place(self, identity: bytes, place: orders.Place) -> None:
+        if place.replaced_id:
+            self._cancel(identity, orders.cancel_of(place))
         unfit = self._unfit(place.gateway) or self._unfit(place.token)
         if not unfit and place.token is not None and place.gateway is not None and place.token.group == place.gateway.group:
             unfit = reasons.NOT_FENCED  # one group cannot vouch for both

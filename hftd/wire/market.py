@@ -90,6 +90,14 @@ def pack(message: Message) -> bytes:
     return head + struct.pack(f"<{count}q", *chain.from_iterable(bids), *chain.from_iterable(asks)) + message.payload
 
 
+_TWO_LEVELS = struct.Struct(f"{RECORD.format}4q")
+
+
+def pack_top(instrument: int, receive_ns: int, event_ns: int, origin_ns: int, last: int, best: tuple[int, int, int, int]) -> bytes:
+    """`pack` of a TOP message in step: what bookd says most often, and traders wait for."""
+    return _TWO_LEVELS.pack(instrument, Kind.TOP, IN_STEP, 2, 1, 0, receive_ns, event_ns, origin_ns, 0, last, 0, 0, *best)
+
+
 def frame(packed: list[bytes], sequence: int, session: int) -> bytes:
     return FRAME.pack(FRAME_TYPE, VERSION, len(packed), sequence, session) + b"".join(packed)
 

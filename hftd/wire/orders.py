@@ -76,6 +76,11 @@ class Place(Message, tag=1, frozen=True):
     """omsd's: `<group>-<epoch>-<n>`."""
     approval: Approval | None = None
     gateway: TokenOnWire | None = None
+    replaces: str = ""
+    """Client order id of an order that is cancelled first: one message moves a quote. The two stand for themselves: whoever does not take the new
+    order still cancels the old one, and the new one is placed whatever has become of the old."""
+    replaced_id: str = ""
+    """omsd's id of that order; empty when there is none to cancel."""
 
 
 class Cancel(Message, tag=2, frozen=True):
@@ -88,6 +93,13 @@ class Cancel(Message, tag=2, frozen=True):
     origin_ns: int
     order_id: str = ""
     gateway: TokenOnWire | None = None
+
+
+def cancel_of(place: Place) -> Cancel:
+    """The half of a replacement that takes risk away."""
+    head = (place.version, place.seq, place.sent_ns, place.source, place.token)
+    where = (place.strategy, place.market, place.symbol)
+    return Cancel(*head, place.replaces, *where, place.origin_ns, place.replaced_id, place.gateway)
 
 
 class CancelAll(Message, tag=3, frozen=True):

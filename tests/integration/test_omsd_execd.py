@@ -139,6 +139,47 @@ def test_a_cancel_passes_past_the_end_of_the_lease_and_a_new_order_does_not(path
     path.until("the cancel has passed", lambda: path.riskd.states(name)[-1] is State.CANCELLED)
 
 
+def test_one_message_cancels_an_order_and_places_the_next(path: OrderPath) -> None:
+    alpha = active(path)
+    old = path.riskd.place()
+    path.until("it works", lambda: path.riskd.states(old) == [State.WORKING])
+    new = path.riskd.place(replaces=old)
+    path.until("the next one works", lambda: path.riskd.states(new) == [State.WORKING])
+    path.until("the first one is gone", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
+    assert not [message for message in path.venue.heard if isinstance(message, orders.Cancel)]
+    assert {row["status"] for row in alpha.ask("orders")} == {"working", "cancelled"}
+    path.until("audited", lambda: audit(path)[1:] == ["ORDER_PLACED", "ORDER_ACKNOWLEDGED", "ORDER_PLACED", "ORDER_CANCELLED", "ORDER_ACKNOWLEDGED"])
+
+
+def test_a_replacement_of_an_order_that_is_not_there_is_placed_all_the_same(path: OrderPath) -> None:
+    active(path)
+    new = path.riskd.place(replaces="mm-never")
+    path.until("it works", lambda: path.riskd.states(new) == [State.WORKING])
+    assert path.riskd.reasons("mm-never") == [reasons.UNKNOWN_ORDER]
+
+
+def test_a_replacement_that_omsd_refuses_cancels_all_the_same(path: OrderPath) -> None:
+    active(path)
+    old = path.riskd.place()
+    path.until("it works", lambda: path.riskd.states(old) == [State.WORKING])
+    new = path.riskd.place(replaces=old, approval=None)
+    path.until("it is refused", lambda: path.riskd.states(new) == [State.REFUSED])
+    path.until("the old one is gone", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
+
+
+def test_a_replacement_that_execd_refuses_cancels_all_the_same(path: OrderPath) -> None:
+    active(path)
+    old = path.riskd.place()
+    path.until("it works", lambda: path.riskd.states(old) == [State.WORKING])
+    path.members["execd-alpha-1"].lead(1, valid_until_ns=1)
+    new = path.riskd.place(replaces=old)
+    path.until("the venue has cancelled", lambda: not path.venue.working)
+    assert path.members["execd-alpha-1"].floor.counters["refused"]
+    path.members["execd-alpha-1"].lead(1)
+    path.until("with a valid lease again it is told", lambda: path.riskd.reasons(new) == [reasons.NOT_ACTIVE])
+    path.until("and so is the cancel", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
+
+
 def test_execd_sends_no_order_past_its_own_lease_and_passes_cancels(path: OrderPath) -> None:
     active(path)
     name = path.riskd.place()

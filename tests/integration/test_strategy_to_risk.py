@@ -127,7 +127,7 @@ def test_a_tick_becomes_an_order_signed_with_risks_token_and_a_fill_goes_back(st
     omsd.report(first, orders.State.FILLED, execution=1)
     omsd.report(second, orders.State.WORKING)
     assert stage.strategyd.counted("fills").counters["fills"] == 1
-    # The filled side is quoted anew, the working one follows the touch by cancel and order.
+    # The filled side is quoted anew, the working one follows the touch in one message.
     third = stage.place(omsd)
     assert third.side is first.side
     omsd.report(third, orders.State.WORKING)
@@ -135,8 +135,26 @@ def test_a_tick_becomes_an_order_signed_with_risks_token_and_a_fill_goes_back(st
         stage.market(BID + 5 * TICK, ASK + 5 * TICK)
         if omsd.dealer.socket.poll(20):
             break
-    cancels = {omsd.next(orders.Cancel).client_order_id for _ in range(2)}
-    assert cancels == {second.client_order_id, third.client_order_id}
+    moved = [omsd.next(orders.Place) for _ in range(2)]
+    assert {place.replaces for place in moved} == {second.client_order_id, third.client_order_id}
+    assert all(place.approval is not None for place in moved)
+
+
+def test_of_a_replacement_that_is_refused_the_cancel_goes_on(stage: Stage) -> None:
+    stage.riskd.start(stage.bookd.peers, stage.told)
+    stage.riskd.lead(3)
+    omsd = stage.omsd(1)
+    assert omsd.attach().ok
+    strategy = bus.link.Dealer("strategy-x-alpha-1.1", stage.riskd.endpoint("intents"))
+    unknown = orders.Place(
+        1, 1, 0, "strategy-x-alpha-1", None, "strategy-x-1-2", "strategy-x", "spot", "NOSUCH", orders.Side.BUY, orders.Kind.LIMIT, 1, 1, 0, 0,
+        replaces="strategy-x-1-1",
+    )  # fmt: skip
+    daemons.wait_for("riskd takes the link", lambda: strategy.send(codec.encode(unknown)))
+    assert omsd.next(orders.Cancel).client_order_id == "strategy-x-1-1"
+    told = daemons.receive(strategy.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Report))
+    assert (told.state, told.client_order_id) == (orders.State.REFUSED, "strategy-x-1-2")
+    strategy.close()
 
 
 def test_a_new_omsd_is_given_orders_at_once_and_the_old_one_is_refused(stage: Stage) -> None:
@@ -165,11 +183,10 @@ def test_an_order_that_the_order_manager_does_not_know_is_forgotten_and_quoted_a
     omsd.report(first, orders.State.WORKING)
     for _ in range(400):
         stage.market(BID + 5 * TICK, ASK + 5 * TICK)
-        if omsd.dealer.socket.poll(10) and isinstance(cancel := orders.decode_coming_back(omsd.dealer.socket.recv()), orders.Cancel):
+        if omsd.dealer.socket.poll(10) and getattr(orders.decode_coming_back(omsd.dealer.socket.recv()), "replaces", ""):
             break
     omsd.refuse(first, reasons.UNKNOWN_ORDER)
     stage.strategyd.counted("refusals")
-    assert first.client_order_id == cancel.client_order_id
     assert stage.riskd.ask("risk")[0]["working_buy"] in ("0", "0.001", "0.002")
 
 

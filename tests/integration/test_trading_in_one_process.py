@@ -68,6 +68,9 @@ class Trading:
             self.counts["cancels"] += 1
             self.venue.cancel(order_id)
         else:
+            if intent.replaces:
+                self.counts["cancels"] += 1
+                self.venue.cancel(f"omsd-1-{intent.replaces}")
             place = orders.Place(
                 1, 0, 0, "", None, f"strategy-mm-1-{intent.order}", "strategy-mm", *intent.instrument, intent.side, intent.kind, intent.price,
                 intent.quantity, 0, 0, order_id=order_id,

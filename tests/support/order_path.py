@@ -143,6 +143,8 @@ class Venue:
                     self.gateway = identity
                 self._say(identity, orders.Fenced(*head, token.group, token.epoch, ok, "" if ok else self.floors.objection(token, claimant)))
             case orders.Place():
+                if message.replaced_id:
+                    self._take(identity, orders.cancel_of(message))
                 if self.floors.refuses(message.gateway) or self.floors.refuses(message.token):
                     self._say(identity, orders.Refusal(*head, reasons.STALE_TOKEN, "", message.order_id, message.client_order_id))
                     return
@@ -210,13 +212,13 @@ class Riskd:
             else:
                 self.told.append(message)
 
-    def place(self, client_order_id: str = "", *, approval: orders.Approval | str | None = "", to: bytes = b"") -> str:
+    def place(self, client_order_id: str = "", *, approval: orders.Approval | str | None = "", to: bytes = b"", replaces: str = "") -> str:
         self.placed += 1
         client_order_id = client_order_id or f"mm-{self.placed}"
         signed = orders.Approval(self.placed, RISK, 1) if isinstance(approval, str) else approval
         place = orders.Place(
             1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.POST_ONLY, 6_180_000 * CENT,
-            fixed.UNIT // 1000, time.monotonic_ns(), 1, "", signed,
+            fixed.UNIT // 1000, time.monotonic_ns(), 1, "", signed, None, replaces,
         )  # fmt: skip
         assert self.router.send(to or self.omsd, codec.encode(place))
         return client_order_id

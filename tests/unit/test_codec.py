@@ -20,8 +20,8 @@ PLACE = orders.Place(
 )  # fmt: skip
 
 GOLDEN_PLACE = (
-    "dc001301012acf17979cfe362a0000ac6f6d73642d616c7068612d3193cf0000018bcfe56800a46f6d736407af73747261746567792d6d6d2d312d31ab73747261746567"
-    "792d6d6da47573646da7425443555344540102cf0000059ee5e59500ce000186a00506a86f6d73642d372d31930993cf0000018bcfe56800a57269736b640301c0"
+    "dc001501012acf17979cfe362a0000ac6f6d73642d616c7068612d3193cf0000018bcfe56800a46f6d736407af73747261746567792d6d6d2d312d31ab73747261746567"
+    "792d6d6da47573646da7425443555344540102cf0000059ee5e59500ce000186a00506a86f6d73642d372d31930993cf0000018bcfe56800a57269736b640301c0a0a0"
 )
 
 
@@ -34,8 +34,8 @@ def test_an_order_has_its_golden_bytes() -> None:
 def test_a_newer_writer_s_fields_are_ignored_and_an_older_one_s_are_filled_in() -> None:
     fields = msgspec.msgpack.decode(codec.encode(PLACE))
     assert orders.decode_towards_venue(msgspec.msgpack.encode([*fields, "later"])) == PLACE
-    older = orders.decode_towards_venue(msgspec.msgpack.encode(fields[:-3]))
-    assert isinstance(older, orders.Place) and older.order_id == "" and older.approval is None
+    older = orders.decode_towards_venue(msgspec.msgpack.encode(fields[:-5]))
+    assert isinstance(older, orders.Place) and (older.order_id, older.approval, older.replaces) == ("", None, "")
 
 
 @given(st.binary(max_size=200))

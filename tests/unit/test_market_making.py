@@ -62,22 +62,32 @@ def test_nothing_is_quoted_before_the_position_is_known() -> None:
     assert len(strategy.on_quote(quote(100_00, 100_02), 2)) == 2
 
 
-def test_a_quote_follows_the_touch_by_cancel_then_place_of_one_tick() -> None:
+def test_a_quote_follows_the_touch_by_one_replacement_of_one_tick() -> None:
     strategy = maker()
     first = working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1 * MS)
     assert strategy.on_quote(quote(100_00, 100_02, bids=2 * ONE), 2 * MS) == []
     assert strategy.on_quote(quote(100_01, 100_02), 3 * MS) == [], "too soon"
     moved = strategy.on_quote(quote(100_01, 100_02, origin_ns=77), 600 * MS)
-    assert moved[0] == Cancel(first[0].order, BTC, origin_ns=77)
-    assert isinstance(moved[1], Place) and (moved[1].price, moved[1].origin_ns) == (100_01 * TICK, 77)
-    assert len(moved) == 2
+    (only,) = moved
+    assert isinstance(only, Place) and (only.price, only.origin_ns, only.replaces) == (100_01 * TICK, 77, first[0].order)
 
 
-def test_both_sides_are_cleared_before_a_new_order_could_meet_an_own_one() -> None:
+@pytest.mark.parametrize(("bid", "ask", "first"), [(100_02, 100_04, Side.SELL), (99_98, 100_00, Side.BUY), (100_01, 100_03, Side.BUY)])
+def test_the_side_that_makes_room_is_moved_before_a_new_order_could_meet_an_own_one(bid: int, ask: int, first: Side) -> None:
     strategy = maker()
     working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
+    moved = strategy.on_quote(quote(bid, ask), 600 * MS)
+    assert [isinstance(intent, Place) and intent.replaces > 0 for intent in moved] == [True, True]
+    assert isinstance(moved[0], Place) and moved[0].side is first
+
+
+def test_a_side_that_is_not_quoted_any_more_is_cancelled_before_the_other_is_moved() -> None:
+    strategy = maker()
+    buy, sell = working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
+    strategy.on_position(BTC, -20 * ONE, 1, 2)
     moved = strategy.on_quote(quote(100_02, 100_04), 600 * MS)
-    assert [type(intent) for intent in moved] == [Cancel, Cancel, Place, Place]
+    assert moved[0] == Cancel(sell.order, BTC, origin_ns=5)
+    assert isinstance(moved[1], Place) and (moved[1].side, moved[1].replaces) == (Side.BUY, buy.order)
 
 
 def test_a_throttled_move_is_made_up_for_by_the_timer_and_has_no_origin() -> None:
@@ -86,7 +96,7 @@ def test_a_throttled_move_is_made_up_for_by_the_timer_and_has_no_origin() -> Non
     assert strategy.on_quote(quote(100_01, 100_02), 100 * MS) == []
     assert strategy.on_timer(400 * MS) == []
     moved = strategy.on_timer(500 * MS)
-    assert len(moved) == 2 and all(intent.origin_ns == 0 for intent in moved)
+    assert len(moved) == 1 and all(intent.origin_ns == 0 for intent in moved)
 
 
 @pytest.mark.parametrize("state", [State.REFUSED, State.REJECTED, State.CANCELLED, State.FILLED])
@@ -130,10 +140,10 @@ def test_a_cancel_never_answered_is_asked_again_and_then_given_up() -> None:
     strategy = maker(quote_age_max_s=3600)
     working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
     moved = strategy.on_quote(quote(100_01, 100_02), 600 * MS)
-    assert isinstance(moved[1], Place)
-    strategy.on_order(update(moved[1], State.WORKING), 601 * MS)
+    assert isinstance(moved[0], Place)
+    strategy.on_order(update(moved[0], State.WORKING), 601 * MS)
     asked = [intent for at in range(700, 9_000, 100) for intent in strategy.on_timer(at * MS)]
-    assert asked == [Cancel(moved[0].order, BTC)] * (market_making.CANCELS_MAX - 1)
+    assert asked == [Cancel(moved[0].replaces, BTC)] * (market_making.CANCELS_MAX - 1)
     assert strategy.on_quote(quote(100_00, 100_02), 9_000 * MS) != [], "the side moves again"
 
 
@@ -141,7 +151,8 @@ def test_an_old_quote_without_news_is_renewed() -> None:
     strategy = maker(top_age_max_s=100)
     working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
     assert strategy.on_timer(29_000 * MS) == []
-    assert len(strategy.on_timer(30_001 * MS)) == 4
+    renewed = strategy.on_timer(30_001 * MS)
+    assert len(renewed) == 2 and all(isinstance(intent, Place) and intent.replaces for intent in renewed)
 
 
 def test_quotes_are_pulled_when_the_book_falls_out_of_step_or_the_top_is_old() -> None:
@@ -224,6 +235,10 @@ def test_whatever_happens_rate_and_working_orders_stay_bounded(moves: list[tuple
                     gone = Place(intent.order, BTC, side, Kind.POST_ONLY, 0, 0, 0, 0)
                     out += strategy.on_order(update(gone, State.CANCELLED), now)
                 continue
+            if n % 3 and intent.replaces in prices:
+                side, _ = prices.pop(intent.replaces)
+                gone = Place(intent.replaces, BTC, side, Kind.POST_ONLY, 0, 0, 0, 0)
+                out += strategy.on_order(update(gone, State.CANCELLED), now)
             placed[intent.side].append(now)
             assert intent.price == (bid if intent.side is Side.BUY else bid + spread) * TICK
             prices[intent.order] = (intent.side, intent.price)

@@ -42,3 +42,8 @@ def test_a_batch_is_flushed_when_full_and_numbers_its_messages() -> None:
     assert [market.header(data) for data in frames] == [market.Frame(1, 1000, market.BATCH_MAX)]
     assert rest is not None and market.header(rest) == market.Frame(market.BATCH_MAX + 1, 1000, 3)
     assert batch.sequence == market.BATCH_MAX + 4
+
+
+def test_a_top_is_packed_as_any_message() -> None:
+    whole = market.Message(3, market.Kind.TOP, market.IN_STEP, 5, 6, 7, 0, 8, 0, 0, [(9, 10)], [(11, 12)])
+    assert market.pack_top(3, 5, 6, 7, 8, (9, 10, 11, 12)) == market.pack(whole)

@@ -48,6 +48,14 @@ def take(known: oms.Oms, *messages: oms.Journaled) -> None:
         known.apply(message)
 
 
+def test_a_replacement_is_one_record_that_moves_both_orders_and_says_so_to_the_auditor(known: oms.Oms) -> None:
+    replacement = msgspec.structs.replace(place(2), replaces="mm-1", replaced_id="omsd-3-1")
+    take(known, place(1), replacement)
+    assert [each.state for each in known.orders.values()] == [State.PENDING_CANCEL, State.PENDING_NEW]
+    assert oms.audited("omsd", 3, 2, replacement).details["replaces"] == "omsd-3-1"
+    assert orders.cancel_of(replacement).order_id == "omsd-3-1" and orders.cancel_of(replacement).client_order_id == "mm-1"
+
+
 # --- what may leave ----------------------------------------------------------------------------------------------------
 
 

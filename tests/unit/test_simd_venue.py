@@ -95,6 +95,7 @@ def a_place(
     gateway: int | None = 1,
     symbol: str = "BTCUSDT",
     market: str = "spot",
+    replaced_id: str = "",
 ) -> orders.Place:
     return orders.Place(
         *envelope(epoch),
@@ -110,6 +111,7 @@ def a_place(
         origin_seq=0,
         order_id=order_id,
         gateway=None if gateway is None else token("execd", gateway),
+        replaced_id=replaced_id,
     )
 
 
@@ -178,6 +180,18 @@ def test_a_cancel_ends_an_order_and_a_second_one_hears_the_last_word_again(desk:
     assert first == again and (first.state, first.reason) == (State.CANCELLED, "")
     [unknown] = desk.handle(a_cancel("never"))
     assert isinstance(unknown, orders.Refusal) and (unknown.reason, unknown.order_id) == (reasons.UNKNOWN_ORDER, "never")
+
+
+def test_a_replacement_cancels_first_whatever_becomes_of_the_new_order(desk: Desk) -> None:
+    desk.fenced().book()
+    desk.place("a")
+    assert told(desk.place("b", price=99, replaced_id="a")) == [("a", State.CANCELLED, 0), ("b", State.WORKING, 0)]
+    assert desk.fence("omsd", 2, gateway=1).ok
+    cancelled, refused = desk.place("c", replaced_id="b")
+    assert told([cancelled]) == [("b", State.CANCELLED, 0)] and refused.reason == reasons.STALE_TOKEN
+    assert not desk.venue.working
+    desk.place("d", epoch=2)
+    assert [answer.reason for answer in desk.place("e", replaced_id="d")] == [reasons.STALE_TOKEN] * 2, "a newer epoch's order is not its to cancel"
 
 
 def test_an_order_id_is_used_once(desk: Desk) -> None:
@@ -354,6 +368,8 @@ def test_a_gateway_that_does_not_read_can_only_cancel(desk: Desk, monkeypatch: p
     assert set(desk.venue.working) == {"a", "b"} and desk.counts["not_taken"] == 2
     desk.handle(a_cancel("a"))
     assert set(desk.venue.working) == {"b"} and desk.session.unsent == 3
+    desk.place("e", price=99, replaced_id="b")
+    assert not desk.venue.working and desk.counts["not_taken"] == 3
 
 
 def test_after_a_crash_accounts_and_numbers_go_on_and_working_orders_are_cancelled(tmp_path: Path) -> None:
