@@ -1,7 +1,7 @@
 """The floor of tick to order: the same chain of hops in bare pyzmq, nothing but receive and send in each process.
 
 market -> books (PUB/SUB) -> strategy (PUB/SUB) -> risk -> orders -> execution (DEALER/ROUTER), six processes. With the recorded data the ticks have
-the tape's rhythm and sizes, and those that move a best price become a cancel and a new order for each side, as a market maker's do. Prints one JSON
+the tape's rhythm and sizes, and those that move a best price become a replacement for each side, as a market maker's do. Prints one JSON
 line: the distribution in µs from just before the tick's send to the new order's last receive.
 """
 
@@ -22,8 +22,7 @@ HOPS = 5
 STRATEGY = 1
 """The process that lets only some ticks go on."""
 HEAD = struct.Struct("<qB")
-"""CLOCK_MONOTONIC ns of the tick; sides to requote, and beyond the strategy what the frame is."""
-CANCEL, PLACE = 1, 2
+"""CLOCK_MONOTONIC ns of the tick; sides to requote."""
 ORDER = bytes(180)
 """An order on the wire has about 190 bytes."""
 
@@ -42,8 +41,7 @@ def forward(receive: zmq.Socket[bytes], send: zmq.Socket[bytes], is_router: bool
             continue
         tick_ns, sides = HEAD.unpack_from(frame)
         for _ in range(sides):
-            for kind in (CANCEL, PLACE):
-                send.send(HEAD.pack(tick_ns, kind) + ORDER)
+            send.send(HEAD.pack(tick_ns, 1) + ORDER)
 
 
 def hop(folder: Path, number: int) -> None:
@@ -73,14 +71,12 @@ def last(folder: Path, results: int) -> None:
     receive.bind(f"ipc://{folder}/{HOPS - 1}")
     taken = []
     while frame := receive.recv_multipart()[-1]:
-        tick_ns, kind = HEAD.unpack_from(frame)
-        if kind == PLACE:
-            taken.append(time.monotonic_ns() - tick_ns)
+        taken.append(time.monotonic_ns() - HEAD.unpack_from(frame)[0])
     os.write(results, json.dumps(sorted(taken)).encode())
 
 
 Tick = tuple[float, int, int]
-"""Pause before it in s, size of its market message in bytes, sides that it moves: each is a cancel and a new order beyond the strategy."""
+"""Pause before it in s, size of its market message in bytes, sides that it moves: each is an order beyond the strategy."""
 
 
 def poisson(ticks: int, rate: float, seed: int = 1) -> list[Tick]:

@@ -6,6 +6,7 @@ the same way. Exit 2: bad arguments, config or settings, said in one line.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module, metadata
@@ -17,7 +18,7 @@ import msgspec
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.model import DaemonKind
 from hftd import runtime
-from hftd.native import slice
+from hftd.native import policy, slice
 
 DAEMONS_GROUP = "hftctl.daemons"
 USAGE = "usage: hftd NAME [--config FILE]"
@@ -52,7 +53,11 @@ def start(arguments: Sequence[str]) -> int:
         kind = kind_of(arguments[0])
         build = load(kind)
         floor = runtime.Floor.from_environment()
-        return build(floor, settings_of(kind, floor.config.settings, f"config of {floor.instance}")).run()
+        loop = build(floor, settings_of(kind, floor.config.settings, f"config of {floor.instance}"))
+        left_out = policy.take(os.environ.get("HFT_SCHED", "other"))
+        if left_out:
+            floor.event("host.left_out", text=left_out)
+        return loop.run()
     if len(arguments) == 3 and "--config" in arguments[:2] and not arguments[0].startswith("-"):
         from hftd import by_hand
 

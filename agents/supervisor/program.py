@@ -15,10 +15,10 @@ from pathlib import Path
 import msgspec
 
 from controlplane.model import Mode, ServiceSpec, Slot
+from hftd.native import policy
 
 STOP_GRACE_S = 5.0
 """From SIGTERM to SIGKILL: a daemon has to cancel, sync and say goodbye in it."""
-REAL_TIME = frozenset({"fifo", "rr"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,6 @@ class Program:
     """Written to `config_path` before the start."""
     config_path: Path
     cpus: tuple[int, ...]
-    sched: str
-    """other, or fifo[:PRIORITY] where this process may; 1 is the default priority."""
     left_out: tuple[str, ...]
     """What the spec asks for and this user may not have; said once."""
     spec_hash: str
@@ -142,7 +140,9 @@ def program(
     }
     if spec.mode is Mode.ACTIVE_STANDBY:
         env["HFT_LEASE"] = str(folders.lease(slot.instance))
-    wants_real_time = spec.sched.partition(":")[0] in REAL_TIME
+    wants_real_time = spec.sched.partition(":")[0] in policy.REAL_TIME
+    if spec.sched != "other" and (real_time or not wants_real_time):
+        env["HFT_SCHED"] = spec.sched
     return Program(
         slot=slot,
         argv=argv,
@@ -150,7 +150,6 @@ def program(
         config=render(spec, slot, folders, config_revision),
         config_path=config,
         cpus=spec.cpus,
-        sched=spec.sched if real_time else "other",
         left_out=(f"sched {spec.sched}: needs root",) if wants_real_time and not real_time else (),
         spec_hash=spec_hash(spec),
         config_revision=config_revision,

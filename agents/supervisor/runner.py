@@ -257,7 +257,6 @@ class ShimRunner:
             "ready_fd": ready_fd,
             "grace_s": program.grace_s,
             "cpus": ",".join(str(cpu) for cpu in program.cpus),
-            "sched": program.sched,
         }
         return [program.argv[0], "-I", "-S", str(self._script), *(f"{key}={value}" for key, value in plan.items()), "--", *program.argv]
 

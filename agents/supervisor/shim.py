@@ -142,20 +142,13 @@ def become_daemon(argv: list[str], shim_pid: int, go: int, out: int) -> None:
 
 
 def place(pid: int, plan: dict[str, str]) -> list[str]:
-    """CPUs and scheduling of the daemon before it runs; what was not allowed comes back as a list of words."""
+    """CPUs of the daemon before it runs; what was not allowed comes back as a list of words."""
     left_out = []
     if plan.get("cpus"):
         try:
             os.sched_setaffinity(pid, {int(cpu) for cpu in plan["cpus"].split(",")})
         except OSError as exc:
             left_out.append(f"cpus {plan['cpus']}: {exc.strerror}")
-    policy, _, priority = plan.get("sched", "other").partition(":")
-    if policy in ("fifo", "rr"):
-        try:
-            number = os.SCHED_FIFO if policy == "fifo" else os.SCHED_RR
-            os.sched_setscheduler(pid, number, os.sched_param(int(priority or 1)))
-        except OSError as exc:
-            left_out.append(f"sched {plan['sched']}: {exc.strerror}")
     return left_out
 
 

@@ -1,0 +1,28 @@
+"""The scheduling policy that a service's spec asks for (HFT_SCHED), taken by the daemon itself when it begins to wait for ticks.
+
+Not by whoever starts it: an interpreter that imports and reads a journal for half a second under SCHED_FIFO keeps keeper and store off its core, just
+when a leader has died and they need a millisecond each.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+POLICIES = {"other": os.SCHED_OTHER, "batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}
+REAL_TIME = ("fifo", "rr")
+
+
+def take(wish: str) -> str:
+    """`POLICY[:PRIORITY]` for all threads of this process, and those that they start; why it was left out, or ""."""
+    name, _, priority = wish.partition(":")
+    if name not in POLICIES or not (priority or "1").isdecimal():
+        return f"sched {wish}: no such policy or priority"
+    if name == "other":
+        return ""  # as it is, with the slice that was asked for
+    try:
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setscheduler(int(thread.name), POLICIES[name], os.sched_param(int(priority or 1) if name in REAL_TIME else 0))
+    except OSError as exc:
+        return f"sched {wish}: {exc.strerror}"
+    return ""
