@@ -11,6 +11,7 @@ from hftd.bus import publish
 from hftd.bus import socket as sockets
 
 HWM = 1_000
+_DONTWAIT, _MORE_DONTWAIT = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
 
 
 class Dealer:
@@ -29,7 +30,7 @@ class Dealer:
     def send(self, frame: bytes) -> bool:
         """False when there is no peer or its queue is full; the message was not sent."""
         try:
-            self.socket.send(frame, zmq.DONTWAIT)
+            self.socket.send(frame, _DONTWAIT)
         except zmq.Again:
             return False
         return True
@@ -48,7 +49,8 @@ class Router:
     def send(self, identity: bytes, frame: bytes) -> bool:
         """False when that client is gone or its queue is full; the message was not sent."""
         try:
-            self.socket.send_multipart((identity, frame), zmq.DONTWAIT)
+            self.socket.send(identity, _MORE_DONTWAIT)
+            self.socket.send(frame, _DONTWAIT)
         except zmq.ZMQError as exc:
             if exc.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
                 return False

@@ -34,7 +34,8 @@ HELLO_SILENCE_S = 2.5
 
 VERSION_TEXT = "0.1.0"
 
-_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+# Plain integers: flags of the enumerations are objects that every operation makes anew.
+_EVENTS, _MORE, _POLLIN, _DONTWAIT = int(zmq.EVENTS), int(zmq.RCVMORE), int(zmq.POLLIN), int(zmq.DONTWAIT)
 
 
 def waits(socket: zmq.Socket[bytes]) -> bool:
@@ -96,7 +97,7 @@ class Loop:
         def drain(source: zmq.Socket[bytes]) -> None:
             for _ in range(BURST):
                 try:
-                    handler(source.recv(zmq.DONTWAIT))
+                    handler(source.recv(_DONTWAIT))
                 except InvalidInput:
                     self.floor.count("undecodable")
                 except zmq.Again:
@@ -112,10 +113,13 @@ class Loop:
         def drain(source: zmq.Socket[bytes]) -> None:
             for _ in range(BURST):
                 try:
-                    frames = source.recv_multipart(zmq.DONTWAIT)
-                    if len(frames) != 2:
-                        raise InvalidInput(f"message of {len(frames)} frames, identity and one frame wanted")
-                    handler(frames[0], frames[1])
+                    identity, frame = source.recv(_DONTWAIT), b""
+                    frames = 1
+                    while source.get(_MORE):
+                        frame, frames = source.recv(_DONTWAIT), frames + 1
+                    if frames != 2:
+                        raise InvalidInput(f"message of {frames} frames, identity and one frame wanted")
+                    handler(identity, frame)
                 except InvalidInput:
                     self.floor.count("undecodable")
                 except zmq.Again:
