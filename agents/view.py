@@ -48,7 +48,7 @@ def observe(instance: Instance, report: Reported | None, alive: word.Alive | Non
         started_ns=instance.running.started_ns if instance.running else None,
         restarts=instance.restarts,
         cpus=desired.spec.cpus if desired else (),
-        sched=(desired.spec.sched if program.may_be_real_time() else "other") if desired else "other",
+        sched=program.scheduling(desired.spec, real_time=program.may_be_real_time()) if desired else "other",
         endpoints=heard.endpoints if heard else {},
         version=heard.version if heard else "",
         config_revision=revision_of(instance),

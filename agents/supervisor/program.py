@@ -97,6 +97,11 @@ def may_be_real_time() -> bool:
     return os.geteuid() == 0
 
 
+def scheduling(spec: ServiceSpec, *, real_time: bool) -> str:
+    """The policy that the spec asks for, as far as this user may have it."""
+    return spec.sched if real_time or spec.sched.partition(":")[0] not in policy.REAL_TIME else "other"
+
+
 def render(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int) -> bytes:
     return msgspec.json.encode(
         {
@@ -140,9 +145,9 @@ def program(
     }
     if spec.mode is Mode.ACTIVE_STANDBY:
         env["HFT_LEASE"] = str(folders.lease(slot.instance))
-    wants_real_time = spec.sched.partition(":")[0] in policy.REAL_TIME
-    if spec.sched != "other" and (real_time or not wants_real_time):
-        env["HFT_SCHED"] = spec.sched
+    sched = scheduling(spec, real_time=real_time)
+    if sched != "other":
+        env["HFT_SCHED"] = sched
     return Program(
         slot=slot,
         argv=argv,
@@ -150,7 +155,7 @@ def program(
         config=render(spec, slot, folders, config_revision),
         config_path=config,
         cpus=spec.cpus,
-        left_out=(f"sched {spec.sched}: needs root",) if wants_real_time and not real_time else (),
+        left_out=(f"sched {spec.sched}: needs root",) if sched != spec.sched else (),
         spec_hash=spec_hash(spec),
         config_revision=config_revision,
     )
