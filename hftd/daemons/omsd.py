@@ -382,7 +382,8 @@ class Omsd:
                 self._report(oms.ended(self._head(), known, State.CANCELLED, refusal.reason))
             else:
                 self.oms.cancel_refused(known.order_id)
-                self.receivers.risk.tell(refusal_of(refusal, self._head()))
+                told = orders.Refusal(*self._head(), refusal.reason, refusal.text, refusal.order_id, refusal.client_order_id)
+                self.receivers.risk.tell(told)
         if refusal.reason in LOST_TOUCH and self.takeover.stage is Stage.ACTIVE:
             self._again(f"refused: {refusal.reason}")
 
@@ -466,10 +467,6 @@ class Omsd:
     def stop(self) -> None:
         self.receivers.audit.keep()
         self.journal.close()
-
-
-def refusal_of(refusal: orders.Refusal, head: codec.Head) -> orders.Refusal:
-    return orders.Refusal(*head, refusal.reason, refusal.text, refusal.order_id, refusal.client_order_id)
 
 
 def build(floor: runtime.Floor, settings: OrdersSettings) -> runtime.Loop:
