@@ -350,6 +350,17 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
     run(tmp_path, case)
 
 
+def test_a_lead_that_was_armed_is_looked_at_until_it_is_active_and_not_at_the_next_look(tmp_path: Path) -> None:
+    async def case(floor: Floor) -> None:
+        only = floor.daemon("alpha")
+        alpha = await floor.keeper("alpha", poll_s=3_600.0)
+        await until(lambda: only.alive().pid == only.process.pid, "the daemon has written its word")
+        alpha.apply(link.Table((only.entry(),)))
+        await until(lambda: (found := alpha.members[only.instance].group) and found.row and found.row.active_ns, "the row says active")
+
+    run(tmp_path, case)
+
+
 def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """R11: a view from before the take does not count."""
     observe, lags_from = handover.Member.observe, []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +12,14 @@ from pathlib import Path
 import pytest
 import zmq
 
+from agents.keeper import words
+from controlplane.failover import Lead
 from hftd import bus, runtime
-from hftd.native import process, word
+from hftd.native import bell, process, word
+from hftd.runtime import loop as loops
 from hftd.runtime.floor import Config
 from hftd.wire import codec, control
+from tests.support import daemons
 
 TIMEOUT_MS = 20_000
 
@@ -88,6 +94,57 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(floor: runtime.Flo
         thread.join(timeout=20)
     assert not thread.is_alive()
     agent.router.close()
+
+
+def test_the_bell_that_the_keeper_rings_wakes_the_loop(floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With looks an hour apart only the bell can tell it in time."""
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    monkeypatch.setattr(loops, "WORD_POLL_MS", 3_600_000)
+    monkeypatch.setattr(loops, "STATUS_EVERY_S", 3_600.0)
+    loop, begun, led = runtime.Loop(floor), threading.Event(), threading.Event()
+    loop.on_lease(lambda lease: (led if lease.wanted is word.Wanted.LEAD else begun).set())
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    keeper = words.Words(tmp_path / "o.lease", tmp_path / "o.alive")
+    try:
+        assert begun.wait(20)
+        keeper.arm(Lead(floor.process, 1, 4), 1 << 61)
+        assert led.wait(20)
+    finally:
+        loop.stop()
+        bell.ring(tmp_path / "o.lease")
+        thread.join(timeout=20)
+        keeper.close()
+    assert not thread.is_alive()
+
+
+def test_a_keeper_rings_at_each_change_of_the_word_and_not_at_a_renewal(floor: runtime.Floor, tmp_path: Path) -> None:
+    keeper, listening, lead = words.Words(tmp_path / "o.lease", tmp_path / "o.alive"), bell.Bell(tmp_path / "o.lease"), Lead(floor.process, 1, 4)
+
+    def rang() -> bool:
+        heard = bool(select.select([listening], [], [], 0)[0])
+        listening.hush()
+        return heard
+
+    keeper.arm(lead, 1 << 61)
+    assert rang()
+    keeper.arm(lead, 1 << 62)
+    assert not rang() and floor.lease.lease().valid_until_ns == 1 << 62
+    keeper.hand_over(lead)
+    assert rang()
+    keeper.stand_by(lead)
+    assert rang()
+    listening.close()
+    keeper.close()
+
+
+def test_a_daemon_takes_the_scheduling_of_its_spec_with_all_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HFT_SCHED", "batch")
+    with daemons.daemon(tmp_path, "bookd") as bookd:
+        bookd.start()
+        assert bookd.process is not None
+        threads = [int(thread.name) for thread in Path(f"/proc/{bookd.process.pid}/task").iterdir()]
+        assert len(threads) > 1 and {os.sched_getscheduler(thread) for thread in threads} == {os.SCHED_BATCH}
 
 
 def test_a_floor_finds_its_config_in_the_environment(tmp_path: Path) -> None:
