@@ -141,7 +141,7 @@ class Strategist:
             self.decide()
 
     def decide(self) -> None:
-        """The input is empty, for now or for this turn: show the strategy the newest of what came."""
+        """Show the strategy the newest of what came."""
         if not self._fresh:
             return
         if self._answered_ns is None:

@@ -18,6 +18,7 @@ from typing import Any, Self
 from controlplane import histogram
 from controlplane.errors import InvalidInput
 from controlplane.model import Process
+from hftd.native import bell
 from hftd.native import process as processes
 from hftd.runtime import control as agent
 from hftd.runtime import lease
@@ -102,8 +103,10 @@ class Floor:
     def bind(self, name: str) -> str:
         """The endpoint to bind for this socket name; said in hello, so that peers find it."""
         path = self.run_dir / f"{self.instance}.{name}"
-        if len(os.fsencode(path)) > 107:
-            raise InvalidInput(f"socket path {path}: {len(os.fsencode(path))} bytes, at most 107 fit; use a shorter XDG_RUNTIME_DIR")
+        if len(os.fsencode(path)) > bell.PATH_BYTES_MAX:
+            raise InvalidInput(
+                f"socket path {path}: {len(os.fsencode(path))} bytes, at most {bell.PATH_BYTES_MAX} fit; use a shorter XDG_RUNTIME_DIR"
+            )
         endpoint = f"ipc://{path}"
         self.endpoints[name] = endpoint
         return endpoint

@@ -113,12 +113,11 @@ class Loop:
         def drain(source: zmq.Socket[bytes]) -> None:
             for _ in range(BURST):
                 try:
-                    identity, frame = source.recv(_DONTWAIT), b""
-                    frames = 1
+                    identity, frame, parts = source.recv(_DONTWAIT), b"", 1
                     while source.get(_MORE):
-                        frame, frames = source.recv(_DONTWAIT), frames + 1
-                    if frames != 2:
-                        raise InvalidInput(f"message of {frames} frames, identity and one frame wanted")
+                        frame, parts = source.recv(_DONTWAIT), parts + 1
+                    if parts != 2:
+                        raise InvalidInput(f"message of {parts} frames, identity and one frame wanted")
                     handler(identity, frame)
                 except InvalidInput:
                     self.floor.count("undecodable")

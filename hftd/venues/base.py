@@ -21,6 +21,9 @@ class Normaliser(Protocol):
     def __call__(self, raw: bytes, receive_ns: int, origin_ns: int = 0) -> market.Message | Undecodable | None:
         """None: a valid frame without market data, such as the answer to a subscription."""
 
+    def packed(self, raw: bytes, receive_ns: int, origin_ns: int) -> tuple[int, int, bytes] | Undecodable | None:
+        """The same as (kind, event ns, packed message), for whoever only passes it on."""
+
 
 class Numbers(dict[str, int]):
     """engine/fixed.py's `parse` by look-up: prices and quantities repeat, and a hit costs a tenth of the parsing.

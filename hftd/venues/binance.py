@@ -106,6 +106,18 @@ class Normaliser:
             found = native.normalise(raw, self.symbol, self.instrument, receive_ns, origin_ns, market.Message)
             if found is not None:
                 return found
+        return self._in_python(raw, receive_ns, origin_ns)
+
+    def packed(self, raw: bytes, receive_ns: int, origin_ns: int) -> tuple[int, int, bytes] | base.Undecodable | None:
+        if native.pack_line is not None:
+            found = native.pack_line(raw, self.symbol, self.instrument, receive_ns, origin_ns)
+            if found is not None:
+                return found
+        message = self._in_python(raw, receive_ns, origin_ns)
+        return (message.kind, message.event_ns, market.pack(message)) if isinstance(message, market.Message) else message
+
+    def _in_python(self, raw: bytes, receive_ns: int, origin_ns: int) -> market.Message | base.Undecodable | None:
+        """The twin of native/market.c, and the judge of all that is not plain."""
         try:
             # {"stream":"btcusdt@trade", ...: two letters behind the @ tell the kind without decoding twice.
             kind = (

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from hftd.engine import clock_offset
-from hftd.native import market as native
 from hftd.venues import base, binance
 from hftd.wire import market, requests
 
@@ -27,15 +26,12 @@ class Intake:
 
     def line(self, instrument: int, raw: bytes, receive_ns: int, origin_ns: int) -> bytes | base.Undecodable | None:
         """The packed message; None for a frame that says nothing of the market."""
-        known = self.instruments.get(instrument)
-        if known is None:
+        normalise = self._normalise.get(instrument)
+        if normalise is None:
             return base.Undecodable(f"instrument {instrument} is not known")
-        found = None if native.pack_line is None else native.pack_line(raw, known.symbol, instrument, receive_ns, origin_ns)
-        if found is None:
-            message = self._normalise[instrument](raw, receive_ns, origin_ns)
-            if message is None or isinstance(message, base.Undecodable):
-                return message
-            found = message.kind, message.event_ns, market.pack(message)
+        found = normalise.packed(raw, receive_ns, origin_ns)
+        if found is None or isinstance(found, base.Undecodable):
+            return found
         kind, event_ns, packed = found
         if event_ns:
             self._sample[instrument](receive_ns - event_ns)
