@@ -30,12 +30,14 @@ NODES_MAX = 100_000
 class Finding:
     file: str
     line: int
+    """0 where it is of no file, but of the command line."""
     field: str
     found: str
     wanted: str
 
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}: {self.field}".rstrip(": ")
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        where = f"{place}: {self.field}".rstrip(": ")
         return f"{where}: found {self.found}, wanted {self.wanted}"
 
 
@@ -170,7 +172,8 @@ def _checked(value: object, hint: Any, file: str, path: str, line: int, lines: L
         msgspec.convert(value, hint)
     except msgspec.ValidationError as exc:
         # What a type alone does not say (a pattern, a bound) msgspec does.
-        findings.append(Finding(file, line, path, shown(value), _called(hint) if "Expected" in str(exc) else f"{_called(hint)}: {exc}"))
+        said = "" if str(exc).startswith(("Expected", "Invalid enum value")) else f": {exc}"
+        findings.append(Finding(file, line, path, shown(value), _called(hint) + said))
     return value
 
 

@@ -276,8 +276,13 @@ class _Reader:
             self.fault(node.line_of("settings"), field, given, f"a mapping of settings of {kind.name}")
             return None
         lines = node.child("settings") if entry.get("settings") else node
-        merged = {**given, **self.overrides.get(kind.name, {})}
-        settings: object | None = schema.convert(merged, kind.settings, self.file, field, lines, self.findings)
+        options = self.overrides.get(kind.name, {})
+        before = len(self.findings)
+        settings: object | None = schema.convert({**given, **options}, kind.settings, self.file, field, lines, self.findings)
+        named = {f"{field}.{name}": f"--{name}" for name in options}
+        self.findings[before:] = [
+            replace(each, file="command line", line=0, field=named[each.field]) if each.field in named else each for each in self.findings[before:]
+        ]
         return settings
 
     def duplicates(self) -> None:

@@ -95,12 +95,14 @@ class Execd:
     # --- from order managers -----------------------------------------------------------------------------------------
 
     def on_order(self, identity: bytes, frame: bytes) -> None:
-        message = orders.decode_towards_venue(frame)
+        message = orders.decode_towards_execution(frame)
         match message:
             case orders.Place():
                 self._place(identity, message)
             case orders.Cancel():
                 self._cancel(identity, message)
+            case orders.Rehearsal():
+                self._rehearse(message.place)
             case orders.ReportsSeen():
                 if self.gateway.speaks_for(identity, message.token):
                     self.orphans.heard(time.monotonic_ns())
@@ -116,7 +118,7 @@ class Execd:
 
     def _place(self, identity: bytes, place: orders.Place) -> None:
         reason = self.gateway.objection(place.token, self.floor.lease.leads())
-        frame = b"" if reason else codec.encode(msgspec.structs.replace(place, gateway=self.gateway.on_wire))
+        frame = b"" if reason else self._packed(place)
         now_ns = time.monotonic_ns()
         if not reason and not self.venue.send(frame):
             reason = reasons.NOT_CONNECTED
@@ -131,6 +133,15 @@ class Execd:
         if place.replaced_id:
             self.floor.count("cancels")
         self.orphans.heard(now_ns)
+
+    def _packed(self, place: orders.Place) -> bytes:
+        return codec.encode(msgspec.structs.replace(place, gateway=self.gateway.on_wire))
+
+    def _rehearse(self, place: orders.Place) -> None:
+        """Here a rehearsal ends: judged and packed, and never sent."""
+        if not self.gateway.objection(place.token, self.floor.lease.leads()):
+            self._packed(place)
+            self.floor.count("rehearsals")
 
     def _cancel(self, identity: bytes, cancel: orders.Cancel) -> None:
         reason = self.gateway.cancel_objection(cancel.token, cancel.order_id)

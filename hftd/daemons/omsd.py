@@ -197,6 +197,8 @@ class Omsd:
                 self.floor.tick_passed(message.origin_ns)
             case orders.Cancel():
                 self._cancel(message)
+            case orders.Rehearsal():
+                self._rehearse(message.place)
             case orders.Attached():
                 self.receivers.risk.answered(message)
             case orders.Refusal(reason=reasons.NOT_ATTACHED) if self.takeover.stage is Stage.ACTIVE:
@@ -219,19 +221,7 @@ class Omsd:
             self._refuse(place, reason)
             return
         replaced = self._to_replace(place) if place.replaces else None
-        sequence = self.journal.last_seq + 1
-        version, seq, sent_ns, source, token = self._head()
-        placed = msgspec.structs.replace(
-            place,
-            version=version,
-            seq=seq,
-            sent_ns=sent_ns,
-            source=source,
-            token=token,
-            order_id=f"{self.group}-{self._token.epoch if self._token else 0}-{sequence}",
-            replaces=replaced.client_order_id if replaced else "",
-            replaced_id=replaced.order_id if replaced else "",
-        )
+        placed = oms.numbered(self._head(), self.group, place, self.journal.last_seq + 1, replaced)
         payload = codec.encode(placed)
         if not self._write(placed, payload):
             self._refuse(place, reasons.JOURNAL_FULL)
@@ -247,6 +237,14 @@ class Omsd:
                 self.oms.cancel_refused(replaced.order_id)
                 self._refuse_cancel(orders.cancel_of(placed), reasons.NOT_CONNECTED)
             self._report(oms.ended(self._head(), self.oms.orders[placed.order_id], State.REFUSED, reasons.NOT_CONNECTED))
+
+    def _rehearse(self, place: orders.Place) -> None:
+        """Everything that an order costs here but the journal, and none of what it does."""
+        self._objection(place)
+        if self.takeover.stage is not Stage.ACTIVE:
+            return
+        self.floor.count("rehearsals")
+        self.execution.send(codec.encode(orders.Rehearsal(*self._head(), oms.numbered(self._head(), self.group, place, 0, None))))
 
     def _refuse(self, place: orders.Place, reason: str) -> None:
         self.floor.count("refused")

@@ -22,7 +22,7 @@ from hftd.wire import codec, control, market, orders, tops
 
 WATCH_EVERY_S = 1.0
 
-FromStrategy = orders.Place | orders.Cancel | orders.Attach
+FromStrategy = orders.Place | orders.Cancel | orders.Attach | orders.Rehearsal
 FromOmsd = orders.Attach | orders.Report | orders.Refusal
 _from_strategy: codec.Decoder[FromStrategy] = codec.Decoder(FromStrategy)
 _from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
@@ -95,6 +95,8 @@ class Gate:
                 self._on_cancel(identity, message, now_ns)
             case orders.Attach():
                 self._on_hello(identity, message.claimant.instance, now_ns)
+            case orders.Rehearsal():
+                self._rehearse(message.place, now_ns)
 
     def _on_hello(self, identity: bytes, instance: str, now_ns: int) -> None:
         known = self._clients.get(instance)
@@ -125,13 +127,23 @@ class Gate:
             return refused
         envelope = self._envelope()
         token = envelope[4]
-        if token is None or not self._forward(self._approved(place, envelope, token)):
+        self._approvals += 1
+        if token is None or not self._forward(self._signed(place, envelope, token, self._approvals)):
             self.risk.withdraw(place.client_order_id)
             return risk.refuse(reasons.NO_OMSD)
         return None
 
-    def _approved(self, place: orders.Place, envelope: codec.Head, token: codec.TokenOnWire) -> orders.Place:
-        self._approvals += 1
+    def _rehearse(self, place: orders.Place, now_ns: int) -> None:
+        """Everything that an order costs here, and none of what it does."""
+        envelope = self._envelope()
+        token = envelope[4]
+        if token is None or not self._active():
+            return
+        self.risk.judge(place, now_ns)
+        self.floor.count("rehearsals")
+        self._forward(orders.Rehearsal(*envelope, self._signed(place, envelope, token, approval=0)))
+
+    def _signed(self, place: orders.Place, envelope: codec.Head, token: codec.TokenOnWire, approval: int) -> orders.Place:
         return orders.Place(
             *envelope,
             place.client_order_id,
@@ -144,7 +156,7 @@ class Gate:
             place.quantity,
             place.origin_ns,
             place.origin_seq,
-            approval=orders.Approval(self._approvals, token, self.risk.limits.revision),
+            approval=orders.Approval(approval, token, self.risk.limits.revision),
             replaces=place.replaces,
         )
 
@@ -185,7 +197,7 @@ class Gate:
 
     # --- the order manager -------------------------------------------------------------------------------------------
 
-    def _forward(self, message: orders.Place | orders.Cancel) -> bool:
+    def _forward(self, message: orders.Place | orders.Cancel | orders.Rehearsal) -> bool:
         return self._omsd is not None and self.orders.send(self._omsd, codec.encode(message))
 
     def on_order(self, identity: bytes, frame: bytes) -> None:

@@ -22,6 +22,8 @@ from hftd.wire import codec, control, market, orders, requests, tops
 HELLO_EVERY_S = 1.0
 RISK_SILENT_S = 3.0
 """Three hellos without an answer: riskd is gone and nothing new is asked of it."""
+REHEARSE_WITHIN_S = 1.5
+"""Of riskd's last answer: one hello may be late."""
 TIMER_S = 0.1
 """Time-outs and stale quotes are looked at so often; ticks and reports are acted on at once."""
 EXECUTIONS_KEPT = 10_000
@@ -56,6 +58,8 @@ class Strategist:
         self.intents = bus.link.Dealer(identity)
         self.positions = bus.publish.Subscriber()
         self._fresh: dict[base.Instrument, base.Quote] = {}
+        self._seen: base.Quote | None = None
+        """The newest of all instruments."""
         self._answered_ns: int | None = None
         self._executions: dict[int, None] = {}
         floor.set_ready(False, f"{settings.risk} has not answered")
@@ -94,7 +98,12 @@ class Strategist:
             self.carry_out(self.strategy.on_order(refused, time.monotonic_ns()))
 
     def _place(self, intent: base.Place) -> bool:
-        place = orders.Place(
+        sent = self.intents.send(codec.encode(self._named(intent)))
+        self.floor.tick_passed(intent.origin_ns)
+        return sent
+
+    def _named(self, intent: base.Place) -> orders.Place:
+        return orders.Place(
             *self.floor.head(),
             f"{self.prefix}{intent.order}",
             self.floor.service,
@@ -108,9 +117,16 @@ class Strategist:
             intent.origin_seq,
             replaces=f"{self.prefix}{intent.replaces}" if intent.replaces else "",
         )
-        sent = self.intents.send(codec.encode(place))
-        self.floor.tick_passed(intent.origin_ns)
-        return sent
+
+    def rehearse(self, now_ns: int) -> None:
+        """An order at the best bid that nobody takes, so that the next real one finds the path warm. None to a riskd that is late with its answer:
+        it would find them all when it wakes."""
+        if self._seen is None or self._answered_ns is None or now_ns - self._answered_ns > REHEARSE_WITHIN_S * 1e9:
+            return
+        quote = self._seen
+        place = base.Place(0, quote.instrument, orders.Side.BUY, orders.Kind.POST_ONLY, *quote.bid, origin_ns=0, origin_seq=quote.origin_seq)
+        if self.intents.send(codec.encode(orders.Rehearsal(*self.floor.head(), self._named(place)))):
+            self.floor.count("rehearsals")
 
     # --- from the floor ----------------------------------------------------------------------------------------------
 
@@ -127,7 +143,7 @@ class Strategist:
                     if key in self._fresh:
                         self.floor.count("conflated")
                     bid, ask = base.Level(*message.bids[0]), base.Level(*message.asks[0])
-                    self._fresh[key] = base.Quote(key, bid, ask, message.origin_ns, sequence)
+                    self._fresh[key] = self._seen = base.Quote(key, bid, ask, message.origin_ns, sequence)
                 case market.Kind.STATUS:
                     in_step = bool(message.flags & market.IN_STEP)
                     if not in_step:
@@ -225,4 +241,6 @@ def build(floor: runtime.Floor, settings: StrategySettings) -> runtime.Loop:
     loop.before_wait(hands.decide)
     loop.every(HELLO_EVERY_S, hands.hello)
     loop.every(TIMER_S, hands.on_timer)
+    if settings.rehearsal_interval_s:
+        loop.every(settings.rehearsal_interval_s, hands.rehearse)
     return loop

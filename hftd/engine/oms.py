@@ -84,7 +84,9 @@ class Oms:
             return reasons.NOT_POSITIVE
         if (place.strategy, place.client_order_id) in self._client_ids:
             return reasons.DUPLICATE
-        return reasons.TOO_MANY_ORDERS if len(self.orders) >= self._bounds.open_orders_max else ""
+        if len(self.orders) >= self._bounds.open_orders_max:
+            return reasons.TOO_MANY_ORDERS
+        return "" if approval.id else reasons.NO_APPROVAL  # 0 is a rehearsal's
 
     def find(self, wish: orders.Cancel) -> order.Order | None:
         """The order that a cancel means, by our id or by the strategy's; None when it is not known."""
@@ -218,6 +220,22 @@ def epoch_of(order_id: str) -> int:
 def group_of(order_id: str) -> str:
     parts = order_id.rsplit("-", 2)
     return parts[0] if len(parts) == 3 else ""
+
+
+def numbered(head: codec.Head, group: str, place: orders.Place, sequence: int, replaced: order.Order | None) -> orders.Place:
+    """The order as it leaves, with our envelope, our id `<group>-<epoch>-<journal sequence>` and our id of the order that it replaces."""
+    version, seq, sent_ns, source, token = head
+    return msgspec.structs.replace(
+        place,
+        version=version,
+        seq=seq,
+        sent_ns=sent_ns,
+        source=source,
+        token=token,
+        order_id=f"{group}-{token.epoch if token else 0}-{sequence}",
+        replaces=replaced.client_order_id if replaced else "",
+        replaced_id=replaced.order_id if replaced else "",
+    )
 
 
 def _of_report(report: orders.Report) -> order.Order:

@@ -149,7 +149,7 @@ class Risk:
         """None: approved, and counted in all limits from now on."""
         if not self._bucket(place.strategy, now_ns).take(now_ns):
             return refuse(reasons.MESSAGE_RATE, f"more than {self.limits.messages_per_s} a second")
-        refused = self._judge(place, now_ns)
+        refused = self.judge(place, now_ns)
         if refused is None:
             self._add(OpenOrder(place.client_order_id, place.strategy, place.market, place.symbol, place.side, place.price, place.quantity, 0, route))
         return refused
@@ -189,9 +189,10 @@ class Risk:
             for (market, symbol), each in sorted(self._exposures.items())
         ]
 
-    # --- below: one limit each ---------------------------------------------------------------------------------------
+    # --- one limit each ----------------------------------------------------------------------------------------------
 
-    def _judge(self, place: Place, now_ns: int) -> Refused | None:
+    def judge(self, place: Place, now_ns: int) -> Refused | None:
+        """What the limits of one order say; nothing is counted."""
         limits = self.limits
         if place.price <= 0 or place.quantity <= 0:
             return refuse(reasons.NOT_POSITIVE)

@@ -49,6 +49,7 @@ class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """riskd's signature under one order; omsd refuses an order without it."""
 
     id: int
+    """From 1; 0 approves nothing (Rehearsal)."""
     token: TokenOnWire
     limits_revision: int
 
@@ -123,6 +124,15 @@ class ExecutionsWanted(Message, tag=5, frozen=True):
 
 class AccountsWanted(Message, tag=6, frozen=True):
     request: int
+
+
+class Rehearsal(Message, tag=7, frozen=True):
+    """strategyd -> riskd -> omsd -> execd, as a Place goes, and no further: an order that is judged, signed, numbered and packed like any other, and
+    that nobody takes, so that the real one finds the caches of the whole path warm (ADR 0025). A type of its own, with an approval that approves
+    nothing (id 0): what is inside cannot become an order by mistake, and the venue does not know the type.
+    """
+
+    place: Place
 
 
 # --- leadership ------------------------------------------------------------------------------------------------------
@@ -301,11 +311,13 @@ class ReplicaSeen(Message, tag=43, frozen=True):
 
 
 TowardsVenue = Place | Cancel | CancelAll | OpenOrdersWanted | ExecutionsWanted | AccountsWanted | Fence | Attach | ReportsSeen | AuditRecord
-ComingBack = Report | CancelledAll | OpenOrders | Executions | Accounts | Fenced | Attached | Refusal | AuditSeen | Place | Cancel
+TowardsExecution = TowardsVenue | Rehearsal
+ComingBack = Report | CancelledAll | OpenOrders | Executions | Accounts | Fenced | Attached | Refusal | AuditSeen | Place | Cancel | Rehearsal
 Replica = ReplicaAttach | ReplicaFrom | ReplicaRecord | ReplicaSeen
 
 decode_towards_venue: Decoder[TowardsVenue] = Decoder(TowardsVenue)
+decode_towards_execution: Decoder[TowardsExecution] = Decoder(TowardsExecution)
 decode_coming_back: Decoder[ComingBack] = Decoder(ComingBack)
-"""Place and Cancel are in it because riskd answers omsd's link with them."""
+"""Place, Cancel and Rehearsal are in it because riskd answers omsd's link with them."""
 decode_replica: Decoder[Replica] = Decoder(Replica)
 decode_position: Decoder[Position] = Decoder(Position)

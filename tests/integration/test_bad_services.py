@@ -158,7 +158,7 @@ def test_a_tape_that_is_not_there_is_named(floor: floors.Floor, tmp_path: Path) 
 
 def test_options_that_make_no_sense_are_refused(floor: floors.Floor) -> None:
     (line,) = refused(floor, "--speed", "7")
-    assert "settings.speed" in line and "1, 10, max" in line
+    assert "command line: --speed: found" in line and "1, 10, max" in line
     assert untouched(floor)
 
 

@@ -94,8 +94,9 @@ def test_an_approved_order_goes_to_the_venue_and_its_life_is_told_to_everyone(pa
         (None, reasons.NO_APPROVAL),
         (orders.Approval(1, codec.TokenOnWire(order_path.INCARNATION, "omsd", 9), 1), reasons.NO_APPROVAL),
         (orders.Approval(1, codec.TokenOnWire(order_path.INCARNATION - 1, "riskd", 9), 1), reasons.STALE_TOKEN),
+        (orders.Approval(0, order_path.RISK, 1), reasons.NO_APPROVAL),
     ],
-    ids=["none", "of another group", "below riskd's token"],
+    ids=["none", "of another group", "below riskd's token", "of a rehearsal"],
 )
 def test_an_order_without_a_valid_approval_never_leaves(path: OrderPath, approval: orders.Approval | None, reason: str) -> None:
     active(path)
@@ -106,6 +107,39 @@ def test_an_order_without_a_valid_approval_never_leaves(path: OrderPath, approva
     assert path.riskd.reasons(name) == [reason]
     assert len(path.venue.working) == 1
     path.until("the refusal is audited", lambda: "ORDER_REFUSED" in audit(path))
+
+
+def test_a_rehearsal_passes_omsd_and_execd_and_leaves_nothing_anywhere(path: OrderPath) -> None:
+    alpha = active(path)
+    execd = path.members["execd-alpha-1"]
+    path.until("the lead is audited", lambda: audit(path) == ["LEAD_TAKEN"])
+    heard, told = len(path.venue.heard), len(path.riskd.told)
+    for _ in range(20):
+        path.riskd.rehearse()
+    path.until("execd has judged them", lambda: execd.floor.counters.get("rehearsals") == 20)
+    assert alpha.floor.counters["rehearsals"] == 20
+    assert alpha.ask("orders") == [] and len(path.riskd.told) == told
+    assert not any(isinstance(message, orders.Place) for message in path.venue.heard[heard:])
+    name = path.riskd.place()
+    path.until("the real one works", lambda: path.riskd.states(name) == [State.WORKING])
+    path.until("and is the first record after the lead", lambda: audit(path)[:2] == ["LEAD_TAKEN", "ORDER_PLACED"])
+    assert alpha.floor.counters["orders"] == execd.floor.counters["orders"] == 1
+    for member in (alpha, execd):
+        assert not member.floor.counters.get("undecodable") and not member.floor.counters.get("unexpected")
+
+
+def test_a_rehearsal_of_a_deposed_leader_ends_at_execd_and_counts_as_nothing(path: OrderPath) -> None:
+    alpha, execd = active(path), path.members["execd-alpha-1"]
+    deposed = path.riskd.omsd
+    beta = standby(path)
+    beta.lead(2)
+    path.until("beta is active", lambda: beta.phase is Phase.ACTIVE and path.riskd.epoch == 2)
+    before = dict(execd.floor.counters)
+    path.riskd.rehearse(to=deposed)
+    path.until("it was sent on", lambda: alpha.floor.counters.get("rehearsals"))
+    for _ in range(200):
+        path.turn()
+    assert execd.floor.counters == before, "neither rehearsed (its token is below the floor) nor refused (it was no order)"
 
 
 def test_a_floors_file_that_names_a_higher_riskd_makes_older_approvals_stale(path: OrderPath) -> None:

@@ -41,7 +41,7 @@ class Path9:
         self.simd, self.marketd, self.bookd = one("simd"), one("marketd"), one("bookd")
         self.riskd, self.execd = one("riskd", leads=True), one("execd", leads=True)
         self.positiond, self.auditd = one("positiond"), one("auditd")
-        self.strategyd = one("strategyd", {"requote_interval_s": 0.1}, service="strategy-mm")
+        self.strategyd = one("strategyd", {"requote_interval_s": 0.1, "rehearsal_interval_s": 0.002}, service="strategy-mm")
         self.omsds = [one("omsd", leads=True), one("omsd", leads=True, host="beta")]
         self.all = [self.simd, self.marketd, self.bookd, self.positiond, self.auditd, self.execd, self.riskd, *self.omsds, self.strategyd]
 
@@ -85,6 +85,9 @@ def test_the_path_trades_and_goes_on_when_the_leading_omsd_is_killed(path: Path9
     path.strategyd.counted("orders", before + 20)
     after = path.strategyd.counted("fills", 20)
     assert after.counters.get("undecodable", 0) == after.counters.get("lost", 0) == 0
+
+    path.execd.counted("rehearsals", 100)
+    assert path.simd.ask("tape") and not path.simd.counted("messages").counters.get("undecodable"), "no rehearsal reaches the venue"
 
     path.strategyd.end()  # nothing new; riskd cancels what it left working
     daemons.wait_for("positions that equal the venue's to the last unit", lambda: _equal(path))

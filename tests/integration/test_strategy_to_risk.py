@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,33 @@ def test_a_tick_becomes_an_order_signed_with_risks_token_and_a_fill_goes_back(st
     moved = [omsd.next(orders.Place) for _ in range(2)]
     assert {place.replaces for place in moved} == {second.client_order_id, third.client_order_id}
     assert all(place.approval is not None for place in moved)
+
+
+def test_rehearsals_go_as_far_as_an_order_and_count_in_no_limit(tmp_path: Path) -> None:
+    settings = {"requote_interval_s": 0.05, "rehearsal_interval_s": 0.005}
+    with (
+        daemons.daemon(tmp_path, "riskd", {"messages_per_s": 20, "message_burst": 10}, leads=True) as riskd,
+        daemons.daemon(tmp_path, "strategyd", settings, service="strategy-mm") as strategyd,
+        contextlib.closing(Stage(tmp_path, riskd, strategyd)) as stage,
+    ):
+        start(stage)
+        omsd = stage.omsd(1)
+        assert omsd.attach().ok
+        first = stage.place(omsd)
+        for _ in range(50):
+            rehearsed = omsd.next(orders.Rehearsal).place
+        assert rehearsed.approval == orders.Approval(0, codec.TokenOnWire(1, "riskd", 3), first.approval.limits_revision if first.approval else 0)
+        assert (rehearsed.client_order_id, rehearsed.price, rehearsed.origin_ns) == (first.client_order_id.rpartition("-")[0] + "-0", BID, 0)
+        (row,) = riskd.ask("risk")
+        assert row["working_buy"] in ("0", "0.001"), "of a thousand rehearsals none is an order"
+        assert not riskd.counted("rehearsals", 100).counters.get('refused_by{reason="message_rate"}')
+        # To a riskd that cannot answer none is sent: it would find them all when it wakes.
+        assert riskd.process is not None
+        riskd.process.send_signal(signal.SIGSTOP)
+        silent = strategyd.ready(False).counters["rehearsals"]
+        assert strategyd.until(lambda message: isinstance(message, control.Status)).counters["rehearsals"] == silent
+        riskd.process.send_signal(signal.SIGCONT)
+        strategyd.counted("rehearsals", silent + 10)
 
 
 def test_of_a_replacement_that_is_refused_the_cancel_goes_on(stage: Stage) -> None:

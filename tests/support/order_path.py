@@ -216,12 +216,18 @@ class Riskd:
         self.placed += 1
         client_order_id = client_order_id or f"mm-{self.placed}"
         signed = orders.Approval(self.placed, RISK, 1) if isinstance(approval, str) else approval
-        place = orders.Place(
+        assert self.router.send(to or self.omsd, codec.encode(self._order(client_order_id, signed, replaces)))
+        return client_order_id
+
+    def rehearse(self, *, to: bytes = b"") -> None:
+        place = self._order("mm-0", orders.Approval(0, RISK, 1), "mm-0")
+        assert self.router.send(to or self.omsd, codec.encode(orders.Rehearsal(1, 0, 0, "riskd-alpha-1", RISK, place)))
+
+    def _order(self, client_order_id: str, signed: orders.Approval | None, replaces: str) -> orders.Place:
+        return orders.Place(
             1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.POST_ONLY, 6_180_000 * CENT,
             fixed.UNIT // 1000, time.monotonic_ns(), 1, "", signed, None, replaces,
         )  # fmt: skip
-        assert self.router.send(to or self.omsd, codec.encode(place))
-        return client_order_id
 
     def cancel(self, client_order_id: str) -> None:
         cancel = orders.Cancel(1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", 0)

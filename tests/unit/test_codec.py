@@ -31,6 +31,15 @@ def test_an_order_has_its_golden_bytes() -> None:
     assert orders.decode_towards_venue(bytes.fromhex(GOLDEN_PLACE)) == PLACE
 
 
+def test_a_rehearsal_holds_an_order_and_no_venue_takes_it_for_one() -> None:
+    rehearsal = orders.Rehearsal(1, 43, 2, "strategy-mm", None, PLACE)
+    frame = codec.encode(rehearsal)
+    assert frame.hex() == "9707012b02ab" + b"strategy-mm".hex() + "c0" + GOLDEN_PLACE
+    assert orders.decode_towards_execution(frame) == orders.decode_coming_back(frame) == rehearsal
+    with pytest.raises(InvalidInput, match="does not decode"):
+        orders.decode_towards_venue(frame)
+
+
 def test_a_newer_writer_s_fields_are_ignored_and_an_older_one_s_are_filled_in() -> None:
     fields = msgspec.msgpack.decode(codec.encode(PLACE))
     assert orders.decode_towards_venue(msgspec.msgpack.encode([*fields, "later"])) == PLACE
@@ -40,7 +49,13 @@ def test_a_newer_writer_s_fields_are_ignored_and_an_older_one_s_are_filled_in() 
 
 @given(st.binary(max_size=200))
 def test_noise_never_raises_anything_but_invalid_input(noise: bytes) -> None:
-    for decode in (orders.decode_towards_venue, orders.decode_coming_back, control.decode_from_agent, control.decode_from_daemon):
+    for decode in (
+        orders.decode_towards_venue,
+        orders.decode_towards_execution,
+        orders.decode_coming_back,
+        control.decode_from_agent,
+        control.decode_from_daemon,
+    ):
         with contextlib.suppress(InvalidInput):
             decode(noise)
 

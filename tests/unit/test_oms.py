@@ -65,6 +65,11 @@ def test_an_order_without_approval_or_with_anothers_signature_is_refused(known: 
     assert known.objection(place()) == ""
 
 
+def test_a_rehearsals_approval_approves_nothing(known: oms.Oms) -> None:
+    unsigned = msgspec.structs.replace(place(), approval=orders.Approval(0, codec.TokenOnWire(7, "riskd", 3), 1))
+    assert known.objection(unsigned) == reasons.NO_APPROVAL
+
+
 def test_an_approval_below_riskds_highest_token_is_stale_wherever_that_was_seen(known: oms.Oms) -> None:
     known.learn_risk(Token(7, "riskd", 3))
     assert known.objection(place()) == reasons.STALE_TOKEN

@@ -65,6 +65,14 @@ def test_each_limit_refuses_with_its_code(order: Place, refused: str) -> None:
     assert code(ready().approve(order, 1, 0)) == refused
 
 
+def test_judging_an_order_counts_nothing() -> None:
+    risk = ready()
+    for _ in range(1000):
+        assert risk.judge(place(1, quantity=2), 0) is None
+    assert code(risk.approve(place(1, quantity=2), 1, 0)) == ""
+    assert code(risk.judge(place(1, quantity=2), 0)) == reasons.DUPLICATE
+
+
 def test_a_refusal_says_what_was_found_and_what_was_wanted() -> None:
     risk = ready()
     risk.on_position(*BTC, 9 * ONE, 0)

@@ -137,8 +137,12 @@ def test_a_file_of_another_shape_is_refused(text: str) -> None:
 
 def test_settings_from_the_command_line_win_over_the_files_and_are_checked_like_them() -> None:
     assert parsed(GOOD, {"bookd": {"tape": ["/t"], "speed": "max"}})[0].settings == {"depth": 5, "speed": "max", "tape": ["/t"]}
-    refused = specs.parse(GOOD, "services.yml", AROUND, {"bookd": {"speed": "7"}})
+    refused = specs.parse(GOOD.replace("depth: 5", "deep: 5"), "services.yml", AROUND, {"bookd": {"speed": "7"}})
     assert isinstance(refused, specs.Findings)
+    assert [str(each) for each in refused.all] == [
+        'command line: --speed: found "7", wanted one of 1, max',
+        'services.yml:7: services[0].settings.deep: found "deep", wanted one of depth, speed, tape',
+    ]
 
 
 def test_a_number_is_taken_where_a_choice_of_texts_is_wanted() -> None:
