@@ -8,8 +8,8 @@ from pathlib import Path
 STATUS_EVERY_S = 1.0
 """Host record, word look and audit head: once a second, and the host record at each change too."""
 
-CHANGE_GATHER_S = 0.02
-"""Changes within this are one write of the host record."""
+CHANGE_GATHER_S = 0.1
+"""Changes within this are one write of the host record. All hosts read it: it waits until a failover, which is such a change, is over."""
 
 HOST_LEASE_S = 10.0
 """A host whose agent is gone for so long vanishes from the site's hosts."""

@@ -33,6 +33,10 @@ from controlplane.store.keys import Keys
 
 GROUP_RECORDS: dict[str, type[Any]] = {"leader": LeaderRecord, "epoch": EpochRecord, "electable": ElectableRecord, "request": RequestRecord}
 
+GATHER_S = 0.05
+"""The least between two views of a Follower. Renewals change the store ten times a second, and a failover some eight times within 30 ms, in which
+keepers (who have a view of their own) need the CPU."""
+
 Named = tuple[str, tuple[str, ...]]
 """What a key is: its kind ("hosts", "leader", ...) and the names in it."""
 
@@ -222,6 +226,7 @@ class Follower:
                 told, self.changed = self.changed, asyncio.Event()
                 told.set()
                 yield self.view
+                await asyncio.sleep(GATHER_S)
         finally:
             await self._watch.aclose()
 

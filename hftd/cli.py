@@ -18,7 +18,6 @@ import msgspec
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.model import DaemonKind
 from hftd import runtime
-from hftd.bus import socket as sockets
 from hftd.native import policy, slice
 
 DAEMONS_GROUP = "hftctl.daemons"
@@ -45,9 +44,6 @@ def settings_of(kind: DaemonKind, given: Any, source: str) -> Any:
 def load(kind: DaemonKind) -> Callable[[runtime.Floor, Any], runtime.Loop]:
     """The daemon's `build`. Importing was work; from here on the process, and the threads that it starts, wait for ticks."""
     build: Callable[[runtime.Floor, Any], runtime.Loop] = import_module(kind.module).build
-    if kind.hot:
-        slice.ask(slice.SHORTEST_NS)
-        sockets.start_threads()
     slice.ask(slice.SHORT_NS if kind.hot else slice.DEFAULT_NS)
     return build
 

@@ -236,4 +236,4 @@ def watch(pid: int, state: State, log: Log, out: int, wake: int, grace_s: float)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    os._exit(main(sys.argv[1:]))  # nothing to flush; an interpreter that takes itself down costs 3 ms of CPU, just when somebody takes over

@@ -14,11 +14,6 @@ MESSAGE_BYTES_MAX = 16 << 20
 """A larger message is not even received; its sender is disconnected. The largest that we send is a snapshot of a book, under 1 MiB."""
 
 
-def start_threads() -> None:
-    """Start ZeroMQ's own threads now: they inherit the caller's scheduling of this moment. Else the first socket starts them."""
-    zmq.Context.instance().socket(zmq.PAIR).close()
-
-
 def make(kind: int, *, send_hwm: int, receive_hwm: int) -> zmq.Socket[bytes]:
     socket: zmq.Socket[bytes] = zmq.Context.instance().socket(kind)
     socket.linger = 0

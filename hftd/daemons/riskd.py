@@ -96,7 +96,7 @@ class Gate:
             case orders.Attach():
                 self._on_hello(identity, message.claimant.instance, now_ns)
             case orders.Rehearsal():
-                self._rehearse(message.place, now_ns)
+                self._rehearse(identity, message.place, now_ns)
 
     def _on_hello(self, identity: bytes, instance: str, now_ns: int) -> None:
         known = self._clients.get(instance)
@@ -133,7 +133,7 @@ class Gate:
             return risk.refuse(reasons.NO_OMSD)
         return None
 
-    def _rehearse(self, place: orders.Place, now_ns: int) -> None:
+    def _rehearse(self, identity: bytes, place: orders.Place, now_ns: int) -> None:
         """Everything that an order costs here, and none of what it does."""
         envelope = self._envelope()
         token = envelope[4]
@@ -141,7 +141,8 @@ class Gate:
             return
         self.risk.judge(place, now_ns)
         self.floor.count("rehearsals")
-        self._forward(orders.Rehearsal(*envelope, self._signed(place, envelope, token, approval=0)))
+        if not self._forward(orders.Rehearsal(*envelope, self._signed(place, envelope, token, approval=0))):
+            self._say_no_omsd(identity, "", place.client_order_id)
 
     def _signed(self, place: orders.Place, envelope: codec.Head, token: codec.TokenOnWire, approval: int) -> orders.Place:
         return orders.Place(
@@ -164,8 +165,11 @@ class Gate:
         sent = self._send_cancel(cancel.client_order_id, cancel.strategy, cancel.market, cancel.symbol, cancel.origin_ns)
         self.risk.on_cancel(cancel.strategy, now_ns)
         if not sent:
-            refusal = orders.Refusal(*self._envelope(), reasons.NO_OMSD, reasons.text(reasons.NO_OMSD), cancel.order_id, cancel.client_order_id)
-            self.intents.send(identity, codec.encode(refusal))
+            self._say_no_omsd(identity, cancel.order_id, cancel.client_order_id)
+
+    def _say_no_omsd(self, identity: bytes, order_id: str, client_order_id: str) -> None:
+        refusal = orders.Refusal(*self._envelope(), reasons.NO_OMSD, reasons.text(reasons.NO_OMSD), order_id, client_order_id)
+        self.intents.send(identity, codec.encode(refusal))
 
     def _send_cancel(self, client_order_id: str, strategy: str, market_name: str, symbol: str, origin_ns: int = 0) -> bool:
         return self._forward(orders.Cancel(*self._envelope(), client_order_id, strategy, market_name, symbol, origin_ns))

@@ -22,8 +22,12 @@ from hftd.wire import codec, control, market, orders, requests, tops
 HELLO_EVERY_S = 1.0
 RISK_SILENT_S = 3.0
 """Three hellos without an answer: riskd is gone and nothing new is asked of it."""
+REHEARSAL = 0
+"""Its number; the strategy's own orders have numbers from 1."""
 REHEARSE_WITHIN_S = 1.5
 """Of riskd's last answer: one hello may be late."""
+REHEARSE_AFTER_S = 0.1
+"""A rehearsal was refused: somebody takes over, and needs the CPU more than a path that leads nowhere."""
 TIMER_S = 0.1
 """Time-outs and stale quotes are looked at so often; ticks and reports are acted on at once."""
 EXECUTIONS_KEPT = 10_000
@@ -60,6 +64,8 @@ class Strategist:
         self._fresh: dict[base.Instrument, base.Quote] = {}
         self._seen: base.Quote | None = None
         """The newest of all instruments."""
+        self._rehearse_ns = 0
+        """Not before."""
         self._answered_ns: int | None = None
         self._executions: dict[int, None] = {}
         floor.set_ready(False, f"{settings.risk} has not answered")
@@ -121,10 +127,10 @@ class Strategist:
     def rehearse(self, now_ns: int) -> None:
         """An order at the best bid that nobody takes, so that the next real one finds the path warm. None to a riskd that is late with its answer:
         it would find them all when it wakes."""
-        if self._seen is None or self._answered_ns is None or now_ns - self._answered_ns > REHEARSE_WITHIN_S * 1e9:
+        if self._seen is None or self._answered_ns is None or now_ns - self._answered_ns > REHEARSE_WITHIN_S * 1e9 or now_ns < self._rehearse_ns:
             return
         quote = self._seen
-        place = base.Place(0, quote.instrument, orders.Side.BUY, orders.Kind.POST_ONLY, *quote.bid, origin_ns=0, origin_seq=quote.origin_seq)
+        place = base.Place(REHEARSAL, quote.instrument, orders.Side.BUY, orders.Kind.POST_ONLY, *quote.bid, origin_ns=0, origin_seq=quote.origin_seq)
         if self.intents.send(codec.encode(orders.Rehearsal(*self.floor.head(), self._named(place)))):
             self.floor.count("rehearsals")
 
@@ -187,7 +193,10 @@ class Strategist:
                 self.floor.count("unexpected")
 
     def _on_refusal(self, refusal: orders.Refusal) -> None:
-        """Of a cancel. The order is as it was and is asked about again by the strategy's own timer, unless there is none any more."""
+        """Of a rehearsal, or of a cancel: its order is as it was and is asked about again by the strategy's own timer, unless there is none."""
+        if refusal.client_order_id == f"{self.prefix}{REHEARSAL}":
+            self._rehearse_ns = time.monotonic_ns() + int(REHEARSE_AFTER_S * 1e9)
+            return
         self.floor.count("refusals")
         number = self._number(refusal.client_order_id)
         if number and refusal.reason in reasons.ENDED:

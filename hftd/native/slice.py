@@ -11,8 +11,6 @@ from __future__ import annotations
 import ctypes
 import os
 
-SHORTEST_NS = 100_000
-"""The least that the kernel takes, for ZeroMQ's own threads: each runs for some 15 us, and every hop waits for two of them."""
 SHORT_NS = 1_000_000
 """Below the default, so that a tick comes before housekeeping; long enough that a sender finishes a burst before those that it wakes preempt it."""
 DEFAULT_NS = 0

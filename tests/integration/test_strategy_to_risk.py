@@ -160,6 +160,18 @@ def test_rehearsals_go_as_far_as_an_order_and_count_in_no_limit(tmp_path: Path) 
         (row,) = riskd.ask("risk")
         assert row["working_buy"] in ("0", "0.001"), "of a thousand rehearsals none is an order"
         assert not riskd.counted("rehearsals", 100).counters.get('refused_by{reason="message_rate"}')
+        # Without an order manager they are refused and become few.
+        omsd.close()
+        stage.omsds.clear()
+        seen = [strategyd.counted("rehearsals").counters["rehearsals"]]
+
+        def few(message: control.FromDaemon) -> bool:
+            if not isinstance(message, control.Status):
+                return False
+            seen.append(message.counters["rehearsals"])
+            return 0 < seen[-1] - seen[-2] < 50  # between two reports a second apart: some two hundred when they are not refused
+
+        strategyd.until(few)
         # To a riskd that cannot answer none is sent: it would find them all when it wakes.
         assert riskd.process is not None
         riskd.process.send_signal(signal.SIGSTOP)

@@ -131,6 +131,26 @@ def test_a_follower_tells_each_change_and_knows_its_age() -> None:
     asyncio.run(story())
 
 
+def test_changes_in_quick_succession_are_one_view() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        follower, views = discovery.Follower(store, KEYS), 0
+        running = asyncio.create_task(follower.run())
+        await follower.changed.wait()
+        for updated_ns in range(2, 22):
+            changed = follower.changed
+            await store.put(KEYS.host("alpha"), model.encode(host(updated_ns)))
+            await asyncio.sleep(0)
+            views += changed.is_set()
+        while follower.view is None or follower.view.hosts.get("alpha") != host(21):
+            await follower.changed.wait()
+        assert views < 10, "the rest waits until the floor between two views has passed, and the last one has it all"
+        await store.close()
+        await running
+
+    asyncio.run(story())
+
+
 # --- registering ------------------------------------------------------------------------------------------------------
 
 
