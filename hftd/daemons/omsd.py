@@ -244,7 +244,8 @@ class Omsd:
         if self.takeover.stage is not Stage.ACTIVE:
             return
         self.floor.count("rehearsals")
-        self.execution.send(codec.encode(orders.Rehearsal(*self._head(), oms.numbered(self._head(), self.group, place, 0, None))))
+        head = self._head()
+        self.execution.send(codec.encode(orders.Rehearsal(*head, oms.numbered(head, self.group, place, 0, None))))
 
     def _refuse(self, place: orders.Place, reason: str) -> None:
         self.floor.count("refused")

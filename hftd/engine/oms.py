@@ -86,7 +86,7 @@ class Oms:
             return reasons.DUPLICATE
         if len(self.orders) >= self._bounds.open_orders_max:
             return reasons.TOO_MANY_ORDERS
-        return "" if approval.id else reasons.NO_APPROVAL  # 0 is a rehearsal's
+        return "" if approval.id else reasons.NO_APPROVAL  # 0 is a rehearsal's, which first goes through all the others
 
     def find(self, wish: orders.Cancel) -> order.Order | None:
         """The order that a cancel means, by our id or by the strategy's; None when it is not known."""

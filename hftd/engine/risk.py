@@ -189,8 +189,6 @@ class Risk:
             for (market, symbol), each in sorted(self._exposures.items())
         ]
 
-    # --- one limit each ----------------------------------------------------------------------------------------------
-
     def judge(self, place: Place, now_ns: int) -> Refused | None:
         """What the limits of one order say; nothing is counted."""
         limits = self.limits
@@ -203,6 +201,8 @@ class Risk:
         if place.quantity > limits.order_size_max:
             return refuse(reasons.ORDER_SIZE, f"{fixed.text(place.quantity)}, at most {fixed.text(limits.order_size_max)} wanted")
         return self._collar(place, now_ns) or self._position(place)
+
+    # --- below: one limit each ---------------------------------------------------------------------------------------
 
     def _position(self, place: Place) -> Refused | None:
         """The worst case: everything that works on this side fills, nothing on the other."""
