@@ -20,6 +20,10 @@ KILL_WAIT_NS = 500_000_000
 REQUEST_PATIENCE_NS = 1_000_000_000
 """A failover with electable standbys of which none answers now waits so long before it is refused: ten pings."""
 
+HOME_WAIT_NS = 500_000_000
+"""R14: the home leaves a vacant lead so long to an electable standby. A keeper that has just started has asked nobody yet, and would take nobody
+for passing: five pings."""
+
 Rank = tuple[int, int]
 """(incarnation, epoch): the order of a group's tokens."""
 
@@ -335,12 +339,18 @@ def _may_campaign(view: View, group: Group, now_ns: int) -> Cause | None:
     # R14: a home that is no instance of the service any more never comes back; without one, a lease's silence opens the lead to any ready member.
     homeless = bool(view.slots) and group.leader.home not in view.slots and waited
     if group.holder is None:
-        home = group.leader.home == view.me.instance and view.home_ok
-        # R5: holder none: at once. R14: the home lets an electable standby that is passing go first, for a lease.
-        if electable or homeless or (home and (waited or view.successors.isdisjoint(_others(view, group)))):
-            return Cause.RELEASED
-        return None
+        # R5: holder none: at once.
+        return Cause.RELEASED if electable or homeless or _home_may(view, group, group.leader, now_ns) else None
     return Cause.LEASE_EXPIRED if (electable or homeless) and waited else None
+
+
+def _home_may(view: View, group: Group, record: LeaderRecord, now_ns: int) -> bool:
+    """R14: the last holder's instance goes after the electable standbys: those that pass have a lease, those not heard of five pings."""
+    if record.home != view.me.instance or not view.home_ok:
+        return False
+    others = _others(view, group)
+    wait_ns = 0 if not others else HOME_WAIT_NS if view.successors.isdisjoint(others) else view.budget.lease_ns
+    return now_ns >= view.changed_ns + wait_ns
 
 
 def settled(request: RequestRecord, leader: str | None, to: Process | None) -> RequestRecord:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support import twins
+from tests.support import floors, twins
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +40,14 @@ def decoder(request: pytest.FixtureRequest) -> Iterator[None]:
     else:
         with twins.python_alone():
             yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections += [(f"floor {floor.site_dir}", floor.account()) for floor in floors.open_floors]
+    return report
 
 
 # --- in CI a skip outside the written list fails -----------------------------------------------------------------------

@@ -23,6 +23,13 @@ WAIT_S = 60.0
 """Far more than anything here takes on an idle machine: a test waits for a condition, not for a speed."""
 
 
+EVENTS_KEPT = 80
+LOG_LINES_KEPT = 40
+
+open_floors: list[Floor] = []
+"""Up now: conftest.py adds their accounts to the report of a test that failed."""
+
+
 class NotInTime(AssertionError):
     pass
 
@@ -110,6 +117,16 @@ class Floor:
         rows = self.json("positions")
         return bool(rows) and all((row["quantity"], row["cash"]) == (row["venue_quantity"], row["venue_cash"]) for row in rows)
 
+    def account(self) -> str:
+        """What is needed to see why a test failed on it: its state, its last events, the end of each log."""
+        parts = [f"$ hftctl {verb}\n{done.stdout}{done.stderr}" for verb in ("status", "history omsd") for done in [self.run(*verb.split())]]
+        events = self.run("events")
+        parts.append("$ hftctl events\n" + "\n".join((events.stdout + events.stderr).splitlines()[-EVENTS_KEPT:]))
+        for path in sorted(folders.Folders(self.site_dir).logs.glob("*.log")):
+            lines = [line for line in path.read_text(errors="replace").splitlines() if not line.startswith('{"level":"info"')][-LOG_LINES_KEPT:]
+            parts.append("\n".join([f"--- {path.relative_to(self.site_dir)}", *lines]))
+        return "\n".join(parts)
+
     def trades(self) -> bool:
         """New orders leave."""
         before = self.status()["flow"]["orders"]
@@ -137,8 +154,13 @@ def floor(*words: str, environment: Mapping[str, str] | None = None, without: Se
     with tempfile.TemporaryDirectory(prefix="hft-floor-") as name:
         one = Floor(Path(name).resolve(), environment, without)
         try:
+            open_floors.append(one)
             if bring_up:
                 one.up(*words)
             yield one
+        except Exception:
+            print(one.account())
+            raise
         finally:
+            open_floors.remove(one)
             one.run("down", timeout_s=120)

@@ -121,9 +121,12 @@ def test_the_home_lets_an_electable_standby_that_is_passing_go_first_for_a_lease
     assert action(view, LEASE_NS) == Campaign(Cause.RELEASED)
 
 
-def test_the_home_does_not_wait_for_electable_standbys_of_which_none_is_passing() -> None:
-    """As after a whole floor was down: the list still names the processes of before."""
-    assert action(alpha(RELEASED, lead=None, me=ALPHA_AGAIN, successors=frozenset())) == Campaign(Cause.RELEASED)
+def test_the_home_waits_only_five_pings_for_electable_standbys_of_which_none_is_passing() -> None:
+    """Not at once: a keeper that has just started has asked nobody. After five pings: as after a whole floor was down, when the list still names the
+    processes of before."""
+    view = alpha(RELEASED, lead=None, me=ALPHA_AGAIN, successors=frozenset(), changed_ns=5)
+    assert action(view, failover.HOME_WAIT_NS + 4) is None
+    assert action(view, failover.HOME_WAIT_NS + 5) == Campaign(Cause.RELEASED)
 
 
 def test_a_member_that_was_moved_takes_after_a_whole_lease_when_home_is_no_instance_any_more() -> None:
