@@ -1,8 +1,9 @@
 """Tick to order: from the frame read in marketd to just before execd's send, beside the same chain of hops in bare pyzmq (_chain.py).
 
-Both on this machine in the same run, one after the other. The tape at 1x when the recorded data is there, else the synthetic market. As root a second
-time with `sched: fifo` for the daemons on the path and for the bare chain. Also the resident memory of the floor and the time from `up --detach` to
-healthy. Ratios first: two shared cores drift.
+Both on this machine in the same run, one after the other. The tape at 1x when the recorded data is there, else the synthetic market.
+As root the lab as it is, with `sched: fifo` on the path, and the bare chain under it too; then, for everybody, both under the default
+scheduler, as an ordinary user has it. Also the resident memory of the floor and the time from `up --detach` to healthy. Ratios first:
+two shared cores drift.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     tape = recorded_data()
     ticks = _chain.recorded(tape, arguments.seconds) if tape else _chain.poisson(2000, 100.0)
-    for sched in ("other", "fifo") if os.geteuid() == 0 else ("other",):
+    for sched in ("fifo", "other") if os.geteuid() == 0 else ("other",):
         found = measure(sched, ticks, tape, arguments.seconds)
         bare, flow = found["bare"], found["flow"]
         ours, ack = flow["tick_to_order_us"], flow["order_to_ack_us"]

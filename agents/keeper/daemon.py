@@ -33,10 +33,13 @@ from controlplane import clock, store
 from controlplane.errors import HftctlError, InUse
 from controlplane.model import Process
 from controlplane.store.keys import Keys
+from hftd.native import policy, slice
 from hftd.native import process as processes
-from hftd.native import slice
 
 log = logging.getLogger(__name__)
+
+SCHED = "fifo:2"
+"""Where it may have it: one above the daemons that ask for SCHED_FIFO, so that none of them keeps their keeper from renewing or from handing over."""
 
 OLD_KEEPER_WAIT_S = 5.0
 """A keeper that was killed is gone within milliseconds; one that is stopped (SIGSTOP) never goes by itself."""
@@ -102,6 +105,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     try:
         await line.open(arguments.run_dir / f"{arguments.host}.keeper.sock")
         log.info("keeper of %s: pings on %s, store %s", arguments.host, keeper.peers.address, arguments.store)
+        if left_out := policy.take(SCHED):  # behind the imports, as the daemons do
+            log.info("keeper of %s: %s", arguments.host, left_out)
         gc.freeze()  # what is here now stays for life: later collections need not look at it
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if running.done():

@@ -1,16 +1,15 @@
-"""A floor of an ordinary user, and two floors beside each other: what only root may is left out, and nobody meets anybody."""
+"""A floor of root, one of an ordinary user, and two beside each other: what only root may is left out, and nobody meets anybody."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
-
-import yaml
 
 from tests.support import floors
 
-LAB = Path(__file__).resolve().parents[2] / "inventory" / "lab" / "services.yml"
 NOBODY = 65_534
 AS_NOBODY = [
     "setpriv",
@@ -23,18 +22,39 @@ AS_NOBODY = [
 """May read what is here (the tests' own interpreter may lie in root's home), and nothing else that root may."""
 
 
+REAL_TIME = {"marketd", "bookd", "strategy-mm", "riskd", "omsd", "execd"}
+"""Services of the lab that ask for SCHED_FIFO: those between a tick and its order."""
+
+
+def may_be_real_time() -> bool:
+    """Root in a container without CAP_SYS_NICE may not."""
+    asked = subprocess.run([sys.executable, "-c", "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"], stderr=subprocess.DEVNULL)
+    return os.geteuid() == 0 and asked.returncode == 0
+
+
+def scheduled(pid: int) -> tuple[int, int]:
+    return os.sched_getscheduler(pid), os.sched_getparam(pid).sched_priority
+
+
+def test_the_path_runs_in_real_time_where_it_may_and_its_keepers_come_before_it() -> None:
+    with floors.floor() as floor:
+        pids = {service["name"]: service["instances"][0]["pid"] for service in floor.status()["services"]}
+        shims = {json.loads(path.read_bytes())["shim"]["pid"] for path in floor.run_dir().glob("*.shim.json")}
+        agents, keepers = ({floor.holder(host, lock) for host in ("alpha", "beta")} for lock in ("agent", "keeper"))
+        found = [{scheduled(pid) for pid in some} for some in ({pids[name] for name in REAL_TIME}, keepers)]
+        assert found == ([{(os.SCHED_FIFO, 1)}, {(os.SCHED_FIFO, 2)}] if may_be_real_time() else [{(os.SCHED_OTHER, 0)}] * 2)
+        rest = {pid for name, pid in pids.items() if name not in REAL_TIME} | shims | agents
+        assert {scheduled(pid) for pid in rest} == {(os.SCHED_OTHER, 0)}
+
+
 def test_an_ordinary_user_has_a_floor_and_hears_once_what_is_left_out() -> None:
     with floors.floor(bring_up=False) as floor:
-        told = yaml.safe_load(LAB.read_text())
-        for service in told["services"]:
-            service["sched"] = "fifo"
-        services, run = floor.site_dir / "services-fifo.yml", floor.site_dir / "run"
-        services.write_text(yaml.safe_dump(told))
+        run = floor.site_dir / "run"
         run.mkdir(mode=0o700)
         user, prefix = os.geteuid(), []
         if user == 0:
             user, prefix = NOBODY, AS_NOBODY
-            for path in (floor.site_dir, services, run):
+            for path in (floor.site_dir, run):
                 os.chown(path, NOBODY, NOBODY)
         floor.environment |= {"XDG_RUNTIME_DIR": str(run), "HOME": str(floor.site_dir)}
 
@@ -42,7 +62,7 @@ def test_an_ordinary_user_has_a_floor_and_hears_once_what_is_left_out() -> None:
             return subprocess.run([*prefix, *floors.HFTCTL, *words], env=floor.environment, capture_output=True, text=True, timeout=180, check=False)
 
         try:
-            up = hftctl("up", "--detach", "--services", str(services))
+            up = hftctl("up", "--detach")
             assert up.returncode == 0, up.stdout + up.stderr
             assert up.stdout.count("not root: real-time scheduling") == 1
             pids = floor.pids()
