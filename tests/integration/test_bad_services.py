@@ -63,7 +63,7 @@ CASES: dict[str, tuple[Change, str, str, str]] = {
         lambda text: text + "\n  - name: simd  # again\n    daemon: simd\n    mode: singleton\n    hosts: [beta]\n",
         "simd  # again",
         r"services\[9\]\.name",
-        "each service once (first on line 5)",
+        f"each service once (first on line {line_of(LAB.read_text(), '- name: simd')})",
     ),
     "an instance twice": (
         lambda text: text.replace("hosts: [alpha, beta]", "hosts: [alpha, alpha]"),
@@ -208,7 +208,7 @@ def test_a_running_floor_refuses_a_wrong_file_a_wrong_tape_and_another_site_and_
         file = tmp_path / "services.yml"
         file.write_text(LAB.read_text().replace("daemon: bookd", "daemon: bokd"))
         (line,) = refused(one, "--services", str(file))
-        assert f"{file}:17: services[2].daemon" in line
+        assert f"{file}:{line_of(file.read_text(), 'bokd')}: services[2].daemon" in line
         (line,) = refused(one, "--tape", str(tmp_path / "none"))
         assert "no such file or folder" in line
         (line,) = refused(one, "--site", "berth")
