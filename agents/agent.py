@@ -56,6 +56,8 @@ class Agent:
         self.port = 0
         self.store_health = Health("", (), False, "", None, "not asked yet")
         self.shutdown = asyncio.Event()
+        self.leaving = False
+        """Its daemons are being stopped for good: the keeper hears it first, so that their deaths count as released."""
         self.record_due = asyncio.Event()
         self._leader_seen: dict[str, tuple[tuple[object, ...], int]] = {}
         self._specs_seen: Mapping[str, int] | None = None
@@ -250,7 +252,7 @@ class Agent:
             view.keeper_row(instance, self.bus.reports.get(name), self.folders, self.given.http_address, self.port)
             for name, instance in sorted(self.supervisor.instances.items())
         ]
-        return {"instances": [row for row in rows if row is not None], "profile": "default"}
+        return {"instances": [row for row in rows if row is not None], "profile": "default", "leaving": self.leaving}
 
     def keeper_table_known(self) -> bool:
         """Before the specs are seen the table would be short, and a short table takes instances out of discovery."""

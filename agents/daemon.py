@@ -129,6 +129,9 @@ async def _tell_changes(follower: discovery.Follower, agent: Agent) -> None:
 
 async def _go_down(agent: Agent, host_records: records.HostRecords, store: Store, keys: Keys) -> None:
     auditors = [instance.slot.service for instance in agent.supervisor.instances.values() if agent.audits(instance)]
+    agent.leaving = True
+    if agent.keeper is not None:
+        agent.keeper.changed()
     await agent.supervisor.stop_all()
     if agent.keeper is not None:
         await agent.keeper.stop()

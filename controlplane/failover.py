@@ -139,6 +139,9 @@ class View:
     active: bool = False
     """The alive word says active under the epoch that is led."""
     stopping: bool = False
+    """The keeper: what it leads is closed."""
+    leaving: bool = False
+    """The keeper stops, or its whole host goes down: a death is no loss, and nothing is taken."""
     free: bool = True
     """No transaction is in flight, and none has just failed."""
 
@@ -223,7 +226,8 @@ def decide(view: View, now_ns: int) -> Decision:
 
 def _lead(view: View, group: Group, lead: Lead, now_ns: int) -> Decision:
     if not view.runs or lead.process != view.me:
-        return _do(Close(replace(lead, closed=Cause.PROCESS_LOST, closed_ns=now_ns)), f"closes epoch {lead.epoch}: pid {lead.process.pid} is dead")
+        cause = Cause.RELEASED if view.leaving else Cause.PROCESS_LOST
+        return _do(Close(replace(lead, closed=cause, closed_ns=now_ns)), f"closes epoch {lead.epoch}: pid {lead.process.pid} is dead")
     if view.stopping:
         return _do(Close(replace(lead, closed=Cause.RELEASED, closed_ns=now_ns)), f"closes epoch {lead.epoch}: the keeper stops")
     if went_back(view, group):
@@ -297,7 +301,7 @@ def _stand_by(view: View, group: Group, now_ns: int) -> Decision:
     record = group.leader
     if record and record.holder and record.holder.instance == view.me.instance:
         return _named(view, record, record.holder, now_ns)
-    if view.stopping:
+    if view.leaving:
         return _wait("stops")
     if group.incarnation is None:
         return _wait("stands by: the store has no incarnation")
@@ -326,7 +330,7 @@ def _named(view: View, record: LeaderRecord, holder: Process, now_ns: int) -> De
         return _do(Claim(), f"is named leader of epoch {record.epoch}")
     if holder != view.me and view.holder_runs:
         return _wait(f"is named leader with pid {holder.pid}, which still runs")
-    cause = Cause.RELEASED if view.stopping else Cause.PROCESS_LOST
+    cause = Cause.RELEASED if view.leaving else Cause.PROCESS_LOST
     return _do(Close(replace(lead, closed=cause, closed_ns=now_ns)), f"closes epoch {record.epoch}: pid {holder.pid} does not lead any more")
 
 
@@ -379,7 +383,7 @@ def _others(view: View, group: Group) -> list[Process]:
 
 
 def _fit(view: View) -> bool:
-    return view.runs and view.fresh and view.ready and not view.stopping
+    return view.runs and view.fresh and view.ready and not view.leaving
 
 
 def _back(view: View, group: Group) -> str:

@@ -63,6 +63,8 @@ class Keeper:
         self.lines_undecodable: Callable[[], int] = lambda: 0
         """Of the line to the agent; its owner says."""
         self.stopping = False
+        self.leaving = False
+        """The agent takes the host down."""
         self.instances: dict[str, handover.Instance] = {}
         self.members: dict[str, handover.Member] = {}
         self.snapshot: Snapshot | None = None
@@ -123,6 +125,7 @@ class Keeper:
             raise InvalidInput(f"table: {exc}") from exc
         if chosen != self.settings.budget:
             self.settings = dataclasses.replace(self.settings, budget=chosen)
+        self.leaving = table.leaving
         wanted = {entry.process.instance: entry for entry in table.instances}
         for entry in wanted.values():
             self._keep(entry)
@@ -189,8 +192,10 @@ class Keeper:
 
     def _fit(self) -> Iterator[Process]:
         """Processes that peers may name as successors."""
+        if self.stopping or self.leaving:
+            return
         for instance in self.instances.values():
-            if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None and not self.stopping:
+            if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None:
                 yield instance.entry.process
 
     # --- running -----------------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ class Site(Protocol):
     settings: settings.Settings
     disk: Disk
     stopping: bool
+    leaving: bool
 
     def successors(self) -> frozenset[Process]: ...
 
@@ -190,6 +191,7 @@ class Member:
             electable=self._electable_news(group, lead),
             active=self._active is not None and self._active[0] is lead,
             stopping=site.stopping,
+            leaving=site.leaving or site.stopping,
             free=not self._busy and now_ns >= self._retry_ns,
         )
 

@@ -1,6 +1,7 @@
 """The line to the agent: a unix socket, one JSON object a line. In: the whole desired table. Out: hello, deaths, what is led here, sentences.
 
-    agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration", "floors", "home_ok"}], "profile": "default"}
+    agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration", "floors", "home_ok"}],
+                       "profile": "default", "leaving": false}
     keeper -> agent   {"hello": {"udp": "host:port"}}, once a connection
                       {"died": {"process": {...}}}
                       {"event": {"kind": "group.decision", "service", "instance", "text"}}
@@ -52,6 +53,8 @@ class Entry:
 class Table:
     instances: tuple[Entry, ...]
     profile: str = "default"
+    leaving: bool = False
+    """The host goes down: its daemons are being stopped, what they led is given back, and nothing is taken any more."""
 
 
 _decoder = msgspec.json.Decoder(Table)

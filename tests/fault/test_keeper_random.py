@@ -67,6 +67,7 @@ class Host:
     keys = KEYS
     settings = settings.Settings()
     stopping = False
+    leaving = False
     beats: bool = True
     deaf: bool = False
     alone: bool = False

@@ -95,7 +95,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         down.take_down(made.folders, timeout_s=20)
 
 
-def test_up_is_healthy_a_second_up_changes_nothing_and_down_leaves_nothing(bench: Bench) -> None:
+def test_up_is_healthy_a_second_up_changes_nothing_down_leaves_nothing_and_is_no_loss(bench: Bench) -> None:
     first = bench.up()
     assert first.returncode == 0, first.stderr
     assert first.stdout.startswith("store: etcd "), "which etcd was taken is said in one line"
@@ -110,6 +110,10 @@ def test_up_is_healthy_a_second_up_changes_nothing_and_down_leaves_nothing(bench
     assert bench.folders.services.read_text() == SERVICES, "data and the applied file are kept"
     second = bench.hftctl("down")
     assert second.returncode == 0 and second.stdout.count("\n") == 1
+
+    assert bench.up().returncode == 0
+    rows = json.loads(bench.hftctl("history", "riskd", "-o", "json").stdout)
+    assert [(row["epoch"], row["cause"]) for row in rows] == [(1, "first"), (2, "released")], "it was asked to end, it did not die"
 
 
 def test_a_changed_file_is_shown_and_restarts_only_what_it_changes(bench: Bench) -> None:

@@ -95,7 +95,7 @@ def test_a_deleted_leader_record_is_waited_out_like_a_lost_host() -> None:
     assert action(beta(deleted), LEASE_NS) == Campaign(Cause.LEASE_EXPIRED)
 
 
-@pytest.mark.parametrize("unfit", [{"runs": False}, {"fresh": False}, {"ready": False}, {"stopping": True}, {"free": False}])
+@pytest.mark.parametrize("unfit", [{"runs": False}, {"fresh": False}, {"ready": False}, {"leaving": True}, {"free": False}])
 def test_an_unfit_standby_does_not_campaign(unfit: dict[str, bool]) -> None:
     assert action(beta(RELEASED, **unfit)) is None
 
@@ -294,9 +294,19 @@ def test_paused_a_closed_epoch_stays_closed() -> None:
 
 
 def test_a_stopping_keeper_releases_what_it_leads() -> None:
-    found = action(alpha(stopping=True))
+    found = action(alpha(stopping=True, leaving=True))
     assert isinstance(found, Close) and found.lead.closed is Cause.RELEASED and not found.kill
-    assert action(alpha(stopping=True, lead=found.lead)) == HandOver(None, Cause.RELEASED)
+    assert action(alpha(stopping=True, leaving=True, lead=found.lead)) == HandOver(None, Cause.RELEASED)
+
+
+def test_on_a_host_that_goes_down_a_death_gives_the_lead_back_and_a_life_goes_on_leading() -> None:
+    """Its daemons are asked to end in order: while one lives it leads, for it may still have to cancel."""
+    assert action(alpha(leaving=True), 1000) == Renew()
+    found = action(alpha(leaving=True, runs=False))
+    assert isinstance(found, Close) and (found.lead.closed, found.kill) == (Cause.RELEASED, False)
+    assert action(alpha(leaving=True, runs=False, lead=found.lead)) == HandOver(None, Cause.RELEASED)
+    named = action(alpha(leaving=True, runs=False, lead=None))
+    assert isinstance(named, Close) and named.lead.closed is Cause.RELEASED
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
