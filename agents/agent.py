@@ -156,6 +156,8 @@ class Agent:
         if instance is None or instance.process != report.process:
             return
         match message:
+            case control.Event(kind="host.left_out"):
+                self.supervisor.left_out(str(message.fields.get("text", "")))
             case control.Event():
                 self.report(message.kind, instance=name, **{key: value for key, value in message.fields.items() if key not in ("instance", "kind")})
             case control.Status():

@@ -13,7 +13,7 @@ from agents.bus import Reported
 from agents.supervisor import program
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
-from controlplane import status
+from controlplane import privilege, status
 from controlplane.model import Alarm, InstanceStatus, Mode, Registration
 from hftd.native import word
 from hftd.wire import control
@@ -48,7 +48,7 @@ def observe(instance: Instance, report: Reported | None, alive: word.Alive | Non
         started_ns=instance.running.started_ns if instance.running else None,
         restarts=instance.restarts,
         cpus=desired.spec.cpus if desired else (),
-        sched=program.scheduling(desired.spec, real_time=program.may_be_real_time()) if desired else "other",
+        sched=program.scheduling(desired.spec, real_time=privilege.may_be_real_time()) if desired else "other",
         endpoints=heard.endpoints if heard else {},
         version=heard.version if heard else "",
         config_revision=revision_of(instance),

@@ -25,7 +25,8 @@ from controlplane.schema import Finding
 DAEMONS_GROUP = "hftctl.daemons"
 DEFAULT_HOSTS = ("alpha", "beta")
 """The two logical hosts of a laptop floor; a hosts.yml beside services.yml says otherwise."""
-SCHEDULERS = ("other", "batch", "idle", "fifo", "rr")
+REAL_TIME = ("fifo", "rr")
+SCHEDULERS = ("other", "batch", "idle", *REAL_TIME)
 INSTANCES_PER_HOST_MAX = 64
 INSTANCE_ID_BYTES_MAX = 64
 """The lease word has so many bytes for it."""

@@ -92,11 +92,6 @@ def spec_hash(spec: ServiceSpec) -> str:
     return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]
 
 
-def may_be_real_time() -> bool:
-    """Root only, here: RLIMIT_RTPRIO and capabilities come with the systemd runner. What is not allowed even so, the shim leaves out and says."""
-    return os.geteuid() == 0
-
-
 def scheduling(spec: ServiceSpec, *, real_time: bool) -> str:
     """The policy that the spec asks for, as far as this user may have it."""
     return spec.sched if real_time or spec.sched.partition(":")[0] not in policy.REAL_TIME else "other"
@@ -155,7 +150,7 @@ def program(
         config=render(spec, slot, folders, config_revision),
         config_path=config,
         cpus=spec.cpus,
-        left_out=(f"sched {spec.sched}: needs root",) if sched != spec.sched else (),
+        left_out=(f"sched {spec.sched} and locked memory: not permitted to this user",) if sched != spec.sched else (),
         spec_hash=spec_hash(spec),
         config_revision=config_revision,
     )

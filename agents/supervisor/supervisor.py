@@ -20,7 +20,7 @@ import anyio.abc
 from agents.supervisor import program as programs
 from agents.supervisor import runner as runners
 from agents.supervisor.states import Move, State, Step, after, decide
-from controlplane import backoff
+from controlplane import backoff, privilege
 from controlplane.model import Mode, Process, ServiceSpec, Slot
 from hftd.native import word
 
@@ -104,7 +104,7 @@ class Supervisor:
         self._changed = changed
         self._released = released
         self._environment = os.environ if environment is None else environment
-        self._real_time = programs.may_be_real_time() if real_time is None else real_time
+        self._real_time = privilege.may_be_real_time() if real_time is None else real_time
         self._command = command
         self._tasks: anyio.abc.TaskGroup | None = None
         self._known = False
@@ -260,9 +260,13 @@ class Supervisor:
         self._took(instance, running, None)
         self._report("instance.started", instance=instance.id, pid=running.process.pid, restarts=instance.restarts)
         for words in (*program.left_out, *running.left_out):
-            if words not in self._said:
-                self._said.add(words)
-                self._report("host.left_out", text=words)
+            self.left_out(words)
+
+    def left_out(self, words: str) -> None:
+        """What a spec asks for and this host does not give; said once."""
+        if words not in self._said:
+            self._said.add(words)
+            self._report("host.left_out", text=words)
 
     def _make_words(self, instance: str, mode: Mode) -> None:
         """New files for each process: whoever still maps the old ones can do no harm."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controlplane import privilege, specs_diff, unix_http
 from controlplane import specs as service_specs
-from controlplane import specs_diff, unix_http
 from controlplane.errors import FloorUnreachable, InUse, InvalidInput
 from controlplane.floor import desired as desired_file
 from controlplane.floor import folders as site_folders
@@ -92,8 +92,8 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     run_dir = folders.create_run_dir()
     embedded.prepare(choice, folders.site_dir)  # a data folder of another version is refused here, before anything runs
     say(choice.sentence)
-    if os.geteuid() != 0:
-        say("not root: real-time scheduling (sched fifo) and locked memory are left out")
+    if any(spec.sched in service_specs.REAL_TIME for spec in desired.specs) and not privilege.may_be_real_time():
+        say("real-time scheduling (sched fifo) and locked memory are left out: not permitted to this user (root may, and CAP_SYS_NICE)")
     if orphaned:
         say("hft-floord had died; what it had started still runs and is adopted")
     else:

@@ -158,7 +158,7 @@ class Floor:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Tell the agent (it keeps the site's events) and the log."""
-        self.agent.send(control.Event, kind, fields)
+        self.agent.event(kind, fields)
         self.log(kind, **fields)
 
     def set_ready(self, ready: bool, reason: str = "") -> None:

@@ -275,6 +275,7 @@ class Loop:
         match message:
             case control.Welcome():
                 self._welcomed_ns = time.monotonic_ns()
+                floor.agent.welcomed()
             case control.Peers():
                 floor.known_peers[message.service] = message.peers
                 for run in self._on_peers.get(message.service, ()):

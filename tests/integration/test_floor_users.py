@@ -5,31 +5,30 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import pytest
+
+from controlplane import privilege
 from tests.support import floors
 
 NOBODY = 65_534
-AS_NOBODY = [
-    "setpriv",
-    f"--reuid={NOBODY}",
-    f"--regid={NOBODY}",
-    "--clear-groups",
-    "--inh-caps=-all,+dac_read_search",
-    "--ambient-caps=+dac_read_search",
-]
-"""May read what is here (the tests' own interpreter may lie in root's home), and nothing else that root may."""
+WITHOUT = {
+    "an ordinary user": [
+        f"--reuid={NOBODY}",
+        f"--regid={NOBODY}",
+        "--clear-groups",
+        "--inh-caps=-all,+dac_read_search",
+        "--ambient-caps=+dac_read_search",
+    ],
+    "root in a container": ["--bounding-set=-sys_nice,-ipc_lock", "--inh-caps=-sys_nice,-ipc_lock"],
+}
+"""How root becomes somebody who may not be real-time. The first may read what is here, as the tests' own interpreter may lie in root's home, and
+nothing else that root may."""
 
 
 REAL_TIME = {"marketd", "bookd", "strategy-mm", "riskd", "omsd", "execd"}
 """Services of the lab that ask for SCHED_FIFO: those between a tick and its order."""
-
-
-def may_be_real_time() -> bool:
-    """Root in a container without CAP_SYS_NICE may not."""
-    asked = subprocess.run([sys.executable, "-c", "import os; os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"], stderr=subprocess.DEVNULL)
-    return os.geteuid() == 0 and asked.returncode == 0
 
 
 def scheduled(pid: int) -> tuple[int, int]:
@@ -42,20 +41,21 @@ def test_the_path_runs_in_real_time_where_it_may_and_its_keepers_come_before_it(
         shims = {json.loads(path.read_bytes())["shim"]["pid"] for path in floor.run_dir().glob("*.shim.json")}
         agents, keepers = ({floor.holder(host, lock) for host in ("alpha", "beta")} for lock in ("agent", "keeper"))
         found = [{scheduled(pid) for pid in some} for some in ({pids[name] for name in REAL_TIME}, keepers)]
-        assert found == ([{(os.SCHED_FIFO, 1)}, {(os.SCHED_FIFO, 2)}] if may_be_real_time() else [{(os.SCHED_OTHER, 0)}] * 2)
+        assert found == ([{(os.SCHED_FIFO, 1)}, {(os.SCHED_FIFO, 2)}] if privilege.may_be_real_time() else [{(os.SCHED_OTHER, 0)}] * 2)
         rest = {pid for name, pid in pids.items() if name not in REAL_TIME} | shims | agents
         assert {scheduled(pid) for pid in rest} == {(os.SCHED_OTHER, 0)}
 
 
-def test_an_ordinary_user_has_a_floor_and_hears_once_what_is_left_out() -> None:
+@pytest.mark.parametrize("who", WITHOUT)
+def test_who_may_not_be_real_time_has_a_floor_and_hears_once_what_is_left_out(who: str) -> None:
     with floors.floor(bring_up=False) as floor:
         run = floor.site_dir / "run"
         run.mkdir(mode=0o700)
         user, prefix = os.geteuid(), []
         if user == 0:
-            user, prefix = NOBODY, AS_NOBODY
+            user, prefix = NOBODY if who == "an ordinary user" else 0, ["setpriv", *WITHOUT[who]]
             for path in (floor.site_dir, run):
-                os.chown(path, NOBODY, NOBODY)
+                os.chown(path, user, user)
         floor.environment |= {"XDG_RUNTIME_DIR": str(run), "HOME": str(floor.site_dir)}
 
         def hftctl(*words: str) -> subprocess.CompletedProcess[str]:
@@ -64,11 +64,11 @@ def test_an_ordinary_user_has_a_floor_and_hears_once_what_is_left_out() -> None:
         try:
             up = hftctl("up", "--detach")
             assert up.returncode == 0, up.stdout + up.stderr
-            assert up.stdout.count("not root: real-time scheduling") == 1
+            assert up.stdout.count("real-time scheduling (sched fifo) and locked memory are left out") == 1
             pids = floor.pids()
             assert len(pids) == 10 and {Path(f"/proc/{pid}").stat().st_uid for pid in pids.values()} == {user}
             assert {os.sched_getscheduler(pid) for pid in pids.values()} == {os.SCHED_OTHER}
-            assert hftctl("events").stdout.count("sched fifo: needs root") == 2, "once for each host"
+            assert hftctl("events").stdout.count("sched fifo and locked memory: not permitted") == 2, "once for each host"
         finally:
             down = hftctl("down")
         assert down.returncode == 0 and not floors.processes_of(floor.site_dir)

@@ -60,6 +60,7 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(floor: runtime.Flo
     agent = Agent(f"ipc://{tmp_path}/bus")
     loop = runtime.Loop(floor)
     floor.bind("replica")
+    floor.event("simd.recovered", orders=2)
     led: list[tuple[word.Wanted, int]] = []
     loop.on_ask("orders", lambda args: {"seen": args["n"]})
     loop.on_lease(lambda lease: led.append((lease.wanted, lease.epoch)))
@@ -71,6 +72,8 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(floor: runtime.Flo
         hello = agent.wait(lambda message: isinstance(message, control.Hello))
         assert isinstance(hello, control.Hello) and hello.endpoints == {"replica": f"ipc://{tmp_path}/omsd-alpha-1.replica"}
         agent.send(control.Welcome, 1)
+        event = agent.wait(lambda message: isinstance(message, control.Event))
+        assert isinstance(event, control.Event) and (event.kind, event.fields) == ("simd.recovered", {"orders": 2}), "kept until somebody knows it"
         agent.send(control.Peers, "execd", "execd", [control.Peer("execd-alpha-1", {"orders": "ipc://x"}, "leader", 3)])
         agent.send(control.Ask, 5, "orders", {"n": 8})
         answer = agent.wait(lambda message: isinstance(message, control.Answer))

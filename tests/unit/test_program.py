@@ -73,7 +73,7 @@ def test_the_hash_does_not_depend_on_the_order_of_settings() -> None:
 
 def test_fifo_without_root_is_left_out_and_said() -> None:
     fifo = replace(OMSD, sched="fifo:10")
-    assert ("HFT_SCHED" in made(fifo).env, made(fifo).left_out) == (False, ("sched fifo:10: needs root",))
+    assert ("HFT_SCHED" in made(fifo).env, made(fifo).left_out) == (False, ("sched fifo:10 and locked memory: not permitted to this user",))
     assert (made(fifo, real_time=True).env["HFT_SCHED"], made(fifo, real_time=True).left_out) == ("fifo:10", ())
     assert made(replace(OMSD, sched="batch")).env["HFT_SCHED"] == "batch", "needs nobody's leave"
 
