@@ -54,7 +54,7 @@ def up(
     wish = floor_up.Wish(services, (*(tape or ()), *(more_tape or ())), speed, seed, site, http_port)
     if detach:
         started = floor_up.bring_up(floor, wish, print)
-        return wait(floor_up.Watch(floor, started.desired), started, timeout)
+        return wait(floor_up.Watch(floor, started), started, timeout)
     return in_front(floor, wish)
 
 
@@ -96,7 +96,7 @@ def in_front(floor: folders.Folders, wish: floor_up.Wish) -> int:
     try:
         started = floor_up.bring_up(floor, wish, lambda text: print(text, flush=True))
         began = True
-        watch = floor_up.Watch(floor, started.desired)
+        watch = floor_up.Watch(floor, started)
         return screen(watch) if sys.stdout.isatty() else lines(watch)
     except Interrupted as exc:
         if began or floor.running() is not None or folders.locked(floor.floor_lock):

@@ -56,6 +56,7 @@ class Started:
     """hft-floord was started (it may have adopted what ran)."""
     changes: tuple[specs_diff.Change, ...]
     desired: Desired
+    floord: subprocess.Popen[bytes] | None = None
 
 
 def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Started:
@@ -99,8 +100,7 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     else:
         _forget_the_dead(folders, run_dir)
     desired_file.write(folders, desired)
-    start_floord(folders, desired.site)
-    return Started(True, changes, desired)
+    return Started(True, changes, desired, start_floord(folders, desired.site))
 
 
 def _floord_runs(folders: Folders) -> bool:
@@ -186,12 +186,12 @@ def _forget_the_dead(folders: Folders, run_dir: Path) -> None:
     folders.floor_json.unlink(missing_ok=True)
 
 
-def start_floord(folders: Folders, site: str) -> None:
+def start_floord(folders: Folders, site: str) -> subprocess.Popen[bytes]:
     """In a session of its own: it goes on when this terminal is closed."""
     command = [sys.executable, "-m", "controlplane.floor.floord", "--site-dir", str(folders.site_dir), "--site", site]
     environment = {**os.environ, processes.FLOOR_MARK: str(folders.site_dir)}
     with folders.log("floord").open("ab") as log:
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment, cwd="/")
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment, cwd="/")
 
 
 # --- waiting -----------------------------------------------------------------------------------------------------------
@@ -200,10 +200,11 @@ def start_floord(folders: Folders, site: str) -> None:
 class Watch:
     """Looks at a floor that comes up: what it says of itself, and whether that is what was asked for."""
 
-    def __init__(self, folders: Folders, desired: Desired) -> None:
+    def __init__(self, folders: Folders, started: Started) -> None:
         self.folders = folders
-        self.desired = desired
-        self.digest = desired.digest
+        self.desired = started.desired
+        self.digest = started.desired.digest
+        self._floord = started.floord
         self.began_mono_s = time.monotonic()
 
     def floor(self) -> dict[str, Any]:
@@ -223,8 +224,8 @@ class Watch:
 
     def floord_gone(self) -> bool:
         """After a moment for its start: hft-floord should run and does not."""
-        if site_folders.locked(self.folders.floor_lock):
-            return False
+        if site_folders.locked(self.folders.floor_lock) or (self._floord is not None and self._floord.poll() is None):
+            return False  # on a busy machine it may take its lock late
         return time.monotonic() - self.began_mono_s > 3
 
     def healthy(self, status: dict[str, Any] | None) -> bool:
