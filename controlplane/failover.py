@@ -226,8 +226,7 @@ def decide(view: View, now_ns: int) -> Decision:
 
 def _lead(view: View, group: Group, lead: Lead, now_ns: int) -> Decision:
     if not view.runs or lead.process != view.me:
-        cause = Cause.RELEASED if view.leaving else Cause.PROCESS_LOST
-        return _do(Close(replace(lead, closed=cause, closed_ns=now_ns)), f"closes epoch {lead.epoch}: pid {lead.process.pid} is dead")
+        return _do(Close(_ended(view, lead, now_ns)), f"closes epoch {lead.epoch}: pid {lead.process.pid} is dead")
     if view.stopping:
         return _do(Close(replace(lead, closed=Cause.RELEASED, closed_ns=now_ns)), f"closes epoch {lead.epoch}: the keeper stops")
     if went_back(view, group):
@@ -330,8 +329,12 @@ def _named(view: View, record: LeaderRecord, holder: Process, now_ns: int) -> De
         return _do(Claim(), f"is named leader of epoch {record.epoch}")
     if holder != view.me and view.holder_runs:
         return _wait(f"is named leader with pid {holder.pid}, which still runs")
-    cause = Cause.RELEASED if view.leaving else Cause.PROCESS_LOST
-    return _do(Close(replace(lead, closed=cause, closed_ns=now_ns)), f"closes epoch {record.epoch}: pid {holder.pid} does not lead any more")
+    return _do(Close(_ended(view, lead, now_ns)), f"closes epoch {record.epoch}: pid {holder.pid} does not lead any more")
+
+
+def _ended(view: View, lead: Lead, now_ns: int) -> Lead:
+    """Its process is dead: lost, unless it was asked to end."""
+    return replace(lead, closed=Cause.RELEASED if view.leaving else Cause.PROCESS_LOST, closed_ns=now_ns)
 
 
 def _may_campaign(view: View, group: Group, now_ns: int) -> Cause | None:

@@ -59,6 +59,10 @@ class Slot:
     host: str
 
 
+REAL_TIME = ("fifo", "rr")
+"""Scheduling policies that need a privilege (privilege.py)."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """Desired state of one service. The derived fields are filled in from the daemon's own schema when a file is read (specs.py)."""
@@ -77,6 +81,10 @@ class ServiceSpec:
     """Derived: services that this one has to find."""
     floors: tuple[str, ...] = ()
     """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease word."""
+
+    @property
+    def real_time(self) -> bool:
+        return self.sched.partition(":")[0] in REAL_TIME
 
     def slots(self) -> list[Slot]:
         return [Slot(f"{self.name}-{host}-{n}", self.name, host) for host in self.hosts for n in range(1, self.instances_per_host + 1)]

@@ -19,13 +19,12 @@ import yaml
 
 from controlplane import schema
 from controlplane.errors import InvalidInput
-from controlplane.model import DaemonKind, Mode, ServiceSpec
+from controlplane.model import REAL_TIME, DaemonKind, Mode, ServiceSpec
 from controlplane.schema import Finding
 
 DAEMONS_GROUP = "hftctl.daemons"
 DEFAULT_HOSTS = ("alpha", "beta")
 """The two logical hosts of a laptop floor; a hosts.yml beside services.yml says otherwise."""
-REAL_TIME = ("fifo", "rr")
 SCHEDULERS = ("other", "batch", "idle", *REAL_TIME)
 INSTANCES_PER_HOST_MAX = 64
 INSTANCE_ID_BYTES_MAX = 64

@@ -63,8 +63,7 @@ class Keeper:
         self.lines_undecodable: Callable[[], int] = lambda: 0
         """Of the line to the agent; its owner says."""
         self.stopping = False
-        self.leaving = False
-        """The agent takes the host down."""
+        self._host_leaves = False
         self.instances: dict[str, handover.Instance] = {}
         self.members: dict[str, handover.Member] = {}
         self.snapshot: Snapshot | None = None
@@ -80,6 +79,11 @@ class Keeper:
         self._slots: dict[str, tuple[int, frozenset[str]]] = {}
 
     # --- what the members have in common (handover.Site) -------------------------------------------------------------
+
+    @property
+    def leaving(self) -> bool:
+        """This keeper stops, or its agent takes the host down."""
+        return self.stopping or self._host_leaves
 
     def successors(self) -> frozenset[Process]:
         return self.peers.passing(self.clock.boot_ns(), int(self.settings.ping_fresh_s * 1e9))
@@ -125,7 +129,7 @@ class Keeper:
             raise InvalidInput(f"table: {exc}") from exc
         if chosen != self.settings.budget:
             self.settings = dataclasses.replace(self.settings, budget=chosen)
-        self.leaving = table.leaving
+        self._host_leaves = table.leaving
         wanted = {entry.process.instance: entry for entry in table.instances}
         for entry in wanted.values():
             self._keep(entry)
@@ -192,7 +196,7 @@ class Keeper:
 
     def _fit(self) -> Iterator[Process]:
         """Processes that peers may name as successors."""
-        if self.stopping or self.leaving:
+        if self.leaving:
             return
         for instance in self.instances.values():
             if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None:

@@ -53,7 +53,9 @@ class Site(Protocol):
     settings: settings.Settings
     disk: Disk
     stopping: bool
-    leaving: bool
+
+    @property
+    def leaving(self) -> bool: ...
 
     def successors(self) -> frozenset[Process]: ...
 
@@ -191,7 +193,7 @@ class Member:
             electable=self._electable_news(group, lead),
             active=self._active is not None and self._active[0] is lead,
             stopping=site.stopping,
-            leaving=site.leaving or site.stopping,
+            leaving=site.leaving,
             free=not self._busy and now_ns >= self._retry_ns,
         )
 

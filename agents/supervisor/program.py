@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 
 from controlplane.model import Mode, ServiceSpec, Slot
-from hftd.native import policy
 
 STOP_GRACE_S = 5.0
 """From SIGTERM to SIGKILL: a daemon has to cancel, sync and say goodbye in it."""
@@ -94,7 +93,7 @@ def spec_hash(spec: ServiceSpec) -> str:
 
 def scheduling(spec: ServiceSpec, *, real_time: bool) -> str:
     """The policy that the spec asks for, as far as this user may have it."""
-    return spec.sched if real_time or spec.sched.partition(":")[0] not in policy.REAL_TIME else "other"
+    return spec.sched if real_time or not spec.real_time else "other"
 
 
 def render(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int) -> bytes:

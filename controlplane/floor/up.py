@@ -93,7 +93,7 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     run_dir = folders.create_run_dir()
     embedded.prepare(choice, folders.site_dir)  # a data folder of another version is refused here, before anything runs
     say(choice.sentence)
-    if any(spec.sched in service_specs.REAL_TIME for spec in desired.specs) and not privilege.may_be_real_time():
+    if any(spec.real_time for spec in desired.specs) and not privilege.may_be_real_time():
         say("real-time scheduling (sched fifo) and locked memory are left out: not permitted to this user (root may, and CAP_SYS_NICE)")
     if orphaned:
         say("hft-floord had died; what it had started still runs and is adopted")

@@ -11,8 +11,9 @@ import ctypes
 import os
 from pathlib import Path
 
+from controlplane.model import REAL_TIME
+
 POLICIES = {"other": os.SCHED_OTHER, "batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}
-REAL_TIME = ("fifo", "rr")
 
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 """mlockall(2). On fault: what is mapped and never touched takes no memory."""

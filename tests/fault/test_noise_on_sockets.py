@@ -12,6 +12,7 @@ import random
 import re
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -233,8 +234,7 @@ def test_noise_on_a_keeper_s_socket_and_its_pings_is_counted_and_its_agent_comes
     """A connection takes the agent's place: it has to connect again, and the table is what it was."""
     for host in HOSTS:
         before = metric(floor, host, "hft_agent_keeper_undecodable")
-        while not lines_counted(floor, host, before):
-            pass
+        floors.wait_for("every line counted", partial(lines_counted, floor, host, before))
         pid = json.loads((floor.site_dir / "hosts" / host / "keeper.lock").read_text())["pid"]
         before = metric(floor, host, "hft_agent_keeper_undecodable")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:

@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 from controlplane.floor import down, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
+from tests.support import floors
 
 SERVICES = """\
 services:
@@ -77,13 +77,6 @@ class Bench:
     def nothing_is_left(self) -> None:
         assert processes.recorded(self.folders) == [] and processes.marked(self.folders) == []
         assert not self.folders.run_dir_wanted().exists() and not self.folders.floor_json.exists()
-
-
-def until(true: Callable[[], Any], what: str) -> None:
-    deadline_mono_s = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline_mono_s, f"{what}: not within {PATIENCE_S} s"
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -149,7 +142,7 @@ def test_after_floords_death_the_floor_goes_on_and_up_adopts_it(bench: Bench) ->
     assert bench.up().returncode == 0
     pids, running = bench.pids(), bench.floor()
     os.kill(running["floord"]["pid"], signal.SIGKILL)
-    until(lambda: not site_folders.locked(bench.folders.floor_lock), "the lock goes with its holder")
+    floors.wait_for("the lock goes with its holder", lambda: not site_folders.locked(bench.folders.floor_lock))
     assert bench.hftctl("status").returncode == 0
 
     adopted = bench.hftctl("up", "--detach")
@@ -159,8 +152,8 @@ def test_after_floords_death_the_floor_goes_on_and_up_adopts_it(bench: Bench) ->
     assert bench.floor()["floord"]["pid"] != running["floord"]["pid"]
 
     os.kill(bench.floor()["processes"]["etcd"]["pid"], signal.SIGKILL)
-    until(lambda: bench.floor()["processes"]["etcd"]["pid"] != running["processes"]["etcd"]["pid"], "an adopted store is restarted")
-    until(lambda: bench.hftctl("status").returncode == 0, "healthy again")
+    floors.wait_for("an adopted store is restarted", lambda: bench.floor()["processes"]["etcd"]["pid"] != running["processes"]["etcd"]["pid"])
+    floors.wait_for("healthy again", lambda: bench.hftctl("status").returncode == 0)
     assert bench.pids() == pids
 
 
@@ -177,7 +170,7 @@ def test_a_floor_whose_machine_was_switched_off_comes_up_again(bench: Bench) -> 
     assert bench.up().returncode == 0
     for known in sorted(processes.recorded(bench.folders), key=lambda known: known.name != "floord"):
         processes.send(known, signal.SIGKILL)
-    until(lambda: not processes.marked(bench.folders), "all are dead")
+    floors.wait_for("all are dead", lambda: not processes.marked(bench.folders))
     assert bench.folders.floor_json.exists() and bench.hftctl("status").returncode == 3
     up = bench.up()
     assert up.returncode == 0, up.stderr
@@ -208,7 +201,7 @@ def test_a_site_folder_in_use_is_named(bench: Bench) -> None:
 def test_in_front_a_signal_takes_the_floor_down(bench: Bench, number: signal.Signals, code: int) -> None:
     front = subprocess.Popen(bench.command("up", "--services", str(bench.services)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        until(lambda: bench.floor() and bench.hftctl("status").returncode == 0, "healthy")
+        floors.wait_for("healthy", lambda: bench.floor() and bench.hftctl("status").returncode == 0)
         front.send_signal(number)
         said, _ = front.communicate(timeout=PATIENCE_S)
     finally:
