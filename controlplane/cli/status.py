@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,8 @@ import typer
 from controlplane.cli import asking, status_text
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable
+
+REPEAT_S = 1.0
 
 
 def status(
@@ -20,7 +23,23 @@ def status(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> int:
     """Hosts, services, leaders, flow and alarms of the site."""
-    return watching(asking.Floor(site_dir, timeout)) if watch else status_text.run(site_dir, output, timeout)
+    if not watch:
+        return status_text.run(site_dir, output, timeout)
+    if sys.stdout.isatty() and output is Output.table:
+        return watching(asking.Floor(site_dir, timeout))
+    return repeating(site_dir, output, timeout)
+
+
+def repeating(site_dir: Path | None, output: Output, timeout_s: float) -> int:
+    """Into a pipe or a file: the whole status anew each second."""
+    status_text.run(site_dir, output, timeout_s)  # no floor now: the line and the exit code of plain `status`
+    while True:
+        sys.stdout.flush()
+        time.sleep(REPEAT_S)
+        try:
+            status_text.run(site_dir, output, timeout_s)
+        except FloorUnreachable as exc:
+            print(f"hftctl: {exc}", file=sys.stderr)
 
 
 def watching(floor: asking.Floor) -> int:
@@ -28,7 +47,7 @@ def watching(floor: asking.Floor) -> int:
 
     from controlplane.floor import watch_screen
 
-    with Live(watch_screen.draw(floor.status()), screen=sys.stdout.isatty(), refresh_per_second=4) as live:
+    with Live(watch_screen.draw(floor.status()), screen=True, refresh_per_second=4) as live:
         while True:
             time.sleep(0.5)
             try:
