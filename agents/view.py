@@ -132,6 +132,7 @@ def keeper_row(instance: Instance, report: Reported | None, folders: program.Fol
         "alive": str(folders.alive(instance.id)),
         "registration": registration,
         "floors": list(desired.spec.floors),
+        "ending": instance.state is State.STOPPING,
         "home_ok": True,  # its data folder is where it was: the same disk is by definition not behind (R14)
     }
 

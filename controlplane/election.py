@@ -231,6 +231,7 @@ def _row(group: Group, before: str | None, to: str | None, cause: Cause, started
     reasons = {
         Cause.FIRST: "nobody led before",
         Cause.PROCESS_LOST: f"the process of {before} died",
+        Cause.STOPPED: f"{before} was stopped by its agent",
         Cause.LEASE_EXPIRED: f"the lease of {before} was not renewed",
         Cause.FAILOVER: "the leader was killed for a failover that was cancelled",
         Cause.RELEASED: f"{before} had given the lead back",

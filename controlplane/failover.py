@@ -31,6 +31,7 @@ Rank = tuple[int, int]
 class Cause(StrEnum):
     FIRST = "first"
     PROCESS_LOST = "process_lost"
+    STOPPED = "stopped"
     LEASE_EXPIRED = "lease_expired"
     FAILOVER = "failover"
     RELEASED = "released"
@@ -142,6 +143,8 @@ class View:
     """The keeper: what it leads is closed."""
     leaving: bool = False
     """The keeper stops, or its whole host goes down: a death is no loss, and nothing is taken."""
+    ending: bool = False
+    """Its agent stops this process alone: a death is no loss, and the lead goes on to whoever may have it."""
     free: bool = True
     """No transaction is in flight, and none has just failed."""
 
@@ -334,7 +337,8 @@ def _named(view: View, record: LeaderRecord, holder: Process, now_ns: int) -> De
 
 def _ended(view: View, lead: Lead, now_ns: int) -> Lead:
     """Its process is dead: lost, unless it was asked to end."""
-    return replace(lead, closed=Cause.RELEASED if view.leaving else Cause.PROCESS_LOST, closed_ns=now_ns)
+    cause = Cause.RELEASED if view.leaving else Cause.STOPPED if view.ending else Cause.PROCESS_LOST
+    return replace(lead, closed=cause, closed_ns=now_ns)
 
 
 def _may_campaign(view: View, group: Group, now_ns: int) -> Cause | None:

@@ -182,7 +182,7 @@ class HistoryRow:
     from_instance: str | None
     to_instance: str | None
     cause: str
-    """first, process_lost, lease_expired, failover, released."""
+    """first, process_lost, stopped, lease_expired, failover, released."""
     actor: str
     reason: str
     operation: str | None

@@ -171,6 +171,7 @@ class Keeper:
     def _let_go(self, name: str) -> None:
         member = self.members.get(name)
         if member is not None and not member.idle:
+            self.instances[name].entry = dataclasses.replace(self.instances[name].entry, ending=True)
             return  # looked at again when it has stepped (see _sweep)
         self.members.pop(name, None)
         instance = self.instances.pop(name)

@@ -194,6 +194,7 @@ class Member:
             active=self._active is not None and self._active[0] is lead,
             stopping=site.stopping,
             leaving=site.leaving,
+            ending=instance.entry.ending,
             free=not self._busy and now_ns >= self._retry_ns,
         )
 

@@ -1,6 +1,6 @@
 """The line to the agent: a unix socket, one JSON object a line. In: the whole desired table. Out: hello, deaths, what is led here, sentences.
 
-    agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration", "floors", "home_ok"}],
+    agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration", "floors", "home_ok", "ending"}],
                        "profile": "default", "leaving": false}
     keeper -> agent   {"hello": {"udp": "host:port"}}, once a connection
                       {"died": {"process": {...}}}
@@ -47,6 +47,8 @@ class Entry:
     registration: Registration | None = None
     floors: tuple[str, ...] = ()
     home_ok: bool = True
+    ending: bool = False
+    """The agent stops it, to start it anew or because it is wanted no more: its death is no loss of a process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 
 from agents.supervisor import program as programs
 from agents.supervisor import runner as runners
@@ -310,6 +311,7 @@ class Supervisor:
         instance.move(Move.STOP)
         self._report("instance.stopping", instance=instance.id, pid=running.process.pid, reason=why)
         self._changed()
+        await anyio.lowlevel.checkpoint()  # the keeper hears it before the process ends
         running.stop()
         await asyncio.wait({death}, timeout=programs.STOP_GRACE_S + KILL_AFTER_GRACE_S)
         if not death.done():

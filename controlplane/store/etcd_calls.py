@@ -10,6 +10,7 @@ Why connections are thrown away instead of left to grpc: its back-off grows to m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,16 @@ MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 
 SILENT_TRIES_MAX = 2
 """So many tries without an answer in a row, and the connection is given up: it may lead to a machine that is gone."""
+
+_HINTS = {
+    "Handshake read failed": "as from a server without TLS",
+    "TSI_DATA_CORRUPTED": "as from a server that wants the certificate of a client, store.cert_file",
+    "Socket closed": "as from a server that wants TLS, store.ca_file",
+}
+"""What grpc says of the commonest wrong settings, without naming them; the first that is found counts (seen with grpcio 1.85)."""
+
+WHY_S = 0.05
+"""For the reason of a failed connection; known already, it comes at once."""
 
 AUTHENTICATE_S = 2.0
 """etcd hashes the password with bcrypt, which takes 0.1 s on an idle core."""
@@ -91,15 +102,18 @@ class Attempt:
 class Endpoint:
     """One member of the cluster and the connection to it, made when first used."""
 
-    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, address: str, settings: StoreSettings) -> None:
         self.address = address
         self.silent_tries = 0
-        self._credentials = credentials
+        self._settings = settings
+        self._credentials = _credentials(settings)
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, Any] = {}
 
     def open_channel(self) -> grpc.aio.Channel:
-        """A new channel, for the caller to close."""
+        """A new channel, for the caller to close. It shows the certificates as they are now: renewed files need no restart."""
+        with contextlib.suppress(InvalidSettings):  # a file gone for a moment, while it is renewed: the last ones once more
+            self._credentials = _credentials(self._settings)
         if self._credentials is None:
             return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
         return grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
@@ -141,6 +155,19 @@ async def connected(channel: grpc.aio.Channel, timeout_s: float) -> bool:
     return True
 
 
+async def why_not(channel: grpc.aio.Channel) -> str:
+    """Why a channel is not ready. grpc tells it only to a call, so one is sent that would change nothing."""
+    if channel.get_state() is not grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+        return "no answer"
+    path, response = METHODS["Status"]
+    try:
+        await channel.unary_unary(path, request_serializer=serialize, response_deserializer=response.FromString)(rpc.StatusRequest(), timeout=WHY_S)
+    except grpc.aio.AioRpcError as exc:
+        said = " ".join((exc.details() or exc.code().name).rpartition("last error: ")[2].split())
+        return next((f"{said} ({hint})" for sign, hint in _HINTS.items() if sign in said), said)
+    return "it came too late"
+
+
 class Calls:
     """The endpoints of one cluster, the one that answered last in front."""
 
@@ -153,8 +180,7 @@ class Calls:
         if not addresses:
             raise InvalidSettings("store: no endpoint; wanted at least one HOST:PORT")
         self.settings = settings
-        credentials = _credentials(settings)
-        self.endpoints = [Endpoint(address, credentials) for address in addresses]
+        self.endpoints = [Endpoint(address, settings) for address in addresses]
         self.closed = False
         self._preferred = 0
         self._token = ""
@@ -208,11 +234,15 @@ class Calls:
             return Attempt(error=Unavailable(f"{what}: this client is closed"))
         before_s = time.monotonic()
         channel = endpoint.channel
-        if not await connected(channel, timeout_s):
-            self.retire(endpoint, channel)
-            return Attempt(error=Unavailable(f"{what}: no connection (waited {time.monotonic() - before_s:.2f} of {timeout_s} s)"))
-        left_s = max(0.001, timeout_s - (time.monotonic() - before_s))
+        ready = False
         try:
+            ready = await connected(channel, timeout_s)
+            waited_s = time.monotonic() - before_s
+            if not ready:
+                why = await why_not(channel)
+                self.retire(endpoint, channel)
+                return Attempt(error=Unavailable(f"{what}: no connection (waited {waited_s:.2f} of {timeout_s} s): {why}"))
+            left_s = max(0.001, timeout_s - waited_s)
             response = await endpoint.call(method)(request, timeout=left_s, metadata=self.metadata(leader=leader))
         except grpc.aio.AioRpcError as exc:
             code, text = exc.code().name, exc.details() or ""
@@ -226,10 +256,10 @@ class Calls:
             if task is None or task.cancelling() or not self._is_closed():
                 raise
             # Not ours: grpc reports the closing of a channel as a cancellation of whoever waits on it.
-            return Attempt(error=Unavailable(f"{what}: this client was closed", ambiguous=writes))
+            return Attempt(error=Unavailable(f"{what}: this client was closed", ambiguous=writes and ready))
         except (grpc.RpcError, grpc.aio.UsageError, grpc.aio.InternalError, asyncio.InvalidStateError) as exc:
             self.retire(endpoint, channel)
-            error = Unavailable(f"{what}: {exc or type(exc).__name__}", ambiguous=writes)
+            error = Unavailable(f"{what}: {exc or type(exc).__name__}", ambiguous=writes and ready)
             error.__cause__ = exc
             return Attempt(error=error)
         endpoint.silent_tries = 0

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from controlplane.errors import Denied, HftctlError, Unavailable
 from controlplane.settings import StoreSettings
 from controlplane.store import Committed, Put, etcd
 from tests.support import servers
+from tests.support.stores import SOON_S, put_until_done, until
 
 pytestmark = pytest.mark.anyio
-SOON_S = 20.0
 
 
 @pytest.fixture(scope="module")
@@ -35,39 +35,6 @@ def anyio_backend() -> str:
 async def one_loop() -> AsyncIterator[None]:
     """All tests of the module share one event loop, as all tasks of a real process do."""
     yield
-
-
-@pytest.fixture(scope="module")
-def binary() -> Path:
-    try:
-        return servers.etcd()
-    except servers.NoServer as exc:
-        pytest.skip(str(exc))
-
-
-@pytest.fixture
-def server(binary: Path) -> Iterator[servers.Server]:
-    with servers.running(binary) as running:
-        yield running
-
-
-async def until(watch: store.Watch, key: str, value: bytes) -> store.Snapshot:
-    async with asyncio.timeout(SOON_S):
-        while True:
-            snapshot = await anext(watch)
-            if key in snapshot.entries and snapshot.entries[key].value == value:
-                return snapshot
-
-
-async def put_until_done(client: store.Store, key: str, value: bytes) -> None:
-    """Through an outage; the same value twice does no harm."""
-    async with asyncio.timeout(SOON_S):
-        while True:
-            try:
-                await client.put(key, value)
-                return
-            except Unavailable:
-                await asyncio.sleep(0.02)
 
 
 async def test_no_acknowledged_write_is_lost_and_a_watch_misses_none_over_kills_of_the_server(server: servers.Server) -> None:

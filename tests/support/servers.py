@@ -137,6 +137,8 @@ class Server:
     peer_port: int
     name: str = "one"
     extra: list[str] = field(default_factory=list)
+    health: str = ""
+    """HOST:PORT that answers /health in plain HTTP; empty: the endpoint itself (with TLS it does not)."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -160,7 +162,7 @@ class Server:
         deadline_s = time.monotonic() + START_S_MAX
         while True:
             try:
-                with urllib.request.urlopen(f"http://{self.endpoint}/health", timeout=1) as answer:
+                with urllib.request.urlopen(f"http://{self.health or self.endpoint}/health", timeout=1) as answer:
                     if b'"true"' in answer.read():
                         return
             except (urllib.error.URLError, OSError):
@@ -200,6 +202,26 @@ def running(binary: Path, extra: list[str] | None = None) -> Iterator[Server]:
         folder.mkdir(mode=0o700)
         client_port, peer_port = embedded.free_ports(2)
         server = Server(binary, folder, client_port, peer_port, extra=extra or [])
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
+def running_with_tls(binary: Path, cert_file: Path, key_file: Path, *, clients_of: Path | None = None) -> Iterator[Server]:
+    """A server that speaks TLS only; `clients_of`: and only to who shows a certificate of that authority (its PEM file)."""
+    with tempfile.TemporaryDirectory(prefix="hft-etcd-") as scratch:
+        folder = Path(scratch) / "data"
+        folder.mkdir(mode=0o700)
+        client_port, peer_port, health_port = embedded.free_ports(3)
+        health = f"127.0.0.1:{health_port}"
+        urls = [f"--{flag}-client-urls=https://127.0.0.1:{client_port}" for flag in ("listen", "advertise")]
+        files = [f"--cert-file={cert_file}", f"--key-file={key_file}"]
+        asks = [f"--trusted-ca-file={clients_of}", "--client-cert-auth"] if clients_of is not None else []
+        extra = [*urls, *files, *asks, f"--listen-metrics-urls=http://{health}"]
+        server = Server(binary, folder, client_port, peer_port, extra=extra, health=health)
         try:
             server.start()
             yield server

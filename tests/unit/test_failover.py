@@ -309,6 +309,14 @@ def test_on_a_host_that_goes_down_a_death_gives_the_lead_back_and_a_life_goes_on
     assert isinstance(named, Close) and named.lead.closed is Cause.RELEASED
 
 
+def test_the_lead_of_a_process_that_its_agent_stops_goes_on_and_is_called_stopped() -> None:
+    assert action(alpha(ending=True), 1000) == Renew()
+    found = action(alpha(ending=True, runs=False))
+    assert isinstance(found, Close) and (found.lead.closed, found.kill) == (Cause.STOPPED, False)
+    assert action(alpha(ending=True, runs=False, lead=found.lead)) == HandOver(BETA, Cause.STOPPED)
+    assert action(alpha(ending=True, runs=False, lead=found.lead, successors=frozenset())) == HandOver(None, Cause.STOPPED)
+
+
 # --- requests --------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,30 @@
+"""Waiting for a store that is away for a while."""
+
+from __future__ import annotations
+
+import asyncio
+
+from controlplane import store
+from controlplane.errors import Unavailable
+
+SOON_S = 20.0
+"""More than any outage of a test takes."""
+
+
+async def until(watch: store.Watch, key: str, value: bytes) -> store.Snapshot:
+    async with asyncio.timeout(SOON_S):
+        while True:
+            snapshot = await anext(watch)
+            if key in snapshot.entries and snapshot.entries[key].value == value:
+                return snapshot
+
+
+async def put_until_done(client: store.Store, key: str, value: bytes) -> None:
+    """Through an outage; the same value twice does no harm."""
+    async with asyncio.timeout(SOON_S):
+        while True:
+            try:
+                await client.put(key, value)
+                return
+            except Unavailable:
+                await asyncio.sleep(0.02)
