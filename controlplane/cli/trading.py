@@ -6,31 +6,52 @@ from typing import Annotated, Any
 
 import typer
 
+from controlplane import status
 from controlplane.cli import asking, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import Refused
 
 ORDER_KEYS = ("id", "market", "symbol", "side", "price", "quantity", "filled", "status", "epoch")
+ORDER_KEYS_WIDE = (*ORDER_KEYS, "type", "strategy", "client_order_id", "created", "updated", "reason")
 WIRE_DECIMALS = 8
-POSITION_KEYS = ("market", "symbol", "quantity", "cash", "venue_quantity", "venue_cash")
+INSTRUMENT = ("market", "symbol")
+POSITION_KEYS = (*INSTRUMENT, "quantity", "cash", "venue_quantity", "venue_cash")
+VALUED = ("average_price", "realised", "unrealised")
+"""What positiond makes of a position beside its two sums."""
+
+WideOption = Annotated[bool, typer.Option("--wide", "-w", help="All that is known of each.")]
 
 
 def orders(
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Only the last so many; 0: all that omsd still knows.")] = 0,
+    wide: WideOption = False,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
-    """Orders, oldest first, as the leading omsd has them."""
+    """Orders, oldest first, as the leading omsd has them. Wide: also type, strategy and its own id, when made and last changed, why ended."""
     floor = asking.Floor(site_dir, timeout)
-    found = [{key: order.get(key) for key in ORDER_KEYS} for order in ask_daemon(floor, "omsd", "orders")]
-    render.show(found[-lines:] if lines else found, output, ORDER_KEYS)
+    keys = ORDER_KEYS_WIDE if wide else ORDER_KEYS
+    orders = ask_daemon(floor, "omsd", "orders")
+    found = [{key: order_field(order, key) for key in keys} for order in (orders[-lines:] if lines else orders)]
+    render.show(found, output, keys)
 
 
-def positions(output: OutputOption = Output.table, site_dir: SiteDirOption = None, timeout: AskTimeoutOption = ASK_TIMEOUT_S) -> None:
-    """Positions and cash by instrument, ours beside the venue's own account."""
+def positions(
+    wide: WideOption = False,
+    output: OutputOption = Output.table,
+    site_dir: SiteDirOption = None,
+    timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+) -> None:
+    """Positions and cash by instrument, ours beside the venue's own account. Wide: also average price, realised and unrealised P&L."""
     floor = asking.Floor(site_dir, timeout)
-    render.show(merge(ask_daemon(floor, "positiond", "positions"), ask_daemon(floor, "simd", "accounts")), output, POSITION_KEYS)
+    keys = (*POSITION_KEYS, *VALUED) if wide else POSITION_KEYS
+    render.show(merge(ask_daemon(floor, "positiond", "positions"), ask_daemon(floor, "simd", "accounts"), keys), output, keys)
+
+
+def order_field(order: dict[str, Any], key: str) -> Any:
+    at_ns = order.get(f"{key}_ns")
+    return order.get(key) if at_ns is None else status.iso(at_ns)
 
 
 def ask_daemon(floor: asking.Floor, daemon: str, what: str) -> list[dict[str, Any]]:
@@ -41,17 +62,13 @@ def ask_daemon(floor: asking.Floor, daemon: str, what: str) -> list[dict[str, An
     return [row for service in services for row in floor.ask(service, what)]
 
 
-def merge(ours: list[dict[str, Any]], venue: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def merge(ours: list[dict[str, Any]], venue: list[dict[str, Any]], keys: tuple[str, ...] = POSITION_KEYS) -> list[dict[str, Any]]:
     """One row an instrument; what only one side knows is nothing on the other."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for position in ours:
-        row = rows.setdefault((position["market"], position["symbol"]), dict.fromkeys(POSITION_KEYS, "0"))
-        row |= {"market": position["market"], "symbol": position["symbol"]}
-        row |= {"quantity": decimal(position["quantity"]), "cash": decimal(position["cash"])}
-    for account in venue:
-        row = rows.setdefault((account["market"], account["symbol"]), dict.fromkeys(POSITION_KEYS, "0"))
-        row |= {"market": account["market"], "symbol": account["symbol"]}
-        row |= {"venue_quantity": decimal(account["quantity"]), "venue_cash": decimal(account["cash"])}
+    told = [*ours, *({key if key in INSTRUMENT else f"venue_{key}": value for key, value in account.items()} for account in venue)]
+    for part in told:
+        row = rows.setdefault((part["market"], part["symbol"]), dict.fromkeys(keys, "0"))
+        row |= {key: decimal(part[key]) for key in keys if key in part}
     return [rows[key] for key in sorted(rows)]
 
 

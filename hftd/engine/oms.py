@@ -119,8 +119,8 @@ class Oms:
                 self._place(message)
             case orders.Cancel():
                 known = self.orders.get(message.order_id)
-                if known is not None:
-                    known.cancel_wanted()
+                if known is not None and known.cancel_wanted():
+                    known.updated_ns = message.sent_ns
             case orders.Report():
                 if message.order_id and (after := self.judge(message)) is not None:
                     self.commit(after, message)
@@ -129,6 +129,7 @@ class Oms:
 
     def commit(self, after: order.Order, report: orders.Report) -> None:
         """Take what `judge` returned for a report that is journaled now."""
+        after.updated_ns = report.sent_ns
         if after.open:
             self.orders[after.order_id] = after
             self._client_ids.setdefault((after.strategy, after.client_order_id), after.order_id)
@@ -160,8 +161,8 @@ class Oms:
 
     def _place(self, place: orders.Place) -> None:
         replaced = self.orders.get(place.replaced_id)
-        if replaced is not None:
-            replaced.cancel_wanted()
+        if replaced is not None and replaced.cancel_wanted():
+            replaced.updated_ns = place.sent_ns
         epoch = place.token.epoch if place.token else 0
         self.orders[place.order_id] = order.Order.of(place, place.order_id, epoch)
         self._client_ids[place.strategy, place.client_order_id] = place.order_id
@@ -198,6 +199,7 @@ class Oms:
 
 
 def row(known: order.Order) -> dict[str, str | int]:
+    """One order for people: decimals as exact texts, times in UNIX ns."""
     return {
         "id": known.order_id,
         "market": known.market,
@@ -208,6 +210,12 @@ def row(known: order.Order) -> dict[str, str | int]:
         "filled": fixed.text(known.filled),
         "status": known.state.name.lower(),
         "epoch": known.epoch,
+        "client_order_id": known.client_order_id,
+        "strategy": known.strategy,
+        "type": known.kind.name.lower(),
+        "created_ns": known.created_ns,
+        "updated_ns": known.updated_ns,
+        "reason": known.reason,
     }
 
 
@@ -253,7 +261,8 @@ def _of_report(report: orders.Report) -> order.Order:
         epoch_of(report.order_id),
         report.state,
         report.filled,
-        report.reason,
+        created_ns=report.sent_ns,
+        reason=report.reason,
     )
 
 

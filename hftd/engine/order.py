@@ -55,6 +55,10 @@ class Order:
     """Of the omsd that made it."""
     state: State = State.PENDING_NEW
     filled: int = 0
+    created_ns: int = 0
+    """UNIX ns at omsd; for an order that only the venue knew, of its first report."""
+    updated_ns: int = 0
+    """UNIX ns of the last message that changed it, by its sender's clock."""
     reason: str = ""
     """A code of reasons.py once it is rejected, refused, or cancelled unasked."""
 
@@ -71,6 +75,8 @@ class Order:
             place.price,
             place.quantity,
             epoch,
+            created_ns=place.sent_ns,
+            updated_ns=place.sent_ns,
         )
 
     @property

@@ -23,7 +23,9 @@ VERBS = {
     "logs riskd-alpha-1": "ready",
     "events": "instance.started",
     "orders": "omsd",
+    "orders --wide": "post_only",
     "positions": "BTCUSDT",
+    "positions --wide": "UNREALISED",
     "history omsd": "first",
 }
 """Verb -> what it shows on this floor."""

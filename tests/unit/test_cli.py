@@ -115,6 +115,9 @@ def test_positions_stand_beside_the_venues_as_exact_decimals() -> None:
     both, only_venue = trading.merge(ours, venue)
     assert list(both) == ["market", "symbol", "quantity", "cash", "venue_quantity", "venue_cash"]
     assert (both["quantity"], both["cash"]) == (both["venue_quantity"], both["venue_cash"])
+    valued = [{**ours[0], "average_price": "61811.54", "realised": "0.5", "unrealised": "-1"}]
+    wide, unknown = trading.merge(valued, venue, (*trading.POSITION_KEYS, *trading.VALUED))
+    assert wide == both | {"average_price": "61811.54", "realised": "0.5", "unrealised": "-1"} and unknown["realised"] == "0"
     assert (only_venue["quantity"], only_venue["venue_quantity"], only_venue["venue_cash"]) == ("0", "0.00000001", "-0.00000001")
 
 

@@ -116,6 +116,27 @@ def test_a_report_sent_again_is_no_news(known: oms.Oms) -> None:
     assert known.illegal == 0
 
 
+def test_an_order_keeps_when_it_was_made_and_when_it_changed(known: oms.Oms) -> None:
+    def at(ns: int, message: oms.Journaled) -> oms.Journaled:
+        return msgspec.structs.replace(message, sent_ns=ns)
+
+    def times() -> tuple[str | int, str | int]:
+        row = known.row("omsd-3-1")
+        assert row is not None
+        return row["created_ns"], row["updated_ns"]
+
+    take(known, at(10, place(1)))
+    assert times() == (10, 10)
+    take(known, at(20, report(1, State.WORKING)))
+    assert times() == (10, 20)
+    take(known, at(25, report(1, State.WORKING)))
+    assert times() == (10, 20), "told nothing new"
+    take(known, at(30, cancel(0, "omsd-3-1")))
+    assert times() == (10, 30)
+    take(known, at(40, report(1, State.CANCELLED)), at(50, cancel(0, "omsd-3-1")))
+    assert times() == (10, 40), "ended"
+
+
 def test_judging_changes_nothing_until_it_is_committed(known: oms.Oms) -> None:
     take(known, place(1))
     after = known.judge(report(1, State.WORKING))
