@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -92,6 +91,7 @@ class Strategy:
 @dataclass(frozen=True, slots=True)
 class Logging:
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written. Warning: alarms of that severity and above, error: critical ones."""
     file: str = ""
     """Empty: standard output."""
 
@@ -177,10 +177,12 @@ def start(kind: DaemonKind, path: Path) -> int:
     assert me is not None, "a running process has an identity"
     if config.logging.file:
         try:
-            log = Path(config.logging.file).open("a", buffering=1)  # noqa: SIM115  it is our standard output from here to the end
+            file = os.open(config.logging.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         except OSError as exc:
             raise InvalidInput(f"{path}: logging.file {config.logging.file}: {exc.strerror}") from exc
-        sys.stdout = sys.stderr = log
+        for standard in (1, 2):
+            os.dup2(file, standard)
+        os.close(file)
     run_dir = Path(tempfile.mkdtemp(prefix="hft-", dir=os.environ.get("XDG_RUNTIME_DIR") or "/dev/shm"))
     state = Path(os.environ.get("HFT_SITE_DIR") or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "hftctl" / "by-hand")
     data_dir = state / "data" / service
@@ -192,6 +194,7 @@ def start(kind: DaemonKind, path: Path) -> int:
     agent.start()
     try:
         floor = runtime.Floor(site=site, host="by-hand", service=service, process=me, config=rendered, agent_endpoint=control)
+        floor.lines.level = runtime.log.LEVELS[config.logging.level]
         return cli.load(kind)(floor, settings).run()
     finally:
         agent.stop()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import zmq
 import zmq.asyncio
 
@@ -186,7 +187,10 @@ class StandIn:
         async for snapshot in client.watch(f"{registry.prefix.rstrip('/')}/services/{service}/"):
             found = []
             for entry in snapshot.entries.values():
-                registration = model.decode(Registration, entry.value)
+                try:
+                    registration = model.decode(Registration, entry.value)
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    continue  # somebody else's, and no reason to stop
                 found.append(control.Peer(registration.instance, dict(registration.endpoints), "", 0))
             self._found[service] = sorted(found, key=lambda peer: peer.instance)
             if self._endpoints is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from hftd.native import bell
 from hftd.native import process as processes
 from hftd.runtime import control as agent
 from hftd.runtime import lease
+from hftd.runtime.log import INFO, OF_SEVERITY, Log
 from hftd.wire import codec, control
 
 
@@ -67,6 +67,7 @@ class Floor:
         for folder in (self.run_dir, self.data_dir, self.journal_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self.lease = lease.Leadership(process, service, alive, lease_word)
+        self.lines = Log()
         self.agent = agent.AgentLink(agent_endpoint, process)
         self.head = codec.Heads(process.instance)
         """The envelope of the next message that this process sends to its peers."""
@@ -91,9 +92,11 @@ class Floor:
         process = processes.identify(instance)
         assert process is not None, "a running process has an identity"
         word = Path(environment["HFT_LEASE"]) if "HFT_LEASE" in environment else None
-        return cls(
+        floor = cls(
             site=site, host=host, service=service, process=process, config=read_config(config), agent_endpoint=endpoint, alive=alive, lease_word=word
         )
+        floor.lines.never_wait()  # the pipe is this process's own
+        return floor
 
     def __repr__(self) -> str:
         return f"<Floor {self.site}: {self.instance} pid {self.process.pid} {'ready' if self.ready else self.reason}>"
@@ -149,7 +152,7 @@ class Floor:
             self.changed = self.changed or standing is None
             self.alarms[id] = control.AlarmOnWire(id, severity, subject or self.instance, text, since_ns)
         if standing is None:
-            self.log("alarm.raised", id=id, severity=severity, text=text)
+            self._log("alarm.raised", {"id": id, "severity": severity, "text": text}, OF_SEVERITY.get(severity, INFO))
 
     def clear(self, id: str) -> None:
         if self.alarms.pop(id, None) is not None:
@@ -167,11 +170,8 @@ class Floor:
             self.log("ready" if ready else "not_ready", reason=reason)
 
     def log(self, kind: str, **fields: Any) -> None:
-        """One line to stdout, which the shim keeps; written at once, so that the last words of a dying daemon are there."""
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1_000_000 % 1000:03d}Z"
-        text = " ".join(f"{key}={value!r}" if isinstance(value, str) else f"{key}={value}" for key, value in fields.items())
-        try:
-            sys.stdout.write(f"{stamp} {kind} {text}\n".replace(" \n", "\n"))
-            sys.stdout.flush()
-        except OSError:
+        self._log(kind, fields)
+
+    def _log(self, kind: str, fields: Mapping[str, Any], level: int = INFO) -> None:
+        if not self.lines.line(kind, fields, level):
             self.count("log_lost")
