@@ -21,7 +21,7 @@ import anyio
 import msgspec
 from aiohttp import web
 
-from agents import failovers, http, keeper_link, records
+from agents import failovers, health_ports, http, keeper_link, records
 from agents.agent import Agent
 from agents.settings import AgentSettings
 from controlplane import discovery
@@ -103,6 +103,7 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             tasks.start_soon(follower.run, name="site view")
             tasks.start_soon(_tell_changes, follower, agent, name="site changes")
             tasks.start_soon(host_records.run, name="host record")
+            tasks.start_soon(health_ports.HealthPorts(agent).run, name="health ports")
             tasks.start_soon(records.copy_audit_heads, agent, store, keys, name="audit head")
             tasks.start_soon(records.ask_store_health, agent, store, name="store health")
             if agent.keeper is not None:

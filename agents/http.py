@@ -91,11 +91,11 @@ class Http:
 
     async def ready(self, request: web.Request) -> web.Response:
         """Ready when the site has been seen once: then every answer here means something."""
-        return _plain(self.agent.site is not None)
+        return plain(self.agent.site is not None)
 
     async def health(self, request: web.Request) -> web.Response:
         found = self.agent.statuses()
-        return _plain(self.agent.site is not None and all(instance.health == "passing" for instance in found))
+        return plain(self.agent.site is not None and all(instance.health == "passing" for instance in found))
 
     async def metrics(self, request: web.Request) -> web.Response:
         page = metrics.text(self.agent.statuses(), self.agent.gauges(), self.agent.own_metrics())
@@ -267,7 +267,7 @@ class Http:
             raise Retryable(f"host {host}: its agent at {record.url} does not answer ({type(exc).__name__})") from exc
 
 
-def _plain(good: bool) -> web.Response:
+def plain(good: bool) -> web.Response:
     return web.Response(text="OK" if good else "UNHEALTHY", status=200 if good else 503)
 
 

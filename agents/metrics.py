@@ -38,15 +38,15 @@ class Own:
     keeper_undecodable: int = 0
 
 
-def text(instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own) -> bytes:
-    """The whole page; `gauges` are those of each instance by id."""
+def text(instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own | None = None) -> bytes:
+    """The whole page; `gauges` are those of each instance by id. Without `own`, of the instances alone."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(instances, gauges, own))
     return generate_latest(registry)
 
 
 class _Page(Collector):
-    def __init__(self, instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own) -> None:
+    def __init__(self, instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own | None) -> None:
         self.instances, self.gauges, self.own = instances, gauges, own
 
     def collect(self) -> Iterable[Metric]:
@@ -66,7 +66,8 @@ class _Page(Collector):
                 name, extra = split(key)
                 _histogram(families, name, _labels(who, extra), counts)
         yield from families.values()
-        yield from _of_agent(self.own)
+        if self.own is not None:
+            yield from _of_agent(self.own)
 
 
 def split(key: str) -> tuple[str, tuple[tuple[str, str], ...]]:

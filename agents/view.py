@@ -84,6 +84,8 @@ def judge(instance: Instance, report: Reported | None, now_mono_s: float, now_wa
     silent_s = now_mono_s - report.status_mono_s
     if silent_s > settings.STATUS_STALE_S:
         return "critical", f"no status for {silent_s:.0f} s"
+    if not report.status.healthy:
+        return "critical", report.status.reason
     if not report.status.ready:
         return "warning", report.status.reason or "not ready"
     return "passing", ""
@@ -119,7 +121,7 @@ def keeper_row(instance: Instance, report: Reported | None, folders: program.Fol
             process=process,
             endpoints=heard.endpoints,
             address=address,
-            port=port,
+            port={slot.instance: own for slot, own in desired.spec.health_ports()}.get(instance.id, port),
             timestamp_ns=instance.running.started_ns if instance.running else 0,  # of the process: the same row is the same registration
             version=heard.version,
         )

@@ -81,6 +81,8 @@ class ServiceSpec:
     """Derived: services that this one has to find."""
     floors: tuple[str, ...] = ()
     """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease word."""
+    health_port: int = 0
+    """Of the first instance; each further one has the next. There its agent answers health and metrics for it. 0: none."""
 
     @property
     def real_time(self) -> bool:
@@ -88,6 +90,9 @@ class ServiceSpec:
 
     def slots(self) -> list[Slot]:
         return [Slot(f"{self.name}-{host}-{n}", self.name, host) for host in self.hosts for n in range(1, self.instances_per_host + 1)]
+
+    def health_ports(self) -> list[tuple[Slot, int]]:
+        return [(slot, self.health_port + n) for n, slot in enumerate(self.slots())] if self.health_port else []
 
 
 @dataclass(frozen=True, slots=True)

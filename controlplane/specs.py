@@ -27,10 +27,11 @@ DEFAULT_HOSTS = ("alpha", "beta")
 """The two logical hosts of a laptop floor; a hosts.yml beside services.yml says otherwise."""
 SCHEDULERS = ("other", "batch", "idle", *REAL_TIME)
 INSTANCES_PER_HOST_MAX = 64
+PORT_MAX = 65535
 INSTANCE_ID_BYTES_MAX = 64
 """The lease word has so many bytes for it."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_FIELDS = ("name", "daemon", "mode", "hosts", "instances_per_host", "cpus", "sched", "settings")
+_FIELDS = ("name", "daemon", "mode", "hosts", "instances_per_host", "cpus", "sched", "health_port", "settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +191,7 @@ class _Reader:
         sched = entry.get("sched", "other")
         if sched not in SCHEDULERS:
             self.fault(node.line_of("sched"), f"{path}.sched", sched, f"one of {', '.join(SCHEDULERS)}")
+        health_port = self.health_port(path, entry, node, len(hosts) * per_host)
         settings = self.settings(path, entry, node, kind) if kind else None
         if len(self.findings) > before or not (name and kind and mode):
             return
@@ -197,7 +199,7 @@ class _Reader:
             self.fault(node.line_of("hosts"), f"{path}.hosts", f"{len(hosts)} hosts x {per_host}", "one instance, as the mode is singleton")
         if mode is Mode.PER_HOST and per_host != 1:
             self.fault(node.line_of("instances_per_host"), f"{path}.instances_per_host", per_host, "1, as the mode is per_host")
-        spec = ServiceSpec(name, kind.name, mode, hosts, per_host, cpus, str(sched), _complete(settings))
+        spec = ServiceSpec(name, kind.name, mode, hosts, per_host, cpus, str(sched), _complete(settings), health_port=health_port)
         for slot in spec.slots():
             if len(slot.instance.encode()) >= INSTANCE_ID_BYTES_MAX:
                 self.fault(node.line_of("name"), f"{path}.name", slot.instance, f"instance ids under {INSTANCE_ID_BYTES_MAX} bytes")
@@ -267,6 +269,13 @@ class _Reader:
                 self.fault(below.line_of(index), f"{path}.cpus[{index}]", cpu, "each CPU once")
         return tuple(cpus)
 
+    def health_port(self, path: str, entry: dict[Any, Any], node: schema.Lines, instances: int) -> int:
+        port, last = entry.get("health_port", 0), PORT_MAX + 1 - max(1, instances)
+        if isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= last:
+            return port
+        self.fault(node.line_of("health_port"), f"{path}.health_port", port, f"a port from 1 to {last}, or 0 for none")
+        return 0
+
     def settings(self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind) -> object | None:
         given = entry.get("settings")
         if given is None:
@@ -289,6 +298,7 @@ class _Reader:
         """A service, or an instance, named twice would share a lease word, a log and a registration."""
         services: dict[str, _Service] = {}
         owners: dict[str, _Service] = {}
+        ports: dict[int, str] = {}
         for service in self.services:
             first = services.setdefault(service.spec.name, service)
             if first is not service:
@@ -300,6 +310,11 @@ class _Reader:
                 owner = owners.setdefault(slot.instance, service)
                 if owner is not service:
                     self.fault(service.lines["name"], f"{service.path}.name", slot.instance, f"each instance once ({owner.spec.name} has it)")
+            for slot, port in service.spec.health_ports():  # hosts may share a machine, as a laptop's do
+                taken = ports.setdefault(port, slot.instance)
+                if taken != slot.instance:
+                    wanted = f"a port of its own for each instance ({taken} has it)"
+                    self.fault(service.lines["health_port"], f"{service.path}.health_port", f"{port} for {slot.instance}", wanted)
 
     def references(self) -> None:
         by_name = {service.spec.name: service for service in self.services}

@@ -126,13 +126,15 @@ class State:
 def become_daemon(argv: list[str], shim_pid: int, go: int, out: int) -> None:
     """In the child: wait until the shim has written who we are, then become the daemon. Never returns."""
     try:
+        # Before we may go, for only then a signal is passed on: one that met the shim's own handler here would be lost, and the daemon's end with it.
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
         import ctypes  # here and not above: the memory goes at exec
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
         if os.getppid() != shim_pid or os.read(go, 1) != b"1":
             os._exit(EXEC_FAILED)  # the shim died before or while it told us to go
-        for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
         os.dup2(out, 1)
         os.dup2(out, 2)
         os.execv(argv[0], argv)

@@ -70,6 +70,7 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     orphaned = not runs and bool(processes.recorded(folders) or processes.marked(folders))
     before = desired_file.read(folders) if runs or orphaned else None
     desired = _desired(folders, wish, before)
+    require_free_health_ports(desired, before)
     changes: tuple[specs_diff.Change, ...] = ()
     if before is not None:
         if desired.site != before.site:
@@ -87,8 +88,9 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     if runs:
         return Started(False, changes, desired)
     choice = embedded.choose()
-    for port in range(desired.http_port, desired.http_port + 1 + len(desired.hosts)) if desired.http_port else ():
-        require_free_port(port, folders)
+    # Those of an orphaned floor are its own, about to be adopted.
+    for port in () if orphaned else _http_ports(desired):
+        require_free_port(port, "choose another with --http-port")
     folders.create()
     run_dir = folders.create_run_dir()
     embedded.prepare(choice, folders.site_dir)  # a data folder of another version is refused here, before anything runs
@@ -167,16 +169,35 @@ def default_services(site: str) -> Path:
     raise InvalidInput(f"{name}: not found here; name the file with --services FILE")
 
 
-def require_free_port(port: int, folders: Folders) -> None:
+def _http_ports(desired: Desired) -> range:
+    """Of the controller and of each host's agent; none when any free one will do."""
+    return range(desired.http_port, desired.http_port + 1 + len(desired.hosts)) if desired.http_port else range(0)
+
+
+def require_free_health_ports(desired: Desired, before: Desired | None) -> None:
+    """Those that the floor has not had so far.
+
+    Raises:
+        InUse: names port and instance.
+    """
+    had = {port for spec in (before.specs if before else ()) for _, port in spec.health_ports()}
+    for spec in desired.specs:
+        for slot, port in spec.health_ports():
+            hint = f"health_port of {slot.instance}; choose another for {spec.name} in {desired.services_file}"
+            if port in _http_ports(desired):
+                raise InUse(f"port 127.0.0.1:{port}: asked for by --http-port and by the {hint}")
+            if port not in had:
+                require_free_port(port, hint)
+
+
+def require_free_port(port: int, hint: str) -> None:
     """Raises InUse naming the port."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind(("127.0.0.1", port))
         except OSError as exc:
-            if any(known.name in ("controld", "agent") or known.name.startswith("agent-") for known in processes.recorded(folders)):
-                return  # our own, about to be adopted
-            raise InUse(f"port 127.0.0.1:{port}: {exc.strerror} (choose another with --http-port)") from exc
+            raise InUse(f"port 127.0.0.1:{port}: {exc.strerror} ({hint})") from exc
 
 
 def _forget_the_dead(folders: Folders, run_dir: Path) -> None:

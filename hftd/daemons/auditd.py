@@ -41,7 +41,7 @@ class Scribe:
     def _failed(self, exc: OSError) -> None:
         reason = f"the audit log cannot be written ({exc.strerror or exc})"
         self.floor.alarm("audit.disk", "critical", f"{reason}; nothing is acknowledged")
-        self.floor.set_ready(False, reason)
+        self.floor.health.set_healthy(False, reason)
 
     def _keep_up(self) -> None:
         try:
@@ -51,6 +51,7 @@ class Scribe:
             self._failed(exc)
         else:
             self.floor.clear("audit.disk")
+            self.floor.health.set_healthy(True)
             self.floor.set_ready(True)
 
     # --- events ------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class Keeper:
             refused = self.log.append(execution)
         except OSError as exc:
             self.floor.alarm("positions.disk", "critical", f"executions cannot be written ({exc.strerror or exc}); none is acknowledged")
-            self.floor.set_ready(False, "executions cannot be written")
+            self.floor.health.set_healthy(False, "executions cannot be written")
             return False
         if refused:
             text = f"execution {report.execution_id}: {reasons.text(refused)}; it is not booked"
@@ -145,7 +145,7 @@ class Keeper:
             self.floor.alarm("positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc})")
         else:
             self.floor.clear("positions.disk")
-            self.floor.set_ready(True)
+            self.floor.health.set_healthy(True)
         held = {(found.market, found.symbol) for found in self.positions}
         for key in sorted(held | self._instruments):
             self._publish(self.positions.of(*key))

@@ -21,7 +21,8 @@ from hftd.native import bell
 from hftd.native import process as processes
 from hftd.runtime import control as agent
 from hftd.runtime import lease
-from hftd.runtime.log import INFO, OF_SEVERITY, Log
+from hftd.runtime.health import Health
+from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, Log
 from hftd.wire import codec, control
 
 
@@ -77,6 +78,7 @@ class Floor:
         self.histograms: dict[str, histogram.Histogram] = {}
         self.alarms: dict[str, control.AlarmOnWire] = {}
         self.ready, self.reason = False, "starting"
+        self.health = Health(self._health_changed)
         self.changed = False
         """Readiness or an alarm changed: the loop sends status at once."""
         self.known_peers: dict[str, list[control.Peer]] = {}
@@ -168,6 +170,10 @@ class Floor:
         if (ready, reason) != (self.ready, self.reason):
             self.ready, self.reason, self.changed = ready, reason, True
             self.log("ready" if ready else "not_ready", reason=reason)
+
+    def _health_changed(self) -> None:
+        self.changed = True
+        self._log("healthy" if self.health.healthy else "unhealthy", {"reason": self.health.reason}, INFO if self.health.healthy else ERROR)
 
     def log(self, kind: str, **fields: Any) -> None:
         self._log(kind, fields)

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-INFO = LEVELS["info"]
-OF_SEVERITY = {"info": LEVELS["info"], "warning": LEVELS["warning"], "critical": LEVELS["error"]}
+INFO, ERROR = LEVELS["info"], LEVELS["error"]
+OF_SEVERITY = {"info": INFO, "warning": LEVELS["warning"], "critical": ERROR}
 """Of alarms."""
 
 LINE_BYTES_MAX = 4096

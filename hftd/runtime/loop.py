@@ -267,7 +267,9 @@ class Loop:
         lease = floor.lease
         histograms = {name: kept.counts for name, kept in floor.histograms.items()}
         phase, alarms = lease.current_phase.name.lower(), list(floor.alarms.values())
-        floor.agent.send(control.Status, floor.ready, floor.reason, phase, lease.epoch, floor.counters, floor.gauges, histograms, alarms)
+        healthy = floor.health.healthy
+        ready, reason = floor.ready and healthy, floor.health.reason or floor.reason
+        floor.agent.send(control.Status, ready, reason, phase, lease.epoch, floor.counters, floor.gauges, histograms, alarms, healthy)
 
     def _from_agent(self, frame: bytes) -> None:
         floor = self.floor

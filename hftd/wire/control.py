@@ -43,6 +43,8 @@ class Status(Message, tag=3, frozen=True):
     """controlplane.histogram, ns, since the process began."""
     alarms: list[AlarmOnWire]
     """All that stand now."""
+    healthy: bool = True
+    """False: the daemon says that something is wrong with it, and `reason` what; it is not ready then."""
 
 
 class Event(Message, tag=4, frozen=True):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import wraps
 from typing import Any
 
+import aiohttp
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane import model
 from controlplane.model import ElectableRecord, HistoryRow, LeaderRecord, Mode, Process, RequestRecord
-from tests.support.agents import KEYS, site_in_process, spec
+from controlplane.store import embedded
+from tests.support.agents import KEYS, SOON_S, site_in_process, spec
 
 AUDITD = spec("auditd")
 
@@ -60,6 +65,77 @@ async def test_a_daemon_that_is_stopped_turns_unhealthy_and_healthy_again() -> N
         finally:
             os.kill(instance["pid"], signal.SIGCONT)
         await agent.until("/v1/instances", lambda found: found[0]["health"] == "passing")
+
+
+@sync
+async def test_a_daemon_that_says_that_it_is_not_healthy_is_critical_until_it_says_otherwise() -> None:
+    async with site_in_process() as ([agent], store):
+        in_the_way = agent._socket.parent.parent / ".audit.head.fresh"
+        in_the_way.mkdir()
+        await store.put(KEYS.spec("auditd"), model.encode(AUDITD))
+        [found] = await agent.until("/v1/instances", lambda found: found[0]["health"] == "critical")
+        assert found["reason"].startswith("the audit log cannot be written (Is a directory") and not found["ready"]
+        in_the_way.rmdir()
+        await agent.until("/v1/instances", lambda found: found[0]["health"] == "passing" and found[0]["ready"])
+
+
+async def answered(port: int, path: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
+        return answer.status, await answer.text()
+
+
+@sync
+async def test_an_instance_has_its_health_answered_on_a_port_of_its_own() -> None:
+    port, other = embedded.free_ports(2)
+    async with site_in_process(replace(AUDITD, health_port=port)) as ([agent], store):
+        [before] = await agent.until("/v1/instances", ready)
+        for path in ("/live", "/ready", "/health"):
+            assert await answered(port, path) == (200, "OK")
+        code, page = await answered(port, "/metrics")
+        families = {family.name: family for family in text_string_to_metric_families(page)}
+        assert code == 200 and families["hft_instance_ready"].samples[0].labels["instance"] == "auditd-alpha-1"
+        assert not any(name.startswith("hft_agent") for name in families)
+        assert (await answered(port, "/v1/instances"))[0] == 404, "the instance's, not the agent's"
+
+        os.kill(before["pid"], signal.SIGSTOP)
+        try:
+            await agent.until("/v1/instances", lambda found: found[0]["health"] == "critical")
+            assert await answered(port, "/health") == (503, "UNHEALTHY")
+            assert await answered(port, "/live") == (200, "OK")
+        finally:
+            os.kill(before["pid"], signal.SIGCONT)
+
+        await store.put(KEYS.spec("auditd"), model.encode(replace(AUDITD, health_port=other)))
+        await until_async(lambda: answered(other, "/health"), (200, "OK"))
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await answered(port, "/health")
+        [now] = await agent.until("/v1/instances", ready)
+        assert now["pid"] == before["pid"], "another port is no reason to restart it"
+
+
+@sync
+async def test_a_health_port_that_somebody_holds_is_an_alarm_and_tried_again() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with site_in_process(replace(AUDITD, health_port=port)) as ([agent], _):
+            found = await agent.until("/v1/site/status", lambda found: found["alarms"])
+            (alarm,) = found["alarms"]
+            assert alarm["id"] == f"health_port.{port}" and "auditd-alpha-1" in alarm["text"] and "Address already in use" in alarm["text"]
+            taken.close()
+            await agent.until("/v1/site/status", lambda found: not found["alarms"])
+            assert (await answered(port, "/live"))[1] == "OK"
+
+
+async def until_async(ask: Callable[[], Coroutine[Any, Any, Any]], wanted: Any) -> None:
+    """Asked again until the answer is the one wanted; a refused connection is none."""
+    async with asyncio.timeout(SOON_S):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                if await ask() == wanted:
+                    return
+            await asyncio.sleep(0.02)
 
 
 @sync

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from controlplane import store
 from controlplane.floor import down, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
+from controlplane.store.keys import Keys
 from tests.support import floors
 
 SERVICES = """\
@@ -191,6 +195,38 @@ def test_a_port_in_use_is_named_before_anything_starts(bench: Bench) -> None:
         refused = bench.up("--http-port", str(port))
     assert refused.returncode == 2 and f"127.0.0.1:{port}" in refused.stderr and refused.stderr.count("\n") == 1
     bench.nothing_is_left()
+
+
+def test_a_health_port_in_use_is_named_before_anything_starts_or_changes(bench: Bench) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        named = SERVICES.replace("mode: active_standby\n", f"mode: active_standby\n    health_port: {port}\n", 1)
+        bench.services.write_text(named)
+        refused = bench.up()
+        assert refused.returncode == 2 and f"127.0.0.1:{port}" in refused.stderr and "health_port of riskd-beta-1" in refused.stderr
+        bench.nothing_is_left()
+        bench.services.write_text(SERVICES)
+        assert bench.up().returncode == 0
+        bench.services.write_text(named)
+        assert bench.up().returncode == 2
+        assert "health_port" not in bench.folders.services.read_text()
+    changed = bench.up()
+    assert changed.returncode == 0 and f"~ riskd.health_port: 0 -> {port}" in changed.stdout
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
+        assert answer.read() == b"OK"
+
+    async def registration() -> dict[str, Any]:
+        client = store.connect(f"etcd://{bench.status()['store']['endpoints'][0]}")
+        try:
+            entry = await client.get(Keys("lab").registration("riskd", "riskd-beta-1"))
+        finally:
+            await client.close()
+        found: dict[str, Any] = json.loads(entry.value) if entry else {}
+        return found
+
+    floors.wait_for("the registration names the port that a check asks", lambda: asyncio.run(registration()).get("port") == port)
 
 
 def test_a_site_folder_in_use_is_named(bench: Bench) -> None:

@@ -146,6 +146,18 @@ async def test_a_daemon_that_ignores_sigterm_is_killed_by_its_shim(tmp_path: Pat
     assert "did not stop within 0.2 s" in host.log()
 
 
+@sync
+async def test_a_daemon_that_is_stopped_in_its_first_moment_ends_at_once(tmp_path: Path) -> None:
+    """Between its start and its own handler SIGTERM has its plain meaning, and is never lost."""
+    host = Host(tmp_path)
+    for _ in range(10):
+        started = await host.runner.start(short_grace(host, SLEEPER), 0)
+        started.stop()
+        ended = await started.death()
+        await started.close()
+        assert ended is not None and ended.words == "killed by SIGTERM"
+
+
 def short_grace(host: Host, code: str) -> program.Program:
     from dataclasses import replace
 

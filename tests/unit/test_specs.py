@@ -108,6 +108,8 @@ def test_a_good_file_gives_complete_specs_with_what_each_service_uses_and_fences
         ("    cpus: [2, 3]", "    settings: {limit: 0}", "limit 0.0: more than 0 wanted"),
         ("    cpus: [2, 3]", "    settings: {tops: riskd}", 'found "riskd", wanted a service of this file that runs bookd (bookd)'),
         ("    cpus: [2, 3]", "    instances_per_host: 0", "found 0, wanted a whole number from 1 to 64"),
+        ("    cpus: [2, 3]", "    health_port: 65535", "found 65535, wanted a port from 1 to 65534, or 0 for none"),
+        ("    cpus: [2, 3]", "    health_port: http", 'health_port: found "http", wanted a port'),
         ("    cpus: [2, 3]", "    sched: turbo", 'found "turbo", wanted one of other, batch, idle, fifo, rr'),
         ("    cpus: [2, 3]", "    mode: active_standby", "wanted each key once (first on line 10)"),
         ("name: bookd", "name: Book_d", 'services.yml:2: services[0].name: found "Book_d", wanted a name of lower-case letters'),
@@ -118,6 +120,19 @@ def test_a_good_file_gives_complete_specs_with_what_each_service_uses_and_fences
 def test_a_bad_file_is_refused_with_line_field_found_and_wanted(old: str, new: str, said: str) -> None:
     assert old in GOOD
     assert any(said in finding for finding in findings(GOOD.replace(old, new, 1))), findings(GOOD.replace(old, new, 1))
+
+
+def test_each_instance_has_a_health_port_of_its_own() -> None:
+    given = GOOD.replace("    cpus: [2, 3]", "    health_port: 8080")
+    _, riskd, execd = parsed(given)
+    assert [(slot.instance, port) for slot, port in riskd.health_ports()] == [("riskd-alpha-1", 8080), ("riskd-beta-1", 8081)]
+    assert execd.health_ports() == [], "none is asked for"
+    (finding,) = findings(given + "    health_port: 8081\n")
+    assert (
+        finding.startswith("services.yml:17: services[2].health_port: found ")
+        and "8081 for execd-beta-1" in finding
+        and "riskd-beta-1 has it" in finding
+    )
 
 
 def test_all_faults_of_a_file_are_named_in_one_run_in_the_order_of_lines() -> None:
