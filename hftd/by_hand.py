@@ -20,7 +20,7 @@ import yaml
 from controlplane import schema
 from controlplane.errors import InvalidInput
 from controlplane.model import DaemonKind
-from hftd import cli, runtime, stand_in
+from hftd import kinds, runtime, stand_in
 from hftd.native import process
 
 
@@ -154,7 +154,7 @@ def settings_for(kind: DaemonKind, config: HandConfig, given: Mapping[str, Any],
     unknown = sorted(set(settings) - known)
     if unknown:
         raise InvalidInput(f"{source}: strategy.parameters.{unknown[0]}: unknown, wanted one of {', '.join(sorted(known))}")
-    return cli.settings_of(kind, settings, source)
+    return kinds.settings_of(kind, settings, source)
 
 
 def explicit_peers(kind: DaemonKind, config: HandConfig, settings: Any) -> dict[str, stand_in.Explicit]:
@@ -195,7 +195,7 @@ def start(kind: DaemonKind, path: Path) -> int:
     try:
         floor = runtime.Floor(site=site, host="by-hand", service=service, process=me, config=rendered, agent_endpoint=control)
         floor.lines.level = runtime.log.LEVELS[config.logging.level]
-        return cli.load(kind)(floor, settings).run()
+        return kinds.load(kind)(floor, settings).run()
     finally:
         agent.stop()
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -10,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import grpc
 import grpc.aio
 
 from controlplane import backoff
+from controlplane.clock import Clock
 from controlplane.errors import Compacted, HftctlError, Unavailable
 from controlplane.store import etcd_calls, etcd_errors
 from controlplane.store.base import Snapshot
 from controlplane.store.etcd_rpc import etcd_pb2 as rpc
 from controlplane.store.latest import Latest
-
-if TYPE_CHECKING:
-    from controlplane.store import etcd
 
 BURST = 10
 PER_S = 4.0
@@ -34,10 +32,19 @@ DRAIN_S = 0.2
 """grpc ends a cancelled stream in microseconds; this only bounds the wait for it."""
 
 
+class Listing(Protocol):
+    """What a watch needs of the store that it is of."""
+
+    clock: Clock
+    calls: etcd_calls.Calls
+
+    async def list_range(self, prefix: str) -> tuple[Snapshot, int]: ...
+
+
 class EtcdWatch:
     """What the reader holds; the work is done in a task that ends with it."""
 
-    def __init__(self, store: etcd.EtcdStore, prefix: str) -> None:
+    def __init__(self, store: Listing, prefix: str) -> None:
         self._latest = Latest()
         self._store = store
         self._prefix = prefix
@@ -87,7 +94,7 @@ def _close_on_end(latest: Latest) -> Callable[[asyncio.Task[None]], None]:
 class _Follower:
     """The task behind a watch."""
 
-    def __init__(self, store: etcd.EtcdStore, prefix: str, latest: Latest) -> None:
+    def __init__(self, store: Listing, prefix: str, latest: Latest) -> None:
         self._store = store
         self._calls = store.calls
         self._prefix = prefix

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.errors import InvalidInput
-from hftd import by_hand, cli, settings
+from hftd import by_hand, kinds, settings
 
 SAMPLES = Path(__file__).parents[2] / "inventory" / "lab" / "config"
 
@@ -15,7 +15,7 @@ SAMPLES = Path(__file__).parents[2] / "inventory" / "lab" / "config"
 @pytest.mark.parametrize(("sample", "daemon"), [("strategy", "strategyd"), ("risk", "riskd"), ("orders", "omsd")])
 def test_the_sample_files_are_good(sample: str, daemon: str) -> None:
     config, given = by_hand.read(SAMPLES / f"{sample}.yml")
-    assert by_hand.settings_for(cli.kind_of(daemon), config, given, sample)
+    assert by_hand.settings_for(kinds.kind_of(daemon), config, given, sample)
 
 
 def test_limits_and_parameters_become_settings_and_explicit_endpoints_peers() -> None:
@@ -49,4 +49,4 @@ def test_a_bad_file_is_refused_with_line_and_field(text: str, said: str, tmp_pat
 
 def test_an_unknown_daemon_lists_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match="auditd, bookd"):
-        cli.kind_of("nosuchd")
+        kinds.kind_of("nosuchd")
