@@ -129,7 +129,7 @@ class Oms:
 
     def commit(self, after: order.Order, report: orders.Report) -> None:
         """Take what `judge` returned for a report that is journaled now."""
-        after.updated_ns = report.sent_ns
+        after.created_ns, after.updated_ns = after.created_ns or report.sent_ns, report.sent_ns
         if after.open:
             self.orders[after.order_id] = after
             self._client_ids.setdefault((after.strategy, after.client_order_id), after.order_id)
@@ -261,7 +261,6 @@ def _of_report(report: orders.Report) -> order.Order:
         epoch_of(report.order_id),
         report.state,
         report.filled,
-        created_ns=report.sent_ns,
         reason=report.reason,
     )
 

@@ -77,9 +77,11 @@ def test_an_approved_order_goes_to_the_venue_and_its_life_is_told_to_everyone(pa
     path.until("the fill is booked", lambda: positions(path) == {"BTCUSDT": "0.001"})
     path.until("riskd knows", lambda: path.riskd.states(name) == [State.WORKING, State.FILLED])
     (row,) = alpha.ask("orders")
+    assert 0 < row["created_ns"] < row["updated_ns"]
     assert row == {
         "id": order_id, "market": "spot", "symbol": "BTCUSDT", "side": "buy", "price": "61800", "quantity": "0.001", "filled": "0.001",
-        "status": "filled", "epoch": 1,
+        "status": "filled", "epoch": 1, "client_order_id": name, "strategy": row["strategy"], "type": "post_only", "reason": "",
+        "created_ns": row["created_ns"], "updated_ns": row["updated_ns"],
     }  # fmt: skip
     assert alpha.ask("order", id=name) == row
     path.until("audited", lambda: audit(path) == ["LEAD_TAKEN", "ORDER_PLACED", "ORDER_ACKNOWLEDGED", "ORDER_FILLED"])
