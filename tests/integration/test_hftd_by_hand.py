@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +26,8 @@ etcd: {{endpoints: ["{endpoint}"], prefix: hft/hand, lease_ttl: {ttl}}}
 class Hand:
     """Daemons started by hand, with a folder and an etcd of their own."""
 
-    def __init__(self, folder: Path, server: servers.Server) -> None:
-        self.folder, self.server = folder, server
+    def __init__(self, folder: Path, run_dir: Path, server: servers.Server) -> None:
+        self.folder, self.run_dir, self.server = folder, run_dir, server
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def config(self, daemon: str, more: str = "") -> Path:
@@ -36,7 +36,7 @@ class Hand:
         return path
 
     def start(self, daemon: str, more: str = "") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "HFT_SITE_DIR": str(self.folder / "site")}
+        environment = {**os.environ, "HFT_SITE_DIR": str(self.folder / "site"), "XDG_RUNTIME_DIR": str(self.run_dir)}
         command = [sys.executable, "-m", "hftd", daemon, "--config", str(self.config(daemon, more))]
         with (self.folder / f"{daemon}.out").open("wb") as out:
             self.running[daemon] = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment)
@@ -48,14 +48,20 @@ class Hand:
 
 @pytest.fixture
 def hand(tmp_path: Path, server: servers.Server) -> Iterator[Hand]:
-    made = Hand(tmp_path, server)
-    try:
-        yield made
-    finally:
-        for process in made.running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
+    with tempfile.TemporaryDirectory(prefix="hft-") as run_dir:  # short, as sockets live in it
+        made = Hand(tmp_path, Path(run_dir), server)
+        try:
+            yield made
+        finally:
+            for process in made.running.values():
+                process.terminate()
+            for process in made.running.values():
+                try:
+                    process.wait(30)
+                finally:
+                    process.kill()
+                    process.wait()
+        assert list(made.run_dir.iterdir()) == [], "no socket is left"
 
 
 async def registered(hand: Hand) -> dict[str, dict[str, object]]:
