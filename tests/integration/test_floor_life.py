@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,27 @@ class Bench:
         assert [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
         return [row["cause"] for row in rows]
 
+    def agent_port(self, host: str) -> int:
+        (url,) = [found["url"] for found in self.status()["hosts"] if found["name"] == host]
+        return int(url.rpartition(":")[2])
+
     def floor(self) -> dict[str, Any]:
         return self.folders.running() or {}
 
     def nothing_is_left(self) -> None:
         assert processes.recorded(self.folders) == [] and processes.marked(self.folders) == []
         assert not self.folders.run_dir_wanted().exists() and not self.folders.floor_json.exists()
+
+
+@contextlib.asynccontextmanager
+async def registrations(bench: Bench, service: str) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """Those of a service, by instance, at each change of them in the floor's own etcd."""
+    client = store.connect(f"etcd://{bench.status()['store']['endpoints'][0]}")
+    try:
+        async with contextlib.aclosing(client.watch(Keys("lab").registration(service, ""))) as watch:
+            yield ({key.rpartition("/")[2]: json.loads(entry.value) for key, entry in snapshot.entries.items()} async for snapshot in watch)
+    finally:
+        await client.close()
 
 
 @pytest.fixture
@@ -134,6 +150,28 @@ def test_a_changed_file_is_shown_and_restarts_only_what_it_changes(bench: Bench)
     refused = bench.hftctl("up", "--detach")
     assert refused.returncode == 2 and f"{bench.services}:11: services[2].daemon" in refused.stderr
     assert bench.pids() == after
+
+
+def test_the_registration_of_an_instance_that_dies_disappears_and_comes_back(bench: Bench) -> None:
+    assert bench.up().returncode == 0
+    before = bench.pids()["positiond-beta-1"]
+
+    async def pids() -> list[int | None]:
+        """Of its registrations as they change (none: None), until it is another process's."""
+        seen: list[int | None] = []
+        async with registrations(bench, "positiond") as watch:
+            async for found in watch:
+                row = found.get("positiond-beta-1")
+                seen += [row["process"]["pid"] if row else None]
+                if seen == [before]:
+                    os.kill(before, signal.SIGKILL)
+                if seen[-1] not in (None, before):
+                    break
+        return seen
+
+    found = asyncio.run(asyncio.wait_for(pids(), PATIENCE_S))
+    assert None in found, "gone in between"
+    assert found[-1] == bench.pids()["positiond-beta-1"]
 
 
 def test_the_only_member_of_a_group_may_be_moved_to_another_host(bench: Bench) -> None:
@@ -217,16 +255,14 @@ def test_a_health_port_in_use_is_named_before_anything_starts_or_changes(bench: 
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
         assert answer.read() == b"OK"
 
-    async def registration() -> dict[str, Any]:
-        client = store.connect(f"etcd://{bench.status()['store']['endpoints'][0]}")
-        try:
-            entry = await client.get(Keys("lab").registration("riskd", "riskd-beta-1"))
-        finally:
-            await client.close()
-        found: dict[str, Any] = json.loads(entry.value) if entry else {}
-        return found
+    async def registered_port() -> int:
+        async with registrations(bench, "riskd") as watch:
+            async for found in watch:
+                if found["riskd-beta-1"]["port"] != bench.agent_port("beta"):
+                    return int(found["riskd-beta-1"]["port"])
+        raise AssertionError("the watch ended")
 
-    floors.wait_for("the registration names the port that a check asks", lambda: asyncio.run(registration()).get("port") == port)
+    assert asyncio.run(asyncio.wait_for(registered_port(), PATIENCE_S)) == port, "where a check of the registration asks"
 
 
 def test_a_site_folder_in_use_is_named(bench: Bench) -> None:

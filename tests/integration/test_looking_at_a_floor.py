@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from tests.support import floors
 
@@ -80,6 +82,47 @@ def test_curl_is_answered_by_agents_and_controller(floor: floors.Floor) -> None:
     code, text = curl(f"{urls[-1]}/api/v1/status")
     assert code == 200 and {service["name"] for service in json.loads(text)["services"]} >= {"omsd", "execd"}
     assert curl(f"{urls[0]}/v1/instances/nobody/health")[0] == 404
+
+
+COUNTED = {
+    "simd": "hft_fills_total",
+    "marketd": "hft_messages_total",
+    "bookd": "hft_applied_total",
+    "strategy-mm": "hft_orders_total",
+    "riskd": "hft_approved_total",
+    "omsd": "hft_orders_total",
+    "execd": "hft_orders_total",
+    "positiond": "hft_fills_total",
+    "auditd": "hft_records_total",
+}
+TIMED = {("hft_tick_to_order_seconds", "execd"), ("hft_order_to_ack_seconds", "omsd")}
+
+
+def test_every_daemon_s_counters_and_the_latencies_are_prometheus_text(floor: floors.Floor) -> None:
+    """Read by Prometheus' own parser, from agents whose daemons trade."""
+
+    def samples() -> list[Sample]:
+        pages = [curl(f"{host['url']}/metrics")[1] for host in floor.status()["hosts"]]
+        return [sample for page in pages for family in text_string_to_metric_families(page + "\n") for sample in family.samples]
+
+    def missing() -> set[tuple[str, str]]:
+        counted = {(sample.name, sample.labels.get("service", "")) for sample in samples() if sample.value > 0}
+        return ({(name, service) for service, name in COUNTED.items()} | {(f"{name}_count", service) for name, service in TIMED}) - counted
+
+    floors.wait_for("everything counted", lambda: not missing())
+    found = samples()
+    for name, service in TIMED:
+        buckets = [sample for sample in found if (sample.name, sample.labels.get("service")) == (f"{name}_bucket", service) and sample.value]
+        (counted,) = [sample.value for sample in found if (sample.name, sample.labels.get("service")) == (f"{name}_count", service) and sample.value]
+        assert buckets[-1].labels["le"] == "+Inf" and buckets[-1].value == counted
+        assert [sample.value for sample in buckets] == sorted(sample.value for sample in buckets), "cumulative"
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *FOLLOWED, "failover omsd --reason x", "host list -o json", "status -o yaml"])
+def test_without_a_floor_a_verb_that_asks_one_says_so_in_one_line_and_exits_3(tmp_path: Path, verb: str) -> None:
+    asked = floors.Floor(tmp_path / "nowhere").run(*verb.split())
+    assert asked.returncode == 3 and asked.stdout == ""
+    assert asked.stderr == f"hftctl: no floor runs in {tmp_path}/nowhere (start one with: hftctl up)\n"
 
 
 @pytest.mark.parametrize(
