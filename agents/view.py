@@ -121,7 +121,7 @@ def keeper_row(instance: Instance, report: Reported | None, folders: program.Fol
             process=process,
             endpoints=heard.endpoints,
             address=address,
-            port={slot.instance: own for slot, own in desired.spec.health_ports()}.get(instance.id, port),
+            port=next((own for slot, own in desired.spec.health_ports() if slot == instance.slot), port),
             timestamp_ns=instance.running.started_ns if instance.running else 0,  # of the process: the same row is the same registration
             version=heard.version,
         )

@@ -186,12 +186,14 @@ class _Reader:
         kind = self.daemon(path, entry, node)
         mode = self.mode(path, entry, node, kind)
         hosts = self.hosts(path, entry, node, mode)
-        per_host = self.instances_per_host(path, entry, node)
+        wanted = f"a whole number from 1 to {INSTANCES_PER_HOST_MAX}"
+        per_host = self.whole(path, entry, node, "instances_per_host", range(1, INSTANCES_PER_HOST_MAX + 1), wanted)
         cpus = self.cpus(path, entry, node)
         sched = entry.get("sched", "other")
         if sched not in SCHEDULERS:
             self.fault(node.line_of("sched"), f"{path}.sched", sched, f"one of {', '.join(SCHEDULERS)}")
-        health_port = self.health_port(path, entry, node, len(hosts) * per_host)
+        last = PORT_MAX + 1 - max(1, len(hosts) * per_host)
+        health_port = self.whole(path, entry, node, "health_port", range(last + 1), f"a port from 1 to {last}, or 0 for none")
         settings = self.settings(path, entry, node, kind) if kind else None
         if len(self.findings) > before or not (name and kind and mode):
             return
@@ -246,12 +248,13 @@ class _Reader:
                 self.fault(below.line_of(index), field, host, f"each host once: {entry.get('name')}-{host}-1 would be a duplicate instance")
         return tuple(str(host) for host in hosts)
 
-    def instances_per_host(self, path: str, entry: dict[Any, Any], node: schema.Lines) -> int:
-        count = entry.get("instances_per_host", 1)
-        if isinstance(count, int) and not isinstance(count, bool) and 1 <= count <= INSTANCES_PER_HOST_MAX:
-            return count
-        self.fault(node.line_of("instances_per_host"), f"{path}.instances_per_host", count, f"a whole number from 1 to {INSTANCES_PER_HOST_MAX}")
-        return 1
+    def whole(self, path: str, entry: dict[Any, Any], node: schema.Lines, field: str, fits: range, wanted: str) -> int:
+        """A whole number; the lowest that fits when none is given."""
+        found = entry.get(field, fits.start)
+        if isinstance(found, int) and not isinstance(found, bool) and found in fits:
+            return found
+        self.fault(node.line_of(field), f"{path}.{field}", found, wanted)
+        return fits.start
 
     def cpus(self, path: str, entry: dict[Any, Any], node: schema.Lines) -> tuple[int, ...]:
         cpus = entry.get("cpus", [])
@@ -268,13 +271,6 @@ class _Reader:
             elif cpu in cpus[:index]:
                 self.fault(below.line_of(index), f"{path}.cpus[{index}]", cpu, "each CPU once")
         return tuple(cpus)
-
-    def health_port(self, path: str, entry: dict[Any, Any], node: schema.Lines, instances: int) -> int:
-        port, last = entry.get("health_port", 0), PORT_MAX + 1 - max(1, instances)
-        if isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= last:
-            return port
-        self.fault(node.line_of("health_port"), f"{path}.health_port", port, f"a port from 1 to {last}, or 0 for none")
-        return 0
 
     def settings(self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind) -> object | None:
         given = entry.get("settings")

@@ -22,6 +22,7 @@ from controlplane.errors import InvalidInput
 from controlplane.model import DaemonKind
 from hftd import kinds, runtime, stand_in
 from hftd.native import process
+from hftd.runtime.log import LEVELS, Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +184,8 @@ def start(kind: DaemonKind, path: Path) -> int:
         for standard in (1, 2):
             os.dup2(file, standard)
         os.close(file)
+    lines = Log()
+    lines.level = LEVELS[config.logging.level]
     run_dir = Path(tempfile.mkdtemp(prefix="hft-", dir=os.environ.get("XDG_RUNTIME_DIR") or "/dev/shm"))
     state = Path(os.environ.get("HFT_SITE_DIR") or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "hftctl" / "by-hand")
     data_dir = state / "data" / service
@@ -190,11 +193,11 @@ def start(kind: DaemonKind, path: Path) -> int:
     rendered = runtime.floor.Config(1, kind.name, run_dir, state, data_dir, data_dir, {})
     store = stand_in.Registry(config.etcd.endpoints, config.etcd.prefix or f"hft/{site}", config.etcd.lease_ttl) if config.etcd else None
     uses = {name: daemon for _, daemon, name, _ in schema.references(settings)}
-    agent = stand_in.StandIn(control, service, config.service.version, me, uses, explicit_peers(kind, config, settings), store)
+    agent = stand_in.StandIn(control, service, config.service.version, me, uses, explicit_peers(kind, config, settings), store, lines)
     agent.start()
     try:
         floor = runtime.Floor(site=site, host="by-hand", service=service, process=me, config=rendered, agent_endpoint=control)
-        floor.lines.level = runtime.log.LEVELS[config.logging.level]
+        floor.lines = lines
         return kinds.load(kind)(floor, settings).run()
     finally:
         agent.stop()

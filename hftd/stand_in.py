@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ import zmq.asyncio
 from controlplane import model, store
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.model import Process, Registration
+from hftd.runtime.log import ERROR, Log
 from hftd.wire import codec, control
 
 RENEWALS_IN_A_TTL = 3
@@ -66,12 +66,14 @@ class StandIn:
         uses: Mapping[str, str],
         explicit: Mapping[str, Explicit],
         registry: Registry | None,
+        lines: Log,
     ) -> None:
         self._endpoint, self._service, self._version, self._process = endpoint, service, version, process
         self._uses = uses
         """Service -> daemon that it runs."""
         self._explicit = explicit
         self._registry = registry
+        self._lines = lines
         self._endpoints: dict[str, str] | None = None
         self._seq = 0
         self._found: dict[str, list[control.Peer]] = {}
@@ -166,9 +168,9 @@ class StandIn:
                     if self._endpoints is not None and self._endpoints != written:
                         await client.put(key, self._registration(), lease=lease)
                         written = dict(self._endpoints)
-                        print(f"registered {key}", flush=True)
+                        self._lines.line("registered", {"key": key})
                 except HftctlError as exc:
-                    print(f"registration {key}: {exc}", file=sys.stderr, flush=True)
+                    self._lines.line("registration.failed", {"key": key, "reason": str(exc)}, ERROR)
                     lease = None
                     await asyncio.sleep(TRY_AGAIN_S)
                     continue

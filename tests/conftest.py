@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,17 @@ def recorded() -> Path:
     if folder is None:
         pytest.skip("recorded market data is not here (set HFT_RECORDED_DATA to the folder that holds binance-2024-08-08)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def one_loop() -> AsyncIterator[None]:
+    """An async fixture of the module's scope: all its tests share one event loop, as all tasks of a real process do."""
+    yield
 
 
 @pytest.fixture(params=["native", "python"])

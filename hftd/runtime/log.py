@@ -25,11 +25,12 @@ STDOUT = 1
 class Log:
     """Lines for people: UTC time in ms, kind, and key=value pairs with texts quoted."""
 
-    __slots__ = ("_fd", "_second", "_stamp", "level")
+    __slots__ = ("_fd", "_stamp", "level")
 
     def __init__(self, fd: int = STDOUT) -> None:
         self._fd = fd
-        self._second, self._stamp = -1, ""
+        self._stamp = (-1, "")
+        """A second and its text, in one: threads may write lines too."""
         self.level = INFO
         """Lines below it are not written."""
 
@@ -43,9 +44,10 @@ class Log:
         if level < self.level:
             return True
         second, ns = divmod(time.time_ns(), 1_000_000_000)
-        if second != self._second:
-            self._second, self._stamp = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        text = f"{self._stamp}.{ns // 1_000_000:03d}Z {kind}"
+        stamp = self._stamp
+        if stamp[0] != second:
+            stamp = self._stamp = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+        text = f"{stamp[1]}.{ns // 1_000_000:03d}Z {kind}"
         for key, value in fields.items():
             text += f" {key}={value!r}" if isinstance(value, str) else f" {key}={value}"
         if "\n" in text:

@@ -19,7 +19,7 @@ from controlplane.errors import InvalidInput, LeaseLost, TooLarge, Unavailable
 from controlplane.store import Committed, Compare, Delete, Lost, Put, embedded, limits, memory
 from tests.support import servers
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
 SOON_S = 10.0
 """More than anything here may take on a busy machine; nothing waits so long when it works."""
@@ -39,17 +39,6 @@ def back_ends() -> list[str]:
 def short(kind: str) -> str:
     path = kind.partition(":")[2]
     return kind if not path else "etcd-wheel" if "site-packages" in path else Path(path).parent.name
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def one_loop() -> AsyncIterator[None]:
-    """An async fixture of the module's scope: all its tests share one event loop, as all tasks of a real process do."""
-    yield
 
 
 @pytest.fixture(scope="module", params=back_ends(), ids=short)

@@ -10,7 +10,6 @@ import json
 import shutil
 import time
 import urllib.request
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -23,18 +22,7 @@ from controlplane.store import Committed, Put, etcd
 from tests.support import servers
 from tests.support.stores import SOON_S, put_until_done, until
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def one_loop() -> AsyncIterator[None]:
-    """All tests of the module share one event loop, as all tasks of a real process do."""
-    yield
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
 
 async def test_no_acknowledged_write_is_lost_and_a_watch_misses_none_over_kills_of_the_server(server: servers.Server) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
@@ -17,19 +17,8 @@ from controlplane.store.base import Committed
 from tests.support import servers
 from tests.support.stores import SOON_S, put_until_done
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 HERE = "127.0.0.1"
-
-
-@pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module", autouse=True)
-async def one_loop() -> AsyncIterator[None]:
-    """All tests of the module share one event loop, as all tasks of a real process do."""
-    yield
 
 
 def issue(authority: trustme.CA, folder: Path, name: str, host: str = HERE) -> tuple[Path, Path]:
@@ -51,7 +40,7 @@ def authority(tmp_path: Path) -> trustme.CA:
 @pytest.fixture
 def strict(binary: Path, tmp_path: Path, authority: trustme.CA) -> Iterator[servers.Server]:
     """A server that wants a certificate of its clients too."""
-    with servers.running_with_tls(binary, *issue(authority, tmp_path, "server"), clients_of=tmp_path / "ca.pem") as server:
+    with servers.running(binary, tls=servers.Tls(*issue(authority, tmp_path, "server"), tmp_path / "ca.pem")) as server:
         yield server
 
 
@@ -70,7 +59,7 @@ async def what_is_wrong(server: servers.Server, settings: StoreSettings) -> str:
 
 
 async def test_a_server_with_tls_is_checked_against_the_authority(binary: Path, tmp_path: Path, authority: trustme.CA) -> None:
-    with servers.running_with_tls(binary, *issue(authority, tmp_path, "server")) as server:
+    with servers.running(binary, tls=servers.Tls(*issue(authority, tmp_path, "server"))) as server:
         client = etcd.EtcdStore([server.endpoint], StoreSettings(ca_file=tmp_path / "ca.pem"))
         async with aclosing(client.watch("hft/")) as watch:
             assert isinstance(await client.put("hft/a", b"1"), Committed)
@@ -87,7 +76,7 @@ async def test_a_server_with_tls_is_checked_against_the_authority(binary: Path, 
 
 
 async def test_a_server_of_another_name_is_refused(binary: Path, tmp_path: Path, authority: trustme.CA) -> None:
-    with servers.running_with_tls(binary, *issue(authority, tmp_path, "server", "etcd.example")) as server:
+    with servers.running(binary, tls=servers.Tls(*issue(authority, tmp_path, "server", "etcd.example"))) as server:
         assert HERE in await what_is_wrong(server, StoreSettings(ca_file=tmp_path / "ca.pem"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -100,14 +101,16 @@ def test_the_log_goes_where_the_file_says(hand: Hand) -> None:
     log = hand.folder / "simd.log"
     hand.start("simd", f"logging: {{level: info, file: {log}}}")
     floors.wait_for("a line in the log", lambda: log.exists() and "started pid=" in log.read_text(), pause_s=0.05)
-    floors.wait_for("registered", lambda: "registered hft/hand/services/simd/" in log.read_text(), pause_s=0.05)
+    floors.wait_for("registered", lambda: "registered key='hft/hand/services/simd/" in log.read_text(), pause_s=0.05)
     assert hand.said("simd") == ""
 
 
 def test_below_its_level_nothing_is_logged(hand: Hand) -> None:
     hand.start("simd", "logging: {level: error}")
-    floors.wait_for("registered", lambda: "registered" in hand.said("simd"), pause_s=0.05)
-    assert "started pid=" not in hand.said("simd")
+    floors.wait_for("registered", lambda: asyncio.run(registered(hand)), pause_s=0.05)
+    hand.server.kill()
+    floors.wait_for("an error", lambda: "registration.failed" in hand.said("simd"), pause_s=0.05)
+    assert all(" registration.failed " in line for line in hand.said("simd").splitlines())
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,22 @@ def _locked() -> Iterator[None]:
 
 
 @dataclass
+class Tls:
+    """A server's certificate; with `clients_of` it takes only clients with a certificate of that authority (all PEM files)."""
+
+    cert_file: Path
+    key_file: Path
+    clients_of: Path | None = None
+    health_port: int = field(default_factory=lambda: embedded.free_ports(1)[0])
+    """Where it answers /health in plain HTTP."""
+
+    def arguments(self, endpoint: str) -> list[str]:
+        urls = [f"--{flag}-client-urls=https://{endpoint}" for flag in ("listen", "advertise")]
+        files = [f"--cert-file={self.cert_file}", f"--key-file={self.key_file}", f"--listen-metrics-urls=http://127.0.0.1:{self.health_port}"]
+        return [*urls, *files, *([f"--trusted-ca-file={self.clients_of}", "--client-cert-auth"] if self.clients_of else [])]
+
+
+@dataclass
 class Server:
     """One etcd process on free ports; `kill`, `start` again on the same data and ports, `pause` and `resume`."""
 
@@ -137,8 +153,7 @@ class Server:
     peer_port: int
     name: str = "one"
     extra: list[str] = field(default_factory=list)
-    health: str = ""
-    """HOST:PORT that answers /health in plain HTTP; empty: the endpoint itself (with TLS it does not)."""
+    tls: Tls | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -154,15 +169,21 @@ class Server:
         quick = ["--heartbeat-interval=10", "--election-timeout=100"]
         command = embedded.arguments(str(self.binary), self.folder, self.client_port, self.peer_port, self.name)
         with (self.folder.parent / f"{self.name}.log").open("ab") as log:
-            self.process = subprocess.Popen([*command, *quick, *self.extra], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [*command, *quick, *(self.tls.arguments(self.endpoint) if self.tls else ()), *self.extra],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
         if wait:
             self.wait_ready()
 
     def wait_ready(self) -> None:
         deadline_s = time.monotonic() + START_S_MAX
+        endpoint = f"127.0.0.1:{self.tls.health_port}" if self.tls else self.endpoint
         while True:
             try:
-                with urllib.request.urlopen(f"http://{self.health or self.endpoint}/health", timeout=1) as answer:
+                with urllib.request.urlopen(f"http://{endpoint}/health", timeout=1) as answer:
                     if b'"true"' in answer.read():
                         return
             except (urllib.error.URLError, OSError):
@@ -195,33 +216,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(binary: Path, extra: list[str] | None = None) -> Iterator[Server]:
+def running(binary: Path, extra: list[str] | None = None, tls: Tls | None = None) -> Iterator[Server]:
     """A server of its own with empty data; killed and its data removed at the end."""
     with tempfile.TemporaryDirectory(prefix="hft-etcd-") as scratch:
         folder = Path(scratch) / "data"
         folder.mkdir(mode=0o700)
         client_port, peer_port = embedded.free_ports(2)
-        server = Server(binary, folder, client_port, peer_port, extra=extra or [])
-        try:
-            server.start()
-            yield server
-        finally:
-            server.kill()
-
-
-@contextlib.contextmanager
-def running_with_tls(binary: Path, cert_file: Path, key_file: Path, *, clients_of: Path | None = None) -> Iterator[Server]:
-    """A server that speaks TLS only; `clients_of`: and only to who shows a certificate of that authority (its PEM file)."""
-    with tempfile.TemporaryDirectory(prefix="hft-etcd-") as scratch:
-        folder = Path(scratch) / "data"
-        folder.mkdir(mode=0o700)
-        client_port, peer_port, health_port = embedded.free_ports(3)
-        health = f"127.0.0.1:{health_port}"
-        urls = [f"--{flag}-client-urls=https://127.0.0.1:{client_port}" for flag in ("listen", "advertise")]
-        files = [f"--cert-file={cert_file}", f"--key-file={key_file}"]
-        asks = [f"--trusted-ca-file={clients_of}", "--client-cert-auth"] if clients_of is not None else []
-        extra = [*urls, *files, *asks, f"--listen-metrics-urls=http://{health}"]
-        server = Server(binary, folder, client_port, peer_port, extra=extra, health=health)
+        server = Server(binary, folder, client_port, peer_port, extra=extra or [], tls=tls)
         try:
             server.start()
             yield server
