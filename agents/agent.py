@@ -1,8 +1,10 @@
-"""The agent of one host: what it knows, and what it does when something changes. Composition and tasks are in daemon.py.
+"""The agent of one host: what it knows, and what it does when something changes. Composition and tasks are in
+daemon.py.
 
-Joins four parts that know nothing of each other: the supervisor (processes), the bus (what daemons say), the keeper link (what the keeper must know)
-and the site's view (discovery.py). Everything here is memory; the store is only read through the view and written by records.py, so an unreachable
-store changes nothing for what runs: the last view is served, with its age and an alarm.
+Joins four parts that know nothing of each other: the supervisor (processes), the bus (what daemons say), the
+keeper link (what the keeper must know) and the site's view (discovery.py). Everything here is memory; the
+store is only read through the view and written by records.py, so an unreachable store changes nothing for
+what runs: the last view is served, with its age and an alarm.
 """
 
 from __future__ import annotations
@@ -38,14 +40,22 @@ AUDIT_DAEMON = "auditd"
 
 
 class Agent:
-    def __init__(self, given: settings.AgentSettings, follower: discovery.Follower, wall: clock.Clock | None = None) -> None:
+    def __init__(
+        self, given: settings.AgentSettings, follower: discovery.Follower, wall: clock.Clock | None = None
+    ) -> None:
         self.given = given
         self.clock = wall or clock.SystemClock()
-        self.folders = program.Folders(given.site, given.host, given.site_dir, given.run_dir, given.journal_dir)
+        self.folders = program.Folders(
+            given.site, given.host, given.site_dir, given.run_dir, given.journal_dir
+        )
         self.follower = follower
         self.events = events.Events(given.host, self.folders.host_dir / "events.jsonl", self.clock.wall_ns)
         self.supervisor = supervisors.Supervisor(
-            self.folders, runner.ShimRunner(self.folders), report=self.report, changed=self.changed, released=self.released
+            self.folders,
+            runner.ShimRunner(self.folders),
+            report=self.report,
+            changed=self.changed,
+            released=self.released,
         )
         self.bus = buses.Bus(self.folders.bus, f"agent-{given.host}", self)
         self.former = former.Ledger()
@@ -57,7 +67,8 @@ class Agent:
         self.store_health = Health("", (), False, "", None, "not asked yet")
         self.shutdown = asyncio.Event()
         self.leaving = False
-        """Its daemons are being stopped for good: the keeper hears it first, so that their deaths count as released."""
+        """Its daemons are being stopped for good: the keeper hears it first, so that their deaths count as
+        released."""
         self.record_due = asyncio.Event()
         self._leader_seen: dict[str, tuple[tuple[object, ...], int]] = {}
         self._specs_seen: Mapping[str, int] | None = None
@@ -66,19 +77,24 @@ class Agent:
         self._hello_saved: dict[str, tuple[object, ...]] = {}
 
     def __repr__(self) -> str:
-        return f"<Agent {self.given.site}/{self.given.host}: {len(self.supervisor.instances)} instances, {self.keeper!r}>"
+        return (
+            f"<Agent {self.given.site}/{self.given.host}: {len(self.supervisor.instances)} instances, "
+            f"{self.keeper!r}>"
+        )
 
     @property
     def site(self) -> discovery.SiteView | None:
         return self.follower.view
 
-    # --- events and alarms -------------------------------------------------------------------------------------------
+    # --- events and alarms ----------------------------------------------------------------------------------
 
     def report(self, kind: str, **fields: Any) -> None:
         """Record an event; a line of it goes into the agent's own log."""
         event = self.events.record(kind, fields)
         with contextlib.suppress(OSError):  # a full disk costs the line
-            print(status.iso(event.n), kind, *(f"{key}={value!r}" for key, value in fields.items()), flush=True)
+            print(
+                status.iso(event.n), kind, *(f"{key}={value!r}" for key, value in fields.items()), flush=True
+            )
 
     def alarm(self, id: str, severity: str, text: str) -> None:
         standing = self._alarms.get(id)
@@ -91,7 +107,12 @@ class Agent:
         """An old view is served, and said to be old."""
         age_s = self.follower.age_s()
         if age_s > VIEW_OLD_S:
-            self.alarm("store.silent", "critical", f"the store has not confirmed the view of the site for {age_s:.0f} s; what is shown is that old")
+            self.alarm(
+                "store.silent",
+                "critical",
+                f"the store has not confirmed the view of the site for {age_s:.0f} s; what is shown is that "
+                "old",
+            )
         else:
             self.clear("store.silent")
 
@@ -99,10 +120,12 @@ class Agent:
         if self._alarms.pop(id, None) is not None:
             self.report("alarm.cleared", id=id)
 
-    # --- what the supervisor tells -----------------------------------------------------------------------------------
+    # --- what the supervisor tells --------------------------------------------------------------------------
 
     def changed(self) -> None:
-        """An instance has another process or state: forget reports of dead processes, tell the keeper and the store."""
+        """An instance has another process or state: forget reports of dead processes, tell the keeper and the
+        store.
+        """
         for name in list(self.bus.reports):
             instance = self.supervisor.instances.get(name)
             report = self.bus.reports[name]
@@ -115,7 +138,9 @@ class Agent:
             self.keeper.changed()
 
     def released(self, instance: Instance) -> bool:
-        """Standbys first: a leader is restarted for a changed spec when another member has it already and may take the lead."""
+        """Standbys first: a leader is restarted for a changed spec when another member has it already and may
+        take the lead.
+        """
         desired, site = instance.desired, self.site
         if desired is None or site is None or desired.spec.mode is not Mode.ACTIVE_STANDBY:
             return True
@@ -125,26 +150,41 @@ class Agent:
         others = [slot.instance for slot in desired.spec.slots() if slot.instance != instance.id]
         if not others:
             return True
-        observed = {found.id: found for record in site.hosts.values() for found in record.instances if found.id in others}
+        observed = {
+            found.id: found
+            for record in site.hosts.values()
+            for found in record.instances
+            if found.id in others
+        }
         electable = site.electable.get(desired.spec.name)
         can_lead = {process.instance for process in electable.processes} if electable else set()
-        up_to_date = [found for found in observed.values() if found.ready and found.config_revision >= desired.config_revision]
+        up_to_date = [
+            found
+            for found in observed.values()
+            if found.ready and found.config_revision >= desired.config_revision
+        ]
         return len(up_to_date) == len(others) and bool(can_lead & set(others))
 
     def adopt(self) -> None:
-        """Take over what runs, and what its daemons had said, so that nobody is taken out of discovery for a second."""
+        """Take over what runs, and what its daemons had said, so that nobody is taken out of discovery for a
+        second.
+        """
         for instance in self.supervisor.adopt():
             assert instance.process is not None
             saved = _read_saved(self._saved_path(instance.id))
             if saved is None or saved.process != instance.process:
                 continue
-            said = control.Status(codec.VERSION, 0, 0, instance.id, None, saved.ready, saved.reason, "", 0, {}, {}, {}, [])
-            report = buses.Reported(saved.process, saved.daemon, saved.version, saved.endpoints, said, time.monotonic())
+            said = control.Status(
+                codec.VERSION, 0, 0, instance.id, None, saved.ready, saved.reason, "", 0, {}, {}, {}, []
+            )
+            report = buses.Reported(
+                saved.process, saved.daemon, saved.version, saved.endpoints, said, time.monotonic()
+            )
             self.bus.reports[instance.id] = report
             if self.supervisor.hello(saved.process) is not None:
                 self.supervisor.ready(instance, saved.ready)
 
-    # --- what the daemons tell ---------------------------------------------------------------------------------------
+    # --- what the daemons tell ------------------------------------------------------------------------------
 
     def believes(self, process: Process) -> int | None:
         instance = self.supervisor.hello(process)
@@ -159,14 +199,20 @@ class Agent:
             case control.Event(kind="host.left_out"):
                 self.supervisor.left_out(str(message.fields.get("text", "")))
             case control.Event():
-                self.report(message.kind, instance=name, **{key: value for key, value in message.fields.items() if key not in ("instance", "kind")})
+                self.report(
+                    message.kind,
+                    instance=name,
+                    **{
+                        key: value for key, value in message.fields.items() if key not in ("instance", "kind")
+                    },
+                )
             case control.Status():
                 self.supervisor.ready(instance, message.ready)
         self._save(report)
         self.tell_peers(name)
 
     def _save(self, report: buses.Reported) -> None:
-        """Keep for the next agent what discovery rests on; a change of it is news for keeper and store too."""
+        """Keep for the next agent what discovery rests on; a change is news for keeper and store too."""
         status_said = report.status
         ready, reason = (status_said.ready, status_said.reason) if status_said else (False, "")
         now = (report.process, tuple(sorted(report.endpoints.items())), ready)
@@ -185,7 +231,7 @@ class Agent:
     def _saved_path(self, instance: str) -> Path:
         return self.folders.run_dir / f"{instance}.hello.json"
 
-    # --- what the store tells ----------------------------------------------------------------------------------------
+    # --- what the store tells -------------------------------------------------------------------------------
 
     def site_changed(self) -> None:
         """The view is a new one."""
@@ -197,16 +243,24 @@ class Agent:
             seen = (leader.nonce, leader.epoch, leader.holder)
             if self._leader_seen.get(service, (None, 0))[0] != seen:
                 self._leader_seen[service] = (seen, now_boot_ns)
-        if site.spec_revisions != self._specs_seen:  # renewals change the view ten times a second, specs hardly ever
+        if (
+            site.spec_revisions != self._specs_seen
+        ):  # renewals change the view ten times a second, specs hardly ever
             self._specs_seen = site.spec_revisions
-            self.supervisor.want([Desired(spec, site.spec_revisions.get(name, 1)) for name, spec in site.specs.items()])
+            self.supervisor.want(
+                [Desired(spec, site.spec_revisions.get(name, 1)) for name, spec in site.specs.items()]
+            )
             if self.keeper is not None:
                 self.keeper.changed()
         for name in self.bus.reports:
             self.tell_peers(name)
         self._tell_history(site)
         if site.undecodable:
-            self.alarm("store.undecodable", "warning", f"records that do not decode: {', '.join(sorted(site.undecodable)[:5])}")
+            self.alarm(
+                "store.undecodable",
+                "warning",
+                f"records that do not decode: {', '.join(sorted(site.undecodable)[:5])}",
+            )
         else:
             self.clear("store.undecodable")
 
@@ -245,19 +299,29 @@ class Agent:
 
     def _is_mine(self, site: discovery.SiteView, service: str, row: HistoryRow) -> bool:
         spec = site.specs.get(service)
-        return spec is not None and any(slot.instance == row.to_instance and slot.host == self.given.host for slot in spec.slots())
+        return spec is not None and any(
+            slot.instance == row.to_instance and slot.host == self.given.host for slot in spec.slots()
+        )
 
-    # --- the keeper --------------------------------------------------------------------------------------------------
+    # --- the keeper -----------------------------------------------------------------------------------------
 
     def keeper_table(self) -> dict[str, Any]:
         rows = [
-            view.keeper_row(instance, self.bus.reports.get(name), self.folders, self.given.http_address, self.port)
+            view.keeper_row(
+                instance, self.bus.reports.get(name), self.folders, self.given.http_address, self.port
+            )
             for name, instance in sorted(self.supervisor.instances.items())
         ]
-        return {"instances": [row for row in rows if row is not None], "profile": "default", "leaving": self.leaving}
+        return {
+            "instances": [row for row in rows if row is not None],
+            "profile": "default",
+            "leaving": self.leaving,
+        }
 
     def keeper_table_known(self) -> bool:
-        """Before the specs are seen the table would be short, and a short table takes instances out of discovery."""
+        """Before the specs are seen the table would be short, and a short table takes instances out of
+        discovery.
+        """
         return self.site is not None
 
     def keeper_heard(self, message: dict[str, Any]) -> None:
@@ -266,14 +330,16 @@ class Agent:
                 self.keeper_udp = udp
                 self.record_due.set()
             case {"event": {"kind": str(kind)}}:
-                self.report(kind, **{str(key): value for key, value in message["event"].items() if key != "kind"})
+                self.report(
+                    kind, **{str(key): value for key, value in message["event"].items() if key != "kind"}
+                )
             case {"refused": str(why)}:
                 self.alarm("keeper.refused", "critical", f"the keeper does not take the table: {why}")
             case {"groups": _}:
                 self.clear("keeper.refused")
                 self.keeper_undecodable = int(message.get("undecodable", 0))
 
-    # --- answers -----------------------------------------------------------------------------------------------------
+    # --- answers --------------------------------------------------------------------------------------------
 
     def alive_word(self, instance: str) -> word.Alive | None:
         try:
@@ -293,7 +359,13 @@ class Agent:
         return [self.observe(instance) for _, instance in sorted(self.supervisor.instances.items())]
 
     def observe(self, instance: Instance) -> InstanceStatus:
-        return view.observe(instance, self.bus.reports.get(instance.id), self.alive_word(instance.id), time.monotonic(), self.clock.wall_ns())
+        return view.observe(
+            instance,
+            self.bus.reports.get(instance.id),
+            self.alive_word(instance.id),
+            time.monotonic(),
+            self.clock.wall_ns(),
+        )
 
     def alarms(self) -> tuple[Alarm, ...]:
         of_daemons = [alarm for report in self.bus.reports.values() for alarm in view.alarms_of(report)]
@@ -313,7 +385,9 @@ class Agent:
         )
 
     def lease_remaining_ms(self) -> dict[str, int]:
-        """Of each led group: by the word where the leader is here, else by when its record was last seen to change (R4's own clock)."""
+        """Of each led group: by the word where the leader is here, else by when its record was last seen to
+        change (R4's own clock).
+        """
         site, now_ns, found = self.site, self.clock.boot_ns(), {}
         for service, leader in (site.leaders if site else {}).items():
             if leader.holder is None:
@@ -323,7 +397,9 @@ class Agent:
             if here is not None and here.process == leader.holder:
                 until_ns = here.valid_until_ns
             else:
-                until_ns = self._leader_seen.get(service, (None, now_ns))[1] + int(budget.DEFAULT.lease_s * 1e9)
+                until_ns = self._leader_seen.get(service, (None, now_ns))[1] + int(
+                    budget.DEFAULT.lease_s * 1e9
+                )
             found[service] = max(0, until_ns - now_ns) // 1_000_000
         return found
 

@@ -1,8 +1,9 @@
 """The agent's side of HFT_AGENT: one ZeroMQ ROUTER for all daemons of the host, in the event loop.
 
-A daemon says hello, is welcomed, reports once a second, and answers what it is asked; it is told who its peers are at hello and at each change.
-Only the process that the supervisor runs under a name is believed: a hello of another (an earlier process, a stranger) is counted and dropped, as
-is whatever does not decode. Messages are in hftd/wire/control.py; who the peers are is worked out in view.py.
+A daemon says hello, is welcomed, reports once a second, and answers what it is asked; it is told who its
+peers are at hello and at each change. Only the process that the supervisor runs under a name is believed: a
+hello of another (an earlier process, a stranger) is counted and dropped, as is whatever does not decode.
+Messages are in hftd/wire/control.py; who the peers are is worked out in view.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from controlplane.model import Process
 from hftd.wire import codec, control
 
 RATE_OVER_S = 0.9
-"""Rates are taken over at least so long: a status that comes early, because readiness changed, must not make a spike."""
+"""Rates are taken over at least so long: a status that comes early, because readiness changed, must not make
+a spike."""
 QUEUE_MAX = 4096
 """Messages waiting for one daemon; one that reads nothing for so long is not alive."""
 
@@ -45,7 +47,10 @@ class Reported:
         if now_mono_s - then_mono_s >= RATE_OVER_S:
             if then_mono_s:
                 passed_s = now_mono_s - then_mono_s
-                self.rates = {name: (value - counters.get(name, 0)) / passed_s for name, value in status.counters.items()}
+                self.rates = {
+                    name: (value - counters.get(name, 0)) / passed_s
+                    for name, value in status.counters.items()
+                }
             self._rated = (now_mono_s, status.counters)
         self.status, self.status_mono_s = status, now_mono_s
 
@@ -96,7 +101,7 @@ class Bus:
         self._socket.close()
         self._context.term()
 
-    # --- in ----------------------------------------------------------------------------------------------------------
+    # --- in -------------------------------------------------------------------------------------------------
 
     def _drain(self) -> None:
         """The socket's fd signals edges, so it is read until there is nothing."""
@@ -134,7 +139,9 @@ class Bus:
         self._host.heard(report, message)
 
     def _hello(self, name: str, hello: control.Hello) -> None:
-        process = Process(hello.process.instance, hello.process.boot_id, hello.process.pid, hello.process.start_time)
+        process = Process(
+            hello.process.instance, hello.process.boot_id, hello.process.pid, hello.process.start_time
+        )
         revision = self._host.believes(process) if process.instance == name else None
         if revision is None:
             self.disbelieved += 1
@@ -152,18 +159,22 @@ class Bus:
         if future is not None and asked == name and not future.done():
             future.set_result(answer)
 
-    # --- out ---------------------------------------------------------------------------------------------------------
+    # --- out ------------------------------------------------------------------------------------------------
 
     def _send(self, name: str, make: Callable[..., control.FromAgent], *fields: Any) -> bool:
         self._seq += 1
         message = make(codec.VERSION, self._seq, time.time_ns(), self._source, None, *fields)
         try:
             self._socket.send_multipart([name.encode(), codec.encode(message)], zmq.DONTWAIT)
-        except zmq.ZMQError:  # gone (EHOSTUNREACH) or reading nothing (EAGAIN); it will say hello again or die
+        except (
+            zmq.ZMQError
+        ):  # gone (EHOSTUNREACH) or reading nothing (EAGAIN); it will say hello again or die
             return False
         finally:
             if self._loop is not None:
-                self._loop.call_soon(self._drain)  # sending may use up the edge of a message that has just come
+                self._loop.call_soon(
+                    self._drain
+                )  # sending may use up the edge of a message that has just come
         return True
 
     def peers(self, name: str, service: str, daemon: str, peers: list[control.Peer]) -> None:

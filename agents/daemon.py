@@ -1,9 +1,10 @@
 """hft-agentd: the host agent as a process. Names every task in one place.
 
-    hft-agentd --site S --host H --site-dir D --run-dir R --store etcd://127.0.0.1:2379 [--http-port 0] [--no-keeper]
+    hft-agentd --site S --host H --site-dir D --run-dir R --store etcd://127.0.0.1:2379 [--http-port 0]
+    [--no-keeper]
 
-SIGTERM (and SIGKILL) leave daemons and keeper running: the next agent adopts them. Only POST /v1/shutdown, which `hftctl down` sends, ends the
-instances in order, then the keeper, then the agent, with exit code 0.
+SIGTERM (and SIGKILL) leave daemons and keeper running: the next agent adopts them. Only POST /v1/shutdown,
+which `hftctl down` sends, ends the instances in order, then the keeper, then the agent, with exit code 0.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ WITHDRAW_S = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    # The agent and the interpreters that it starts yield to what waits for a tick; keepers and daemons ask for a short slice once they are up.
+    # The agent and the interpreters that it starts yield to what waits for a tick; keepers and daemons ask
+    # for a short slice once they are up.
     slice.ask(slice.LONG_NS)
     try:
         sys.exit(anyio.run(serve, _settings(arguments)))
@@ -46,7 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _settings(arguments: Sequence[str] | None) -> AgentSettings:
-    parser = argparse.ArgumentParser(prog="hft-agentd", description="Starts and supervises one host's daemons, and answers for them.")
+    parser = argparse.ArgumentParser(
+        prog="hft-agentd", description="Starts and supervises one host's daemons, and answers for them."
+    )
     parser.add_argument("--site", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--site-dir", required=True, type=Path)
@@ -54,7 +58,9 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
     parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
     parser.add_argument("--http-address", default="127.0.0.1")
     parser.add_argument("--http-port", type=int, default=0, help="0: any free port")
-    parser.add_argument("--no-keeper", action="store_true", help="only for tests of the agent alone: nobody will lead")
+    parser.add_argument(
+        "--no-keeper", action="store_true", help="only for tests of the agent alone: nobody will lead"
+    )
     given = parser.parse_args(arguments)
     journal = os.environ.get("HFT_JOURNAL_DIR")
     return AgentSettings(
@@ -129,7 +135,9 @@ async def _tell_changes(follower: discovery.Follower, agent: Agent) -> None:
 
 
 async def _go_down(agent: Agent, host_records: records.HostRecords, store: Store, keys: Keys) -> None:
-    auditors = [instance.slot.service for instance in agent.supervisor.instances.values() if agent.audits(instance)]
+    auditors = [
+        instance.slot.service for instance in agent.supervisor.instances.values() if agent.audits(instance)
+    ]
     agent.leaving = True
     if agent.keeper is not None:
         agent.keeper.changed()
@@ -141,7 +149,9 @@ async def _go_down(agent: Agent, host_records: records.HostRecords, store: Store
             await records.copy_last_audit_head(agent, store, keys, auditors)
             await host_records.withdraw()
         except (HftctlError, OSError, msgspec.DecodeError) as exc:
-            agent.report("agent.records_left", reason=str(exc))  # the host's ends with its lease; the head on disk is the newest
+            agent.report(
+                "agent.records_left", reason=str(exc)
+            )  # the host's ends with its lease; the head on disk is the newest
     agent.folders.http_socket.unlink(missing_ok=True)
     agent.report("agent.stopped")
 
@@ -167,7 +177,9 @@ async def _listen(web_runner: web.AppRunner, agent: Agent) -> None:
             break
         except OSError as exc:
             if port == given.http_port:
-                raise InUse(f"agent of {given.host}: cannot listen on {given.http_address}:{port}: {exc.strerror}") from exc
+                raise InUse(
+                    f"agent of {given.host}: cannot listen on {given.http_address}:{port}: {exc.strerror}"
+                ) from exc
     agent.port = next(address[1] for address in web_runner.addresses if isinstance(address, tuple))
     agent.url = f"http://{given.http_address}:{agent.port}"
     with contextlib.suppress(OSError):  # a full disk costs only the same port next time
@@ -195,10 +207,14 @@ def take_lock(path: Path, name: str) -> int:
     except BlockingIOError as exc:
         os.close(fd)
         owner = keeper_link.lock_owner(path)
-        raise InUse(f"{path}: held by {f'pid {owner.pid}' if owner else 'another process'}; a host has one agent") from exc
+        raise InUse(
+            f"{path}: held by {f'pid {owner.pid}' if owner else 'another process'}; a host has one agent"
+        ) from exc
     me = processes.identify(name)
     assert me is not None, "a running process has an identity"
-    content = msgspec.json.encode({"name": name, "pid": me.pid, "start_time": me.start_time, "boot_id": me.boot_id})
+    content = msgspec.json.encode(
+        {"name": name, "pid": me.pid, "start_time": me.start_time, "boot_id": me.boot_id}
+    )
     with contextlib.suppress(OSError):  # on a full disk the lock alone has to do
         os.ftruncate(fd, os.pwrite(fd, content, 0))
     return fd

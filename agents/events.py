@@ -1,7 +1,8 @@
 """What happened on this host: a ring in memory for readers, a file for those who come later.
 
-Events are numbered by their wall-clock ns, made to rise strictly, so that the numbers of several hosts can be merged into one line and `after=N`
-means the same everywhere. A full disk loses file lines (counted), never the ring. Read back at the agent's start.
+Events are numbered by their wall-clock ns, made to rise strictly, so that the numbers of several hosts can be
+merged into one line and `after=N` means the same everywhere. A full disk loses file lines (counted), never
+the ring. Read back at the agent's start.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Events:
         return event
 
     def after(self, n: int, limit: int) -> list[Event]:
-        """Events numbered above n, oldest first; when there are more than `limit`, from n on for a follower, the last ones for n = 0."""
+        """Events numbered above n, oldest first; when there are more than `limit`, from n on for a follower,
+        the last ones for n = 0.
+        """
         found = [event for event in self._ring if event.n > n]
         return found[:limit] if n else found[-limit:]
 

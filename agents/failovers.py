@@ -1,7 +1,8 @@
 """An operator's failover, from the request record to the answer: checked, written, waited for.
 
-Nothing is moved here: the leader's keeper acts on the record (R15, R16). What cannot be done is refused before anything is written; what is
-written and not answered in time is `unknown`, with the operation's id to ask by. `judge` is pure; `Failovers.run` writes and waits.
+Nothing is moved here: the leader's keeper acts on the record (R15, R16). What cannot be done is refused
+before anything is written; what is written and not answered in time is `unknown`, with the operation's id to
+ask by. `judge` is pure; `Failovers.run` writes and waits.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def decode(body: bytes) -> Wish:
     if not wish.reason.strip():
         raise InvalidInput(f'failover of "{wish.service}": a reason is wanted (it is kept in the history)')
     if not 0 < wish.timeout_s <= TIMEOUT_MAX_S:
-        raise InvalidInput(f"failover: timeout_s {wish.timeout_s}: more than 0 and at most {TIMEOUT_MAX_S:g} wanted")
+        raise InvalidInput(
+            f"failover: timeout_s {wish.timeout_s}: more than 0 and at most {TIMEOUT_MAX_S:g} wanted"
+        )
     return wish
 
 
@@ -58,7 +61,11 @@ def judge(view: discovery.SiteView, wish: Wish) -> str | None:
     if leader is None or leader.holder is None:
         return f"{wish.service} has no leader now"
     electable = view.electable.get(wish.service)
-    standbys = {process.instance for process in electable.processes} - {leader.holder.instance} if electable else set()
+    standbys = (
+        {process.instance for process in electable.processes} - {leader.holder.instance}
+        if electable
+        else set()
+    )
     if wish.to is not None:
         if wish.to not in {slot.instance for slot in spec.slots()}:
             return f"{wish.to} is not an instance of {wish.service}"
@@ -72,7 +79,13 @@ def judge(view: discovery.SiteView, wish: Wish) -> str | None:
 
 
 def result(
-    wish: Wish, outcome: str, reason: str, *, operation: str | None = None, old: str | None = None, row: HistoryRow | None = None
+    wish: Wish,
+    outcome: str,
+    reason: str,
+    *,
+    operation: str | None = None,
+    old: str | None = None,
+    row: HistoryRow | None = None,
 ) -> dict[str, Any]:
     took_ns = row.active_ns - row.started_ns if row is not None and row.active_ns is not None else None
     return {
@@ -101,14 +114,19 @@ class Failovers:
         if view is None:
             raise Unavailable("the agent has not seen the store yet")
         if wish.service not in view.specs:
-            raise InvalidInput(f'service "{wish.service}" is not in site {view.site} (there are {", ".join(sorted(view.specs)) or "none"})')
+            raise InvalidInput(
+                f'service "{wish.service}" is not in site {view.site} (there are '
+                f"{', '.join(sorted(view.specs)) or 'none'})"
+            )
         leader = view.leaders.get(wish.service)
         old = leader.holder.instance if leader and leader.holder else None
         if why_not := judge(view, wish):
             return result(wish, "refused", why_not, old=old)
         assert leader is not None
         operation = f"failover-{wish.service}-{os.urandom(5).hex()}"
-        request = RequestRecord(operation, "failover", wish.to, leader.epoch, "pending", wish.actor, wish.reason, time.time_ns())
+        request = RequestRecord(
+            operation, "failover", wish.to, leader.epoch, "pending", wish.actor, wish.reason, time.time_ns()
+        )
         try:
             async with asyncio.timeout(wish.timeout_s):
                 try:
@@ -118,12 +136,22 @@ class Failovers:
                 done = await self._wait(wish, request, old)
         except (TimeoutError, Unavailable) as exc:
             why = str(exc) or f"not settled within {wish.timeout_s:g} s"
-            done = result(wish, "unknown", f"{why}; ask for operation {operation}", operation=operation, old=old)
+            done = result(
+                wish, "unknown", f"{why}; ask for operation {operation}", operation=operation, old=old
+            )
         return await self._finish(done)
 
     async def _write(self, wish: Wish, request: RequestRecord) -> None:
         """Raises Refused when another operation is under way, Unavailable."""
-        operation = OperationRecord(request.operation, "failover", wish.service, "running", wish.actor, wish.reason, request.created_ns)
+        operation = OperationRecord(
+            request.operation,
+            "failover",
+            wish.service,
+            "running",
+            wish.actor,
+            wish.reason,
+            request.created_ns,
+        )
         await operations_log.begin(self._store, self._keys, operation)
         key = self._keys.request(wish.service)
         for _ in range(TRIES):
@@ -133,9 +161,13 @@ class Failovers:
                 if standing.operation == request.operation:
                     return  # written by a try whose answer was lost
                 if standing.state == "pending":
-                    raise Refused(f"{wish.service}: operation {standing.operation} of {standing.actor} is under way")
+                    raise Refused(
+                        f"{wish.service}: operation {standing.operation} of {standing.actor} is under way"
+                    )
             try:
-                written = await self._store.put(key, model.encode(request), expect=entry.revision if entry else 0)
+                written = await self._store.put(
+                    key, model.encode(request), expect=entry.revision if entry else 0
+                )
             except Unavailable as exc:
                 if not exc.ambiguous:
                     raise
@@ -150,17 +182,39 @@ class Failovers:
             changed, view = self._follower.changed, self._follower.view
             assert view is not None
             standing = view.requests.get(wish.service)
-            if standing is not None and standing.operation == request.operation and standing.state not in ("pending", "succeeded"):
-                return result(wish, standing.state, standing.outcome or standing.state, operation=request.operation, old=old)
-            row = next((row for row in view.history.get(wish.service, ()) if row.operation == request.operation), None)
+            if (
+                standing is not None
+                and standing.operation == request.operation
+                and standing.state not in ("pending", "succeeded")
+            ):
+                return result(
+                    wish,
+                    standing.state,
+                    standing.outcome or standing.state,
+                    operation=request.operation,
+                    old=old,
+                )
+            row = next(
+                (row for row in view.history.get(wish.service, ()) if row.operation == request.operation),
+                None,
+            )
             if row is not None and row.active_ns is not None:
-                return result(wish, "succeeded", wish.reason, operation=request.operation, old=row.from_instance or old, row=row)
+                return result(
+                    wish,
+                    "succeeded",
+                    wish.reason,
+                    operation=request.operation,
+                    old=row.from_instance or old,
+                    row=row,
+                )
             await changed.wait()
 
     async def _finish(self, done: dict[str, Any]) -> dict[str, Any]:
         """Record how the operation ended; the answer does not depend on it."""
         with contextlib.suppress(HftctlError):
             async with asyncio.timeout(FINISH_S):
-                await operations_log.finish(self._store, self._keys, done["operation"], done["outcome"], time.time_ns())
+                await operations_log.finish(
+                    self._store, self._keys, done["operation"], done["outcome"], time.time_ns()
+                )
                 await operations_log.trim(self._store, self._keys)
         return done

@@ -1,8 +1,10 @@
-"""Ports of single instances: `health_port` of a service, answered by the agent on the instance's behalf while its spec says so.
+"""Ports of single instances: `health_port` of a service, answered by the agent on the instance's behalf while
+its spec says so.
 
-A check that knows only ADDRESS:PORT of a registration (Consul's, a load balancer's) asks there as if the daemon itself had HTTP: /health and
-/ready give 200 `OK` or 503 `UNHEALTHY`, /live whether its process runs, /metrics what the daemon counts. A port that somebody else holds is an
-alarm, and is tried again; nothing else waits for it.
+A check that knows only ADDRESS:PORT of a registration (Consul's, a load balancer's) asks there as if the
+daemon itself had HTTP: /health and /ready give 200 `OK` or 503 `UNHEALTHY`, /live whether its process runs,
+/metrics what the daemon counts. A port that somebody else holds is an alarm, and is tried again; nothing else
+waits for it.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ class HealthPorts:
         self._missing: set[int] = set()
 
     def __repr__(self) -> str:
-        return f"<HealthPorts of {self._agent.given.host}: {', '.join(str(port) for port in sorted(self._open)) or 'none'}>"
+        return (
+            f"<HealthPorts of {self._agent.given.host}: "
+            f"{', '.join(str(port) for port in sorted(self._open)) or 'none'}>"
+        )
 
     async def run(self) -> None:
         """Until cancelled: have just the ports open that the specs of this host name."""
@@ -49,7 +54,9 @@ class HealthPorts:
     def _wanted(self) -> dict[int, str]:
         site, host = self._agent.site, self._agent.given.host
         specs = site.specs.values() if site else ()
-        return {port: slot.instance for spec in specs for slot, port in spec.health_ports() if slot.host == host}
+        return {
+            port: slot.instance for spec in specs for slot, port in spec.health_ports() if slot.host == host
+        }
 
     async def _settle(self, wanted: dict[int, str]) -> None:
         for port in [port for port, (instance, _) in self._open.items() if wanted.get(port) != instance]:
@@ -70,7 +77,11 @@ class HealthPorts:
             await runner.cleanup()
             self._missing.add(port)
             where = f"{self._agent.given.http_address}:{port}"
-            self._agent.alarm(f"health_port.{port}", "warning", f"health of {instance} is not answered: {where}: {os.strerror(exc.errno or 0)}")
+            self._agent.alarm(
+                f"health_port.{port}",
+                "warning",
+                f"health of {instance} is not answered: {where}: {os.strerror(exc.errno or 0)}",
+            )
             return
         self._open[port] = (instance, runner)
         self._missing.discard(port)
@@ -101,7 +112,9 @@ def application(agent: Agent, name: str) -> web.Application:
 
     async def page(request: web.Request) -> web.Response:
         found = observed()
-        return web.Response(body=metrics.text([found], agent.gauges()), headers={"Content-Type": metrics.CONTENT_TYPE})
+        return web.Response(
+            body=metrics.text([found], agent.gauges()), headers={"Content-Type": metrics.CONTENT_TYPE}
+        )
 
     app = web.Application()
     for path, answer in {"/live": live, "/ready": ready, "/health": health, "/metrics": page}.items():

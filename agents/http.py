@@ -1,7 +1,9 @@
-"""The agent's HTTP, on its unix socket and on TCP: health for checks, metrics, and the whole site for `hftctl`, all from memory.
+"""The agent's HTTP, on its unix socket and on TCP: health for checks, metrics, and the whole site for
+`hftctl`, all from memory.
 
-Plain routes of design section 10 and those under /v1/site, which any agent answers for the whole site. What only another host knows (a log, a
-daemon's answer, its events) is fetched from that host's agent over TCP. Nothing here asks the store, save a failover (failovers.py).
+Plain routes of design section 10 and those under /v1/site, which any agent answers for the whole site. What
+only another host knows (a log, a daemon's answer, its events) is fetched from that host's agent over TCP.
+Nothing here asks the store, save a failover (failovers.py).
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    # --- this host ---------------------------------------------------------------------------------------------------
+    # --- this host ------------------------------------------------------------------------------------------
 
     async def live(self, request: web.Request) -> web.Response:
         return web.Response(text="OK")
@@ -111,8 +113,16 @@ class Http:
         """200 or 503, with the reason in the body: what a Consul check or a load balancer calls."""
         observed = self._own(request.match_info["id"])
         lease = self.agent.lease_word(observed.id)
-        remaining_ms = max(0, lease.valid_until_ns - self.agent.clock.boot_ns()) // 1_000_000 if lease and lease.wanted is word.Wanted.LEAD else 0
-        leads = observed.role == "leader" and observed.phase == word.Phase.ACTIVE.name.lower() and remaining_ms > 0
+        remaining_ms = (
+            max(0, lease.valid_until_ns - self.agent.clock.boot_ns()) // 1_000_000
+            if lease and lease.wanted is word.Wanted.LEAD
+            else 0
+        )
+        leads = (
+            observed.role == "leader"
+            and observed.phase == word.Phase.ACTIVE.name.lower()
+            and remaining_ms > 0
+        )
         holds = {
             "health": observed.health == "passing",
             "ready": observed.ready,
@@ -132,7 +142,9 @@ class Http:
         return json_response(body, 200 if holds else 503)
 
     async def log(self, request: web.Request) -> web.StreamResponse:
-        """The last `lines` of an instance's log, or what comes after byte `offset`; X-Next-Offset is where to go on."""
+        """The last `lines` of an instance's log, or what comes after byte `offset`; X-Next-Offset is where to
+        go on.
+        """
         name = request.match_info["id"]
         path = self.agent.folders.log(name)
         if not logs.is_name(name):
@@ -152,7 +164,9 @@ class Http:
         return json_response({"ok": answer.ok, "body": answer.body, "instance": name})
 
     async def own_events(self, request: web.Request) -> web.Response:
-        return json_response(self.agent.events.after(_number(request, "after", 0), _number(request, "limit", EVENTS_MAX)))
+        return json_response(
+            self.agent.events.after(_number(request, "after", 0), _number(request, "limit", EVENTS_MAX))
+        )
 
     async def shut_down(self, request: web.Request) -> web.Response:
         """Answered at once; then instances, keeper and agent end in order."""
@@ -166,16 +180,21 @@ class Http:
             raise web.HTTPNotFound(reason=f"instance {name!r} is not on host {self.agent.given.host}")
         return self.agent.observe(instance)
 
-    # --- the whole site ----------------------------------------------------------------------------------------------
+    # --- the whole site -------------------------------------------------------------------------------------
 
     async def site_status(self, request: web.Request) -> web.Response:
         found = self.agent.site_status()
         if found is None:
-            raise Unavailable(f"the agent of {self.agent.given.host} has not seen the store yet ({self.agent.store_health.reason})")
+            raise Unavailable(
+                f"the agent of {self.agent.given.host} has not seen the store yet "
+                f"({self.agent.store_health.reason})"
+            )
         return json_response(found)
 
     async def site_events(self, request: web.Request) -> web.Response:
-        """Events of all hosts in one line, numbered by time; those of the last moment wait until every host has told its own."""
+        """Events of all hosts in one line, numbered by time; those of the last moment wait until every host
+        has told its own.
+        """
         after, limit = _number(request, "after", 0), min(_number(request, "limit", 100), EVENTS_MAX)
         until_ns = self.agent.clock.wall_ns() - int(settings.EVENT_SETTLE_S * 1e9)
         own = msgspec.to_builtins(self.agent.events.after(after, limit))
@@ -183,7 +202,18 @@ class Http:
         found = [event for part in (own, *others) for event in part if event["n"] <= until_ns]
         found.sort(key=lambda event: event["n"])
         picked = found[:limit] if after else found[-limit:]
-        return json_response([{"n": e["n"], "at": status.iso(e["n"]), "host": e["host"], "kind": e["kind"], "fields": e["fields"]} for e in picked])
+        return json_response(
+            [
+                {
+                    "n": e["n"],
+                    "at": status.iso(e["n"]),
+                    "host": e["host"],
+                    "kind": e["kind"],
+                    "fields": e["fields"],
+                }
+                for e in picked
+            ]
+        )
 
     async def _events_of(self, host: str, after: int, limit: int) -> list[dict[str, Any]]:
         try:
@@ -201,7 +231,10 @@ class Http:
             raise Unavailable("the agent has not seen the store yet")
         spec = site.specs.get(service)
         if spec is None:
-            raise web.HTTPNotFound(reason=f'service "{service}" is not in site {site.site} (there are {", ".join(sorted(site.specs))})')
+            raise web.HTTPNotFound(
+                reason=f'service "{service}" is not in site {site.site} (there are '
+                f"{', '.join(sorted(site.specs))})"
+            )
         slots = {slot.instance: slot for slot in spec.slots()}
         chosen = next(iter(slots))
         if spec.mode is Mode.ACTIVE_STANDBY:
@@ -233,7 +266,7 @@ class Http:
             return failing(str(exc), 404)
         return json_response(done, 409 if done["outcome"] == "refused" else 200)
 
-    # --- other hosts -------------------------------------------------------------------------------------------------
+    # --- other hosts ----------------------------------------------------------------------------------------
 
     def _other_hosts(self) -> list[str]:
         site = self.agent.site
@@ -261,10 +294,14 @@ class Http:
         if self._session is None:
             self._session = aiohttp.ClientSession()
         try:
-            async with self._session.get(f"{record.url}{target}", timeout=aiohttp.ClientTimeout(timeout_s)) as answer:
+            async with self._session.get(
+                f"{record.url}{target}", timeout=aiohttp.ClientTimeout(timeout_s)
+            ) as answer:
                 return await answer.read(), answer.status, dict(answer.headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as exc:
-            raise Retryable(f"host {host}: its agent at {record.url} does not answer ({type(exc).__name__})") from exc
+            raise Retryable(
+                f"host {host}: its agent at {record.url} does not answer ({type(exc).__name__})"
+            ) from exc
 
 
 def plain(good: bool) -> web.Response:

@@ -1,8 +1,9 @@
 """The agent's keeper: started, adopted, restarted at once when it dies, and told all that it has to know.
 
-The keeper runs in a session of its own and goes on when the agent dies; the next agent finds it by the identity in its lock file. A new one is
-started only when the old one is dead for certain (R18: pidfd here, the lock in the keeper itself). Over its socket go JSON lines: the whole desired
-table at connect and at each change; back come its address, deaths that it saw, and once a second the groups that it leads.
+The keeper runs in a session of its own and goes on when the agent dies; the next agent finds it by the
+identity in its lock file. A new one is started only when the old one is dead for certain (R18: pidfd here,
+the lock in the keeper itself). Over its socket go JSON lines: the whole desired table at connect and at each
+change; back come its address, deaths that it saw, and once a second the groups that it leads.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ class KeeperLink:
         self.connected = False
 
     def __repr__(self) -> str:
-        return f"<KeeperLink pid {self.process.pid if self.process else None} {'connected' if self.connected else 'not connected'}>"
+        return (
+            f"<KeeperLink pid {self.process.pid if self.process else None} "
+            f"{'connected' if self.connected else 'not connected'}>"
+        )
 
     def changed(self) -> None:
         """The table may have changed: send it, if it has."""
@@ -81,7 +85,7 @@ class KeeperLink:
                 return
             await anyio.sleep(0.01)
 
-    # --- the process -------------------------------------------------------------------------------------------------
+    # --- the process ----------------------------------------------------------------------------------------
 
     async def _keep_running(self) -> None:
         row = backoff.Restarts()
@@ -99,7 +103,9 @@ class KeeperLink:
                 return
             row, delay_s = row.died(time.monotonic() - began_mono_s)
             self.restarts += 1
-            self._report("keeper.exited", pid=keeper.pid if keeper else None, reason=words, restart_in_s=delay_s)
+            self._report(
+                "keeper.exited", pid=keeper.pid if keeper else None, reason=words, restart_in_s=delay_s
+            )
             await anyio.sleep(delay_s)
 
     async def _watch(self, keeper: Process | None, child: subprocess.Popen[bytes] | None) -> str:
@@ -126,19 +132,23 @@ class KeeperLink:
         log = self._folders.log(f"keeper-{self._folders.host}")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:
-            child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            child = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
         self._report("keeper.started", pid=child.pid)
         return child
 
     def _running_already(self) -> Process | None:
         return lock_owner(self._folders.host_dir / "keeper.lock")
 
-    # --- the socket --------------------------------------------------------------------------------------------------
+    # --- the socket -----------------------------------------------------------------------------------------
 
     async def _talk(self) -> None:
         while True:
             try:
-                reader, writer = await asyncio.open_unix_connection(str(self._folders.keeper_socket), limit=LINE_BYTES_MAX)
+                reader, writer = await asyncio.open_unix_connection(
+                    str(self._folders.keeper_socket), limit=LINE_BYTES_MAX
+                )
             except OSError:
                 await anyio.sleep(CONNECT_EVERY_S)
                 continue
@@ -204,5 +214,16 @@ def lock_owner(path: Path) -> Process | None:
 
 
 def keeper_command(site: str, folders: program.Folders, store: str) -> tuple[str, ...]:
-    options = {"site": site, "host": folders.host, "site-dir": folders.site_dir, "run-dir": folders.run_dir, "store": store}
-    return (sys.executable, "-m", "agents.keeper.daemon", *(f"--{name}={value}" for name, value in options.items()))
+    options = {
+        "site": site,
+        "host": folders.host,
+        "site-dir": folders.site_dir,
+        "run-dir": folders.run_dir,
+        "store": store,
+    }
+    return (
+        sys.executable,
+        "-m",
+        "agents.keeper.daemon",
+        *(f"--{name}={value}" for name, value in options.items()),
+    )

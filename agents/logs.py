@@ -1,4 +1,6 @@
-"""Reading an instance's log as the shim writes it: the last lines, or what came after an offset. Blocking; called in a worker thread."""
+"""Reading an instance's log as the shim writes it: the last lines, or what came after an offset. Blocking;
+called in a worker thread.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Prometheus text of the host: the daemons' counters, gauges and histograms with their instance as label, and the agent's own.
+"""Prometheus text of the host: the daemons' counters, gauges and histograms with their instance as label, and
+the agent's own.
 
-Pure: InstanceStatus in, metric families out. Histograms travel as sparse log-linear buckets in ns (controlplane/histogram.py); Prometheus gets
-them in seconds with cumulative `le` bounds, only the bounds that were hit (a scrape of an idle daemon is short).
+Pure: InstanceStatus in, metric families out. Histograms travel as sparse log-linear buckets in ns
+(controlplane/histogram.py); Prometheus gets them in seconds with cumulative `le` bounds, only the bounds that
+were hit (a scrape of an idle daemon is short).
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ class Own:
     keeper_undecodable: int = 0
 
 
-def text(instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own | None = None) -> bytes:
+def text(
+    instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own | None = None
+) -> bytes:
     """The whole page; `gauges` are those of each instance by id. Without `own`, of the instances alone."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Page(instances, gauges, own))
@@ -46,7 +50,9 @@ def text(instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, 
 
 
 class _Page(Collector):
-    def __init__(self, instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own | None) -> None:
+    def __init__(
+        self, instances: Sequence[InstanceStatus], gauges: Mapping[str, Mapping[str, float]], own: Own | None
+    ) -> None:
         self.instances, self.gauges, self.own = instances, gauges, own
 
     def collect(self) -> Iterable[Metric]:
@@ -57,7 +63,10 @@ class _Page(Collector):
                 _gauge(families, name, who, (), value)
             for key, count in status.counters.items():
                 name, extra = split(key)
-                family = families.setdefault(f"counter {name}", CounterMetricFamily(f"hft_{name}", f"{name} of the daemon", labels=None))
+                family = families.setdefault(
+                    f"counter {name}",
+                    CounterMetricFamily(f"hft_{name}", f"{name} of the daemon", labels=None),
+                )
                 family.add_sample(f"hft_{name}_total", _labels(who, extra), count)
             for key, value in self.gauges.get(status.id, {}).items():
                 name, extra = split(key)
@@ -71,7 +80,9 @@ class _Page(Collector):
 
 
 def split(key: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Counter key `name{label="value"}` taken apart; characters that Prometheus does not take become underscores."""
+    """Counter key `name{label="value"}` taken apart; characters that Prometheus does not take become
+    underscores.
+    """
     found = _KEY.fullmatch(key)
     if found is None:
         return _UNFIT.sub("_", key), ()
@@ -96,14 +107,26 @@ def _labels(who: tuple[str, str, str], extra: Iterable[tuple[str, str]]) -> dict
     return {**dict(extra), **dict(zip(LABELS, who, strict=True))}
 
 
-def _gauge(families: dict[str, Metric], name: str, who: tuple[str, str, str], extra: Iterable[tuple[str, str]], value: float) -> None:
-    family = families.setdefault(f"gauge {name}", GaugeMetricFamily(f"hft_{name}", f"{name} of the daemon", labels=None))
+def _gauge(
+    families: dict[str, Metric],
+    name: str,
+    who: tuple[str, str, str],
+    extra: Iterable[tuple[str, str]],
+    value: float,
+) -> None:
+    family = families.setdefault(
+        f"gauge {name}", GaugeMetricFamily(f"hft_{name}", f"{name} of the daemon", labels=None)
+    )
     family.add_sample(f"hft_{name}", _labels(who, extra), value)
 
 
-def _histogram(families: dict[str, Metric], name: str, labels: dict[str, str], counts: Mapping[int, int]) -> None:
+def _histogram(
+    families: dict[str, Metric], name: str, labels: dict[str, str], counts: Mapping[int, int]
+) -> None:
     full = f"hft_{name}_seconds"
-    family = families.setdefault(f"histogram {name}", HistogramMetricFamily(full, f"{name} of the daemon", labels=None))
+    family = families.setdefault(
+        f"histogram {name}", HistogramMetricFamily(full, f"{name} of the daemon", labels=None)
+    )
     for bound, cumulative in buckets_s(counts):
         family.add_sample(f"{full}_bucket", {**labels, "le": bound}, cumulative)
     family.add_sample(f"{full}_count", labels, float(sum(counts.values())))
@@ -124,7 +147,11 @@ def _of_instance(status: InstanceStatus) -> Iterator[tuple[str, float]]:
 def _of_agent(own: Own) -> Iterator[Metric]:
     labels = {"host": own.host}
     for name, value, what in (
-        ("hft_agent_store_reachable", float(own.store_reachable), "1 while the agent's watch of the store is alive"),
+        (
+            "hft_agent_store_reachable",
+            float(own.store_reachable),
+            "1 while the agent's watch of the store is alive",
+        ),
         ("hft_agent_view_age_seconds", own.view_age_s, "Age of the agent's view of the site"),
     ):
         gauge = GaugeMetricFamily(name, what, labels=None)
@@ -132,8 +159,16 @@ def _of_agent(own: Own) -> Iterator[Metric]:
         yield gauge
     for name, value, what in (
         ("hft_agent_undecodable", float(own.undecodable), "Messages from daemons that did not decode"),
-        ("hft_agent_keeper_undecodable", float(own.keeper_undecodable), "Lines and pings to the host's keeper that did not decode"),
-        ("hft_agent_disbelieved", float(own.disbelieved), "Messages of processes that are not the ones that run"),
+        (
+            "hft_agent_keeper_undecodable",
+            float(own.keeper_undecodable),
+            "Lines and pings to the host's keeper that did not decode",
+        ),
+        (
+            "hft_agent_disbelieved",
+            float(own.disbelieved),
+            "Messages of processes that are not the ones that run",
+        ),
         ("hft_agent_events_lost", float(own.events_lost), "Event lines that the disk did not take"),
     ):
         counter = CounterMetricFamily(name, what, labels=None)

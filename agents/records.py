@@ -1,7 +1,8 @@
-"""What the agent writes into the store: its host record once a second and at each change, and the head of the audit log.
+"""What the agent writes into the store: its host record once a second and at each change, and the head of the
+audit log.
 
-The host record hangs on a lease, so that a host whose agent is gone leaves the site's hosts. A store that does not answer is an alarm and another
-try, nothing more: no daemon notices.
+The host record hangs on a lease, so that a host whose agent is gone leaves the site's hosts. A store that
+does not answer is an alarm and another try, nothing more: no daemon notices.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class HostRecords:
             self._agent.record_due.set()
         except HftctlError as exc:
             if time.monotonic() - self._written_mono_s > ALARM_AFTER_S:
-                self._agent.alarm("store.unreachable", "critical", f"the host record cannot be written: {exc}")
+                self._agent.alarm(
+                    "store.unreachable", "critical", f"the host record cannot be written: {exc}"
+                )
         else:
             self._written_mono_s = time.monotonic()
             self._agent.clear("store.unreachable")
@@ -95,7 +98,9 @@ async def ask_store_health(agent: Agent, store: Store) -> None:
         try:
             agent.store_health = await store.health()
         except HftctlError as exc:
-            agent.store_health = dataclasses.replace(agent.store_health, healthy=False, latency_ms=None, reason=str(exc))
+            agent.store_health = dataclasses.replace(
+                agent.store_health, healthy=False, latency_ms=None, reason=str(exc)
+            )
         agent.look_at_age()
         await anyio.sleep(settings.STATUS_EVERY_S)
 

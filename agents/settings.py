@@ -1,4 +1,6 @@
-"""The agent's settings: what its command line gives, and the rhythms and bounds that are the same for every agent."""
+"""The agent's settings: what its command line gives, and the rhythms and bounds that are the same for every
+agent.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ STATUS_EVERY_S = 1.0
 """Host record, word look and audit head: once a second, and the host record at each change too."""
 
 CHANGE_GATHER_S = 0.1
-"""Changes within this are one write of the host record. All hosts read it: it waits until a failover, which is such a change, is over."""
+"""Changes within this are one write of the host record. All hosts read it: it waits until a failover, which
+is such a change, is over."""
 
 HOST_LEASE_S = 10.0
 """A host whose agent is gone for so long vanishes from the site's hosts."""
@@ -23,7 +26,8 @@ START_PATIENCE_S = 10.0
 ASK_TIMEOUT_S = 3.0
 
 EVENT_SETTLE_S = 0.2
-"""Events of the whole site are served once they are this old, so that a slower host's do not come in behind a reader's back."""
+"""Events of the whole site are served once they are this old, so that a slower host's do not come in behind a
+reader's back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,8 @@ class AgentSettings:
     """etcd://HOST:PORT[,HOST:PORT...], or memory://NAME in tests."""
 
     http_address: str = "127.0.0.1"
-    """Where TCP listens and what other hosts are told; loopback by default, as the answers are not secret but not for the world either."""
+    """Where TCP listens and what other hosts are told; loopback by default, as the answers are not secret but
+    not for the world either."""
 
     http_port: int = 0
     """0: any free one; the host record tells."""

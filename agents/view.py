@@ -1,7 +1,8 @@
-"""From what is known to what is said: pure steps between the site's view, the supervisor, the daemons' reports and the records.
+"""From what is known to what is said: pure steps between the site's view, the supervisor, the daemons'
+reports and the records.
 
-`observe` makes the InstanceStatus of one slot, `peers_of` the list that a daemon is sent, `keeper_row` what the keeper has to know of an instance.
-agent.py calls them; nothing here waits or reads a file.
+`observe` makes the InstanceStatus of one slot, `peers_of` the list that a daemon is sent, `keeper_row` what
+the keeper has to know of an instance. agent.py calls them; nothing here waits or reads a file.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ from hftd.wire import control
 LEADING = frozenset({word.Phase.FENCING, word.Phase.RECONCILING, word.Phase.ACTIVE, word.Phase.DRAINING})
 
 
-def observe(instance: Instance, report: Reported | None, alive: word.Alive | None, now_mono_s: float, now_wall_ns: int) -> InstanceStatus:
-    """What its agent says of one instance; `report` and `alive` may be of an earlier process and are ignored then."""
+def observe(
+    instance: Instance, report: Reported | None, alive: word.Alive | None, now_mono_s: float, now_wall_ns: int
+) -> InstanceStatus:
+    """What its agent says of one instance; `report` and `alive` may be of an earlier process and are ignored
+    then.
+    """
     process = instance.process
     heard = report if report is not None and report.process == process else None
     if alive is not None and (process is None or alive.pid != process.pid):
@@ -48,7 +53,9 @@ def observe(instance: Instance, report: Reported | None, alive: word.Alive | Non
         started_ns=instance.running.started_ns if instance.running else None,
         restarts=instance.restarts,
         cpus=desired.spec.cpus if desired else (),
-        sched=program.scheduling(desired.spec, real_time=privilege.may_be_real_time()) if desired else "other",
+        sched=program.scheduling(desired.spec, real_time=privilege.may_be_real_time())
+        if desired
+        else "other",
         endpoints=heard.endpoints if heard else {},
         version=heard.version if heard else "",
         config_revision=revision_of(instance),
@@ -65,13 +72,18 @@ def revision_of(instance: Instance) -> int:
     return instance.running.config_revision if instance.running else 0
 
 
-def judge(instance: Instance, report: Reported | None, now_mono_s: float, now_wall_ns: int) -> tuple[str, str]:
+def judge(
+    instance: Instance, report: Reported | None, now_mono_s: float, now_wall_ns: int
+) -> tuple[str, str]:
     """Health and the reason when it is not passing."""
     match instance.state:
         case State.STOPPED:
             return "critical", instance.reason or "not started yet"
         case State.BACKOFF:
-            return "critical", f"{instance.reason}; restart in {max(0.0, instance.due_mono_s - now_mono_s):.1f} s"
+            return (
+                "critical",
+                f"{instance.reason}; restart in {max(0.0, instance.due_mono_s - now_mono_s):.1f} s",
+            )
         case State.STOPPING:
             return "warning", "stopping"
         case State.STARTING:
@@ -101,17 +113,33 @@ def peers_of(site: status.Site, service: str) -> list[control.Peer]:
             continue
         leads = led and record is not None and record.holder == registration.process
         role = ("leader" if leads else "standby") if led else ""
-        found.append(control.Peer(registration.instance, dict(registration.endpoints), role, record.epoch if led and record else 0))
+        found.append(
+            control.Peer(
+                registration.instance,
+                dict(registration.endpoints),
+                role,
+                record.epoch if led and record else 0,
+            )
+        )
     return found
 
 
-def keeper_row(instance: Instance, report: Reported | None, folders: program.Folders, address: str, port: int) -> dict[str, Any] | None:
-    """The instance as its keeper has to know it; None while it has no process, or while its spec is not known."""
+def keeper_row(
+    instance: Instance, report: Reported | None, folders: program.Folders, address: str, port: int
+) -> dict[str, Any] | None:
+    """The instance as its keeper has to know it; None while it has no process, or while its spec is not
+    known.
+    """
     process, desired = instance.process, instance.desired
     if process is None or desired is None:
         return None
     heard = report if report is not None and report.process == process else None
-    ready = heard is not None and heard.status is not None and heard.status.ready and instance.state is State.RUNNING
+    ready = (
+        heard is not None
+        and heard.status is not None
+        and heard.status.ready
+        and instance.state is State.RUNNING
+    )
     registration = None
     if heard is not None and ready:
         registration = Registration(
@@ -122,7 +150,9 @@ def keeper_row(instance: Instance, report: Reported | None, folders: program.Fol
             endpoints=heard.endpoints,
             address=address,
             port=next((own for slot, own in desired.spec.health_ports() if slot == instance.slot), port),
-            timestamp_ns=instance.running.started_ns if instance.running else 0,  # of the process: the same row is the same registration
+            timestamp_ns=instance.running.started_ns
+            if instance.running
+            else 0,  # of the process: the same row is the same registration
             version=heard.version,
         )
     led = desired.spec.mode is Mode.ACTIVE_STANDBY
@@ -142,4 +172,7 @@ def keeper_row(instance: Instance, report: Reported | None, folders: program.Fol
 def alarms_of(report: Reported) -> list[Alarm]:
     if report.status is None:
         return []
-    return [Alarm(alarm.id, alarm.severity, alarm.subject, alarm.text, alarm.since_ns) for alarm in report.status.alarms]
+    return [
+        Alarm(alarm.id, alarm.severity, alarm.subject, alarm.text, alarm.since_ns)
+        for alarm in report.status.alarms
+    ]

@@ -1,7 +1,9 @@
-"""The floor of tick to order: the same chain of hops in bare pyzmq, nothing but receive and send in each process.
+"""The floor of tick to order: the same chain of hops in bare pyzmq, nothing but receive and send in each
+process.
 
-market -> books (PUB/SUB) -> strategy (PUB/SUB) -> risk -> orders -> execution (DEALER/ROUTER), six processes. With the recorded data the ticks have
-the tape's rhythm and sizes, and those that move a best price become a replacement for each side, as a market maker's do. Prints one JSON
+market -> books (PUB/SUB) -> strategy (PUB/SUB) -> risk -> orders -> execution (DEALER/ROUTER), six processes.
+With the recorded data the ticks have the tape's rhythm and sizes, and those that move a best price become a
+replacement for each side, as a market maker's do. Prints one JSON
 line: the distribution in µs from just before the tick's send to the new order's last receive.
 """
 
@@ -76,7 +78,8 @@ def last(folder: Path, results: int) -> None:
 
 
 Tick = tuple[float, int, int]
-"""Pause before it in s, size of its market message in bytes, sides that it moves: each is an order beyond the strategy."""
+"""Pause before it in s, size of its market message in bytes, sides that it moves: each is an order beyond the
+strategy."""
 
 
 def poisson(ticks: int, rate: float, seed: int = 1) -> list[Tick]:
@@ -86,7 +89,9 @@ def poisson(ticks: int, rate: float, seed: int = 1) -> list[Tick]:
 
 
 def recorded(folder: Path, seconds: float, requote_s: float = 0.5) -> list[Tick]:
-    """The tape's own rhythm and sizes; a tick requotes the sides whose best price it moves, at most every `requote_s` for each instrument."""
+    """The tape's own rhythm and sizes; a tick requotes the sides whose best price it moves, at most every
+    `requote_s` for each instrument.
+    """
     from hftd.engine import book
     from hftd.venues import binance, replay
     from hftd.wire import market
@@ -116,7 +121,13 @@ def recorded(folder: Path, seconds: float, requote_s: float = 0.5) -> list[Tick]
             sides = (old[0] != new[0]) + (old[2] != new[2])
         if sides:
             quoted_ns[line.instrument] = line.receive_ns
-        ticks.append(((line.receive_ns - (before_ns or began_ns)) / 1e9, len(market.pack(message)) + market.FRAME.size, sides))
+        ticks.append(
+            (
+                (line.receive_ns - (before_ns or began_ns)) / 1e9,
+                len(market.pack(message)) + market.FRAME.size,
+                sides,
+            )
+        )
         before_ns = line.receive_ns
     return ticks
 
@@ -157,7 +168,9 @@ def run(ticks: list[Tick]) -> dict[str, float]:
         context.destroy(linger=0)
     taken = json.loads(data)
     at = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
-    return {"n": len(taken)} | {key: taken[min(len(taken) - 1, int(share * len(taken)))] / 1000 for key, share in at.items()}
+    return {"n": len(taken)} | {
+        key: taken[min(len(taken) - 1, int(share * len(taken)))] / 1000 for key, share in at.items()
+    }
 
 
 if __name__ == "__main__":

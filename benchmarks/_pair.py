@@ -1,4 +1,6 @@
-"""marketd and bookd as real processes without a floor: this process plays their agent. For the throughput benchmark and for integration tests."""
+"""marketd and bookd as real processes without a floor: this process plays their agent. For the throughput
+benchmark and for integration tests.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ sys.exit(importlib.import_module("hftd.daemons." + name).build(floor, kind(**flo
 
 
 class Pair:
-    """Daemons as processes, and the agent that introduces them to each other. Use with `with`: all are gone afterwards."""
+    """Daemons as processes, and the agent that introduces them to each other. Use with `with`: all are gone
+    afterwards.
+    """
 
     def __init__(self, folder: Path) -> None:
         """`folder` must be short: socket paths end at 107 bytes."""
@@ -42,18 +46,26 @@ class Pair:
         self._ask = 0
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, name: str, chosen: settings.MarketSettings | settings.BookSettings | settings.SimSettings) -> None:
+    def start(
+        self, name: str, chosen: settings.MarketSettings | settings.BookSettings | settings.SimSettings
+    ) -> None:
         folder, instance = self.folder, f"{name}-alpha-1"
         config, alive = folder / f"{instance}.config.json", folder / f"{instance}.alive"
         plain = {"revision": 1, "daemon": name, "settings": asdict(chosen)}
-        config.write_text(json.dumps(plain | {key: str(folder) for key in ("run_dir", "site_dir", "data_dir", "journal_dir")}))
+        config.write_text(
+            json.dumps(
+                plain | {key: str(folder) for key in ("run_dir", "site_dir", "data_dir", "journal_dir")}
+            )
+        )
         if not alive.exists():
             word.create(alive, word.ALIVE_MAGIC)
         names = {"HFT_SITE": "bench", "HFT_HOST": "alpha", "HFT_SERVICE": name, "HFT_INSTANCE": instance}
         paths = {"HFT_CONFIG": str(config), "HFT_ALIVE": str(alive), "HFT_AGENT": f"ipc://{folder}/bus"}
         with (folder / f"{instance}.log").open("ab") as log:
             command = [sys.executable, "-c", CHILD, name, type(chosen).__name__]
-            self.processes[name] = subprocess.Popen(command, env=os.environ | names | paths, cwd=ROOT, stdout=log, stderr=log)
+            self.processes[name] = subprocess.Popen(
+                command, env=os.environ | names | paths, cwd=ROOT, stdout=log, stderr=log
+            )
 
     def __enter__(self) -> Pair:
         return self
@@ -94,7 +106,9 @@ class Pair:
                 self._send(daemon, control.Peers, name, name, [control.Peer(peer, bound, "", 0)])
 
     def _send(self, instance: str, make: Any, *fields: object) -> None:
-        self._router.send(instance.encode(), codec.encode(make(codec.VERSION, 1, time.time_ns(), "agent", None, *fields)))
+        self._router.send(
+            instance.encode(), codec.encode(make(codec.VERSION, 1, time.time_ns(), "agent", None, *fields))
+        )
 
     def ask(self, name: str, what: str) -> dict[str, Any] | None:
         """The answer, or None while the daemon is not there yet."""

@@ -1,7 +1,8 @@
 """Kill omsd's leader with -9 again and again, and measure from the kill to the successor's active.
 
-A kill waits until a standby is electable again. The end is taken from the history row that the successor's keeper writes when it sees the
-alive word say ACTIVE, so it includes up to one look of the keeper. Prints p50, p99 and max; the goal is p99 < 50 ms.
+A kill waits until a standby is electable again. The end is taken from the history row that the successor's
+keeper writes when it sees the alive word say ACTIVE, so it includes up to one look of the keeper. Prints p50,
+p99 and max; the goal is p99 < 50 ms.
 """
 
 from __future__ import annotations
@@ -71,8 +72,14 @@ def main() -> None:
         taken = sorted(asyncio.run(measure(floor.site_dir, arguments.kills)))
         floors.wait_for("a healthy floor after the last kill", floor.healthy)
     at = lambda share: taken[min(len(taken) - 1, int(share * len(taken)))]  # noqa: E731
-    print(f"failover of {GROUP}, kill -9 to active, {len(taken)} kills on {'the tape' if tape else 'the synthetic market'}:")
-    print(f"  p50 {at(0.5):.1f} ms   p99 {at(0.99):.1f} ms   max {taken[-1]:.1f} ms   (goal: p99 < 50 ms)   healthy afterwards")
+    print(
+        f"failover of {GROUP}, kill -9 to active, {len(taken)} kills on "
+        f"{'the tape' if tape else 'the synthetic market'}:"
+    )
+    print(
+        f"  p50 {at(0.5):.1f} ms   p99 {at(0.99):.1f} ms   max {taken[-1]:.1f} ms   (goal: p99 < 50 ms)   "
+        "healthy afterwards"
+    )
     print("  all: " + " ".join(f"{each:.0f}" for each in taken))
 
 

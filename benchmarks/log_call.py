@@ -1,4 +1,5 @@
-"""What a line of a daemon's log costs its caller, beside the standard library's logging and the bare write, in turn, into a pipe that somebody reads.
+"""What a line of a daemon's log costs its caller, beside the standard library's logging and the bare write,
+in turn, into a pipe that somebody reads.
 
 Goal: 3 to 8 us or less, and never a wait (tests/unit/test_log.py has the full pipe).
 """
@@ -51,15 +52,22 @@ def main() -> None:
         line = b"2026-01-01T00:00:00.000Z book.gap symbol='BTCUSDT' expected=12345 found=12348\n"
         took = measured(
             {
-                "log line": lambda n: ours.line("book.gap", {"symbol": "BTCUSDT", "expected": n, "found": n + 3}),
-                "logging": lambda n: theirs.info("book.gap symbol=%r expected=%d found=%d", "BTCUSDT", n, n + 3),
+                "log line": lambda n: ours.line(
+                    "book.gap", {"symbol": "BTCUSDT", "expected": n, "found": n + 3}
+                ),
+                "logging": lambda n: theirs.info(
+                    "book.gap symbol=%r expected=%d found=%d", "BTCUSDT", n, n + 3
+                ),
                 "bare write": lambda n: os.write(pipe, line),
             }
         )
         handler.stream.close()
         reader.stdin.close()
     p50 = {name: statistics.median(values) for name, values in took.items()}
-    print(f"log line: {p50['log line'] / p50['logging']:.2f} times logging's, {p50['log line'] / p50['bare write']:.1f} times a bare write")
+    print(
+        f"log line: {p50['log line'] / p50['logging']:.2f} times logging's, "
+        f"{p50['log line'] / p50['bare write']:.1f} times a bare write"
+    )
     for name, values in took.items():
         print(f"  {name:10} p50 {p50[name]:.1f} us, p99 {sorted(values)[int(len(values) * 0.99)]:.1f} us")
 

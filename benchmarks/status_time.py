@@ -1,4 +1,6 @@
-"""`hftctl status` as a whole process beside `python -c pass`, in turn, on a running floor. Goal: under 200 ms of wall clock."""
+"""`hftctl status` as a whole process beside `python -c pass`, in turn, on a running floor. Goal: under 200 ms
+of wall clock.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ def main() -> None:
             bare.append(wall_ms([sys.executable, "-c", "pass"], floor.environment))
     ratio = statistics.median(one / other for one, other in zip(ours, bare, strict=True))
     print(f"hftctl status: {ratio:.1f} times python -c pass ({RUNS} runs in turn)")
-    print(f"  median {statistics.median(ours):.0f} ms, max {max(ours):.0f} ms; python -c pass {statistics.median(bare):.0f} ms (goal: under 200 ms)")
+    print(
+        f"  median {statistics.median(ours):.0f} ms, max {max(ours):.0f} ms; python -c pass "
+        f"{statistics.median(bare):.0f} ms (goal: under 200 ms)"
+    )
 
 
 if __name__ == "__main__":

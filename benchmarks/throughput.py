@@ -1,9 +1,12 @@
-"""Tape at full speed through marketd and bookd: messages and level updates a second, timed from the compressed bytes, and nothing lost.
+"""Tape at full speed through marketd and bookd: messages and level updates a second, timed from the
+compressed bytes, and nothing lost.
 
-    python -m benchmarks.throughput [FOLDER or FILES]        (default: HFT_RECORDED_DATA or ../shared/data, binance-2024-08-08)
+    python -m benchmarks.throughput [FOLDER or FILES]        (default: HFT_RECORDED_DATA or ../shared/data,
+    binance-2024-08-08)
 
-Two real processes over ipc, no strategies: marketd reads the files itself, paced by bookd's credit. This process plays their agent: it introduces
-them to each other and asks for their counts. What bookd counted per instrument and kind must be what the tape holds, counted by a third reading.
+Two real processes over ipc, no strategies: marketd reads the files itself, paced by bookd's credit. This
+process plays their agent: it introduces them to each other and asks for their counts. What bookd counted per
+instrument and kind must be what the tape holds, counted by a third reading.
 """
 
 from __future__ import annotations
@@ -51,7 +54,10 @@ def tape_counts(files: list[Path]) -> tuple[dict[str, dict[str, int]], int]:
             counts[line.instrument][message.kind] += 1
             if message.kind == market.Kind.DIFF:
                 level_updates += len(message.bids) + len(message.asks)
-    named = {one.name: {market.Kind(kind).name.lower(): n for kind, n in counts[one.id].items()} for one in tape.instruments}
+    named = {
+        one.name: {market.Kind(kind).name.lower(): n for kind, n in counts[one.id].items()}
+        for one in tape.instruments
+    }
     return named, level_updates
 
 
@@ -103,7 +109,10 @@ def measure(files: list[Path]) -> dict[str, Any]:
 def main() -> int:
     named = [Path(argument) for argument in sys.argv[1:]]
     if not named:
-        named = [Path(os.environ.get("HFT_RECORDED_DATA", str(ROOT.parent / "shared" / "data"))) / "binance-2024-08-08"]
+        named = [
+            Path(os.environ.get("HFT_RECORDED_DATA", str(ROOT.parent / "shared" / "data")))
+            / "binance-2024-08-08"
+        ]
     try:
         result = measure(named)
     except InvalidInput as exc:

@@ -1,9 +1,10 @@
-"""Tick to order: from the frame read in marketd to just before execd's send, beside the same chain of hops in bare pyzmq (_chain.py).
+"""Tick to order: from the frame read in marketd to just before execd's send, beside the same chain of hops in
+bare pyzmq (_chain.py).
 
-Both on this machine in the same run, one after the other. The tape at 1x when the recorded data is there, else the synthetic market.
-As root the lab as it is, with `sched: fifo` on the path, and the bare chain under it too; then, for everybody, both under the default
-scheduler, as an ordinary user has it. Also the resident memory of the floor and the time from `up --detach` to healthy. Ratios first:
-two shared cores drift.
+Both on this machine in the same run, one after the other. The tape at 1x when the recorded data is there,
+else the synthetic market. As root the lab as it is, with `sched: fifo` on the path, and the bare chain under
+it too; then, for everybody, both under the default scheduler, as an ordinary user has it. Also the resident
+memory of the floor and the time from `up --detach` to healthy. Ratios first: two shared cores drift.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from tests.support import floors
 
 
 def resident_mb(site_dir: Path) -> tuple[float, float]:
-    """(sum of RSS, sum of PSS) of the floor's processes in MB; RSS counts shared pages once for each process."""
+    """(sum of RSS, sum of PSS) of the floor's processes in MB; RSS counts shared pages once a process."""
     rss = pss = 0.0
     for line in floors.processes_of(site_dir):
         try:
@@ -91,13 +92,23 @@ def main() -> None:
         bare, flow = found["bare"], found["flow"]
         ours, ack = flow["tick_to_order_us"], flow["order_to_ack_us"]
         print(
-            f"tick to order, sched {sched}, {flow['orders']} orders at {flow['messages_per_s']:.0f} messages/s, beside {_chain.HOPS} bare pyzmq hops:"
+            f"tick to order, sched {sched}, {flow['orders']} orders at {flow['messages_per_s']:.0f} "
+            f"messages/s, beside {_chain.HOPS} bare pyzmq hops:"
         )
-        print(f"  p50 ratio {ours['p50'] / bare['p50']:.2f} (goal: at most 1.5)   p99 ratio {ours['p99'] / bare['p99']:.2f}")
+        print(
+            f"  p50 ratio {ours['p50'] / bare['p50']:.2f} (goal: at most 1.5)   p99 ratio "
+            f"{ours['p99'] / bare['p99']:.2f}"
+        )
         for name, each in (("floor", ours), ("bare", bare)):
             print(f"  {name:5} p50 {each['p50']:.0f} p99 {each['p99']:.0f} p99.9 {each['p99_9']:.0f} µs")
-        print(f"  order to acknowledgement p50 {ack['p50']:.0f} p99 {ack['p99']:.0f} µs, {flow['fills']} fills, {flow['lost']} lost")
-        print(f"resident memory of the floor: {found['rss']:.0f} MB RSS summed, {found['pss']:.0f} MB PSS (goal: under 1,200 MB)")
+        print(
+            f"  order to acknowledgement p50 {ack['p50']:.0f} p99 {ack['p99']:.0f} µs, {flow['fills']} "
+            f"fills, {flow['lost']} lost"
+        )
+        print(
+            f"resident memory of the floor: {found['rss']:.0f} MB RSS summed, {found['pss']:.0f} MB PSS "
+            "(goal: under 1,200 MB)"
+        )
         print(f"up --detach to healthy: {found['up_s']:.1f} s (goal: under 15 s)")
 
 

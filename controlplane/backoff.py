@@ -1,7 +1,8 @@
 """How long to wait before trying again. Pure: randomness and time are arguments.
 
-`delays` is for retries (full spread by jitter, so that a crowd does not come back at once); `Restarts` is the policy by which a process that died
-is started again: the first time at once, then slower and slower, and from the start after it has been healthy for a while.
+`delays` is for retries (full spread by jitter, so that a crowd does not come back at once); `Restarts` is the
+policy by which a process that died is started again: the first time at once, then slower and slower, and from
+the start after it has been healthy for a while.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Policy:
     """So many tries before the first delay."""
 
     def delay_s(self, attempt: int, random: Callable[[], float] = lambda: 1.0) -> float:
-        """The wait before try `attempt`, counted from 0. `random` gives 0 <= x < 1 (random.random); without it the longest wait."""
+        """The wait before try `attempt`, counted from 0. `random` gives 0 <= x < 1 (random.random); without
+        it the longest wait.
+        """
         steps = attempt - self.at_once
         if steps < 0:
             return 0.0
@@ -46,7 +49,8 @@ def delays(policy: Policy, random: Callable[[], float] = lambda: 1.0) -> Iterato
 
 
 RESTART = Policy(first_s=0.2, factor=2.0, max_s=5.0, at_once=1)
-"""A crash is mostly the only one: the first restart is free. No jitter: a host has few processes, and tests and operators can foretell it."""
+"""A crash is mostly the only one: the first restart is free. No jitter: a host has few processes, and tests
+and operators can foretell it."""
 
 RESTART_HEALTHY_S = 10.0
 """A process that was healthy for so long starts the policy afresh."""
@@ -63,7 +67,9 @@ class Restarts:
     """In the present row of failures."""
 
     def died(self, healthy_s: float, policy: Policy = RESTART) -> tuple[Restarts, float]:
-        """The process ended after being healthy for `healthy_s` at the end of its life (0: it never was). Returns (new value, seconds to wait)."""
+        """The process ended after being healthy for `healthy_s` at the end of its life (0: it never was).
+        Returns (new value, seconds to wait).
+        """
         row = 0 if healthy_s >= RESTART_HEALTHY_S else self.count
         return Restarts(row + 1), policy.delay_s(row)
 
@@ -82,8 +88,14 @@ class Bucket:
     at_s: float = 0.0
 
     def take(self, now_s: float) -> float:
-        """Take one token, on credit if there is none, and return the seconds to wait before the go. `now_s` is any monotonic time."""
-        before = self.burst if self.level is None else min(self.burst, self.level + (now_s - self.at_s) * self.per_s)
+        """Take one token, on credit if there is none, and return the seconds to wait before the go. `now_s`
+        is any monotonic time.
+        """
+        before = (
+            self.burst
+            if self.level is None
+            else min(self.burst, self.level + (now_s - self.at_s) * self.per_s)
+        )
         self.level = before - 1
         self.at_s = now_s
         return max(0.0, -self.level / self.per_s)

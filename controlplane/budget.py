@@ -1,8 +1,10 @@
-"""How a leader lease divides its time: renewing, giving up, fencing, clock error; and the inequalities that keep two leaders apart.
+"""How a leader lease divides its time: renewing, giving up, fencing, clock error; and the inequalities that
+keep two leaders apart.
 
-A follower takes the lead one whole lease after the last change of the leader record that it saw, by its own clock. Whatever the old leader's store,
-clock and process did meanwhile, its last order must have left before. That argument (rule R1) is this file's; agents/keeper only spends its numbers.
-Pure. The story goes on in failover.py, which decides with a budget, and election.py, which writes what was decided.
+A follower takes the lead one whole lease after the last change of the leader record that it saw, by its own
+clock. Whatever the old leader's store, clock and process did meanwhile, its last order must have left before.
+That argument (rule R1) is this file's; agents/keeper only spends its numbers. Pure. The story goes on in
+failover.py, which decides with a budget, and election.py, which writes what was decided.
 """
 
 from __future__ import annotations
@@ -29,19 +31,25 @@ class Budget:
     """From one renewal's send to the next one's."""
 
     renew_deadline_s: float
-    """So long after the SEND of the last good renewal (R3) no new order leaves; the lease word carries this moment."""
+    """So long after the SEND of the last good renewal (R3) no new order leaves; the lease word carries this
+    moment."""
 
     fence_s: float
-    """From the deadline to the last order that can still leave: a turn of the slowest poll loop and one send. Margin, safety does not rest on it."""
+    """From the deadline to the last order that can still leave: a turn of the slowest poll loop and one send.
+    Margin, safety does not rest on it."""
 
     @property
     def clock_error_s(self) -> float:
-        """The most that ONE host's clock may err over a lease; both the leader's and the follower's count (R1)."""
+        """The most that ONE host's clock may err over a lease; both the leader's and the follower's count
+        (R1).
+        """
         return self.lease_s * CLOCK_ERROR_MAX
 
     @property
     def margin_s(self) -> float:
-        """What lies between the old leader's last order and the new one's first moment, at worst; negative: two leaders at once."""
+        """What lies between the old leader's last order and the new one's first moment, at worst; negative:
+        two leaders at once.
+        """
         return self.lease_s - self.renew_deadline_s - 2 * self.clock_error_s - self.fence_s
 
     @property
@@ -60,20 +68,27 @@ class Budget:
         """Return self when it is safe and bearable.
 
         Raises:
-            InvalidSettings: a part is not positive, or the parts do not fit into the lease; nothing may lead with them.
+            InvalidSettings: a part is not positive, or the parts do not fit into the lease; nothing may lead
+            with them.
         """
-        parts = {"renew_every_s": self.renew_every_s, "renew_deadline_s": self.renew_deadline_s, "fence_s": self.fence_s}
+        parts = {
+            "renew_every_s": self.renew_every_s,
+            "renew_deadline_s": self.renew_deadline_s,
+            "fence_s": self.fence_s,
+        }
         for name, value in parts.items():
             if value <= 0:
                 raise InvalidSettings(f"{name}: found {value}, wanted more than 0")
         if self.margin_s <= 0:  # R1
             raise InvalidSettings(
                 f"lease_s {self.lease_s}: renew_deadline_s {self.renew_deadline_s} + fence_s {self.fence_s} "
-                f"+ clock error {2 * self.clock_error_s:.4f} s must stay below it (over by {-self.margin_s:.3f} s)"
+                f"+ clock error {2 * self.clock_error_s:.4f} s must stay below it (over by "
+                f"{-self.margin_s:.3f} s)"
             )
         if RENEWALS_MIN * self.renew_every_s > self.renew_deadline_s:
             raise InvalidSettings(
-                f"renew_every_s {self.renew_every_s}: {RENEWALS_MIN} renewals must fit into renew_deadline_s {self.renew_deadline_s}, "
+                f"renew_every_s {self.renew_every_s}: {RENEWALS_MIN} renewals must fit into "
+                f"renew_deadline_s {self.renew_deadline_s}, "
                 f"found {self.renew_deadline_s / self.renew_every_s:.1f}"
             )
         return self

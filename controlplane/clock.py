@@ -1,6 +1,8 @@
-"""Time, injected. Deadlines of leases count in boot time (it goes on while the machine sleeps); wall time is for display only.
+"""Time, injected. Deadlines of leases count in boot time (it goes on while the machine sleeps); wall time is
+for display only.
 
-Pure modules take `now` as an argument; what must wait or look at a clock takes a `Clock`. Tests use `FakeClock`.
+Pure modules take `now` as an argument; what must wait or look at a clock takes a `Clock`. Tests use
+`FakeClock`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """hft-controld: the elected controller of a site; here its view and its HTTP, later sagas and reconciliation.
 
-Elected by a key under a store lease (`controller`): one writes it, the others watch it and serve reads meanwhile. Nothing fast waits for it:
-failover, health and trading go on without any controller. A record of a process of this boot that is dead is replaced at once, so that a restart
-costs no TTL.
+Elected by a key under a store lease (`controller`): one writes it, the others watch it and serve reads
+meanwhile. Nothing fast waits for it: failover, health and trading go on without any controller. A record of a
+process of this boot that is dead is replaced at once, so that a restart costs no TTL.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from controlplane.model import LeaderRecord, Process
 from controlplane.store.base import Health
 
 LEASE_TTL_S = 5.0
-"""A controller whose machine is gone is replaced after so long; nobody trades through it, so there is no hurry."""
+"""A controller whose machine is gone is replaced after so long; nobody trades through it, so there is no
+hurry."""
 RENEW_EVERY_S = 1.0
 HEALTH_EVERY_S = 1.0
 STORE_SILENT_S = 3.0
@@ -74,11 +75,13 @@ class Controller:
         return status.build(view, status.Now(self.clock.wall_ns(), self.store_health, remaining_ms))
 
     def lease_remaining_ms(self, service: str) -> int:
-        """As a follower counts it (R4): a whole lease from the last change of the leader record that was seen here."""
+        """As a follower counts it (R4): a whole lease from the last change of the leader record that was seen
+        here.
+        """
         _, seen_ns = self.leaders_seen.get(service, (None, 0))
         return max(0, int(budget.DEFAULT.lease_s * 1000) - (self.clock.boot_ns() - seen_ns) // 1_000_000)
 
-    # --- tasks -------------------------------------------------------------------------------------------------------
+    # --- tasks ----------------------------------------------------------------------------------------------
 
     async def watch_site(self) -> None:
         """Stamp each change of a leader record when it is seen."""
@@ -96,7 +99,9 @@ class Controller:
                 self.store_health = await self.client.health()
             except HftctlError as exc:
                 before = self.store_health
-                self.store_health = Health(before.kind, before.endpoints, False, before.version, None, str(exc))
+                self.store_health = Health(
+                    before.kind, before.endpoints, False, before.version, None, str(exc)
+                )
             await asyncio.sleep(HEALTH_EVERY_S)
 
     async def campaign(self) -> None:
@@ -128,7 +133,9 @@ class Controller:
             if record.process == self.process and self.elected:
                 return True
             holder = record.process
-            if holder.boot_id != self.process.boot_id or identity.runs(identity.Known("", holder.pid, holder.start_time, holder.boot_id)):
+            if holder.boot_id != self.process.boot_id or identity.runs(
+                identity.Known("", holder.pid, holder.start_time, holder.boot_id)
+            ):
                 return record.process == self.process
         value = model.encode(ControllerRecord(self.url, self.process, self.clock.wall_ns()))
         written = await self.client.put(key, value, expect=entry.revision if entry else 0, lease=lease)
@@ -192,13 +199,17 @@ def tasks_of(controller: Controller) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="hft-controld", description="The controller of a site; hft-floord or a unit starts it.")
+    parser = argparse.ArgumentParser(
+        prog="hft-controld", description="The controller of a site; hft-floord or a unit starts it."
+    )
     parser.add_argument("--site", required=True)
     parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
     parser.add_argument("--site-dir", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--http-address", default="127.0.0.1")
-    parser.add_argument("--http-port", type=int, default=0, help="0: any free one; the controller's record tells")
+    parser.add_argument(
+        "--http-port", type=int, default=0, help="0: any free one; the controller's record tells"
+    )
     try:
         code = asyncio.run(keep(parser.parse_args(arguments)))
     except HftctlError as exc:

@@ -1,7 +1,8 @@
 """Who runs what, where, in which role: everything under `hft/<site>/`, decoded and typed.
 
-`decode_snapshot` is pure: one snapshot of the store in, one `SiteView` out; a record that does not decode is listed in the view and is never fatal
-to the rest. `Follower` keeps the newest view by a watch. Both stores are read the same way. What is made of it for people: status.py.
+`decode_snapshot` is pure: one snapshot of the store in, one `SiteView` out; a record that does not decode is
+listed in the view and is never fatal to the rest. `Follower` keeps the newest view by a watch. Both stores
+are read the same way. What is made of it for people: status.py.
 """
 
 from __future__ import annotations
@@ -31,11 +32,16 @@ from controlplane.model import (
 from controlplane.store.base import Entry, Snapshot, Store
 from controlplane.store.keys import Keys
 
-GROUP_RECORDS: dict[str, type[Any]] = {"leader": LeaderRecord, "epoch": EpochRecord, "electable": ElectableRecord, "request": RequestRecord}
+GROUP_RECORDS: dict[str, type[Any]] = {
+    "leader": LeaderRecord,
+    "epoch": EpochRecord,
+    "electable": ElectableRecord,
+    "request": RequestRecord,
+}
 
 GATHER_S = 0.05
-"""The least between two views of a Follower. Renewals change the store ten times a second, and a failover some eight times within 30 ms, in which
-keepers (who have a view of their own) need the CPU."""
+"""The least between two views of a Follower. Renewals change the store ten times a second, and a failover
+some eight times within 30 ms, in which keepers (who have a view of their own) need the CPU."""
 
 Named = tuple[str, tuple[str, ...]]
 """What a key is: its kind ("hosts", "leader", ...) and the names in it."""
@@ -79,7 +85,9 @@ class SiteView:
 
     def registered(self, service: str) -> list[Registration]:
         """Who serves it, in order of instance."""
-        return [registration for registration in self.registrations.values() if registration.service == service]
+        return [
+            registration for registration in self.registrations.values() if registration.service == service
+        ]
 
     def with_host(self, record: HostRecord) -> SiteView:
         """The same view with a fresher record of one host, such as the reader's own."""
@@ -140,7 +148,9 @@ def _agree(what: str, found: Sequence[str], wanted: Sequence[str]) -> None:
 
 
 def decode_snapshot(keys: Keys, snapshot: Snapshot, before: SiteView | None = None) -> SiteView:
-    """The view of a snapshot of `keys.root`. With the view `before`, records that did not change are not decoded again."""
+    """The view of a snapshot of `keys.root`. With the view `before`, records that did not change are not
+    decoded again.
+    """
     known = before.decoded if before is not None else {}
     decoded: dict[str, tuple[Entry, object]] = {}
     undecodable: dict[str, str] = {}
@@ -191,7 +201,8 @@ def decode_snapshot(keys: Keys, snapshot: Snapshot, before: SiteView | None = No
 class Follower:
     """Keeps the newest view of the site; `run` is a task of its owner.
 
-    `changed` is set at each new view and then replaced: take the event, look at the view, wait for the event, and no change is missed.
+    `changed` is set at each new view and then replaced: take the event, look at the view, wait for the event,
+    and no change is missed.
     """
 
     def __init__(self, store: Store, keys: Keys, clock: clocks.Clock | None = None) -> None:
@@ -206,19 +217,31 @@ class Follower:
         self._leader_seen: dict[str, tuple[LeaderRecord, int]] = {}
 
     def __repr__(self) -> str:
-        return f"<Follower {self._keys.root}: revision {self.view.revision if self.view else 'none'}, {self.age_s():.1f} s old>"
+        return (
+            f"<Follower {self._keys.root}: revision {self.view.revision if self.view else 'none'}, "
+            f"{self.age_s():.1f} s old>"
+        )
 
     def age_s(self) -> float:
-        """How long ago the view was last known to be the store's own (before the first: how long it has been waited for)."""
+        """How long ago the view was last known to be the store's own (before the first: how long it has been
+        waited for).
+        """
         return (self._clock.boot_ns() - (self._watch.confirmed_boot_ns or self._started_boot_ns)) / 1e9
 
     def lease_remaining_ms(self, lease_s: float = budget.DEFAULT.lease_s) -> dict[str, int]:
-        """Of each led group, by when its leader record was last seen to change here (R4's clock); 0: nobody can be leading by it any more."""
+        """Of each led group, by when its leader record was last seen to change here (R4's clock); 0: nobody
+        can be leading by it any more.
+        """
         now_ns = self._clock.boot_ns()
-        return {service: max(0, seen_ns + int(lease_s * 1e9) - now_ns) // 1_000_000 for service, (_, seen_ns) in self._leader_seen.items()}
+        return {
+            service: max(0, seen_ns + int(lease_s * 1e9) - now_ns) // 1_000_000
+            for service, (_, seen_ns) in self._leader_seen.items()
+        }
 
     async def changes(self) -> AsyncGenerator[SiteView, None]:
-        """Follow until the store is closed or this is cancelled; gives each new view (one follower, one caller)."""
+        """Follow until the store is closed or this is cancelled; gives each new view (one follower, one
+        caller).
+        """
         try:
             async for snapshot in self._watch:
                 self.view = decode_snapshot(self._keys, snapshot, self.view)

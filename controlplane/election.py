@@ -1,8 +1,10 @@
-"""The transactions of leadership, each with all its compares: take, hand over, renew, write_electable, settle, record_active.
+"""The transactions of leadership, each with all its compares: take, hand over, renew, write_electable,
+settle, record_active.
 
-What they promise: either everything in a transaction happens or nothing; a take raises the epoch, names the holder, settles a pending request (R15)
-and writes its history row in one go. Whoever reads of a failed compare, or lost an answer, gets the group as it is now (`Reread`) and decides again;
-nothing here is sent twice. A take whose answer was lost is recognised by its nonce, and its winner renews before it leads (R6).
+What they promise: either everything in a transaction happens or nothing; a take raises the epoch, names the
+holder, settles a pending request (R15) and writes its history row in one go. Whoever reads of a failed
+compare, or lost an answer, gets the group as it is now (`Reread`) and decides again; nothing here is sent
+twice. A take whose answer was lost is recognised by its nonce, and its winner renews before it leads (R6).
 What to write is decided in failover.py; who calls is agents/keeper/handover.py.
 """
 
@@ -47,7 +49,7 @@ class Reread:
     """The leader record carries this attempt's nonce: it was applied all the same."""
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def view(snapshot: Snapshot, keys: Keys, service: str, before: Group | None = None) -> Group:
@@ -62,13 +64,23 @@ def view(snapshot: Snapshot, keys: Keys, service: str, before: Group | None = No
         entry = entries.get(key)
         if entry is None:
             return None, 0
-        return (value, revision) if entry.revision == revision and value is not None else (_decode(entry, kind), entry.revision)
+        return (
+            (value, revision)
+            if entry.revision == revision and value is not None
+            else (_decode(entry, kind), entry.revision)
+        )
 
     leader, leader_revision = record(keys.leader(service), LeaderRecord, old.leader_revision, old.leader)
     epoch, epoch_revision = record(keys.epoch(service), EpochRecord, old.epoch_revision, old.epoch)
-    electable, electable_revision = record(keys.electable(service), ElectableRecord, old.electable_revision, old.electable)
-    request, request_revision = record(keys.request(service), RequestRecord, old.request_revision, old.request)
-    incarnation, incarnation_revision = record(keys.incarnation, int, old.incarnation_revision, old.incarnation)
+    electable, electable_revision = record(
+        keys.electable(service), ElectableRecord, old.electable_revision, old.electable
+    )
+    request, request_revision = record(
+        keys.request(service), RequestRecord, old.request_revision, old.request
+    )
+    incarnation, incarnation_revision = record(
+        keys.incarnation, int, old.incarnation_revision, old.incarnation
+    )
     pause = entries.get(keys.pause)
     number = epoch.epoch if epoch else 0
     row, row_revision = record(keys.history_row(service, number), HistoryRow, old.row_revision, old.row)
@@ -95,12 +107,15 @@ def view(snapshot: Snapshot, keys: Keys, service: str, before: Group | None = No
 
 
 async def read(store: Store, keys: Keys, service: str) -> Group:
-    """The group as it is now. The parts are read beside each other; a compare that fails later tells when they did not fit together.
+    """The group as it is now. The parts are read beside each other; a compare that fails later tells when
+    they did not fit together.
 
     Raises:
         Unavailable: no answer. InvalidInput: a record does not decode.
     """
-    snapshot, pause, incarnation = await asyncio.gather(store.range(keys.group(service)), store.get(keys.pause), store.get(keys.incarnation))
+    snapshot, pause, incarnation = await asyncio.gather(
+        store.range(keys.group(service)), store.get(keys.pause), store.get(keys.incarnation)
+    )
     entries = dict(snapshot.entries)
     entries.update({entry.key: entry for entry in (pause, incarnation) if entry})
     return view(Snapshot(snapshot.revision, entries), keys, service)
@@ -110,17 +125,29 @@ def _decode(entry: Entry, kind: type[T]) -> T:
     try:
         return model.decode(kind, entry.value)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:  # ValidationError is a DecodeError
-        raise InvalidInput(f"{entry.key}: expected a {kind.__name__}, found what does not decode: {exc}") from exc
+        raise InvalidInput(
+            f"{entry.key}: expected a {kind.__name__}, found what does not decode: {exc}"
+        ) from exc
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+# --- writing ------------------------------------------------------------------------------------------------
 
 
-async def take(store: Store, keys: Keys, group: Group, to: Process, nonce: str, cause: Cause, started_ns: int, now_ns: int) -> Done | Reread:
-    """Raise the epoch and name `to`: a campaign of one's own, or a hand-over that names a successor (R5, R8: the same compares).
+async def take(
+    store: Store,
+    keys: Keys,
+    group: Group,
+    to: Process,
+    nonce: str,
+    cause: Cause,
+    started_ns: int,
+    now_ns: int,
+) -> Done | Reread:
+    """Raise the epoch and name `to`: a campaign of one's own, or a hand-over that names a successor (R5, R8:
+    the same compares).
 
-    `started_ns` and `now_ns` are wall clock, for the history. Compares leader (the revision that was timed), epoch, electable, request, pause,
-    incarnation.
+    `started_ns` and `now_ns` are wall clock, for the history. Compares leader (the revision that was timed),
+    epoch, electable, request, pause, incarnation.
 
     Raises:
         Unavailable: no answer, and none to the re-read either; it may still be applied.
@@ -132,8 +159,12 @@ async def take(store: Store, keys: Keys, group: Group, to: Process, nonce: str, 
     return await _write(store, keys, after, compares, [*puts, *deletes], nonce)
 
 
-async def release(store: Store, keys: Keys, group: Group, nonce: str, cause: Cause, started_ns: int) -> Done | Reread:
-    """Name nobody: holder none, home and epoch kept (R8). After a death the history row of the next epoch is begun for whoever takes it."""
+async def release(
+    store: Store, keys: Keys, group: Group, nonce: str, cause: Cause, started_ns: int
+) -> Done | Reread:
+    """Name nobody: holder none, home and epoch kept (R8). After a death the history row of the next epoch is
+    begun for whoever takes it.
+    """
     if group.leader is None:
         raise ValueError(f"group {group.service}: there is no leader record to release")
     holder = group.leader.holder
@@ -141,7 +172,12 @@ async def release(store: Store, keys: Keys, group: Group, nonce: str, cause: Cau
     if group.pending:  # nobody is left to act on it
         after = replace(after, request=failover.settled(group.pending, group.leader.home, None))
     if cause is not Cause.RELEASED:
-        after = replace(after, begun=_row(group, holder.instance if holder else group.leader.home, None, cause, started_ns, None))
+        after = replace(
+            after,
+            begun=_row(
+                group, holder.instance if holder else group.leader.home, None, cause, started_ns, None
+            ),
+        )
     return await _write(store, keys, after, takeover_compares(keys, group), _puts(keys, group, after), nonce)
 
 
@@ -156,8 +192,12 @@ async def renew(store: Store, keys: Keys, group: Group, nonce: str) -> Done | Re
     return await _write(store, keys, after, renewal_compares(keys, group), _puts(keys, group, after), nonce)
 
 
-async def write_electable(store: Store, keys: Keys, group: Group, processes: Sequence[Process], nonce: str) -> Done | Reread:
-    """Say who may campaign. Rewrites the leader record too: it is a renewal, and nobody whose lease timer is over campaigns as it is added."""
+async def write_electable(
+    store: Store, keys: Keys, group: Group, processes: Sequence[Process], nonce: str
+) -> Done | Reread:
+    """Say who may campaign. Rewrites the leader record too: it is a renewal, and nobody whose lease timer is
+    over campaigns as it is added.
+    """
     if group.leader is None:
         raise ValueError(f"group {group.service}: only a leader says who is electable")
     electable = ElectableRecord(tuple(processes), group.leader.epoch)
@@ -171,7 +211,9 @@ async def write_electable(store: Store, keys: Keys, group: Group, processes: Seq
 
 
 async def settle(store: Store, keys: Keys, group: Group, state: str, outcome: str) -> Done | Reread:
-    """End a pending request that no take will settle. Compares the request, and the leader: only who leads may refuse."""
+    """End a pending request that no take will settle. Compares the request, and the leader: only who leads
+    may refuse.
+    """
     if group.pending is None:
         raise ValueError(f"group {group.service}: no request is pending")
     after = replace(group, request=replace(group.pending, state=state, outcome=outcome))
@@ -188,7 +230,10 @@ async def record_active(store: Store, keys: Keys, group: Group, active_ns: int) 
     if group.row is None:
         raise ValueError(f"group {group.service}: epoch {group.epoch_number} has no history row")
     after = replace(group, row=replace(group.row, active_ns=active_ns))
-    compares = [Compare(keys.history_row(group.service, group.row.epoch), group.row_revision), Compare(keys.incarnation, group.incarnation_revision)]
+    compares = [
+        Compare(keys.history_row(group.service, group.row.epoch), group.row_revision),
+        Compare(keys.incarnation, group.incarnation_revision),
+    ]
     return await _write(store, keys, after, compares, _puts(keys, group, after), "")
 
 
@@ -205,10 +250,15 @@ def takeover_compares(keys: Keys, group: Group) -> list[Compare]:
 
 
 def renewal_compares(keys: Keys, group: Group) -> list[Compare]:
-    return [Compare(keys.leader(group.service), group.leader_revision), Compare(keys.incarnation, group.incarnation_revision)]
+    return [
+        Compare(keys.leader(group.service), group.leader_revision),
+        Compare(keys.incarnation, group.incarnation_revision),
+    ]
 
 
-def taken(keys: Keys, group: Group, to: Process, nonce: str, cause: Cause, started_ns: int, now_ns: int) -> tuple[Group, list[Put]]:
+def taken(
+    keys: Keys, group: Group, to: Process, nonce: str, cause: Cause, started_ns: int, now_ns: int
+) -> tuple[Group, list[Put]]:
     """The group after a take, and what it writes."""
     if group.incarnation is None:
         raise ValueError(f"group {group.service}: the store has no incarnation, nothing may be taken")
@@ -222,12 +272,24 @@ def taken(keys: Keys, group: Group, to: Process, nonce: str, cause: Cause, start
     return after, _puts(keys, group, after)
 
 
-def _row(group: Group, before: str | None, to: str | None, cause: Cause, started_ns: int, taken_ns: int | None) -> HistoryRow:
+def _row(
+    group: Group, before: str | None, to: str | None, cause: Cause, started_ns: int, taken_ns: int | None
+) -> HistoryRow:
     number, begun, request = group.epoch_number + 1, group.begun, group.pending
     if begun and begun.taken_ns is None:  # the keeper that released it knew why and since when
         return replace(begun, to_instance=to, taken_ns=taken_ns)
     if cause is Cause.FAILOVER and request:
-        return HistoryRow(number, before, to, cause, request.actor, request.reason, request.operation, request.created_ns, taken_ns)
+        return HistoryRow(
+            number,
+            before,
+            to,
+            cause,
+            request.actor,
+            request.reason,
+            request.operation,
+            request.created_ns,
+            taken_ns,
+        )
     reasons = {
         Cause.FIRST: "nobody led before",
         Cause.PROCESS_LOST: f"the process of {before} died",
@@ -271,7 +333,14 @@ def _committed(before: Sequence[Put | Delete], keys: Keys, after: Group, revisio
     )
 
 
-async def _write(store: Store, keys: Keys, after: Group, compares: Sequence[Compare], then: Sequence[Put | Delete], nonce: str) -> Done | Reread:
+async def _write(
+    store: Store,
+    keys: Keys,
+    after: Group,
+    compares: Sequence[Compare],
+    then: Sequence[Put | Delete],
+    nonce: str,
+) -> Done | Reread:
     try:
         outcome = await store.txn(compares, then)
     except Unavailable as exc:

@@ -31,7 +31,7 @@ class Retryable(HftctlError):
 
 
 class Unavailable(Retryable):
-    """No usable answer from the store. `ambiguous`: the request was sent, so a write may have been applied."""
+    """No usable answer from the store. `ambiguous`: it was sent, so a write may have been applied."""
 
     exit_code = 3
 

@@ -1,9 +1,11 @@
-"""What the keeper of one member of a group should do next: `decide(view, now)` -> actions and one sentence that says why.
+"""What the keeper of one member of a group should do next: `decide(view, now)` -> actions and one sentence
+that says why.
 
-Pure: a view goes in, a decision comes out; time is an argument (CLOCK_BOOTTIME ns). The rules (R4, R5 ...) are those of docs/protocol.md.
-What it promises: at most one transaction is asked for at a time; a closed epoch is never renewed again (R7); nobody campaigns for a lease whose
-record did not stand still for a whole lease in this keeper's own view (R4). The store's compares make sure of it once more (election.py).
-The doing is in agents/keeper/handover.py.
+Pure: a view goes in, a decision comes out; time is an argument (CLOCK_BOOTTIME ns). The rules (R4, R5 ...)
+are those of docs/protocol.md. What it promises: at most one transaction is asked for at a time; a closed
+epoch is never renewed again (R7); nobody campaigns for a lease whose record did not stand still for a whole
+lease in this keeper's own view (R4). The store's compares make sure of it once more (election.py). The doing
+is in agents/keeper/handover.py.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from controlplane.budget import Budget
 from controlplane.model import ElectableRecord, EpochRecord, HistoryRow, LeaderRecord, Process, RequestRecord
 
 KILL_WAIT_NS = 500_000_000
-"""A killed process that has not died by then (stuck in the kernel) is handed over all the same: its word is zero and FENCE comes first."""
+"""A killed process that has not died by then (stuck in the kernel) is handed over all the same: its word is
+zero and FENCE comes first."""
 
 REQUEST_PATIENCE_NS = 1_000_000_000
-"""A failover with electable standbys of which none answers now waits so long before it is refused: ten pings."""
+"""A failover with electable standbys of which none answers now waits so long before it is refused: ten
+pings."""
 
 HOME_WAIT_NS = 500_000_000
-"""R14: the home leaves a vacant lead so long to an electable standby. A keeper that has just started has asked nobody yet, and would take nobody
-for passing: five pings."""
+"""R14: the home leaves a vacant lead so long to an electable standby. A keeper that has just started has
+asked nobody yet, and would take nobody for passing: five pings."""
 
 Rank = tuple[int, int]
 """(incarnation, epoch): the order of a group's tokens."""
@@ -60,7 +64,8 @@ class Group:
     """History of the present epoch."""
     row_revision: int = 0
     begun: HistoryRow | None = None
-    """History of the next epoch, begun by the keeper that released the lead after a death; the taker completes it."""
+    """History of the next epoch, begun by the keeper that released the lead after a death; the taker
+    completes it."""
 
     @property
     def epoch_number(self) -> int:
@@ -86,7 +91,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The lead that this keeper holds, or held and has closed, for one process. Replaced, never changed: identity tells a late answer apart."""
+    """The lead that this keeper holds, or held and has closed, for one process. Replaced, never changed:
+    identity tells a late answer apart.
+    """
 
     process: Process
     incarnation: int
@@ -122,7 +129,8 @@ class View:
     """Instances that the service's spec has now; empty: not known, then none counts as moved away."""
     lead: Lead | None = None
     word_closed: Rank | None = None
-    """The epoch that the lease word, addressed to `me`, says is handed over: a closing survives a keeper's restart (R7)."""
+    """The epoch that the lease word, addressed to `me`, says is handed over: a closing survives a keeper's
+    restart (R7)."""
     changed_ns: int = 0
     """When this keeper first saw the present revision of the leader record (R4)."""
     request_ns: int = 0
@@ -169,7 +177,9 @@ class Renew:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The record names this process and its keeper does not lead for it yet: a good renewal of one's own first (R6)."""
+    """The record names this process and its keeper does not lead for it yet: a good renewal of one's own
+    first (R6).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +231,11 @@ def decide(view: View, now_ns: int) -> Decision:
     if view.lead is None:
         return _stand_by(view, view.group, now_ns)
     if _taken_away(view.group, view.lead):
-        return _do(StandDown(), f"stands down: the record is at epoch {view.group.epoch_number}, led by {_name(view.group.holder)}")
+        return _do(
+            StandDown(),
+            f"stands down: the record is at epoch {view.group.epoch_number}, led by "
+            f"{_name(view.group.holder)}",
+        )
     if view.lead.closed is None:
         return _lead(view, view.group, view.lead, now_ns)
     return _hand_over(view, view.group, view.lead, view.lead.closed, now_ns)
@@ -229,16 +243,24 @@ def decide(view: View, now_ns: int) -> Decision:
 
 def _lead(view: View, group: Group, lead: Lead, now_ns: int) -> Decision:
     if not view.runs or lead.process != view.me:
-        return _do(Close(_ended(view, lead, now_ns)), f"closes epoch {lead.epoch}: pid {lead.process.pid} is dead")
+        return _do(
+            Close(_ended(view, lead, now_ns)), f"closes epoch {lead.epoch}: pid {lead.process.pid} is dead"
+        )
     if view.stopping:
-        return _do(Close(replace(lead, closed=Cause.RELEASED, closed_ns=now_ns)), f"closes epoch {lead.epoch}: the keeper stops")
+        return _do(
+            Close(replace(lead, closed=Cause.RELEASED, closed_ns=now_ns)),
+            f"closes epoch {lead.epoch}: the keeper stops",
+        )
     if went_back(view, group):
         return _wait(_back(view, group))
     if group.pending:
         refusal = _refusal(view, group, group.pending, now_ns)
         if refusal is None:
             closed = replace(lead, closed=Cause.FAILOVER, closed_ns=now_ns, killed=True)
-            return _do(Close(closed, kill=True), f"closes epoch {lead.epoch}: failover {group.pending.operation}, {group.pending.reason}")
+            return _do(
+                Close(closed, kill=True),
+                f"closes epoch {lead.epoch}: failover {group.pending.operation}, {group.pending.reason}",
+            )
         if refusal and view.free:
             return _do(Settle("refused", refusal), f"refuses failover {group.pending.operation}: {refusal}")
     if not view.free:
@@ -246,7 +268,9 @@ def _lead(view: View, group: Group, lead: Lead, now_ns: int) -> Decision:
     if not view.fresh:
         return _wait(f"does not renew: the heartbeat of pid {lead.process.pid} is stale")
     if view.electable is not None:
-        return _do(WriteElectable(view.electable), f"leads epoch {lead.epoch}; electable is {_names(view.electable)}")
+        return _do(
+            WriteElectable(view.electable), f"leads epoch {lead.epoch}; electable is {_names(view.electable)}"
+        )
     if now_ns >= view.renew_ns:
         return _do(Renew(), _leads(lead, group))
     if view.active and group.row and group.row.epoch == lead.epoch and group.row.active_ns is None:
@@ -266,7 +290,9 @@ def _refusal(view: View, group: Group, request: RequestRecord, now_ns: int) -> s
     if not wanted:
         return f"{request.to} is not electable" if request.to else "no standby is electable"
     if not view.successors.intersection(wanted):
-        answer = f"no keeper of {', '.join(process.instance for process in wanted)} answers that it is passing"
+        answer = (
+            f"no keeper of {', '.join(process.instance for process in wanted)} answers that it is passing"
+        )
         return answer if now_ns - view.request_ns >= REQUEST_PATIENCE_NS else ""
     return None
 
@@ -290,11 +316,19 @@ def _hand_over(view: View, group: Group, lead: Lead, cause: Cause, now_ns: int) 
     if request:  # what was asked for if it can be had, else anyone: the old leader is dead already
         passing = [process for process in passing if request.to in (None, process.instance)] or passing
     if passing:
-        return _do(HandOver(passing[0], cause), f"hands epoch {lead.epoch} over to {passing[0].instance} ({cause})")
-    # R14: nobody electable can take it, so the same disk may lead again; R7: by a take that names itself, with epoch + 1.
+        return _do(
+            HandOver(passing[0], cause), f"hands epoch {lead.epoch} over to {passing[0].instance} ({cause})"
+        )
+    # R14: nobody electable can take it, so the same disk may lead again; R7: by a take that names itself,
+    # with epoch + 1.
     if not others and view.home_ok and _fit(view) and not (same and lead.killed):
-        return _do(HandOver(view.me, cause), f"hands epoch {lead.epoch} over to its own pid {view.me.pid} ({cause})")
-    return _do(HandOver(None, cause), f"hands epoch {lead.epoch} over to nobody ({cause}): no electable standby is passing")
+        return _do(
+            HandOver(view.me, cause), f"hands epoch {lead.epoch} over to its own pid {view.me.pid} ({cause})"
+        )
+    return _do(
+        HandOver(None, cause),
+        f"hands epoch {lead.epoch} over to nobody ({cause}): no electable standby is passing",
+    )
 
 
 def _stand_by(view: View, group: Group, now_ns: int) -> Decision:
@@ -324,7 +358,10 @@ def _named(view: View, record: LeaderRecord, holder: Process, now_ns: int) -> De
     lead = Lead(holder, record.incarnation, record.epoch)
     if holder == view.me and view.runs and view.word_closed != lead.rank:
         if view.stopping:
-            return _do(Close(replace(lead, closed=Cause.RELEASED, closed_ns=now_ns)), f"closes epoch {record.epoch}: the keeper stops")
+            return _do(
+                Close(replace(lead, closed=Cause.RELEASED, closed_ns=now_ns)),
+                f"closes epoch {record.epoch}: the keeper stops",
+            )
         if not view.free:
             return IN_FLIGHT
         if not view.fresh:
@@ -332,7 +369,10 @@ def _named(view: View, record: LeaderRecord, holder: Process, now_ns: int) -> De
         return _do(Claim(), f"is named leader of epoch {record.epoch}")
     if holder != view.me and view.holder_runs:
         return _wait(f"is named leader with pid {holder.pid}, which still runs")
-    return _do(Close(_ended(view, lead, now_ns)), f"closes epoch {record.epoch}: pid {holder.pid} does not lead any more")
+    return _do(
+        Close(_ended(view, lead, now_ns)),
+        f"closes epoch {record.epoch}: pid {holder.pid} does not lead any more",
+    )
 
 
 def _ended(view: View, lead: Lead, now_ns: int) -> Lead:
@@ -344,30 +384,44 @@ def _ended(view: View, lead: Lead, now_ns: int) -> Lead:
 def _may_campaign(view: View, group: Group, now_ns: int) -> Cause | None:
     waited = now_ns >= view.changed_ns + view.budget.lease_ns  # R4
     if group.leader is None:
-        # Nobody ever led: open to any ready member. With an epoch somebody did lead, and the record was deleted: wait as for a lost host.
+        # Nobody ever led: open to any ready member. With an epoch somebody did lead, and the record was
+        # deleted: wait as for a lost host.
         return Cause.FIRST if group.epoch is None else Cause.LEASE_EXPIRED if waited else None
     electable = view.me in group.candidates
-    # R14: a home that is no instance of the service any more never comes back; without one, a lease's silence opens the lead to any ready member.
+    # R14: a home that is no instance of the service any more never comes back; without one, a lease's silence
+    # opens the lead to any ready member.
     homeless = bool(view.slots) and group.leader.home not in view.slots and waited
     if group.holder is None:
         # R5: holder none: at once.
-        return Cause.RELEASED if electable or homeless or _home_may(view, group, group.leader, now_ns) else None
+        return (
+            Cause.RELEASED if electable or homeless or _home_may(view, group, group.leader, now_ns) else None
+        )
     return Cause.LEASE_EXPIRED if (electable or homeless) and waited else None
 
 
 def _home_may(view: View, group: Group, record: LeaderRecord, now_ns: int) -> bool:
-    """R14: the last holder's instance goes after the electable standbys: those that pass have a lease, those not heard of five pings."""
+    """R14: the last holder's instance goes after the electable standbys: those that pass have a lease, those
+    not heard of five pings.
+    """
     if record.home != view.me.instance or not view.home_ok:
         return False
     others = _others(view, group)
-    wait_ns = 0 if not others else HOME_WAIT_NS if view.successors.isdisjoint(others) else view.budget.lease_ns
+    wait_ns = (
+        0 if not others else HOME_WAIT_NS if view.successors.isdisjoint(others) else view.budget.lease_ns
+    )
     return now_ns >= view.changed_ns + wait_ns
 
 
 def settled(request: RequestRecord, leader: str | None, to: Process | None) -> RequestRecord:
-    """The request as the take that names `to` (None: nobody) settles it (R15). `leader`: the instance that led before."""
+    """The request as the take that names `to` (None: nobody) settles it (R15). `leader`: the instance that
+    led before.
+    """
     if to is None:
-        return replace(request, state="failed", outcome="the old leader was stopped, but no electable standby could take the lead")
+        return replace(
+            request,
+            state="failed",
+            outcome="the old leader was stopped, but no electable standby could take the lead",
+        )
     if request.to not in (None, to.instance):
         return replace(request, state="failed", outcome=f"{to.instance} took the lead, not {request.to}")
     if to.instance == leader:
@@ -376,7 +430,9 @@ def settled(request: RequestRecord, leader: str | None, to: Process | None) -> R
 
 
 def went_back(view: View, group: Group) -> bool:
-    """The store is behind this keeper's own disk (R19): it was restored or emptied, and gets no promotion and no renewal."""
+    """The store is behind this keeper's own disk (R19): it was restored or emptied, and gets no promotion and
+    no renewal.
+    """
     return group.rank < view.floor
 
 
@@ -395,7 +451,8 @@ def _fit(view: View) -> bool:
 
 def _back(view: View, group: Group) -> str:
     return (
-        f"the store went back: it is at incarnation, epoch {group.rank}, this keeper has seen {view.floor}; no lead until the incarnation is raised"
+        f"the store went back: it is at incarnation, epoch {group.rank}, this keeper has seen "
+        f"{view.floor}; no lead until the incarnation is raised"
     )
 
 
@@ -408,7 +465,9 @@ def _names(processes: tuple[Process, ...]) -> str:
 
 
 def _leads(lead: Lead, group: Group) -> str:
-    """The same words for as long as the same process leads with the same standbys behind it: a renewal is no news."""
+    """The same words for as long as the same process leads with the same standbys behind it: a renewal is no
+    news.
+    """
     said = group.electable is not None and group.electable.writer_epoch == lead.epoch
     return f"leads epoch {lead.epoch}" + (f"; electable is {_names(group.candidates)}" if said else "")
 

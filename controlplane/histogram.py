@@ -1,7 +1,9 @@
-"""A latency histogram with log-linear buckets: 16 to an octave, so a percentile is at most 6.25 % too high, whatever the range.
+"""A latency histogram with log-linear buckets: 16 to an octave, so a percentile is at most 6.25 % too high,
+whatever the range.
 
-Pure. Sparse dict {bucket: count}, so that it travels in a status message, merges by addition, and needs no bounds chosen in advance.
-Same idea as HdrHistogram (Tene); ours keeps the dict because a daemon's loop pays 0.2 µs for it and nothing else.
+Pure. Sparse dict {bucket: count}, so that it travels in a status message, merges by addition, and needs no
+bounds chosen in advance. Same idea as HdrHistogram (Tene); ours keeps the dict because a daemon's loop pays
+0.2 µs for it and nothing else.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Who a process is for certain: boot id, pid and start time. Light on purpose: no record type, no decoder; `hftctl down` and every start need it.
+"""Who a process is for certain: boot id, pid and start time. Light on purpose: no record type, no decoder;
+`hftctl down` and every start need it.
 
-The same rule (R2) as hftd/native/process.py, which gives the store's `Process`; this one is for what hftctl and hft-floord keep in files.
+The same rule (R2) as hftd/native/process.py, which gives the store's `Process`; this one is for what hftctl
+and hft-floord keep in files.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ def runs(known: Known) -> bool:
 def from_plain(found: Any, name: str = "") -> Known | None:
     """A process as some file recorded it; None when the record is not one."""
     try:
-        return Known(str(found.get("name", name)), int(found["pid"]), int(found["start_time"]), str(found["boot_id"]))
+        return Known(
+            str(found.get("name", name)), int(found["pid"]), int(found["start_time"]), str(found["boot_id"])
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

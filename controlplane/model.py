@@ -1,7 +1,8 @@
 """The nouns of a site, frozen: specs, processes, tokens, and the records that the store holds.
 
-Records are stored as JSON (readable with etcdctl) by `encode` and `decode`; unknown fields are ignored, so a newer writer does not break an
-older reader. Who writes which record, and what a write compares, is in docs/protocol.md and, rule by rule, in election.py.
+Records are stored as JSON (readable with etcdctl) by `encode` and `decode`; unknown fields are ignored, so a
+newer writer does not break an older reader. Who writes which record, and what a write compares, is in
+docs/protocol.md and, rule by rule, in election.py.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """The fencing token of one group: (incarnation of the store, group, epoch), ordered by incarnation, then epoch."""
+    """The fencing token of one group: (incarnation of the store, group, epoch), ordered by incarnation, then
+    epoch.
+    """
 
     incarnation: int
     group: str
@@ -47,7 +50,7 @@ class Token:
         return (self.incarnation, self.epoch)
 
 
-# --- specs -----------------------------------------------------------------------------------------------------------
+# --- specs --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,9 @@ REAL_TIME = ("fifo", "rr")
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
-    """Desired state of one service. The derived fields are filled in from the daemon's own schema when a file is read (specs.py)."""
+    """Desired state of one service. The derived fields are filled in from the daemon's own schema when a file
+    is read (specs.py).
+    """
 
     name: str
     daemon: str
@@ -80,39 +85,50 @@ class ServiceSpec:
     uses: tuple[str, ...] = ()
     """Derived: services that this one has to find."""
     floors: tuple[str, ...] = ()
-    """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease word."""
+    """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease
+    word."""
     health_port: int = 0
-    """Of the first instance; each further one has the next. There its agent answers health and metrics for it. 0: none."""
+    """Of the first instance; each further one has the next. There its agent answers health and metrics for
+    it. 0: none."""
 
     @property
     def real_time(self) -> bool:
         return self.sched.partition(":")[0] in REAL_TIME
 
     def slots(self) -> list[Slot]:
-        return [Slot(f"{self.name}-{host}-{n}", self.name, host) for host in self.hosts for n in range(1, self.instances_per_host + 1)]
+        return [
+            Slot(f"{self.name}-{host}-{n}", self.name, host)
+            for host in self.hosts
+            for n in range(1, self.instances_per_host + 1)
+        ]
 
     def health_ports(self) -> list[tuple[Slot, int]]:
-        return [(slot, self.health_port + n) for n, slot in enumerate(self.slots())] if self.health_port else []
+        return (
+            [(slot, self.health_port + n) for n, slot in enumerate(self.slots())] if self.health_port else []
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonKind:
-    """What a daemon says of itself; found by the entry point group `hftctl.daemons`, so that others can bring their own."""
+    """What a daemon says of itself; found by the entry point group `hftctl.daemons`, so that others can bring
+    their own.
+    """
 
     name: str
     settings: type
-    """A frozen dataclass. A field with metadata {"service": DAEMON} names a service that must run that daemon; with "floor": True too, its
-    group's token is written to the floors file."""
+    """A frozen dataclass. A field with metadata {"service": DAEMON} names a service that must run that
+    daemon; with "floor": True too, its group's token is written to the floors file."""
     modes: frozenset[Mode]
     module: str
     """Where `build(floor, settings) -> Loop` is; imported only in the daemon's own process."""
     binds: tuple[str, ...] = ()
     """Names of the sockets it binds."""
     hot: bool = False
-    """It is on the way from tick to order: woken before the others where the scheduler lets it ask (native/slice.py)."""
+    """It is on the way from tick to order: woken before the others where the scheduler lets it ask
+    (native/slice.py)."""
 
 
-# --- records in the store --------------------------------------------------------------------------------------------
+# --- records in the store -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +171,9 @@ class EpochRecord:
 
 @dataclass(frozen=True, slots=True)
 class ElectableRecord:
-    """`groups/<service>/electable`: who may campaign; written by the leader's keeper in a transaction that also rewrites `leader`."""
+    """`groups/<service>/electable`: who may campaign; written by the leader's keeper in a transaction that
+    also rewrites `leader`.
+    """
 
     processes: tuple[Process, ...]
     writer_epoch: int
@@ -181,7 +199,9 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """`groups/<service>/history/<epoch, 8 digits>`: one role change (I4). Wall-clock ns; None where it has not happened yet."""
+    """`groups/<service>/history/<epoch, 8 digits>`: one role change (I4). Wall-clock ns; None where it has
+    not happened yet.
+    """
 
     epoch: int
     from_instance: str | None
@@ -234,7 +254,8 @@ class InstanceStatus:
     state: str
     """stopped, starting, running, stopping, backoff."""
     role: str | None
-    """leader or standby in an active_standby group; None elsewhere. From the alive word: what the process does."""
+    """leader or standby in an active_standby group; None elsewhere. From the alive word: what the process
+    does."""
     phase: str
     """The alive word's state: starting, standby, fencing, reconciling, active, draining."""
     epoch: int
@@ -258,7 +279,9 @@ class InstanceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Former:
-    """What a host's ended processes of one daemon had counted, as far as their agent heard it; `flow` counts on from there."""
+    """What a host's ended processes of one daemon had counted, as far as their agent heard it; `flow` counts
+    on from there.
+    """
 
     daemon: str
     counters: Mapping[str, int]

@@ -1,7 +1,7 @@
 """Operations: what an operator or the system set out to do, and how it ended, under `ops/`.
 
-`begin` writes a new record once; `finish` closes it once, by compare-and-swap: of two that finish, the first one's outcome stands. A write whose
-answer was lost is recognised by reading, never repeated blindly.
+`begin` writes a new record once; `finish` closes it once, by compare-and-swap: of two that finish, the first
+one's outcome stands. A write whose answer was lost is recognised by reading, never repeated blindly.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ RUNNING = "running"
 FINISHED = frozenset({"succeeded", "refused", "failed", "unknown", "cancelled"})
 
 KEPT_MAX = 200
-"""Finished operations in the store; the audit log and the events keep more. 200 records are 60 KiB in every view of the site."""
+"""Finished operations in the store; the audit log and the events keep more. 200 records are 60 KiB in every
+view of the site."""
 
 TRIES = 3
 
@@ -27,7 +28,8 @@ async def begin(store: Store, keys: Keys, record: OperationRecord) -> OperationR
     """Write a new operation in state running.
 
     Raises:
-        Refused: the id is taken by another operation. Unavailable: no answer, and it is not known to be written.
+        Refused: the id is taken by another operation. Unavailable: no answer, and it is not known to be
+        written.
     """
     record = dataclasses.replace(record, state=RUNNING, finished_ns=None)
     try:
@@ -40,17 +42,22 @@ async def begin(store: Store, keys: Keys, record: OperationRecord) -> OperationR
         return record
     if (standing := await find(store, keys, record.id)) == record:
         return record  # our own write, after all
-    raise Refused(f"operation {record.id}: the id is taken ({standing.kind if standing else 'deleted meanwhile'})")
+    raise Refused(
+        f"operation {record.id}: the id is taken ({standing.kind if standing else 'deleted meanwhile'})"
+    )
 
 
 async def finish(store: Store, keys: Keys, operation: str, state: str, finished_ns: int) -> OperationRecord:
-    """Close the operation and return it as it stands: with another's outcome if somebody was first. `unknown` may still be settled later.
+    """Close the operation and return it as it stands: with another's outcome if somebody was first. `unknown`
+    may still be settled later.
 
     Raises:
         Refused: there is no such operation. Unavailable: no answer, or the key changed under every try.
     """
     if state not in FINISHED:
-        raise ValueError(f'operation {operation}: "{state}" is not an end (wanted one of {", ".join(sorted(FINISHED))})')
+        raise ValueError(
+            f'operation {operation}: "{state}" is not an end (wanted one of {", ".join(sorted(FINISHED))})'
+        )
     key = keys.operation(operation)
     for _ in range(TRIES):
         entry = await store.get(key)
@@ -71,7 +78,9 @@ async def find(store: Store, keys: Keys, operation: str) -> OperationRecord | No
 
 
 async def trim(store: Store, keys: Keys, kept_max: int = KEPT_MAX) -> int:
-    """Delete the oldest finished operations beyond `kept_max`; returns how many. One that changes meanwhile is left for the next time."""
+    """Delete the oldest finished operations beyond `kept_max`; returns how many. One that changes meanwhile
+    is left for the next time.
+    """
     finished = []
     for entry in (await store.range(keys.operations)).entries.values():
         record = model.decode(OperationRecord, entry.value)

@@ -10,7 +10,9 @@ import threading
 
 @functools.cache
 def may_be_real_time() -> bool:
-    """SCHED_FIFO, tried in a thread that ends with it: capabilities, RLIMIT_RTPRIO, containers and cgroups all have a say, and root is not enough."""
+    """SCHED_FIFO, tried in a thread that ends with it: capabilities, RLIMIT_RTPRIO, containers and cgroups
+    all have a say, and root is not enough.
+    """
     taken: list[bool] = []
 
     def attempt() -> None:

@@ -1,7 +1,8 @@
 """Registering an instance as one that serves, and taking it out again.
 
-A registration lives under its keeper's store lease: the keeper's host gone, it vanishes by itself within the lease's TTL. An instance that dies while
-its keeper lives is taken out at once, but only if the registration still is that process's. Read by discovery.py.
+A registration lives under its keeper's store lease: the keeper's host gone, it vanishes by itself within the
+lease's TTL. An instance that dies while its keeper lives is taken out at once, but only if the registration
+still is that process's. Read by discovery.py.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from controlplane.store.base import Committed, Lease, Lost, Store
 from controlplane.store.keys import Keys
 
 TRIES = 3
-"""Of a compare-and-swap. Only an instance's own keeper writes its key, so even one loss is rare (an earlier write of ours arriving late)."""
+"""Of a compare-and-swap. Only an instance's own keeper writes its key, so even one loss is rare (an earlier
+write of ours arriving late)."""
 
 
 async def register(store: Store, keys: Keys, registration: Registration, lease: Lease) -> Committed:
     """Say that the instance serves, in place of whatever was said of it before.
 
     Raises:
-        LeaseLost: take a new lease, then register again. Unavailable: when ambiguous it may be registered; saying it again is harmless.
+        LeaseLost: take a new lease, then register again. Unavailable: when ambiguous it may be registered;
+        saying it again is harmless.
     """
     key = keys.registration(registration.service, registration.instance)
     outcome = await store.put(key, model.encode(registration), lease=lease)
@@ -30,8 +33,11 @@ async def register(store: Store, keys: Keys, registration: Registration, lease: 
     return outcome
 
 
-async def deregister(store: Store, keys: Keys, service: str, instance: str, process: Process | None = None) -> bool:
-    """Take the instance out; with `process`, only while the registration is that process's (R2). True if it is out, or another process's.
+async def deregister(
+    store: Store, keys: Keys, service: str, instance: str, process: Process | None = None
+) -> bool:
+    """Take the instance out; with `process`, only while the registration is that process's (R2). True if it
+    is out, or another process's.
 
     Raises:
         Unavailable: no answer, or the key changed under every try.

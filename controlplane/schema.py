@@ -1,6 +1,7 @@
 """YAML nodes checked against dataclasses, with the line of everything that is wrong.
 
-Used by specs.py (services.yml) and hftd/by_hand.py (`hftd NAME --config`). Findings are collected, not raised, so that one run names them all.
+Used by specs.py (services.yml) and hftd/by_hand.py (`hftd NAME --config`). Findings are collected, not
+raised, so that one run names them all.
 """
 
 from __future__ import annotations
@@ -76,14 +77,20 @@ def plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Lin
 
 
 def _beyond(root: yaml.Node) -> tuple[int, str, str] | None:
-    """(line, found, wanted) of a tree too deep or too large, aliases followed: one that holds itself has no end."""
+    """(line, found, wanted) of a tree too deep or too large, aliases followed: one that holds itself has no
+    end.
+    """
     waiting, seen = [(root, 0)], 0
     while waiting:
         node, depth = waiting.pop()
         seen += 1
         line = node.start_mark.line + 1
         if depth > DEPTH_MAX:
-            return line, f"more than {DEPTH_MAX} levels inside each other", "a file without an alias that holds itself, and not so deep"
+            return (
+                line,
+                f"more than {DEPTH_MAX} levels inside each other",
+                "a file without an alias that holds itself, and not so deep",
+            )
         if seen > NODES_MAX:
             return line, f"more than {NODES_MAX} values, aliases counted", "a smaller file"
         if isinstance(node, yaml.MappingNode):
@@ -106,7 +113,11 @@ def _plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Li
                 continue
             below = f"{path}.{key}" if path else key
             if key in found.keys:
-                findings.append(Finding(file, at, below, f"{key} again", f"each key once (first on line {found.keys[key]})"))
+                findings.append(
+                    Finding(
+                        file, at, below, f"{key} again", f"each key once (first on line {found.keys[key]})"
+                    )
+                )
                 continue
             child = _plain(value_node, file, below, findings)
             found.keys[key] = at
@@ -125,12 +136,24 @@ def _plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Li
     try:
         return Lines(line, constructor.construct_object(node))
     except (yaml.YAMLError, ValueError) as exc:
-        findings.append(Finding(file, line, path, node.value if isinstance(node.value, str) else node.tag, " ".join(str(exc).split())[:120]))
+        findings.append(
+            Finding(
+                file,
+                line,
+                path,
+                node.value if isinstance(node.value, str) else node.tag,
+                " ".join(str(exc).split())[:120],
+            )
+        )
         return None
 
 
-def convert(given: Mapping[str, object], kind: type, file: str, path: str, lines: Lines, findings: list[Finding]) -> Any:
-    """An instance of the dataclass `kind`, or None with findings: unknown keys, wrong types, missing keys, and what its own checks say."""
+def convert(
+    given: Mapping[str, object], kind: type, file: str, path: str, lines: Lines, findings: list[Finding]
+) -> Any:
+    """An instance of the dataclass `kind`, or None with findings: unknown keys, wrong types, missing keys,
+    and what its own checks say.
+    """
     before = len(findings)
     prefix = f"{path}." if path else ""
     hints = typing.get_type_hints(kind, include_extras=True)
@@ -139,12 +162,22 @@ def convert(given: Mapping[str, object], kind: type, file: str, path: str, lines
     for key, value in given.items():
         if key not in known:
             names = ", ".join(known) or "none: it has no settings"
-            findings.append(Finding(file, lines.line_of(key), f"{prefix}{key}", shown(key), f"one of {names}"))
+            findings.append(
+                Finding(file, lines.line_of(key), f"{prefix}{key}", shown(key), f"one of {names}")
+            )
             continue
-        values[key] = _checked(value, hints[key], file, f"{prefix}{key}", lines.line_of(key), lines.child(key), findings)
+        values[key] = _checked(
+            value, hints[key], file, f"{prefix}{key}", lines.line_of(key), lines.child(key), findings
+        )
     for name, each in known.items():
-        if name not in given and each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING:
-            findings.append(Finding(file, lines.line, f"{prefix}{name}", "nothing", f"a value ({_called(hints[name])})"))
+        if (
+            name not in given
+            and each.default is dataclasses.MISSING
+            and each.default_factory is dataclasses.MISSING
+        ):
+            findings.append(
+                Finding(file, lines.line, f"{prefix}{name}", "nothing", f"a value ({_called(hints[name])})")
+            )
     if len(findings) > before:
         return None
     try:
@@ -154,18 +187,38 @@ def convert(given: Mapping[str, object], kind: type, file: str, path: str, lines
         return None
 
 
-def _checked(value: object, hint: Any, file: str, path: str, line: int, lines: Lines, findings: list[Finding]) -> object:
-    """Go down into dataclasses, lists and mappings, so that a fault is named where it is; msgspec judges the leaves."""
+def _checked(
+    value: object, hint: Any, file: str, path: str, line: int, lines: Lines, findings: list[Finding]
+) -> object:
+    """Go down into dataclasses, lists and mappings, so that a fault is named where it is; msgspec judges the
+    leaves.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType) and len(args) == 2 and type(None) in args and value is not None:
+    if (
+        origin in (typing.Union, types.UnionType)
+        and len(args) == 2
+        and type(None) in args
+        and value is not None
+    ):
         hint = next(arg for arg in args if arg is not type(None))  # optional, and given: judged as what it is
         origin, args = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return convert(value, hint, file, path, lines if lines.value is not None else Lines(line), findings)
-    if origin in (list, tuple) and isinstance(value, list) and args and (origin is list or args[-1] is Ellipsis):
-        return [_checked(v, args[0], file, f"{path}[{i}]", lines.keys.get(i, line), lines.child(i), findings) for i, v in enumerate(value)]
+    if (
+        origin in (list, tuple)
+        and isinstance(value, list)
+        and args
+        and (origin is list or args[-1] is Ellipsis)
+    ):
+        return [
+            _checked(v, args[0], file, f"{path}[{i}]", lines.keys.get(i, line), lines.child(i), findings)
+            for i, v in enumerate(value)
+        ]
     if origin in (dict, Mapping) and isinstance(value, Mapping) and len(args) == 2:
-        return {k: _checked(v, args[1], file, f"{path}.{k}", lines.keys.get(k, line), lines.child(k), findings) for k, v in value.items()}
+        return {
+            k: _checked(v, args[1], file, f"{path}.{k}", lines.keys.get(k, line), lines.child(k), findings)
+            for k, v in value.items()
+        }
     if origin is typing.Literal and not isinstance(value, bool) and str(value) in args:
         return str(value)  # `speed: 10` is a number to YAML and a choice to us
     try:
@@ -179,7 +232,13 @@ def _checked(value: object, hint: Any, file: str, path: str, line: int, lines: L
 
 def _called(hint: Any) -> str:
     """A type's name as an operator says it."""
-    plain_names: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "nothing"}
+    plain_names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        type(None): "nothing",
+    }
     if hint in plain_names:
         return plain_names[hint]
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -199,7 +258,9 @@ def _called(hint: Any) -> str:
 
 
 def references(settings: Any, prefix: str = "") -> Iterator[tuple[str, str, str, bool]]:
-    """(field, daemon wanted, service named, token wanted) of every setting that names a service; an empty one names none."""
+    """(field, daemon wanted, service named, token wanted) of every setting that names a service; an empty one
+    names none.
+    """
     for each in dataclasses.fields(settings):
         value = getattr(settings, each.name)
         wanted = each.metadata.get("service")

@@ -1,4 +1,6 @@
-"""Settings of the control plane: frozen, every default visible. Read once at the edge and passed down; nobody looks them up."""
+"""Settings of the control plane: frozen, every default visible. Read once at the edge and passed down; nobody
+looks them up.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,15 @@ class StoreSettings:
     """How a client talks to the store."""
 
     try_s: float = 0.3
-    """Deadline of one try at one endpoint; then the next endpoint. A healthy etcd answers in 1 ms, one without a leader hangs for 7 s."""
+    """Deadline of one try at one endpoint; then the next endpoint. A healthy etcd answers in 1 ms, one
+    without a leader hangs for 7 s."""
 
     probe_every_s: float = 0.5
     """A watch that was silent for so long asks for a sign of life."""
 
     probe_answer_s: float = 1.0
-    """Without that sign the stream is given up; with `probe_every_s` this stays below the 2 s in which a silent store must be found."""
+    """Without that sign the stream is given up; with `probe_every_s` this stays below the 2 s in which a
+    silent store must be found."""
 
     user: str = ""
     """Empty: no authentication."""
@@ -45,4 +49,7 @@ class StoreSettings:
         if (self.cert_file is None) != (self.key_file is None):
             raise InvalidSettings("store.cert_file and store.key_file: wanted both or neither")
         if self.cert_file is not None and self.ca_file is None:
-            raise InvalidSettings("store.cert_file without store.ca_file: wanted the authority that the server's certificate is checked with")
+            raise InvalidSettings(
+                "store.cert_file without store.ca_file: wanted the authority that the server's certificate "
+                "is checked with"
+            )

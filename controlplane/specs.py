@@ -1,8 +1,10 @@
-"""services.yml read into specs: the whole file is checked before anything is started, and every fault is named with file, line and field.
+"""services.yml read into specs: the whole file is checked before anything is started, and every fault is
+named with file, line and field.
 
-Promises: either all specs come back, complete (defaults of each daemon's own schema filled in, references to other services resolved), or
-`InvalidInput` with one line a finding. What a daemon allows is its own `DaemonKind`, found by the entry point group `hftctl.daemons`, so that a
-floor can run daemons of others. The story goes on in floor/up.py, which wants these specs, and in the agents, which start what they say.
+Promises: either all specs come back, complete (defaults of each daemon's own schema filled in, references to
+other services resolved), or `InvalidInput` with one line a finding. What a daemon allows is its own
+`DaemonKind`, found by the entry point group `hftctl.daemons`, so that a floor can run daemons of others. The
+story goes on in floor/up.py, which wants these specs, and in the agents, which start what they say.
 """
 
 from __future__ import annotations
@@ -31,7 +33,17 @@ PORT_MAX = 65535
 INSTANCE_ID_BYTES_MAX = 64
 """The lease word has so many bytes for it."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_FIELDS = ("name", "daemon", "mode", "hosts", "instances_per_host", "cpus", "sched", "health_port", "settings")
+_FIELDS = (
+    "name",
+    "daemon",
+    "mode",
+    "hosts",
+    "instances_per_host",
+    "cpus",
+    "sched",
+    "health_port",
+    "settings",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +93,8 @@ def known_hosts(services: Path) -> tuple[str, ...]:
 
 
 def read(services: Path, overrides: Mapping[str, Mapping[str, object]] | None = None) -> list[ServiceSpec]:
-    """Read and check a file on this machine. `overrides`: settings by daemon, over those of the file (`up --tape`).
+    """Read and check a file on this machine. `overrides`: settings by daemon, over those of the file (`up
+    --tape`).
 
     Raises:
         InvalidInput: unreadable, or with findings; then one line each.
@@ -92,7 +105,12 @@ def read(services: Path, overrides: Mapping[str, Mapping[str, object]] | None = 
         raise InvalidInput(f"{services}: cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise InvalidInput(f"{services}: not UTF-8 text (byte {exc.start})") from exc
-    found = parse(text, str(services), Surroundings(installed_kinds(), known_hosts(services), online_cpus()), overrides or {})
+    found = parse(
+        text,
+        str(services),
+        Surroundings(installed_kinds(), known_hosts(services), online_cpus()),
+        overrides or {},
+    )
     if isinstance(found, list):
         return found
     raise InvalidInput("\n".join(str(finding) for finding in found.all))
@@ -103,7 +121,9 @@ class Findings:
     all: tuple[Finding, ...]
 
 
-def parse(text: str, file: str, around: Surroundings, overrides: Mapping[str, Mapping[str, object]] | None = None) -> list[ServiceSpec] | Findings:
+def parse(
+    text: str, file: str, around: Surroundings, overrides: Mapping[str, Mapping[str, object]] | None = None
+) -> list[ServiceSpec] | Findings:
     """Pure: the specs, or every finding in file order."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -118,7 +138,9 @@ def parse(text: str, file: str, around: Surroundings, overrides: Mapping[str, Ma
     reader.file_node(root)
     if not reader.findings:
         reader.references()
-    return Findings(tuple(sorted(reader.findings, key=lambda f: f.line))) if reader.findings else reader.specs()
+    return (
+        Findings(tuple(sorted(reader.findings, key=lambda f: f.line))) if reader.findings else reader.specs()
+    )
 
 
 @dataclass(slots=True)
@@ -141,7 +163,9 @@ def _complete(settings: Any) -> dict[str, object]:
 
 
 class _Reader:
-    def __init__(self, file: str, around: Surroundings, overrides: Mapping[str, Mapping[str, object]]) -> None:
+    def __init__(
+        self, file: str, around: Surroundings, overrides: Mapping[str, Mapping[str, object]]
+    ) -> None:
         self.file = file
         self.around = around
         self.overrides = overrides
@@ -187,24 +211,53 @@ class _Reader:
         mode = self.mode(path, entry, node, kind)
         hosts = self.hosts(path, entry, node, mode)
         wanted = f"a whole number from 1 to {INSTANCES_PER_HOST_MAX}"
-        per_host = self.whole(path, entry, node, "instances_per_host", range(1, INSTANCES_PER_HOST_MAX + 1), wanted)
+        per_host = self.whole(
+            path, entry, node, "instances_per_host", range(1, INSTANCES_PER_HOST_MAX + 1), wanted
+        )
         cpus = self.cpus(path, entry, node)
         sched = entry.get("sched", "other")
         if sched not in SCHEDULERS:
             self.fault(node.line_of("sched"), f"{path}.sched", sched, f"one of {', '.join(SCHEDULERS)}")
         last = PORT_MAX + 1 - max(1, len(hosts) * per_host)
-        health_port = self.whole(path, entry, node, "health_port", range(last + 1), f"a port from 1 to {last}, or 0 for none")
+        health_port = self.whole(
+            path, entry, node, "health_port", range(last + 1), f"a port from 1 to {last}, or 0 for none"
+        )
         settings = self.settings(path, entry, node, kind) if kind else None
         if len(self.findings) > before or not (name and kind and mode):
             return
         if mode is Mode.SINGLETON and len(hosts) * per_host > 1:
-            self.fault(node.line_of("hosts"), f"{path}.hosts", f"{len(hosts)} hosts x {per_host}", "one instance, as the mode is singleton")
+            self.fault(
+                node.line_of("hosts"),
+                f"{path}.hosts",
+                f"{len(hosts)} hosts x {per_host}",
+                "one instance, as the mode is singleton",
+            )
         if mode is Mode.PER_HOST and per_host != 1:
-            self.fault(node.line_of("instances_per_host"), f"{path}.instances_per_host", per_host, "1, as the mode is per_host")
-        spec = ServiceSpec(name, kind.name, mode, hosts, per_host, cpus, str(sched), _complete(settings), health_port=health_port)
+            self.fault(
+                node.line_of("instances_per_host"),
+                f"{path}.instances_per_host",
+                per_host,
+                "1, as the mode is per_host",
+            )
+        spec = ServiceSpec(
+            name,
+            kind.name,
+            mode,
+            hosts,
+            per_host,
+            cpus,
+            str(sched),
+            _complete(settings),
+            health_port=health_port,
+        )
         for slot in spec.slots():
             if len(slot.instance.encode()) >= INSTANCE_ID_BYTES_MAX:
-                self.fault(node.line_of("name"), f"{path}.name", slot.instance, f"instance ids under {INSTANCE_ID_BYTES_MAX} bytes")
+                self.fault(
+                    node.line_of("name"),
+                    f"{path}.name",
+                    slot.instance,
+                    f"instance ids under {INSTANCE_ID_BYTES_MAX} bytes",
+                )
         lines = {str(key): node.line_of(key) for key in entry}
         if isinstance(entry.get("settings"), dict):
             below = node.child("settings")
@@ -215,29 +268,53 @@ class _Reader:
         name = entry.get("name")
         if isinstance(name, str) and _NAME.fullmatch(name):
             return name
-        self.fault(node.line_of("name"), f"{path}.name", name, "a name of lower-case letters, digits and single hyphens")
+        self.fault(
+            node.line_of("name"),
+            f"{path}.name",
+            name,
+            "a name of lower-case letters, digits and single hyphens",
+        )
         return ""
 
     def daemon(self, path: str, entry: dict[Any, Any], node: schema.Lines) -> DaemonKind | None:
         daemon = entry.get("daemon")
         kind = self.around.kinds.get(daemon) if isinstance(daemon, str) else None
         if kind is None:
-            self.fault(node.line_of("daemon"), f"{path}.daemon", daemon, f"one of {', '.join(sorted(self.around.kinds))}")
+            self.fault(
+                node.line_of("daemon"),
+                f"{path}.daemon",
+                daemon,
+                f"one of {', '.join(sorted(self.around.kinds))}",
+            )
         return kind
 
-    def mode(self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind | None) -> Mode | None:
+    def mode(
+        self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind | None
+    ) -> Mode | None:
         mode = entry.get("mode")
         fitting = [m.value for m in Mode if kind is None or m in kind.modes]
         if mode in fitting:
             return Mode(mode)
         wanted = f"one of {', '.join(fitting)}" if len(fitting) > 1 else fitting[0]
-        self.fault(node.line_of("mode"), f"{path}.mode", mode, f"{wanted} (what {kind.name} can run as)" if kind else wanted)
+        self.fault(
+            node.line_of("mode"),
+            f"{path}.mode",
+            mode,
+            f"{wanted} (what {kind.name} can run as)" if kind else wanted,
+        )
         return None
 
-    def hosts(self, path: str, entry: dict[Any, Any], node: schema.Lines, mode: Mode | None) -> tuple[str, ...]:
+    def hosts(
+        self, path: str, entry: dict[Any, Any], node: schema.Lines, mode: Mode | None
+    ) -> tuple[str, ...]:
         hosts = entry.get("hosts")
         if not isinstance(hosts, list) or not hosts:
-            self.fault(node.line_of("hosts"), f"{path}.hosts", hosts, f"a list of hosts of this site ({', '.join(self.around.hosts)})")
+            self.fault(
+                node.line_of("hosts"),
+                f"{path}.hosts",
+                hosts,
+                f"a list of hosts of this site ({', '.join(self.around.hosts)})",
+            )
             return ()
         below = node.child("hosts")
         for index, host in enumerate(hosts):
@@ -245,10 +322,17 @@ class _Reader:
             if host not in self.around.hosts:
                 self.fault(below.line_of(index), field, host, f"one of {', '.join(self.around.hosts)}")
             elif host in hosts[:index]:
-                self.fault(below.line_of(index), field, host, f"each host once: {entry.get('name')}-{host}-1 would be a duplicate instance")
+                self.fault(
+                    below.line_of(index),
+                    field,
+                    host,
+                    f"each host once: {entry.get('name')}-{host}-1 would be a duplicate instance",
+                )
         return tuple(str(host) for host in hosts)
 
-    def whole(self, path: str, entry: dict[Any, Any], node: schema.Lines, field: str, fits: range, wanted: str) -> int:
+    def whole(
+        self, path: str, entry: dict[Any, Any], node: schema.Lines, field: str, fits: range, wanted: str
+    ) -> int:
         """A whole number; the lowest that fits when none is given."""
         found = entry.get(field, fits.start)
         if isinstance(found, int) and not isinstance(found, bool) and found in fits:
@@ -260,19 +344,30 @@ class _Reader:
         cpus = entry.get("cpus", [])
         online = schema.ranges(self.around.cpus)
         if not isinstance(cpus, list):
-            self.fault(node.line_of("cpus"), f"{path}.cpus", cpus, f"a list of CPU numbers; online here: {online}")
+            self.fault(
+                node.line_of("cpus"), f"{path}.cpus", cpus, f"a list of CPU numbers; online here: {online}"
+            )
             return ()
         below = node.child("cpus") if "cpus" in entry else node
         for index, cpu in enumerate(cpus):
             if not isinstance(cpu, int) or isinstance(cpu, bool):
-                self.fault(below.line_of(index), f"{path}.cpus[{index}]", cpu, f"a CPU number; online here: {online}")
+                self.fault(
+                    below.line_of(index), f"{path}.cpus[{index}]", cpu, f"a CPU number; online here: {online}"
+                )
             elif cpu not in self.around.cpus:
-                self.fault(below.line_of(index), f"{path}.cpus[{index}]", cpu, f"a CPU that exists; online here: {online}")
+                self.fault(
+                    below.line_of(index),
+                    f"{path}.cpus[{index}]",
+                    cpu,
+                    f"a CPU that exists; online here: {online}",
+                )
             elif cpu in cpus[:index]:
                 self.fault(below.line_of(index), f"{path}.cpus[{index}]", cpu, "each CPU once")
         return tuple(cpus)
 
-    def settings(self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind) -> object | None:
+    def settings(
+        self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind
+    ) -> object | None:
         given = entry.get("settings")
         if given is None:
             given = {}
@@ -283,10 +378,15 @@ class _Reader:
         lines = node.child("settings") if entry.get("settings") else node
         options = self.overrides.get(kind.name, {})
         before = len(self.findings)
-        settings: object | None = schema.convert({**given, **options}, kind.settings, self.file, field, lines, self.findings)
+        settings: object | None = schema.convert(
+            {**given, **options}, kind.settings, self.file, field, lines, self.findings
+        )
         named = {f"{field}.{name}": f"--{name}" for name in options}
         self.findings[before:] = [
-            replace(each, file="command line", line=0, field=named[each.field]) if each.field in named else each for each in self.findings[before:]
+            replace(each, file="command line", line=0, field=named[each.field])
+            if each.field in named
+            else each
+            for each in self.findings[before:]
         ]
         return settings
 
@@ -299,18 +399,31 @@ class _Reader:
             first = services.setdefault(service.spec.name, service)
             if first is not service:
                 self.fault(
-                    service.lines["name"], f"{service.path}.name", service.spec.name, f"each service once (first on line {first.lines['name']})"
+                    service.lines["name"],
+                    f"{service.path}.name",
+                    service.spec.name,
+                    f"each service once (first on line {first.lines['name']})",
                 )
                 continue
             for slot in service.spec.slots():
                 owner = owners.setdefault(slot.instance, service)
                 if owner is not service:
-                    self.fault(service.lines["name"], f"{service.path}.name", slot.instance, f"each instance once ({owner.spec.name} has it)")
+                    self.fault(
+                        service.lines["name"],
+                        f"{service.path}.name",
+                        slot.instance,
+                        f"each instance once ({owner.spec.name} has it)",
+                    )
             for slot, port in service.spec.health_ports():  # hosts may share a machine, as a laptop's do
                 taken = ports.setdefault(port, slot.instance)
                 if taken != slot.instance:
                     wanted = f"a port of its own for each instance ({taken} has it)"
-                    self.fault(service.lines["health_port"], f"{service.path}.health_port", f"{port} for {slot.instance}", wanted)
+                    self.fault(
+                        service.lines["health_port"],
+                        f"{service.path}.health_port",
+                        f"{port} for {slot.instance}",
+                        wanted,
+                    )
 
     def references(self) -> None:
         by_name = {service.spec.name: service for service in self.services}
@@ -323,7 +436,12 @@ class _Reader:
                 if target is None or target.spec.daemon != wanted:
                     runs = [s.spec.name for s in self.services if s.spec.daemon == wanted]
                     known = f" ({', '.join(runs)})" if runs else " (none does)"
-                    self.fault(line, f"{service.path}.settings.{field}", value, f"a service of this file that runs {wanted}{known}")
+                    self.fault(
+                        line,
+                        f"{service.path}.settings.{field}",
+                        value,
+                        f"a service of this file that runs {wanted}{known}",
+                    )
                     continue
                 uses.append(value)
                 if floor and target.spec.mode is Mode.ACTIVE_STANDBY:

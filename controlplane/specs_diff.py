@@ -24,7 +24,9 @@ class Change:
 
 
 def diff(old: Sequence[ServiceSpec], new: Sequence[ServiceSpec]) -> list[Change]:
-    """Services gone, new and changed, field by field (each setting a field of its own); empty when nothing would be done."""
+    """Services gone, new and changed, field by field (each setting a field of its own); empty when nothing
+    would be done.
+    """
     before = {spec.name: spec for spec in old}
     after = {spec.name: spec for spec in new}
     changes = [Change(name, "", name, None) for name in before if name not in after]
@@ -45,5 +47,7 @@ def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
         if was != now:
             changes.append(Change(new.name, each.name, was, now))
     keys = dict.fromkeys([*old.settings, *new.settings])
-    settings = [Change(new.name, f"settings.{key}", old.settings.get(key), new.settings.get(key)) for key in keys]
+    settings = [
+        Change(new.name, f"settings.{key}", old.settings.get(key), new.settings.get(key)) for key in keys
+    ]
     return changes + [change for change in settings if change.old != change.new]

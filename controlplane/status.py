@@ -1,8 +1,10 @@
-"""What `hftctl status -o json` says: the site as it is, from a view and the time. Pure; agents and hft-controld share it.
+"""What `hftctl status -o json` says: the site as it is, from a view and the time. Pure; agents and
+hft-controld share it.
 
-`healthy` is: every desired instance ready and passing, every group led, the store healthy. Alarms do not change it, nor does an operation under
-way. Where an agent is silent its instances are shown as last heard of, with health `warning` and how long ago; where nothing is known, `unknown`.
-The view comes from discovery.py; who asks for this: agents/http.py, daemon.py and, over them, cli/status.py.
+`healthy` is: every desired instance ready and passing, every group led, the store healthy. Alarms do not
+change it, nor does an operation under way. Where an agent is silent its instances are shown as last heard of,
+with health `warning` and how long ago; where nothing is known, `unknown`. The view comes from discovery.py;
+who asks for this: agents/http.py, daemon.py and, over them, cli/status.py.
 """
 
 from __future__ import annotations
@@ -13,7 +15,18 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from controlplane import histogram
-from controlplane.model import Alarm, Former, HostRecord, InstanceStatus, LeaderRecord, Mode, OperationRecord, Registration, ServiceSpec, Slot
+from controlplane.model import (
+    Alarm,
+    Former,
+    HostRecord,
+    InstanceStatus,
+    LeaderRecord,
+    Mode,
+    OperationRecord,
+    Registration,
+    ServiceSpec,
+    Slot,
+)
 from controlplane.store.base import Health
 
 HOST_SILENT_MS = 3000
@@ -29,8 +42,8 @@ FLOW_FROM = {
     "fills": ("omsd",),
     "rejects": ("omsd",),
 }
-"""Counter -> the daemons whose counts of it are the site's (what the feed lost and what the market stream lost are two things); others count the
-same thing further down the path."""
+"""Counter -> the daemons whose counts of it are the site's (what the feed lost and what the market stream
+lost are two things); others count the same thing further down the path."""
 TUNING_NOT_AUDITED = {"verdict": "not_audited", "findings": []}
 
 
@@ -64,7 +77,8 @@ class Now:
     wall_ns: int
     store: Health
     lease_remaining_ms: Mapping[str, int] = field(default_factory=dict)
-    """Of each group, as far as the asker can tell: none left means that nobody leads, whatever the record says."""
+    """Of each group, as far as the asker can tell: none left means that nobody leads, whatever the record
+    says."""
     alarms: Sequence[Alarm] = ()
     """The asker's own, beside those in the host records."""
 
@@ -82,9 +96,14 @@ def build(view: Site, now: Now) -> dict[str, Any]:
         "hosts": [_host(name, view, now) for name in sorted(hosts_of(view))],
         "services": services,
         "breakers": [],
-        "operations": [_operation(record) for record in sorted(view.operations, key=lambda o: -o.created_ns)[:OPERATIONS_MAX]],
+        "operations": [
+            _operation(record)
+            for record in sorted(view.operations, key=lambda o: -o.created_ns)[:OPERATIONS_MAX]
+        ],
         "alarms": _alarms(view, now),
-        "flow": flow(observed.values(), [former for record in view.hosts.values() for former in record.former]),
+        "flow": flow(
+            observed.values(), [former for record in view.hosts.values() for former in record.former]
+        ),
     }
 
 
@@ -99,9 +118,12 @@ def why_not_healthy(store_healthy: bool, services: Sequence[Mapping[str, Any]]) 
         lines.append("no services are applied")
     for service in services:
         if len(service["instances"]) < service["desired"]:
-            lines.append(f"{service['name']}: {len(service['instances'])} of {service['desired']} instances are known")
+            lines.append(
+                f"{service['name']}: {len(service['instances'])} of {service['desired']} instances are known"
+            )
         lines += [
-            f"{instance['id']}: {instance['state']}, {instance['health']}: {instance['reason'] or 'not ready'}"
+            f"{instance['id']}: {instance['state']}, {instance['health']}: "
+            f"{instance['reason'] or 'not ready'}"
             for instance in service["instances"][: service["desired"]]
             if not _instance_healthy(instance)
         ]
@@ -153,12 +175,16 @@ def silence_ms(record: HostRecord, wall_ns: int) -> int:
     return max(0, wall_ns - record.updated_ns) // 1_000_000
 
 
-def _service(spec: ServiceSpec, view: Site, observed: Mapping[str, InstanceStatus], now: Now) -> dict[str, Any]:
+def _service(
+    spec: ServiceSpec, view: Site, observed: Mapping[str, InstanceStatus], now: Now
+) -> dict[str, Any]:
     slots = {slot.instance: slot for slot in spec.slots()}
     instances = [_instance(slot, observed.get(slot.instance), view, now) for slot in slots.values()]
     # Desired ones first, in the order of their slots; then those of an earlier spec, still stopping.
     rest = [status for status in observed.values() if status.service == spec.name and status.id not in slots]
-    instances += [_instance(Slot(status.id, status.service, status.host), status, view, now) for status in rest]
+    instances += [
+        _instance(Slot(status.id, status.service, status.host), status, view, now) for status in rest
+    ]
     leader, epoch, remaining_ms = _leader(spec, view, now)
     return {
         "name": spec.name,
@@ -209,7 +235,9 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
     silent_ms = silence_ms(view.hosts[status.host], now.wall_ns) if status.host in view.hosts else 0
     if silent_ms >= HOST_SILENT_MS:
         health = "critical" if health == "critical" else "warning"
-        reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s" + (f"; before: {reason}" if reason else "")
+        reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s" + (
+            f"; before: {reason}" if reason else ""
+        )
     return shown | {
         "pid": status.pid,
         "state": status.state,
@@ -217,7 +245,9 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         "health": health,
         "reason": reason,
         "ready": status.ready,
-        "uptime_s": round((now.wall_ns - status.started_ns) / 1e9, 1) if status.started_ns and status.pid else None,
+        "uptime_s": round((now.wall_ns - status.started_ns) / 1e9, 1)
+        if status.started_ns and status.pid
+        else None,
         "restarts": status.restarts,
         "cpus": list(status.cpus),
         "sched": status.sched,
@@ -228,7 +258,13 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
 
 
 def _operation(record: OperationRecord) -> dict[str, Any]:
-    return {"id": record.id, "kind": record.kind, "state": record.state, "actor": record.actor, "reason": record.reason}
+    return {
+        "id": record.id,
+        "kind": record.kind,
+        "state": record.state,
+        "actor": record.actor,
+        "reason": record.reason,
+    }
 
 
 def _alarms(view: Site, now: Now) -> list[dict[str, Any]]:
@@ -236,26 +272,42 @@ def _alarms(view: Site, now: Now) -> list[dict[str, Any]]:
     known = {(alarm.id, alarm.subject) for alarm in alarms}
     alarms += [alarm for alarm in now.alarms if (alarm.id, alarm.subject) not in known]
     return [
-        {"id": alarm.id, "severity": alarm.severity, "subject": alarm.subject, "text": alarm.text, "since": iso(alarm.since_ns)}
+        {
+            "id": alarm.id,
+            "severity": alarm.severity,
+            "subject": alarm.subject,
+            "text": alarm.text,
+            "since": iso(alarm.since_ns),
+        }
         for alarm in sorted(alarms, key=lambda alarm: (alarm.since_ns, alarm.id, alarm.subject))
     ]
 
 
 def iso(wall_ns: int) -> str:
-    return datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
 
 
-# --- flow ------------------------------------------------------------------------------------------------------------
+# --- flow ---------------------------------------------------------------------------------------------------
 
 
 def flow(instances: Iterable[InstanceStatus], former: Iterable[Former] = ()) -> dict[str, Any]:
-    """What goes through the floor, merged from the counters and histograms of the daemons' processes, those that run and those before them."""
+    """What goes through the floor, merged from the counters and histograms of the daemons' processes, those
+    that run and those before them.
+    """
     running = list(instances)
     counted: list[InstanceStatus | Former] = [*running, *former]
-    counts = {name: sum(each.counters.get(name, 0) for each in counted if each.daemon in daemons) for name, daemons in FLOW_FROM.items()}
+    counts = {
+        name: sum(each.counters.get(name, 0) for each in counted if each.daemon in daemons)
+        for name, daemons in FLOW_FROM.items()
+    }
     return {
         "messages": counts["messages"],
-        "messages_per_s": round(sum(each.rates.get("messages", 0.0) for each in running if each.daemon in FLOW_FROM["messages"]), 1),
+        "messages_per_s": round(
+            sum(each.rates.get("messages", 0.0) for each in running if each.daemon in FLOW_FROM["messages"]),
+            1,
+        ),
         "lost": counts["lost"],
         "gaps": counts["gaps"],
         "orders": counts["orders"],
@@ -272,4 +324,7 @@ def percentiles_us(histograms: Iterable[Mapping[int, int]]) -> dict[str, float |
     for counts in histograms:
         merged.merge(counts)
     found = histogram.percentiles_ns(merged.counts, SHARES.values())
-    return {name: None if value is None else round(value / 1000, 1) for name, value in zip(SHARES, found, strict=True)}
+    return {
+        name: None if value is None else round(value / 1000, 1)
+        for name, value in zip(SHARES, found, strict=True)
+    }

@@ -1,6 +1,8 @@
-"""One HTTP/1.1 request over a unix socket, by hand: `hftctl status` has 200 ms in all, and an HTTP library costs a tenth of that to import.
+"""One HTTP/1.1 request over a unix socket, by hand: `hftctl status` has 200 ms in all, and an HTTP library
+costs a tenth of that to import.
 
-Sends `Connection: close` and reads to the end; understands a body by length, by chunks or by the end of the connection. No redirects, no TLS.
+Sends `Connection: close` and reads to the end; understands a body by length, by chunks or by the end of the
+connection. No redirects, no TLS.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def request(path: Path | str, method: str, target: str, body: bytes = b"", *, timeout_s: float = 5.0) -> Answer:
+def request(
+    path: Path | str, method: str, target: str, body: bytes = b"", *, timeout_s: float = 5.0
+) -> Answer:
     """Ask the server at this socket; the whole exchange has `timeout_s`.
 
     Raises:
         FloorUnreachable: nobody listens there, or no whole answer in time.
     """
     head = (
-        f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: "
+        f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     deadline_mono_s = time.monotonic() + timeout_s
     received = bytearray()
@@ -58,7 +63,9 @@ def parse(received: bytes, subject: str) -> Answer:
     status = lines[0].split(" ", 2)
     if not blank or len(status) < 2 or not status[0].startswith("HTTP/1.") or not status[1].isdigit():
         raise FloorUnreachable(f"{subject}: the connection closed without an answer")
-    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])
+    }
     if headers.get("transfer-encoding", "").lower() == "chunked":
         rest = _unchunked(rest, subject)
     elif "content-length" in headers and len(rest) < int(headers["content-length"]):

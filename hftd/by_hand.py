@@ -1,8 +1,10 @@
 """`hftd NAME --config FILE`: a daemon without an agent, from a YAML file with the documented sections.
 
-The file is checked as a whole; every fault is named with file, line and field (exit 2). Its `strategy` section becomes the daemon's own settings; an
-explicit endpoint overrides discovery. A stand-in (stand_in.py) takes the agent's place on the control socket: it registers the daemon in etcd as
-`<service>-<pid>` under a lease and tells it who else is there. No keeper means no lease word: riskd, omsd and execd stay standby by hand.
+The file is checked as a whole; every fault is named with file, line and field (exit 2). Its `strategy`
+section becomes the daemon's own settings; an explicit endpoint overrides discovery. A stand-in (stand_in.py)
+takes the agent's place on the control socket: it registers the daemon in etcd as `<service>-<pid>` under a
+lease and tells it who else is there. No keeper means no lease word: riskd, omsd and execd stay standby by
+hand.
 """
 
 from __future__ import annotations
@@ -134,17 +136,29 @@ def read(path: Path) -> tuple[HandConfig, Mapping[str, Any]]:
     if lines is None and findings:
         raise InvalidInput("\n".join(str(finding) for finding in findings))
     if lines is None or not isinstance(lines.value, dict):
-        raise InvalidInput(f"{path}:1: found no mapping, wanted sections {', '.join(f.name for f in fields(HandConfig))}")
+        raise InvalidInput(
+            f"{path}:1: found no mapping, wanted sections {', '.join(f.name for f in fields(HandConfig))}"
+        )
     config = schema.convert(lines.value, HandConfig, str(path), "", lines, findings)
     if config is not None and config.consul is not None:
-        findings.append(schema.Finding(str(path), lines.line_of("consul"), "consul", config.consul.address, "etcd (there is no Consul store yet)"))
+        findings.append(
+            schema.Finding(
+                str(path),
+                lines.line_of("consul"),
+                "consul",
+                config.consul.address,
+                "etcd (there is no Consul store yet)",
+            )
+        )
     if findings:
         raise InvalidInput("\n".join(str(finding) for finding in findings))
     return config, lines.value
 
 
 def settings_for(kind: DaemonKind, config: HandConfig, given: Mapping[str, Any], source: str) -> Any:
-    """The daemon's settings from the sections: parameters by name, limits and the strategy's name where the daemon has such a setting."""
+    """The daemon's settings from the sections: parameters by name, limits and the strategy's name where the
+    daemon has such a setting.
+    """
     known = {f.name for f in fields(kind.settings)}
     settings: dict[str, Any] = dict(config.strategy.parameters)
     if config.strategy.name and "strategy" in known:
@@ -154,13 +168,19 @@ def settings_for(kind: DaemonKind, config: HandConfig, given: Mapping[str, Any],
             settings.setdefault(limit, str(value))
     unknown = sorted(set(settings) - known)
     if unknown:
-        raise InvalidInput(f"{source}: strategy.parameters.{unknown[0]}: unknown, wanted one of {', '.join(sorted(known))}")
+        raise InvalidInput(
+            f"{source}: strategy.parameters.{unknown[0]}: unknown, wanted one of {', '.join(sorted(known))}"
+        )
     return kinds.settings_of(kind, settings, source)
 
 
 def explicit_peers(kind: DaemonKind, config: HandConfig, settings: Any) -> dict[str, stand_in.Explicit]:
     """Endpoints of the file by the service that they stand for: market data, orders, risk."""
-    given = {"market": config.zeromq.market_data.endpoint, "orders": config.zeromq.orders.endpoint, "risk": config.zeromq.risk_service.endpoint}
+    given = {
+        "market": config.zeromq.market_data.endpoint,
+        "orders": config.zeromq.orders.endpoint,
+        "risk": config.zeromq.risk_service.endpoint,
+    }
     peers: dict[str, stand_in.Explicit] = {}
     for _, daemon, service, _ in schema.references(settings):
         section, socket = stand_in.SOCKET_FOR.get((kind.name, daemon), ("", ""))
@@ -187,16 +207,34 @@ def start(kind: DaemonKind, path: Path) -> int:
     lines = Log()
     lines.level = LEVELS[config.logging.level]
     run_dir = Path(tempfile.mkdtemp(prefix="hft-", dir=os.environ.get("XDG_RUNTIME_DIR") or "/dev/shm"))
-    state = Path(os.environ.get("HFT_SITE_DIR") or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "hftctl" / "by-hand")
+    state = Path(
+        os.environ.get("HFT_SITE_DIR")
+        or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "hftctl" / "by-hand"
+    )
     data_dir = state / "data" / service
     control = f"ipc://{run_dir}/agent"
     rendered = runtime.floor.Config(1, kind.name, run_dir, state, data_dir, data_dir, {})
-    store = stand_in.Registry(config.etcd.endpoints, config.etcd.prefix or f"hft/{site}", config.etcd.lease_ttl) if config.etcd else None
+    store = (
+        stand_in.Registry(config.etcd.endpoints, config.etcd.prefix or f"hft/{site}", config.etcd.lease_ttl)
+        if config.etcd
+        else None
+    )
     uses = {name: daemon for _, daemon, name, _ in schema.references(settings)}
-    agent = stand_in.StandIn(control, service, config.service.version, me, uses, explicit_peers(kind, config, settings), store, lines)
+    agent = stand_in.StandIn(
+        control,
+        service,
+        config.service.version,
+        me,
+        uses,
+        explicit_peers(kind, config, settings),
+        store,
+        lines,
+    )
     agent.start()
     try:
-        floor = runtime.Floor(site=site, host="by-hand", service=service, process=me, config=rendered, agent_endpoint=control)
+        floor = runtime.Floor(
+            site=site, host="by-hand", service=service, process=me, config=rendered, agent_endpoint=control
+        )
         floor.lines = lines
         return kinds.load(kind)(floor, settings).run()
     finally:

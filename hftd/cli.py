@@ -1,4 +1,5 @@
-"""`hftd NAME`: one trading daemon in this process, under an agent (its environment says everything) or by hand (`--config FILE`).
+"""`hftd NAME`: one trading daemon in this process, under an agent (its environment says everything) or by
+hand (`--config FILE`).
 
 Which daemons there are: kinds.py. Exit 2: bad arguments, config or settings, said in one line.
 """
@@ -33,7 +34,10 @@ def start(arguments: Sequence[str]) -> int:
         return by_hand.start(kinds.kind_of(arguments[0]), Path(arguments[2]))
     if arguments in (["-h"], ["--help"]):
         names = ", ".join(kinds.names())
-        print(f"{USAGE}\n\nNAME: {names}.\nWithout --config the environment of an agent is needed (HFT_INSTANCE, HFT_AGENT, HFT_CONFIG ...).")
+        print(
+            f"{USAGE}\n\nNAME: {names}.\nWithout --config the environment of an agent is needed "
+            "(HFT_INSTANCE, HFT_AGENT, HFT_CONFIG ...)."
+        )
         return 0
     raise InvalidInput(USAGE)
 

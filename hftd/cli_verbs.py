@@ -1,4 +1,5 @@
-"""The verbs of hftctl that hftd brings (entry point group `hftctl.verbs`): `data verify FILES` and `audit verify [FOLDER]`. Neither needs a floor.
+"""The verbs of hftctl that hftd brings (entry point group `hftctl.verbs`): `data verify FILES` and `audit
+verify [FOLDER]`. Neither needs a floor.
 
 Exit 0 clean, 1 findings, 2 unreadable.
 """
@@ -19,7 +20,9 @@ from controlplane.errors import HftctlError
 from controlplane.floor import folders as site_folders
 from hftd.engine.audit_chain import Head
 
-data = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Recorded market data.")
+data = typer.Typer(
+    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Recorded market data."
+)
 audit = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="The audit log.")
 
 COLUMNS = (
@@ -45,7 +48,10 @@ def data_noun() -> None:
 
 
 @data.command("verify")
-def data_verify(files: Annotated[list[Path], typer.Argument(help="Recorded files, or folders of them.")], output: OutputOption = Output.table) -> int:
+def data_verify(
+    files: Annotated[list[Path], typer.Argument(help="Recorded files, or folders of them.")],
+    output: OutputOption = Output.table,
+) -> int:
     """Read a capture through the product's own adapter and book, and say what is wrong with it."""
     from hftd.venues import data_verify as verifying
 
@@ -67,7 +73,9 @@ def audit_noun() -> None:
 
 @audit.command("verify")
 def audit_verify(
-    folder: Annotated[Optional[Path], typer.Argument(help="The log's folder; that of the floor when left out.")] = None,  # noqa: UP045
+    folder: Annotated[
+        Optional[Path], typer.Argument(help="The log's folder; that of the floor when left out.")
+    ] = None,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
 ) -> int:
@@ -92,14 +100,17 @@ def audit_verify(
         for finding in findings:
             print(finding)
         whole = "whole" if not findings else f"{len(findings)} findings"
-        print(f"{where}: {whole}; tail {'not checked' if head is None else f'checked at record {head.seq} ({head_from})'}")
+        print(
+            f"{where}: {whole}; tail "
+            f"{'not checked' if head is None else f'checked at record {head.seq} ({head_from})'}"
+        )
     else:
         render.show(said, output)
     return 1 if findings or head is None else 0
 
 
 def _stored_head(floor: site_folders.Folders) -> Head | None:
-    """The head that the floor's agent copied to the store; None when no store of this floor can be reached."""
+    """The head that the floor's agent copied to the store; None when that store cannot be reached."""
     from hftd.records import audit_verify as verifying
 
     running = floor.running() or {}

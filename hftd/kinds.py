@@ -1,4 +1,5 @@
-"""The daemons that can be run, by their kinds' entry points (`hftctl.daemons`), so that one of somebody else's runs the same way.
+"""The daemons that can be run, by their kinds' entry points (`hftctl.daemons`), so that one of somebody
+else's runs the same way.
 
 A daemon's module is imported here and nowhere else, in its own process.
 """
@@ -45,7 +46,9 @@ def settings_of(kind: DaemonKind, given: Any, source: str) -> Any:
 
 
 def load(kind: DaemonKind) -> Callable[[runtime.Floor, Any], runtime.Loop]:
-    """The daemon's `build`. Importing was work; from here on the process, and the threads that it starts, wait for ticks."""
+    """The daemon's `build`. Importing was work; from here on the process, and the threads that it starts,
+    wait for ticks.
+    """
     build: Callable[[runtime.Floor, Any], runtime.Loop] = import_module(kind.module).build
     slice.ask(slice.SHORT_NS if kind.hot else slice.DEFAULT_NS)
     return build

@@ -1,8 +1,10 @@
-"""Settings of the daemons: one frozen dataclass a daemon, every field with its unit and why this default, and the daemon's kind below it.
+"""Settings of the daemons: one frozen dataclass a daemon, every field with its unit and why this default, and
+the daemon's kind below it.
 
-A field that names a service says which daemon that service must run: `field(default="bookd", metadata={"service": "bookd"})`; with "floor": True
-too, the token of that service's group is written beside the lease word. The kinds are found by the entry point group `hftctl.daemons`. What checks
-a services.yml against them is controlplane/specs.py; what reads them in a daemon's own process is hftd/cli.py.
+A field that names a service says which daemon that service must run: `field(default="bookd",
+metadata={"service": "bookd"})`; with "floor": True too, the token of that service's group is written beside
+the lease word. The kinds are found by the entry point group `hftctl.daemons`. What checks a services.yml
+against them is controlplane/specs.py; what reads them in a daemon's own process is hftd/cli.py.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from controlplane.errors import InvalidInput, InvalidSettings
 from controlplane.model import DaemonKind, Mode
 from hftd.engine import fixed
 
-# --- strategy, risk, positions, audit ---------------------------------------------------------------------------------
+# --- strategy, risk, positions, audit -----------------------------------------------------------------------
 
 
 def _positive(daemon: str, **decimals: str) -> None:
@@ -43,42 +45,55 @@ class StrategySettings:
     """Markets that are traded. Inverse contracts only feed books, whatever stands here."""
 
     order_notional: str = "100"
-    """Value of one order in the quote currency, rounded down to `quantity_step`, at least one step: 0.001 BTC, 0.04 ETH on the recorded day."""
+    """Value of one order in the quote currency, rounded down to `quantity_step`, at least one step: 0.001
+    BTC, 0.04 ETH on the recorded day."""
 
     quantity_step: str = "0.001"
-    """In the base currency. With prices in whole 0.01 every fill of a whole step is exact in 1e-8 of the quote currency."""
+    """In the base currency. With prices in whole 0.01 every fill of a whole step is exact in 1e-8 of the
+    quote currency."""
 
     max_position: str = "1000"
-    """Per instrument, in its units: at it, only the reducing side is quoted. `inventory_orders_max` binds first; riskd has its own limit."""
+    """Per instrument, in its units: at it, only the reducing side is quoted. `inventory_orders_max` binds
+    first; riskd has its own limit."""
 
     inventory_orders_max: int = 20
     """The same limit as a multiple of one order's quantity."""
 
     skew_ppm: int = 100
-    """fair price = mid + (bid volume - ask volume) x this / 1e6; a side is quoted only when its price is better than fair. 100 is 0.0001; 0: off."""
+    """fair price = mid + (bid volume - ask volume) x this / 1e6; a side is quoted only when its price is
+    better than fair. 100 is 0.0001; 0: off."""
 
     requote_interval_s: float = 0.5
-    """Least time between two orders on one side of one instrument: bounds the message rate (two orders and two cancels a second and side)."""
+    """Least time between two orders on one side of one instrument: bounds the message rate (two orders and
+    two cancels a second and side)."""
 
     acknowledge_timeout_s: float = 2.0
-    """An order of which nothing was heard for so long is cancelled, forgotten and quoted anew; far above the slowest fail-over."""
+    """An order of which nothing was heard for so long is cancelled, forgotten and quoted anew; far above the
+    slowest fail-over."""
 
     quote_age_max_s: float = 30.0
     """A quote that stood so long without news is renewed: heals whatever report was lost."""
 
     rehearsal_interval_s: float = 0.0
-    """Between two rehearsals of an order, which keep the path behind us warm (ADR 0025); 0: none. At 0.002 they use a fifth of a core and take a
-    fifth off tick to order on shared cores; on cores that poll, or run nothing else, they have nothing to warm."""
+    """Between two rehearsals of an order, which keep the path behind us warm (ADR 0025); 0: none. At 0.002
+    they use a fifth of a core and take a fifth off tick to order on shared cores; on cores that poll, or run
+    nothing else, they have nothing to warm."""
 
     top_age_max_s: float = 10.0
-    """Without a new best bid and offer for so long (the tape has ended, bookd is away) the quotes are pulled."""
+    """Without a new best bid and offer for so long (the tape has ended, bookd is away) the quotes are
+    pulled."""
 
     tops: str = field(default="bookd", metadata={"service": "bookd"})
     risk: str = field(default="riskd", metadata={"service": "riskd"})
     positions: str = field(default="positiond", metadata={"service": "positiond"})
 
     def __post_init__(self) -> None:
-        _positive("strategyd", order_notional=self.order_notional, quantity_step=self.quantity_step, max_position=self.max_position)
+        _positive(
+            "strategyd",
+            order_notional=self.order_notional,
+            quantity_step=self.quantity_step,
+            max_position=self.max_position,
+        )
         _within(
             "strategyd",
             {
@@ -93,7 +108,9 @@ class StrategySettings:
         )
 
 
-STRATEGYD = DaemonKind("strategyd", StrategySettings, frozenset({Mode.SINGLETON}), "hftd.daemons.strategyd", hot=True)
+STRATEGYD = DaemonKind(
+    "strategyd", StrategySettings, frozenset({Mode.SINGLETON}), "hftd.daemons.strategyd", hot=True
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +122,8 @@ class RiskSettings:
     """Of one order, in the instrument's units."""
 
     price_collar_ppm: int = 50_000
-    """Most that a limit price may lie away from the middle of the best bid and offer, in millionths of it; 50,000 is 5 %."""
+    """Most that a limit price may lie away from the middle of the best bid and offer, in millionths of it;
+    50,000 is 5 %."""
 
     price_age_max_s: float = 30.0
     """A best bid and offer older than this judges no order any more."""
@@ -140,16 +158,25 @@ class RiskSettings:
         )
 
 
-RISKD = DaemonKind("riskd", RiskSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.riskd", ("intents", "orders"), hot=True)
+RISKD = DaemonKind(
+    "riskd",
+    RiskSettings,
+    frozenset({Mode.ACTIVE_STANDBY}),
+    "hftd.daemons.riskd",
+    ("intents", "orders"),
+    hot=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PositionSettings:
     sync: bool = False
-    """True: an execution is acknowledged once it is on the disk. False: once written (it survives kill -9); the disk follows within a second."""
+    """True: an execution is acknowledged once it is on the disk. False: once written (it survives kill -9);
+    the disk follows within a second."""
 
     log_executions_max: int = 100_000
-    """Executions in the log before it is folded into a new snapshot: bounds the disk and the time of a start."""
+    """Executions in the log before it is folded into a new snapshot: bounds the disk and the time of a
+    start."""
 
     tops: str = field(default="bookd", metadata={"service": "bookd"})
 
@@ -157,13 +184,20 @@ class PositionSettings:
         _within("positiond", {"log_executions_max": (self.log_executions_max, 1, 10_000_000)})
 
 
-POSITIOND = DaemonKind("positiond", PositionSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.positiond", ("executions", "positions"))
+POSITIOND = DaemonKind(
+    "positiond",
+    PositionSettings,
+    frozenset({Mode.SINGLETON}),
+    "hftd.daemons.positiond",
+    ("executions", "positions"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
     sync: bool = False
-    """True: a record is acknowledged once it is on the disk. False: once written (it survives kill -9); the disk follows with the head."""
+    """True: a record is acknowledged once it is on the disk. False: once written (it survives kill -9); the
+    disk follows with the head."""
 
     head_every_s: float = 1.0
     """The log, then its head, are synced at least this often, and on stop: what a power cut may take."""
@@ -172,19 +206,26 @@ class AuditSettings:
     """Then the next file is begun."""
 
     def __post_init__(self) -> None:
-        _within("auditd", {"head_every_s": (self.head_every_s, 0.01, 1.0), "file_bytes_max": (self.file_bytes_max, 4096, 1 << 30)})
+        _within(
+            "auditd",
+            {
+                "head_every_s": (self.head_every_s, 0.01, 1.0),
+                "file_bytes_max": (self.file_bytes_max, 4096, 1 << 30),
+            },
+        )
 
 
 AUDITD = DaemonKind("auditd", AuditSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.auditd", ("events",))
 
 
-# --- the venue --------------------------------------------------------------------------------------------------------
+# --- the venue ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class SimSettings:
     tape: tuple[str, ...] = ()
-    """Files or folders of recorded capture, merged by receive time (`hftctl up --tape`). Empty: a synthetic market that never ends."""
+    """Files or folders of recorded capture, merged by receive time (`hftctl up --tape`). Empty: a synthetic
+    market that never ends."""
 
     speed: Literal["1", "10", "max"] = "1"
     """Of the tape's own time; `max`: as fast as marketd and bookd take it."""
@@ -196,10 +237,12 @@ class SimSettings:
         _within("simd", {"seed": (self.seed, 0, (1 << 63) - 1)})
 
 
-SIMD = DaemonKind("simd", SimSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.simd", ("feed", "snapshots", "orders"))
+SIMD = DaemonKind(
+    "simd", SimSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.simd", ("feed", "snapshots", "orders")
+)
 
 
-# --- market data -----------------------------------------------------------------------------------------------------
+# --- market data --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,22 +251,35 @@ class MarketSettings:
     """The venue whose lines are read."""
 
     files: tuple[str, ...] = ()
-    """Capture files or folders to read instead of the feed, as fast as the readers' credit allows: for measuring without a venue."""
+    """Capture files or folders to read instead of the feed, as fast as the readers' credit allows: for
+    measuring without a venue."""
 
     clock_offset_max_ms: float = 100.0
-    """Receive time may lie this far before the venue's event time (median of a market) before an alarm says that a clock is wrong."""
+    """Receive time may lie this far before the venue's event time (median of a market) before an alarm says
+    that a clock is wrong."""
 
     reader_silence_s: float = 3.0
-    """A reader that gives credit says so each quarter second; silent for so long it no longer holds the others back."""
+    """A reader that gives credit says so each quarter second; silent for so long it no longer holds the
+    others back."""
 
     def __post_init__(self) -> None:
         _within(
             "marketd",
-            {"clock_offset_max_ms": (self.clock_offset_max_ms, 1, 86_400_000), "reader_silence_s": (self.reader_silence_s, 1, 3600)},
+            {
+                "clock_offset_max_ms": (self.clock_offset_max_ms, 1, 86_400_000),
+                "reader_silence_s": (self.reader_silence_s, 1, 3600),
+            },
         )
 
 
-MARKETD = DaemonKind("marketd", MarketSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.marketd", ("market", "requests"), hot=True)
+MARKETD = DaemonKind(
+    "marketd",
+    MarketSettings,
+    frozenset({Mode.SINGLETON}),
+    "hftd.daemons.marketd",
+    ("market", "requests"),
+    hot=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +288,8 @@ class BookSettings:
     """Whose messages are read."""
 
     credit_window: int = 4096
-    """Messages that may be under way to us: far more than a burst, far less than the high-water mark would drop (frames, not messages)."""
+    """Messages that may be under way to us: far more than a burst, far less than the high-water mark would
+    drop (frames, not messages)."""
 
     bar_s: float = 1.0
     """Length of a bar, in receive time."""
@@ -244,7 +301,8 @@ class BookSettings:
         _within(
             "bookd",
             {
-                # The publisher's high-water mark counts frames, of one message at least: beyond it credit could not prevent a loss.
+                # The publisher's high-water mark counts frames, of one message at least: beyond it credit
+                # could not prevent a loss.
                 "credit_window": (self.credit_window, 128, 4096),
                 "bar_s": (self.bar_s, 0.001, 86_400),
                 "snapshot_retry_s": (self.snapshot_retry_s, 0.01, 60),
@@ -252,16 +310,19 @@ class BookSettings:
         )
 
 
-BOOKD = DaemonKind("bookd", BookSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.bookd", ("tops", "marks"), hot=True)
+BOOKD = DaemonKind(
+    "bookd", BookSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.bookd", ("tops", "marks"), hot=True
+)
 
 
-# --- order management and execution -----------------------------------------------------------------------------------
+# --- order management and execution -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class OrdersSettings:
     fence_retry_s: float = 0.05
-    """A FENCE without an acknowledgement is sent again after this; many times a healthy one (a few ms, most of it two syncs)."""
+    """A FENCE without an acknowledgement is sent again after this; many times a healthy one (a few ms, most
+    of it two syncs)."""
 
     reconcile_timeout_s: float = 0.5
     """The venue has to answer cancel-all, open orders and executions within this, or all is asked again."""
@@ -270,7 +331,8 @@ class OrdersSettings:
     """Between two signs of life to execd and riskd, positiond and auditd; well below execd's `orphan_s`."""
 
     execution_silence_s: float = 2.0
-    """execd answers each sign of life; silent for so long it is fenced and reconciled with anew, and nothing is sent until it has answered."""
+    """execd answers each sign of life; silent for so long it is fenced and reconciled with anew, and nothing
+    is sent until it has answered."""
 
     resend_s: float = 1.0
     """Executions and audit records that are not acknowledged after this are sent again."""
@@ -279,7 +341,8 @@ class OrdersSettings:
     """Orders that have not ended; bounds memory and what a take-over has to cancel."""
 
     client_order_ids_max: int = 100_000
-    """The newest so many client order ids are refused when they come again: hours of a busy strategy, about 20 MB."""
+    """The newest so many client order ids are refused when they come again: hours of a busy strategy, about
+    20 MB."""
 
     closed_orders_max: int = 10_000
     """Ended orders in memory, for late reports and for `hftctl orders`."""
@@ -288,13 +351,15 @@ class OrdersSettings:
     """Executions in memory, for a positiond that missed some; older ones are asked of the venue."""
 
     unsynced_max: int = 10_000
-    """Records that are journaled but not yet on the disk itself: what a power cut may take. At it no new order is taken."""
+    """Records that are journaled but not yet on the disk itself: what a power cut may take. At it no new
+    order is taken."""
 
     segment_bytes: int = 16 << 20
     """Size of a file of the journal."""
 
     segments_max: int = 16
-    """Files of the journal that are kept; older ones go once auditd has their records. 16 are about a million records, read in seconds at a start."""
+    """Files of the journal that are kept; older ones go once auditd has their records. 16 are about a million
+    records, read in seconds at a start."""
 
     risk: str = field(default="riskd", metadata={"service": "riskd", "floor": True})
     execution: str = field(default="execd", metadata={"service": "execd", "floor": True})
@@ -321,22 +386,27 @@ class OrdersSettings:
         )
 
 
-OMSD = DaemonKind("omsd", OrdersSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.omsd", ("replica",), hot=True)
+OMSD = DaemonKind(
+    "omsd", OrdersSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.omsd", ("replica",), hot=True
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSettings:
     orphan_s: float = 3.0
-    """No valid order manager heard for so long: everything is cancelled at the venue, once. Above the slowest take-over (2.5 s in `default`)."""
+    """No valid order manager heard for so long: everything is cancelled at the venue, once. Above the slowest
+    take-over (2.5 s in `default`)."""
 
     fence_retry_s: float = 0.05
     """A FENCE that the venue has not acknowledged is sent again after this."""
 
     venue_keep_alive_s: float = 0.5
-    """Between two fences of our own token at the venue: a venue that was restarted learns who we are from it."""
+    """Between two fences of our own token at the venue: a venue that was restarted learns who we are from
+    it."""
 
     reports_max: int = 100_000
-    """Reports kept until the order manager has acknowledged them; of older ones the executions are asked of the venue at a take-over."""
+    """Reports kept until the order manager has acknowledged them; of older ones the executions are asked of
+    the venue at a take-over."""
 
     orders: str = field(default="omsd", metadata={"service": "omsd", "floor": True})
     venue: str = field(default="simd", metadata={"service": "simd"})
@@ -353,4 +423,6 @@ class ExecutionSettings:
         )
 
 
-EXECD = DaemonKind("execd", ExecutionSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.execd", ("orders",), hot=True)
+EXECD = DaemonKind(
+    "execd", ExecutionSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.execd", ("orders",), hot=True
+)

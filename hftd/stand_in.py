@@ -1,7 +1,8 @@
-"""In the agent's place for a daemon started by hand: answers hello, keeps its registration in etcd, tells it its peers.
+"""In the agent's place for a daemon started by hand: answers hello, keeps its registration in etcd, tells it
+its peers.
 
-Speaks the same messages over the same kind of socket as an agent (wire/control.py), from a thread with an event loop of its own, so that the daemon's
-loop is none the wiser. It supervises nothing and leads nobody.
+Speaks the same messages over the same kind of socket as an agent (wire/control.py), from a thread with an
+event loop of its own, so that the daemon's loop is none the wiser. It supervises nothing and leads nobody.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class StandIn:
     async def _tell(self, message: control.FromAgent) -> None:
         await self._router.send_multipart([self._process.instance.encode(), codec.encode(message)])
 
-    # --- etcd --------------------------------------------------------------------------------------------------------
+    # --- etcd -----------------------------------------------------------------------------------------------
 
     async def _keep_registered(self, registry: Registry) -> None:
         client = store.connect(f"etcd://{','.join(registry.endpoints)}")
@@ -183,7 +184,19 @@ class StandIn:
     def _registration(self) -> bytes:
         address = socket.gethostname()
         me, now_ns = self._process, time.time_ns()
-        return model.encode(Registration(self._service, me.instance, address, me, self._endpoints or {}, address, 0, now_ns, self._version))
+        return model.encode(
+            Registration(
+                self._service,
+                me.instance,
+                address,
+                me,
+                self._endpoints or {},
+                address,
+                0,
+                now_ns,
+                self._version,
+            )
+        )
 
     async def _follow(self, client: store.Store, registry: Registry, service: str) -> None:
         async for snapshot in client.watch(f"{registry.prefix.rstrip('/')}/services/{service}/"):

@@ -1,4 +1,6 @@
-"""Fixtures that every lane shares. The recorded market data is never committed: tests that need it say so and are skipped without it."""
+"""Fixtures that every lane shares. The recorded market data is never committed: tests that need it say so and
+are skipped without it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def recorded_data() -> Path | None:
     """The folder binance-2024-08-08, from HFT_RECORDED_DATA or beside the checkout."""
-    places = [Path(os.environ["HFT_RECORDED_DATA"])] if "HFT_RECORDED_DATA" in os.environ else [ROOT.parent / "shared" / "data"]
+    places = (
+        [Path(os.environ["HFT_RECORDED_DATA"])]
+        if "HFT_RECORDED_DATA" in os.environ
+        else [ROOT.parent / "shared" / "data"]
+    )
     for place in places:
         folder = place / "binance-2024-08-08"
         if folder.is_dir():
@@ -27,7 +33,10 @@ def recorded_data() -> Path | None:
 def recorded() -> Path:
     folder = recorded_data()
     if folder is None:
-        pytest.skip("recorded market data is not here (set HFT_RECORDED_DATA to the folder that holds binance-2024-08-08)")
+        pytest.skip(
+            "recorded market data is not here (set HFT_RECORDED_DATA to the folder that holds "
+            "binance-2024-08-08)"
+        )
     return folder
 
 
@@ -38,7 +47,9 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="module")
 async def one_loop() -> AsyncIterator[None]:
-    """An async fixture of the module's scope: all its tests share one event loop, as all tasks of a real process do."""
+    """An async fixture of the module's scope: all its tests share one event loop, as all tasks of a real
+    process do.
+    """
     yield
 
 
@@ -61,7 +72,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-# --- in CI a skip outside the written list fails -----------------------------------------------------------------------
+# --- in CI a skip outside the written list fails ------------------------------------------------------------
 
 ALLOWED_SKIPS = ROOT / "tests" / "skips_allowed.txt"
 _skipped: list[tuple[str, str]] = []
@@ -78,7 +89,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if os.environ.get("CI", "").lower() not in ("1", "true"):
         return
     allowed = [line for line in ALLOWED_SKIPS.read_text().splitlines() if line and not line.startswith("#")]
-    unwritten = [(test, reason) for test, reason in _skipped if not any(test.startswith(each) for each in allowed)]
+    unwritten = [
+        (test, reason) for test, reason in _skipped if not any(test.startswith(each) for each in allowed)
+    ]
     if unwritten:
         for test, reason in unwritten:
             print(f"\nskipped, and not in {ALLOWED_SKIPS.relative_to(ROOT)}: {test}: {reason}")

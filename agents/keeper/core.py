@@ -3,8 +3,8 @@
     keeper = Keeper(store, keys, host, settings, clock, disk)
     async with asyncio.TaskGroup() as tasks: tasks.create_task(keeper.run()); ...; await keeper.stop()
 
-`apply` takes the agent's table; `run` follows the store, looks at the alive words, asks its peers and keeps registrations. What each member of a
-group does is handover.py; the process around all this is daemon.py.
+`apply` takes the agent's table; `run` follows the store, looks at the alive words, asks its peers and keeps
+registrations. What each member of a group does is handover.py; the process around all this is daemon.py.
 """
 
 from __future__ import annotations
@@ -68,7 +68,14 @@ class Keeper:
         self.members: dict[str, handover.Member] = {}
         self.snapshot: Snapshot | None = None
         self.peers = peers.Peers(keys.site, host, uuid.uuid4().hex, clock, self._fit)
-        self.registrar = renew.Registrar(store, keys, clock, settings.registration_ttl_s, settings.registration_keep_s, lambda: self.snapshot)
+        self.registrar = renew.Registrar(
+            store,
+            keys,
+            clock,
+            settings.registration_ttl_s,
+            settings.registration_keep_s,
+            lambda: self.snapshot,
+        )
         self._tasks: asyncio.TaskGroup | None = None
         self._ended = False
         self._acted = asyncio.Event()
@@ -78,7 +85,7 @@ class Keeper:
         self._wanted: set[str] = set()
         self._slots: dict[str, tuple[int, frozenset[str]]] = {}
 
-    # --- what the members have in common (handover.Site) -------------------------------------------------------------
+    # --- what the members have in common (handover.Site) ----------------------------------------------------
 
     @property
     def leaving(self) -> bool:
@@ -115,7 +122,7 @@ class Keeper:
         await work
         self._acted.set()
 
-    # --- the agent's table -------------------------------------------------------------------------------------------
+    # --- the agent's table ----------------------------------------------------------------------------------
 
     def apply(self, table: link.Table) -> None:
         """Keep exactly these processes. A member that leads, or is handing over, is kept until that is done.
@@ -142,20 +149,29 @@ class Keeper:
     def _keep(self, entry: link.Entry) -> None:
         name = entry.process.instance
         old = self.instances.get(name)
-        if old is not None and old.entry.process == entry.process and (old.entry.lease, old.entry.alive) == (entry.lease, entry.alive):
+        if (
+            old is not None
+            and old.entry.process == entry.process
+            and (old.entry.lease, old.entry.alive) == (entry.lease, entry.alive)
+        ):
             old.entry = entry
             if not old.watched.runs:  # a new agent may not have heard it
                 self.tell({"died": {"process": entry.process}})
             return
         try:
-            found = words.Words(Path(entry.lease) if entry.mode is Mode.ACTIVE_STANDBY and entry.lease else None, Path(entry.alive))
+            found = words.Words(
+                Path(entry.lease) if entry.mode is Mode.ACTIVE_STANDBY and entry.lease else None,
+                Path(entry.alive),
+            )
         except OSError as exc:
             raise InvalidInput(f"table: {name}: its words cannot be opened: {exc}") from exc
         if old is not None:
             old.watched.close()
             old.words.close()
         heartbeat = watch.Heartbeat(int(self.settings.heartbeat_stale_s * 1e9))
-        instance = handover.Instance(entry, watch.Watched(entry.process, lambda: self._died(entry)), found, heartbeat)
+        instance = handover.Instance(
+            entry, watch.Watched(entry.process, lambda: self._died(entry)), found, heartbeat
+        )
         instance.look(self.clock.boot_ns())
         self.instances[name] = instance
         if entry.mode is not Mode.ACTIVE_STANDBY:
@@ -179,14 +195,24 @@ class Keeper:
         instance.words.close()
 
     def _register(self, wanted: dict[str, link.Entry]) -> None:
-        live = {name: entry for name, entry in wanted.items() if (found := self.instances.get(name)) is not None and found.watched.runs}
+        live = {
+            name: entry
+            for name, entry in wanted.items()
+            if (found := self.instances.get(name)) is not None and found.watched.runs
+        }
         registrations = [entry.registration for entry in live.values() if entry.registration is not None]
-        others = [(entry.service, name) for name, entry in wanted.items() if name not in live or entry.registration is None]
+        others = [
+            (entry.service, name)
+            for name, entry in wanted.items()
+            if name not in live or entry.registration is None
+        ]
         self.registrar.want(registrations, others)
         self._wanted = set(wanted)
 
     def _died(self, entry: link.Entry) -> None:
-        """Called by the event loop the moment a pidfd becomes readable: the hand-over first, then everything else."""
+        """Called by the event loop the moment a pidfd becomes readable: the hand-over first, then everything
+        else.
+        """
         name = entry.process.instance
         member = self.members.get(name)
         if member is not None:
@@ -203,14 +229,16 @@ class Keeper:
             if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None:
                 yield instance.entry.process
 
-    # --- running -----------------------------------------------------------------------------------------------------
+    # --- running --------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Bind the socket on which peers are answered; `peers.address` is known then."""
         await self.peers.open(self.settings.address)
 
     async def run(self) -> None:
-        """Until cancelled, or until something fails that nobody here expects (then the agent starts a new keeper; R18)."""
+        """Until cancelled, or until something fails that nobody here expects (then the agent starts a new
+        keeper; R18).
+        """
         if not self.peers.bound:
             await self.open()
         try:
@@ -233,7 +261,9 @@ class Keeper:
             self.members.clear()
 
     async def stop(self) -> None:
-        """Give back what is led here (close, zero, holder none) and take the registrations back; at most `stop_s`."""
+        """Give back what is led here (close, zero, holder none) and take the registrations back; at most
+        `stop_s`.
+        """
         self.stopping = True
         try:
             async with asyncio.timeout(self.settings.stop_s):
@@ -289,7 +319,11 @@ class Keeper:
         try:
             await asyncio.to_thread(self.disk.save, self.disk.content())
         except OSError as exc:
-            log.warning("%s: %s; a store that goes back would not be noticed after a restart", self.disk.path, exc.strerror)
+            log.warning(
+                "%s: %s; a store that goes back would not be noticed after a restart",
+                self.disk.path,
+                exc.strerror,
+            )
 
     async def _ask_peers(self) -> None:
         while True:
@@ -315,4 +349,8 @@ class Keeper:
                 "lease_remaining_ms": member.lease_remaining_ms(now_ns),
                 "text": member.sentence,
             }
-        return {"groups": groups, "registered": self.registrar.registered, "undecodable": self.peers.undecodable + self.lines_undecodable()}
+        return {
+            "groups": groups,
+            "registered": self.registrar.registered,
+            "undecodable": self.peers.undecodable + self.lines_undecodable(),
+        }

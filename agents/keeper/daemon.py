@@ -2,8 +2,9 @@
 
     hft-keeperd --site S --host H --site-dir D --run-dir R --store etcd://127.0.0.1:2379
 
-SIGTERM releases what is led here and takes the registrations back, then exits 0. Only one keeper of a host runs (R18): the lock file names the old
-one, whose pidfd must say that it is dead before the lock is even tried; one that does not die in time makes this one refuse (exit 2).
+SIGTERM releases what is led here and takes the registrations back, then exits 0. Only one keeper of a host
+runs (R18): the lock file names the old one, whose pidfd must say that it is dead before the lock is even
+tried; one that does not die in time makes this one refuse (exit 2).
 """
 
 from __future__ import annotations
@@ -39,10 +40,12 @@ from hftd.native import process as processes
 log = logging.getLogger(__name__)
 
 SCHED = "fifo:2"
-"""Where it may have it: one above the daemons that ask for SCHED_FIFO, so that none of them keeps their keeper from renewing or from handing over."""
+"""Where it may have it: one above the daemons that ask for SCHED_FIFO, so that none of them keeps their
+keeper from renewing or from handing over."""
 
 OLD_KEEPER_WAIT_S = 5.0
-"""A keeper that was killed is gone within milliseconds; one that is stopped (SIGSTOP) never goes by itself."""
+"""A keeper that was killed is gone within milliseconds; one that is stopped (SIGSTOP) never goes by
+itself."""
 
 LOG_QUEUE_MAX = 10_000
 """Lines that wait for the disk; more are dropped: the loop never waits for a log."""
@@ -56,14 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.setsid()
     with logging_aside(arguments.log):
         try:
-            with sole_keeper(arguments.site_dir / "hosts" / arguments.host / "keeper.lock", arguments.host, arguments.wait_old):
+            with sole_keeper(
+                arguments.site_dir / "hosts" / arguments.host / "keeper.lock",
+                arguments.host,
+                arguments.wait_old,
+            ):
                 return asyncio.run(_serve(arguments))
         except HftctlError as exc:
             return _fail(arguments, str(exc), exc.exit_code)
         except OSError as exc:
             return _fail(arguments, f"{exc.filename or arguments.run_dir}: {exc.strerror or exc}", 1)
         except ExceptionGroup:
-            # Nobody here knows what it is: the agent starts a new keeper, within the deadline of every word that this one armed.
+            # Nobody here knows what it is: the agent starts a new keeper, within the deadline of every word
+            # that this one armed.
             log.critical("the keeper fails", exc_info=True)
             return 1
 
@@ -76,7 +84,9 @@ def _fail(arguments: argparse.Namespace, why: str, exit_code: int) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="hft-keeperd", description="Keeps leases, leadership and registrations of one host's instances.")
+    parser = argparse.ArgumentParser(
+        prog="hft-keeperd", description="Keeps leases, leadership and registrations of one host's instances."
+    )
     parser.add_argument("--site", required=True)
     parser.add_argument("--host", required=True)
     parser.add_argument("--site-dir", required=True, type=Path)
@@ -84,7 +94,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
     parser.add_argument("--address", default="127.0.0.1", help="where peers' pings are answered (UDP)")
     parser.add_argument("--log", type=Path, help="append to this file instead of stderr")
-    parser.add_argument("--wait-old", type=float, default=OLD_KEEPER_WAIT_S, metavar="S", help="for the death of an old keeper; then refuse")
+    parser.add_argument(
+        "--wait-old",
+        type=float,
+        default=OLD_KEEPER_WAIT_S,
+        metavar="S",
+        help="for the death of an old keeper; then refuse",
+    )
     return parser.parse_args(argv)
 
 
@@ -178,7 +194,9 @@ def logging_aside(path: Path | None) -> Iterator[None]:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
     target: logging.Handler = logging.FileHandler(path) if path else logging.StreamHandler(sys.stderr)
-    target.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    target.setFormatter(
+        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+    )
     logging.raiseExceptions = False  # a full queue or a closed pipe drops the line
     listener = logging.handlers.QueueListener(lines, target)
     root = logging.getLogger()

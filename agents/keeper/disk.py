@@ -1,8 +1,10 @@
-"""The keeper's disk: the highest token that it has seen of each group (R19), so that a store that went back is noticed and not obeyed.
+"""The keeper's disk: the highest token that it has seen of each group (R19), so that a store that went back
+is noticed and not obeyed.
 
-`keeper.json`: {"incarnation": N, "floors": {group: {"incarnation": N, "epoch": N}}}; hft-floord reads it at `up`. Raised in memory at once and
-written by `save`, which the caller runs outside the loop; a crash between the two forgets one step at most, and the receivers' own floors (on their
-disks before they acknowledge) still refuse.
+`keeper.json`: {"incarnation": N, "floors": {group: {"incarnation": N, "epoch": N}}}; hft-floord reads it at
+`up`. Raised in memory at once and written by `save`, which the caller runs outside the loop; a crash between
+the two forgets one step at most, and the receivers' own floors (on their disks before they acknowledge) still
+refuse.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ class Disk:
         except FileNotFoundError:
             self._content = _Content()
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise InvalidInput(f"{path}: expected this keeper's tokens, found what does not decode: {exc}") from exc
+            raise InvalidInput(
+                f"{path}: expected this keeper's tokens, found what does not decode: {exc}"
+            ) from exc
 
     def floor(self, service: str) -> Rank:
         """What the store's token of the group may not be below."""

@@ -1,10 +1,13 @@
-"""One instance's part in its group, carried out: failover.decide says what, this does it, one transaction at a time.
+"""One instance's part in its group, carried out: failover.decide says what, this does it, one transaction at
+a time.
 
-Driven by `step`, which is called whenever something has changed: the watched view, the process's death, the heartbeat, an answer, a tick. Close and
-stand down happen inside the call (a death zeroes the word before anything is awaited); transactions run as tasks and step again when they end.
+Driven by `step`, which is called whenever something has changed: the watched view, the process's death, the
+heartbeat, an answer, a tick. Close and stand down happen inside the call (a death zeroes the word before
+anything is awaited); transactions run as tasks and step again when they end.
 
-What it promises: the word is armed only after a good renewal or take of one's own (R6), with the send time of that as its base (R3), after the
-floors file was written from the store (R11), and only while the lead for which it was asked still stands unclosed (R7: late answers write nothing).
+What it promises: the word is armed only after a good renewal or take of one's own (R6), with the send time of
+that as its base (R3), after the floors file was written from the store (R11), and only while the lead for
+which it was asked still stands unclosed (R7: late answers write nothing).
 """
 
 from __future__ import annotations
@@ -38,7 +41,8 @@ RETRY_S_MAX = 0.5
 """After a failed transaction: doubling from one to the other; a store election takes about a second."""
 
 REREADS_MAX = 3
-"""Lost compares in a row that are answered at once; then the retry delay counts, so that two keepers never spin against each other."""
+"""Lost compares in a row that are answered at once; then the retry delay counts, so that two keepers never
+spin against each other."""
 
 STEPS_MAX = 4
 """Actions of one step: a close is followed by the hand-over it makes necessary."""
@@ -139,7 +143,7 @@ class Member:
         return max(0, (end_ns - now_ns) // 1_000_000)
 
     def replace(self, instance: Instance) -> None:
-        """The instance has a new process; what was led for the old one is still this member's to hand over."""
+        """The instance has a new process; what the old one led is still this member's to hand over."""
         self.instance = instance
 
     def observe(self, snapshot: Snapshot) -> None:
@@ -164,7 +168,7 @@ class Member:
             for action in decision.actions:
                 self._perform(action)
 
-    # --- what is known -----------------------------------------------------------------------------------------------
+    # --- what is known --------------------------------------------------------------------------------------
 
     def _view(self, now_ns: int) -> View:
         instance, group, site = self.instance, self.group, self._site
@@ -187,7 +191,10 @@ class Member:
             changed_ns=self._changed_ns,
             request_ns=self._request_ns,
             renew_ns=self._renew_ns,
-            holder_runs=holder is not None and holder.instance == me.instance and holder != me and processes.runs(holder),
+            holder_runs=holder is not None
+            and holder.instance == me.instance
+            and holder != me
+            and processes.runs(holder),
             successors=site.successors() if lead is not None or holder is None else frozenset(),
             floor=site.disk.floor(self.service),
             electable=self._electable_news(group, lead),
@@ -216,7 +223,11 @@ class Member:
         if group is None or lead is None or lead.closed or self._electable is None:
             return None
         known = group.electable
-        return None if known and known.processes == self._electable and known.writer_epoch == lead.epoch else self._electable
+        return (
+            None
+            if known and known.processes == self._electable and known.writer_epoch == lead.epoch
+            else self._electable
+        )
 
     def _adopt(self, group: Group) -> None:
         now_ns = self._site.clock.boot_ns()
@@ -228,7 +239,7 @@ class Member:
         if not group.rank < self._site.disk.floor(self.service):
             self._site.disk.raise_to(group)
 
-    # --- what is done ------------------------------------------------------------------------------------------------
+    # --- what is done ---------------------------------------------------------------------------------------
 
     def _perform(self, action: failover.Action) -> None:
         match action:
@@ -244,7 +255,8 @@ class Member:
                     self.instance.words.stand_by(self.lead)
                 self._lead_is(None)
             case _:
-                # R5: what was decided on is what is compared. The task starts later, and a newer view may have come in by then.
+                # R5: what was decided on is what is compared. The task starts later, and a newer view may
+                # have come in by then.
                 assert self.group is not None
                 decided = Decided(action, self.group, self.lead, self.instance.entry.process)
                 self._busy = True
@@ -265,7 +277,9 @@ class Member:
         self._failures += 1
         self._retry_ns = self._site.clock.boot_ns() + int(delay_s * 1e9)
         if self._failures == 1:
-            log.warning("%s %s: %s: %s", self.service, self.instance.entry.process.instance, self.sentence, exc)
+            log.warning(
+                "%s %s: %s: %s", self.service, self.instance.entry.process.instance, self.sentence, exc
+            )
 
     async def _carry_out(self, decided: Decided) -> None:
         store, keys, clock = self._site.store, self._site.keys, self._site.clock
@@ -281,13 +295,20 @@ class Member:
             case failover.Claim():
                 await self._claim(group, me, nonce, sent_ns)
             case failover.Campaign(cause):
-                if self._settle(group, await election.take(store, keys, group, me, nonce, cause, wall_ns, wall_ns)):
+                if self._settle(
+                    group, await election.take(store, keys, group, me, nonce, cause, wall_ns, wall_ns)
+                ):
                     await self._won(me, sent_ns)
             case failover.HandOver(None, cause):
-                if self._settle(group, await election.release(store, keys, group, nonce, cause, self._closed_wall_ns)):
+                if self._settle(
+                    group, await election.release(store, keys, group, nonce, cause, self._closed_wall_ns)
+                ):
                     self._lead_is(None)
             case failover.HandOver(Process() as to, cause):
-                if self._settle(group, await election.take(store, keys, group, to, nonce, cause, self._closed_wall_ns, wall_ns)):
+                if self._settle(
+                    group,
+                    await election.take(store, keys, group, to, nonce, cause, self._closed_wall_ns, wall_ns),
+                ):
                     self._lead_is(None)
                     if to == me:
                         await self._won(to, sent_ns)
@@ -298,7 +319,7 @@ class Member:
                 self._settle(group, await election.record_active(store, keys, group, active_ns))
 
     def _settle(self, asked: Group, outcome: election.Done | election.Reread) -> bool:
-        """Take over what the store says; True when the transaction is known to be applied by its own answer."""
+        """Take over what the store says; True when the transaction's own answer says it was applied."""
         held = self.group
         if held is None or outcome.group.revision >= held.revision or held is asked:
             self._adopt(outcome.group)
@@ -327,13 +348,17 @@ class Member:
     async def _won(self, process: Process, sent_ns: int) -> None:
         record = self.group.leader if self.group else None
         if record is None or record.holder != process or self.lead is not None:
-            return  # a newer view has already come in: somebody else leads, or this epoch was closed before its answer came (R7)
+            # A newer view has already come in: somebody else leads, or this epoch was closed before its
+            # answer came (R7)
+            return
         lead = Lead(process, record.incarnation, record.epoch)
         self._lead_is(lead)
         await self._renewed(lead, sent_ns)
 
     async def _renewed(self, lead: Lead | None, sent_ns: int) -> None:
-        """A good renewal (or take) of `lead`, sent at `sent_ns`: let the word say so, unless the lead has gone meanwhile."""
+        """A good renewal (or take) of `lead`, sent at `sent_ns`: let the word say so, unless the lead has
+        gone meanwhile.
+        """
         group = self.group
         if lead is None or group is None or self.lead is not lead or lead.closed:
             return  # R7
@@ -354,14 +379,18 @@ class Member:
             self._renew_ns = 0
 
     async def _after_take(self, group: Group) -> Snapshot:
-        """R11: the site as it is after our own take. The view is, once it has come as far; a named successor's has, because it says who is named."""
+        """R11: the site as it is after our own take. The view is, once it has come as far; a named
+        successor's has, because it says who is named.
+        """
         view = self._snapshot
         if view is not None and view.revision >= group.epoch_revision:
             return view
         return await self._site.store.range(self._site.keys.root)
 
     def _follow_floors(self, snapshot: Snapshot) -> None:
-        """While leading: what another take or registration changes in the floors file is written (a new execd has to be fenced, too)."""
+        """While leading: what another take or registration changes in the floors file is written (a new execd
+        has to be fenced, too).
+        """
         if self.lead is None or self._floors_of is not self.lead:
             return
         try:
@@ -377,7 +406,9 @@ class Member:
         try:
             self.instance.words.write_floors(floors)
         except OSError as exc:
-            raise InvalidInput(f"{self.instance.entry.lease}.floors: {exc.strerror}; the word is not armed without it") from exc
+            raise InvalidInput(
+                f"{self.instance.entry.lease}.floors: {exc.strerror}; the word is not armed without it"
+            ) from exc
         self._floors_of, self._floors = lead, floors
 
     def _say(self, sentence: str) -> None:
@@ -385,7 +416,16 @@ class Member:
             self.sentence = sentence
             name = self.instance.entry.process.instance
             log.info("%s %s: %s", self.service, name, sentence)
-            self._site.tell({"event": {"kind": "group.decision", "service": self.service, "instance": name, "text": sentence}})
+            self._site.tell(
+                {
+                    "event": {
+                        "kind": "group.decision",
+                        "service": self.service,
+                        "instance": name,
+                        "text": sentence,
+                    }
+                }
+            )
 
 
 def floor_of(snapshot: Snapshot, keys: Keys, service: str) -> words.Floor | None:

@@ -1,14 +1,17 @@
-"""The line to the agent: a unix socket, one JSON object a line. In: the whole desired table. Out: hello, deaths, what is led here, sentences.
+"""The line to the agent: a unix socket, one JSON object a line. In: the whole desired table. Out: hello,
+deaths, what is led here, sentences.
 
-    agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration", "floors", "home_ok", "ending"}],
+    agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration",
+    "floors", "home_ok", "ending"}],
                        "profile": "default", "leaving": false}
     keeper -> agent   {"hello": {"udp": "host:port"}}, once a connection
-                      {"died": {"process": {...}}}
-                      {"event": {"kind": "group.decision", "service", "instance", "text"}}
-                      {"groups": {service: {"epoch", "leader", "lease_remaining_ms"}}, "registered": [instance ids], "undecodable": n}, once a second
+                      {"died": {"process": {...}}} {"event": {"kind": "group.decision", "service", "instance",
+                      "text"}} {"groups": {service: {"epoch", "leader", "lease_remaining_ms"}}, "registered":
+                      [instance ids], "undecodable": n}, once a second
 
-An agent that connects replaces the one before (which died); while none is connected, the keeper goes on with the last table. A line that does not
-decode is counted and answered with {"refused": why}; the table stays as it was.
+An agent that connects replaces the one before (which died); while none is connected, the keeper goes on with
+the last table. A line that does not decode is counted and answered with {"refused": why}; the table stays as
+it was.
 """
 
 from __future__ import annotations
@@ -48,7 +51,8 @@ class Entry:
     floors: tuple[str, ...] = ()
     home_ok: bool = True
     ending: bool = False
-    """The agent stops it, to start it anew or because it is wanted no more: its death is no loss of a process."""
+    """The agent stops it, to start it anew or because it is wanted no more: its death is no loss of a
+    process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class Table:
     instances: tuple[Entry, ...]
     profile: str = "default"
     leaving: bool = False
-    """The host goes down: its daemons are being stopped, what they led is given back, and nothing is taken any more."""
+    """The host goes down: its daemons are being stopped, what they led is given back, and nothing is taken
+    any more."""
 
 
 _decoder = msgspec.json.Decoder(Table)
@@ -95,7 +100,9 @@ class Link:
             self._server.close()
 
     def send(self, message: object) -> None:
-        """To the agent, if one is connected; what nobody hears is lost (a new agent gets a whole report within a second)."""
+        """To the agent, if one is connected; what nobody hears is lost (a new agent gets a whole report
+        within a second).
+        """
         writer = self._writer
         if writer is None or writer.is_closing():
             return

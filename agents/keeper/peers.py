@@ -1,7 +1,8 @@
 """Pings between keepers: which host's keeper answers now, and which of its processes it calls passing (R9).
 
-One small UDP question to every peer each 100 ms, one answer. An answer counts from the SEND time of its question, so a late one is old on arrival.
-Nothing here decides: a lost ping only means that a hand-over names nobody and the standbys race.
+One small UDP question to every peer each 100 ms, one answer. An answer counts from the SEND time of its
+question, so a late one is old on arrival. Nothing here decides: a lost ping only means that a hand-over names
+nobody and the standbys race.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 class Peers(asyncio.DatagramProtocol):
-    def __init__(self, site: str, host: str, nonce: str, clock: Clock, fit: Callable[[], Iterable[Process]]) -> None:
+    def __init__(
+        self, site: str, host: str, nonce: str, clock: Clock, fit: Callable[[], Iterable[Process]]
+    ) -> None:
         self.site = site
         self.host = host
         self.undecodable = 0
@@ -78,7 +81,9 @@ class Peers(asyncio.DatagramProtocol):
         return f"{host}:{port}"
 
     def meet(self, addresses: Mapping[str, str]) -> None:
-        """Peers by host, as their agents announce them. One that is not announced any more stays: its agent may be gone, its keeper not."""
+        """Peers by host, as their agents announce them. One that is not announced any more stays: its agent
+        may be gone, its keeper not.
+        """
         for host, address in addresses.items():
             name, _, port = address.rpartition(":")
             if host != self.host and name and port.isdecimal():
@@ -88,13 +93,20 @@ class Peers(asyncio.DatagramProtocol):
         if self._transport is None or self._transport.is_closing():
             return
         for host, address in self._addresses.items():
-            self._transport.sendto(_encoder.encode(Ping(self.site, host, self._clock.boot_ns(), self._nonce)), address)
+            self._transport.sendto(
+                _encoder.encode(Ping(self.site, host, self._clock.boot_ns(), self._nonce)), address
+            )
 
     def passing(self, now_ns: int, fresh_ns: int) -> frozenset[Process]:
         """Processes on other hosts that may be named successor now."""
-        return frozenset(process for sent_ns, fit in self._answers.values() if now_ns - sent_ns <= fresh_ns for process in fit)
+        return frozenset(
+            process
+            for sent_ns, fit in self._answers.values()
+            if now_ns - sent_ns <= fresh_ns
+            for process in fit
+        )
 
-    # --- asyncio calls these -----------------------------------------------------------------------------------------
+    # --- asyncio calls these --------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.DatagramTransport, transport)
@@ -110,8 +122,13 @@ class Peers(asyncio.DatagramProtocol):
         if isinstance(message, Ping):
             if message.to == self.host and self._transport is not None and not self._transport.is_closing():
                 fit = list(self._fit())[:FIT_MAX]
-                self._transport.sendto(_encoder.encode(Pong(self.site, self.host, message.sent_ns, message.nonce, fit)), addr)
-        elif message.nonce == self._nonce and message.sent_ns >= self._answers.get(message.host, (0, frozenset()))[0]:
+                self._transport.sendto(
+                    _encoder.encode(Pong(self.site, self.host, message.sent_ns, message.nonce, fit)), addr
+                )
+        elif (
+            message.nonce == self._nonce
+            and message.sent_ns >= self._answers.get(message.host, (0, frozenset()))[0]
+        ):
             self._answers[message.host] = (message.sent_ns, frozenset(message.fit))
 
     def error_received(self, exc: Exception) -> None:

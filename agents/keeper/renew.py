@@ -1,7 +1,9 @@
-"""Registrations, kept: every ready instance of this host stands in the store under one lease of the keeper, and is gone at once when it dies.
+"""Registrations, kept: every ready instance of this host stands in the store under one lease of the keeper,
+and is gone at once when it dies.
 
-What it promises: what the store lost (its lease ended, a key was deleted) is put again within a keep-alive's interval; a keeper that is gone leaves
-discovery by the lease's TTL. Leadership does not hang on this lease: it is a record (handover.py).
+What it promises: what the store lost (its lease ended, a key was deleted) is put again within a keep-alive's
+interval; a keeper that is gone leaves discovery by the lease's TTL. Leadership does not hang on this lease:
+it is a record (handover.py).
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ RETRY_S = 0.5
 
 
 class Registrar:
-    def __init__(self, store: Store, keys: Keys, clock: Clock, ttl_s: float, keep_s: float, seen: Callable[[], Snapshot | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: Clock,
+        ttl_s: float,
+        keep_s: float,
+        seen: Callable[[], Snapshot | None],
+    ) -> None:
         """`seen`: the newest view of the site; what it lacks is put again."""
         self._store = store
         self._keys = keys
@@ -46,8 +56,12 @@ class Registrar:
         """These and no others of this host; `others` are (service, instance) that shall not be registered."""
         if self._closed:
             return
-        self._wanted = {self._keys.registration(each.service, each.instance): model.encode(each) for each in registrations}
-        self._strays = {self._keys.registration(service, instance) for service, instance in others} - set(self._wanted)
+        self._wanted = {
+            self._keys.registration(each.service, each.instance): model.encode(each) for each in registrations
+        }
+        self._strays = {self._keys.registration(service, instance) for service, instance in others} - set(
+            self._wanted
+        )
         self._news.set()
 
     def drop(self, service: str, instance: str) -> None:
@@ -110,7 +124,9 @@ class Registrar:
                 self._written[key] = (value, getattr(outcome, "revision", 0))
 
     def _forget_lost(self) -> None:
-        """A key that a view newer than its put does not show, or shows with another's value, was lost: put it again."""
+        """A key that a view newer than its put does not show, or shows with another's value, was lost: put it
+        again.
+        """
         seen = self._seen()
         if seen is None:
             return

@@ -13,10 +13,12 @@ class Settings:
     """Lease, renewals, deadline; the agent's table names another profile."""
 
     heartbeat_stale_s: float = 0.25
-    """A daemon beats each turn of its loop, at least each 50 ms: four missed, and a scheduling hiccup. Then it is not renewed any more."""
+    """A daemon beats each turn of its loop, at least each 50 ms: four missed, and a scheduling hiccup. Then
+    it is not renewed any more."""
 
     poll_s: float = 0.025
-    """Between two looks at the alive words: a tenth of what makes a heartbeat stale. A death is not looked for, its pidfd wakes the keeper."""
+    """Between two looks at the alive words: a tenth of what makes a heartbeat stale. A death is not looked
+    for, its pidfd wakes the keeper."""
 
     transition_poll_s: float = 0.001
     """The same while a leader is on its way to active: its time to active is measured by this."""
@@ -35,7 +37,8 @@ class Settings:
     """What the agent is told of the groups led here."""
 
     stop_s: float = 2.0
-    """On SIGTERM: so long for releasing what is led and taking the registrations back; then the leases run out by themselves."""
+    """On SIGTERM: so long for releasing what is led and taking the registrations back; then the leases run
+    out by themselves."""
 
     address: str = "127.0.0.1"
     """Where peers' pings are answered (UDP); the port is the kernel's choice."""

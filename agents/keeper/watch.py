@@ -1,7 +1,7 @@
 """One process watched: its death seen at once and for certain (pidfd), its heartbeat judged fresh or stale.
 
-The pidfd becomes readable when the process has ended, before its parent has collected it. The identity is checked after the pidfd is open: from then
-on the pid cannot come to mean another process.
+The pidfd becomes readable when the process has ended, before its parent has collected it. The identity is
+checked after the pidfd is open: from then on the pid cannot come to mean another process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from controlplane.model import Process
 from hftd.native import process as processes
 
 COUNTED_MAX_NS = 75_000_000
-"""The most that one look adds to a heartbeat's age: three polls. A longer interval is one in which the keeper itself did not run."""
+"""The most that one look adds to a heartbeat's age: three polls. A longer interval is one in which the keeper
+itself did not run."""
 
 
 class Heartbeat:
-    """Age of a heartbeat, counted only while the keeper ran: after a stall of the whole machine nobody is called frozen."""
+    """Age of a heartbeat, counted only while the keeper ran: after a stall of the whole machine nobody is
+    called frozen.
+    """
 
     def __init__(self, stale_ns: int) -> None:
         self._stale_ns = stale_ns
@@ -42,7 +45,9 @@ class Heartbeat:
 
 class Watched:
     def __init__(self, process: Process, on_death: Callable[[], None]) -> None:
-        """Watch from now on; `on_death` is called once, from the running loop, also when the process is gone already."""
+        """Watch from now on; `on_death` is called once, from the running loop, also when the process is gone
+        already.
+        """
         self.process = process
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()

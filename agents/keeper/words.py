@@ -1,7 +1,8 @@
-"""The shared-memory words of one instance, from the keeper's side: the lease word and the floors file written, the alive word read.
+"""The shared-memory words of one instance, from the keeper's side: the lease word and the floors file
+written, the alive word read.
 
-What it promises: the word's deadline only moves forward while it is armed (R20 would hold even without the seqlock); a floors file is complete or
-absent; an alive word counts only when it is this process's own.
+What it promises: the word's deadline only moves forward while it is armed (R20 would hold even without the
+seqlock); a floors file is complete or absent; an alive word counts only when it is this process's own.
 """
 
 from __future__ import annotations
@@ -45,21 +46,31 @@ class Words:
                 each.close()
         self._lease = self._alive = None
 
-    # --- the lease word ----------------------------------------------------------------------------------------------
+    # --- the lease word -------------------------------------------------------------------------------------
 
     def arm(self, lead: Lead, valid_until_ns: int) -> None:
-        """Make `lead.process` leader until then; an earlier deadline than the word has for the same lead changes nothing."""
+        """Make `lead.process` leader until then; an earlier deadline than the word has for the same lead
+        changes nothing.
+        """
         assert self._lease is not None
         now = self._lease.read()
-        same = now.process == lead.process and (now.incarnation, now.epoch) == lead.rank and now.wanted is word.Wanted.LEAD
+        same = (
+            now.process == lead.process
+            and (now.incarnation, now.epoch) == lead.rank
+            and now.wanted is word.Wanted.LEAD
+        )
         if same and now.valid_until_ns >= valid_until_ns:
             return
-        self._lease.write(word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.LEAD, valid_until_ns))
+        self._lease.write(
+            word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.LEAD, valid_until_ns)
+        )
         if not same:
             self._ring()
 
     def hand_over(self, lead: Lead) -> None:
-        """R7: the closing is in the word itself, so that it survives the keeper; nothing new leaves from here on."""
+        """R7: the closing is in the word itself, so that it survives the keeper; nothing new leaves from here
+        on.
+        """
         assert self._lease is not None
         self._lease.write(word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.HAND_OVER, 0))
         self._ring()
@@ -79,12 +90,20 @@ class Words:
     def armed_for(self, lead: Lead) -> bool:
         """The word makes exactly this process leader in exactly this epoch (its time may be over)."""
         now = self.lease()
-        return now.process == lead.process and (now.incarnation, now.epoch) == lead.rank and now.wanted is word.Wanted.LEAD
+        return (
+            now.process == lead.process
+            and (now.incarnation, now.epoch) == lead.rank
+            and now.wanted is word.Wanted.LEAD
+        )
 
     def closed_rank(self, process: Process) -> Rank | None:
         """The epoch that the word, addressed to `process`, calls handed over."""
         now = self.lease()
-        return (now.incarnation, now.epoch) if now.process == process and now.wanted is word.Wanted.HAND_OVER else None
+        return (
+            (now.incarnation, now.epoch)
+            if now.process == process and now.wanted is word.Wanted.HAND_OVER
+            else None
+        )
 
     def write_floors(self, floors: Mapping[str, Floor]) -> None:
         assert self.lease_path is not None
@@ -93,7 +112,7 @@ class Words:
         fresh.write_bytes(msgspec.json.encode(floors))
         fresh.rename(path)
 
-    # --- the alive word ----------------------------------------------------------------------------------------------
+    # --- the alive word -------------------------------------------------------------------------------------
 
     def alive(self, process: Process) -> word.Alive | None:
         """What the daemon says of itself; None until exactly this process has written its word."""
@@ -146,7 +165,9 @@ def _inode(path: Path) -> int:
 
 
 def _lease_word(path: Path) -> word.LeaseWord:
-    """Open the word; make it when there is none. One that is not a word is replaced: whoever maps the old file is led by nobody."""
+    """Open the word; make it when there is none. One that is not a word is replaced: whoever maps the old
+    file is led by nobody.
+    """
     try:
         return word.LeaseWord(path, writable=True)
     except (FileNotFoundError, InvalidInput):

@@ -1,1 +1,3 @@
-"""Starting, watching and adopting the host's instances: supervisor (the loop), states (legal moves), program (what to run), runner and shim (how)."""
+"""Starting, watching and adopting the host's instances: supervisor (the loop), states (legal moves), program
+(what to run), runner and shim (how).
+"""

@@ -1,6 +1,8 @@
-"""What to run for one slot: command, environment, rendered config, pinning, and the hash that says whether it has changed. Pure, save `write_config`.
+"""What to run for one slot: command, environment, rendered config, pinning, and the hash that says whether it
+has changed. Pure, save `write_config`.
 
-HFT_CONFIG is rendered here and nowhere else; its fields are in docs/protocol.md. runner.py runs a Program; supervisor.py decides when.
+HFT_CONFIG is rendered here and nowhere else; its fields are in docs/protocol.md. runner.py runs a Program;
+supervisor.py decides when.
 """
 
 from __future__ import annotations
@@ -86,8 +88,18 @@ class Program:
 
 
 def spec_hash(spec: ServiceSpec) -> str:
-    """Changes with whatever a running process would have to be restarted for; not with where else the service runs."""
-    relevant = (spec.name, spec.daemon, spec.mode, sorted(spec.cpus), spec.sched, spec.settings, sorted(spec.floors))
+    """Changes with whatever a running process would have to be restarted for; not with where else the service
+    runs.
+    """
+    relevant = (
+        spec.name,
+        spec.daemon,
+        spec.mode,
+        sorted(spec.cpus),
+        spec.sched,
+        spec.settings,
+        sorted(spec.floors),
+    )
     return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]
 
 
@@ -127,7 +139,9 @@ def program(
 ) -> Program:
     """The program of one slot; `environment` is what the agent itself was given."""
     config = folders.config(slot.instance)
-    env = {name: value for name, value in environment.items() if not name.startswith("HFT_") or name in PASSED_ON}
+    env = {
+        name: value for name, value in environment.items() if not name.startswith("HFT_") or name in PASSED_ON
+    }
     env |= {
         "HFT_SITE": folders.site,
         "HFT_HOST": slot.host,
@@ -149,14 +163,17 @@ def program(
         config=render(spec, slot, folders, config_revision),
         config_path=config,
         cpus=spec.cpus,
-        left_out=(f"sched {spec.sched} and locked memory: not permitted to this user",) if sched != spec.sched else (),
+        left_out=(f"sched {spec.sched} and locked memory: not permitted to this user",)
+        if sched != spec.sched
+        else (),
         spec_hash=spec_hash(spec),
         config_revision=config_revision,
     )
 
 
 PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR", "HFT_FLOOR", "HFT_NATIVE"})
-"""Of the agent's own HFT_ variables; the others are about the agent. HFT_FLOOR marks every process of a floor for `hftctl down`."""
+"""Of the agent's own HFT_ variables; the others are about the agent. HFT_FLOOR marks every process of a floor
+for `hftctl down`."""
 
 
 def write_config(ready: Program) -> None:

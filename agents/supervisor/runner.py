@@ -1,8 +1,9 @@
 """Runs programs under shims and finds again what an earlier agent has started.
 
-`Runner` is what supervisor.py needs (a systemd runner is a later room beside this one); `ShimRunner` starts one shim.py for each instance.
-A process is adopted only when boot id, pid and start time of shim AND daemon match its state file: a pid alone may belong to somebody else by now.
-Nothing here ever signals a process that it has not identified so.
+`Runner` is what supervisor.py needs (a systemd runner is a later room beside this one); `ShimRunner` starts
+one shim.py for each instance. A process is adopted only when boot id, pid and start time of shim AND daemon
+match its state file: a pid alone may belong to somebody else by now. Nothing here ever signals a process that
+it has not identified so.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Running:
     """The shim, when it is this agent's own child and has to be reaped."""
 
     async def death(self) -> Exit | None:
-        """Wait until the daemon is dead, then say how; None when nobody could (its shim was killed with it)."""
+        """Wait until the daemon is dead, then say how; None when its shim was killed with it."""
         await readable(self.pidfd)
         deadline_mono_s = time.monotonic() + LAST_WORDS_S
         while True:
@@ -108,7 +109,9 @@ class Running:
             await asyncio.sleep(0.005)
 
     def stop(self) -> None:
-        """Ask the shim to stop its daemon within the grace of its plan; it does so even if this agent dies now."""
+        """Ask the shim to stop its daemon within the grace of its plan; it does so even if this agent dies
+        now.
+        """
         if process.runs(self.shim):
             os.kill(self.shim.pid, signal.SIGTERM)
         elif process.runs(self.process):
@@ -135,7 +138,9 @@ class Runner(Protocol):
         """What an earlier agent left running under this name, or None."""
 
     def found(self) -> list[Slot]:
-        """Slots of this host that an earlier agent of this boot started a process for; whether it runs, `adopt` says."""
+        """Slots of this host that an earlier agent of this boot started a process for; whether it runs,
+        `adopt` says.
+        """
 
     def last_exit(self, instance: str) -> Exit | None:
         """How the last process of this name ended, when it did while no agent was looking."""
@@ -160,7 +165,9 @@ async def readable(fd: int) -> None:
 
 
 def read_state(path: Path) -> ShimState | None:
-    """None when there is none or it is not readable as one (an old layout, a torn disk): then there is nothing to adopt."""
+    """None when there is none or it is not readable as one (an old layout, a torn disk): then there is
+    nothing to adopt.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=ShimState)
     except (OSError, msgspec.DecodeError):
@@ -226,7 +233,12 @@ class ShimRunner:
 
     def adopt(self, instance: str) -> Running | None:
         state = read_state(self._folders.shim_state(instance))
-        if state is None or state.instance != instance or state.boot_id != process.boot_id() or state.exit is not None:
+        if (
+            state is None
+            or state.instance != instance
+            or state.boot_id != process.boot_id()
+            or state.exit is not None
+        ):
             return None
         if process.start_time(state.shim.pid) != state.shim.start_time:
             return None  # the daemon died with its shim
@@ -234,7 +246,11 @@ class ShimRunner:
 
     def found(self) -> list[Slot]:
         states = [read_state(path) for path in sorted(self._folders.run_dir.glob("*.shim.json"))]
-        mine = [state for state in states if state is not None and state.host == self._folders.host and state.boot_id == process.boot_id()]
+        mine = [
+            state
+            for state in states
+            if state is not None and state.host == self._folders.host and state.boot_id == process.boot_id()
+        ]
         return [Slot(state.instance, state.service, state.host) for state in mine]
 
     def last_exit(self, instance: str) -> Exit | None:
@@ -258,9 +274,19 @@ class ShimRunner:
             "grace_s": program.grace_s,
             "cpus": ",".join(str(cpu) for cpu in program.cpus),
         }
-        return [program.argv[0], "-I", "-S", str(self._script), *(f"{key}={value}" for key, value in plan.items()), "--", *program.argv]
+        return [
+            program.argv[0],
+            "-I",
+            "-S",
+            str(self._script),
+            *(f"{key}={value}" for key, value in plan.items()),
+            "--",
+            *program.argv,
+        ]
 
-    def _running(self, instance: str, state: ShimState, child: subprocess.Popen[bytes] | None) -> Running | None:
+    def _running(
+        self, instance: str, state: ShimState, child: subprocess.Popen[bytes] | None
+    ) -> Running | None:
         daemon = Process(instance, state.boot_id, state.daemon.pid, state.daemon.start_time)
         try:
             pidfd = os.pidfd_open(daemon.pid)

@@ -1,11 +1,14 @@
-"""The parent of one daemon. It outlives the agent, so that an agent can be killed and replaced while the daemons trade on.
+"""The parent of one daemon. It outlives the agent, so that an agent can be killed and replaced while the
+daemons trade on.
 
-Run by path as `python -I -S shim.py KEY=VALUE ... -- ARGV ...`, never imported by the agent: it imports as little as it can (there is one for every
-daemon), nothing of ours, and parses and writes its few fields by hand. The daemon's environment is the shim's own.
+Run by path as `python -I -S shim.py KEY=VALUE ... -- ARGV ...`, never imported by the agent: it imports as
+little as it can (there is one for every daemon), nothing of ours, and parses and writes its few fields by
+hand. The daemon's environment is the shim's own.
 
-Promises: the state file names shim and daemon before the daemon runs its first instruction; the daemon dies with the shim; SIGTERM is passed on and
-followed by SIGKILL after the grace; the exit status is in the state file before the shim goes; a full disk or a closed pipe under the log loses lines
-(counted, and said once there is room), never the daemon. Who starts it and reads its state: runner.py.
+Promises: the state file names shim and daemon before the daemon runs its first instruction; the daemon dies
+with the shim; SIGTERM is passed on and followed by SIGKILL after the grace; the exit status is in the state
+file before the shim goes; a full disk or a closed pipe under the log loses lines (counted, and said once
+there is room), never the daemon. Who starts it and reads its state: runner.py.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ PIPE_BYTES = 1 << 20
 """A slow disk under the log stalls the daemon only once this much is waiting."""
 READ_BYTES = 1 << 16
 DRAIN_S = 0.2
-"""After the daemon's death its pipe may still be held by a child of its own; what has not come by then is not waited for."""
+"""After the daemon's death its pipe may still be held by a child of its own; what has not come by then is not
+waited for."""
 F_SETPIPE_SZ = 1031
 PR_SET_PDEATHSIG = 1
 EXEC_FAILED = 127
@@ -90,8 +94,10 @@ class State:
         self.path = plan["state"]
         shim_pid = os.getpid()
         self.head = (
-            f'"instance": {text(plan["instance"])}, "service": {text(plan["service"])}, "host": {text(plan["host"])}, '
-            f'"spec_hash": {text(plan["spec_hash"])}, "config_revision": {int(plan["config_revision"])}, "restarts": {int(plan["restarts"])}, '
+            f'"instance": {text(plan["instance"])}, "service": {text(plan["service"])}, "host": '
+            f"{text(plan['host'])}, "
+            f'"spec_hash": {text(plan["spec_hash"])}, "config_revision": {int(plan["config_revision"])}, '
+            f'"restarts": {int(plan["restarts"])}, '
             f'"boot_id": {text(boot_id)}, "started_ns": {time_ns()}, '
             f'"shim": {{"pid": {shim_pid}, "start_time": {start_time(shim_pid)}}}, '
             f'"daemon": {{"pid": {daemon_pid}, "start_time": {start_time(daemon_pid)}}}'
@@ -101,9 +107,12 @@ class State:
         self.stop_asked = False
 
     def write(self, log: Log) -> None:
-        """Replace the file atomically; where even the run folder has no room, the agent sees the death by pidfd alone."""
+        """Replace the file atomically; where even the run folder has no room, the agent sees the death by
+        pidfd alone.
+        """
         body = (
-            f'{{{self.head}, "left_out": {self.left_out}, "stop_asked": {"true" if self.stop_asked else "false"}, '
+            f'{{{self.head}, "left_out": {self.left_out}, "stop_asked": '
+            f"{'true' if self.stop_asked else 'false'}, "
             f'"log_lines_dropped": {log.lines_dropped}, "exit": {self.exit}}}\n'
         )
         fresh = f"{self.path}.{os.getpid()}"
@@ -126,7 +135,8 @@ class State:
 def become_daemon(argv: list[str], shim_pid: int, go: int, out: int) -> None:
     """In the child: wait until the shim has written who we are, then become the daemon. Never returns."""
     try:
-        # Before we may go, for only then a signal is passed on: one that met the shim's own handler here would be lost, and the daemon's end with it.
+        # Before we may go, for only then a signal is passed on: one that met the shim's own handler here
+        # would be lost, and the daemon's end with it.
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -209,7 +219,11 @@ def watch(pid: int, state: State, log: Log, out: int, wake: int, grace_s: float)
     kill_at_mono_s = drained_at_mono_s = float("inf")
     while alive or (out_open and monotonic() < drained_at_mono_s):
         deadline_mono_s = kill_at_mono_s if alive else drained_at_mono_s
-        timeout_ms = None if deadline_mono_s == float("inf") else max(0, int((deadline_mono_s - monotonic()) * 1000) + 1)
+        timeout_ms = (
+            None
+            if deadline_mono_s == float("inf")
+            else max(0, int((deadline_mono_s - monotonic()) * 1000) + 1)
+        )
         for fd, _ in poll.poll(timeout_ms):
             if fd == out:
                 chunk = os.read(out, READ_BYTES)
@@ -238,4 +252,5 @@ def watch(pid: int, state: State, log: Log, out: int, wake: int, grace_s: float)
 
 
 if __name__ == "__main__":
-    os._exit(main(sys.argv[1:]))  # nothing to flush; an interpreter that takes itself down costs 3 ms of CPU, just when somebody takes over
+    # Nothing to flush, and an interpreter's own shutdown costs 3 ms of CPU just when a standby takes over.
+    os._exit(main(sys.argv[1:]))

@@ -1,8 +1,9 @@
 """What state an instance is in, and the one table of legal moves. Pure.
 
-The supervisor reports what happened (`Move`); the table says what the instance is now. A move that is not in the table is a mistake in the caller
-and raises, so that no instance is started twice or forgotten. Desired state is kept apart (supervisor.py): a daemon that an operator stopped is
-`stopped`, not `backoff`, whatever its exit looked like.
+The supervisor reports what happened (`Move`); the table says what the instance is now. A move that is not in
+the table is a mistake in the caller and raises, so that no instance is started twice or forgotten. Desired
+state is kept apart (supervisor.py): a daemon that an operator stopped is `stopped`, not `backoff`, whatever
+its exit looked like.
 """
 
 from __future__ import annotations
@@ -67,8 +68,9 @@ class Step(StrEnum):
 def decide(state: State, *, wanted: bool, same: bool, released: bool, due: bool) -> Step:
     """The next step of one instance.
 
-    `wanted`: its slot is in the specs. `same`: what runs is what the spec says. `released`: a restart for a changed spec may happen now (a leader
-    waits until its standbys have had theirs). `due`: the backoff is over.
+    `wanted`: its slot is in the specs. `same`: what runs is what the spec says. `released`: a restart for a
+    changed spec may happen now (a leader waits until its standbys have had theirs). `due`: the backoff is
+    over.
     """
     if state is State.STOPPING:
         return Step.WAIT

@@ -1,8 +1,10 @@
-"""Keeps the host's instances as the specs say: starts, watches, restarts with backoff, adopts, restarts what has changed.
+"""Keeps the host's instances as the specs say: starts, watches, restarts with backoff, adopts, restarts what
+has changed.
 
-One task an instance, each a short loop: decide (states.py, pure), do, wait for a death or a change. Cancelling `run` touches no daemon: they go on
-and the next supervisor adopts them. How a process is run and recognised: runner.py. What its start needs beside the process (words, config): here
-and in program.py. Who asks for what: daemon.py.
+One task an instance, each a short loop: decide (states.py, pure), do, wait for a death or a change.
+Cancelling `run` touches no daemon: they go on and the next supervisor adopts them. How a process is run and
+recognised: runner.py. What its start needs beside the process (words, config): here and in program.py. Who
+asks for what: daemon.py.
 """
 
 from __future__ import annotations
@@ -79,7 +81,11 @@ class Instance:
 
     @property
     def same(self) -> bool:
-        return self.running is None or self.desired is None or self.running.spec_hash == programs.spec_hash(self.desired.spec)
+        return (
+            self.running is None
+            or self.desired is None
+            or self.running.spec_hash == programs.spec_hash(self.desired.spec)
+        )
 
     def move(self, what: Move) -> None:
         self.state = after(self.state, what)
@@ -98,7 +104,9 @@ class Supervisor:
         real_time: bool | None = None,
         command: Callable[[ServiceSpec], tuple[str, ...]] = programs.command,
     ) -> None:
-        """`changed` is called after every change of an instance's process or state; `released` may hold back a restart for a changed spec."""
+        """`changed` is called after every change of an instance's process or state; `released` may hold back
+        a restart for a changed spec.
+        """
         self._folders = folders
         self._runner = runner
         self._report = report
@@ -115,9 +123,12 @@ class Supervisor:
         self.closing = False
 
     def __repr__(self) -> str:
-        return f"<Supervisor {self._folders.host}: {', '.join(f'{i.id} {i.state}' for i in self.instances.values())}>"
+        return (
+            f"<Supervisor {self._folders.host}: "
+            f"{', '.join(f'{i.id} {i.state}' for i in self.instances.values())}>"
+        )
 
-    # --- asked from outside ------------------------------------------------------------------------------------------
+    # --- asked from outside ---------------------------------------------------------------------------------
 
     def adopt(self) -> list[Instance]:
         """Take over what an earlier agent left running; touches nothing. Call before `run`."""
@@ -126,7 +137,9 @@ class Supervisor:
             running = self._runner.adopt(slot.instance)
             if running is None:
                 continue
-            instance = self.instances[slot.instance] = Instance(slot, restarts=running.restarts, started_before=True)
+            instance = self.instances[slot.instance] = Instance(
+                slot, restarts=running.restarts, started_before=True
+            )
             self._took(instance, running, Move.ADOPT)
             self._report("instance.adopted", instance=instance.id, pid=running.process.pid)
             adopted.append(instance)
@@ -137,7 +150,12 @@ class Supervisor:
         if self.closing:
             return
         self._known = True
-        wanted = {slot.instance: (slot, desired) for desired in specs for slot in desired.spec.slots() if slot.host == self._folders.host}
+        wanted = {
+            slot.instance: (slot, desired)
+            for desired in specs
+            for slot in desired.spec.slots()
+            if slot.host == self._folders.host
+        }
         for name, instance in self.instances.items():
             self._set(instance, wanted[name][1] if name in wanted else None)
         for name, (slot, desired) in wanted.items():
@@ -165,7 +183,9 @@ class Supervisor:
     async def stop_all(self, grace_s: float = programs.STOP_GRACE_S) -> None:
         """Stop everything in order (users before what they use), and start nothing again."""
         self.closing = True
-        batches = stop_order([instance.desired.spec for instance in self.instances.values() if instance.desired])
+        batches = stop_order(
+            [instance.desired.spec for instance in self.instances.values() if instance.desired]
+        )
         ordered = {name for batch in batches for name in batch}
         rest = {instance.slot.service for instance in self.instances.values()} - ordered
         for batch in [*([rest] if rest else []), *batches]:
@@ -189,7 +209,7 @@ class Supervisor:
                     if instance.death is not None:
                         instance.death.cancel()
 
-    # --- one instance ------------------------------------------------------------------------------------------------
+    # --- one instance ---------------------------------------------------------------------------------------
 
     def _set(self, instance: Instance, desired: Desired | None) -> None:
         before = instance.desired
@@ -259,7 +279,9 @@ class Supervisor:
             self._ended(instance, str(exc))
             return
         self._took(instance, running, None)
-        self._report("instance.started", instance=instance.id, pid=running.process.pid, restarts=instance.restarts)
+        self._report(
+            "instance.started", instance=instance.id, pid=running.process.pid, restarts=instance.restarts
+        )
         for words in (*program.left_out, *running.left_out):
             self.left_out(words)
 
@@ -294,20 +316,32 @@ class Supervisor:
         if instance.death is not None:
             wake = asyncio.ensure_future(instance.wake.wait())
             try:
-                await asyncio.wait({instance.death, wake}, timeout=None if instance.same else HOLD_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {instance.death, wake},
+                    timeout=None if instance.same else HOLD_LOOK_S,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
             finally:
                 wake.cancel()
             if instance.death.done():
                 await self._died(instance, instance.death.result())
             return
-        timeout_s = max(0.0, instance.due_mono_s - time.monotonic()) if instance.state is State.BACKOFF else None
+        timeout_s = (
+            max(0.0, instance.due_mono_s - time.monotonic()) if instance.state is State.BACKOFF else None
+        )
         with anyio.move_on_after(timeout_s):
             await instance.wake.wait()
 
     async def _stop(self, instance: Instance) -> None:
         running, death = instance.running, instance.death
         assert running is not None and death is not None, "only what runs is stopped"
-        why = "its spec changed" if instance.desired is not None else "its host goes down" if self.closing else "no longer wanted"
+        why = (
+            "its spec changed"
+            if instance.desired is not None
+            else "its host goes down"
+            if self.closing
+            else "no longer wanted"
+        )
         instance.move(Move.STOP)
         self._report("instance.stopping", instance=instance.id, pid=running.process.pid, reason=why)
         self._changed()
@@ -331,7 +365,9 @@ class Supervisor:
 
     def _ended(self, instance: Instance, words: str, pid: int | None = None) -> None:
         asked = instance.state is State.STOPPING
-        healthy_s = time.monotonic() - instance.ready_since_mono_s if instance.ready_since_mono_s is not None else 0.0
+        healthy_s = (
+            time.monotonic() - instance.ready_since_mono_s if instance.ready_since_mono_s is not None else 0.0
+        )
         instance.ready_since_mono_s = None
         instance.changed_mono_s = None
         instance.move(Move.EXIT)
@@ -362,7 +398,8 @@ def last_line(log: Path) -> str:
 
 
 def stop_order(specs: Sequence[ServiceSpec]) -> list[set[str]]:
-    """Services in batches to stop one after the other: a service before all that it uses, and those with a leader last among equals.
+    """Services in batches to stop one after the other: a service before all that it uses, and those with a
+    leader last among equals.
 
     Services that use each other in a ring come last, together.
     """

@@ -1,4 +1,5 @@
-"""The controller's HTTP: /live /ready /health /metrics and GET /api/v1/status. Answered from the watched view; the store is not asked.
+"""The controller's HTTP: /live /ready /health /metrics and GET /api/v1/status. Answered from the watched
+view; the store is not asked.
 
 The rest of the admin API (roles, operations, pages) joins this application under /api/v1.
 """
@@ -45,10 +46,18 @@ def application(controller: Controller) -> web.Application:
     async def status(request: web.Request) -> web.Response:
         found = controller.status()
         if found is None:
-            return web.json_response({"error": "no view of the site yet: the store does not answer"}, status=503)
+            return web.json_response(
+                {"error": "no view of the site yet: the store does not answer"}, status=503
+            )
         return web.json_response(found, dumps=_dumps)
 
-    for path, handler in (("/live", live), ("/ready", ready), ("/health", health), ("/metrics", metrics), ("/api/v1/status", status)):
+    for path, handler in (
+        ("/live", live),
+        ("/ready", ready),
+        ("/health", health),
+        ("/metrics", metrics),
+        ("/api/v1/status", status),
+    ):
         app.router.add_get(path, handler)
     return app
 
@@ -75,12 +84,22 @@ class _Collector:
 
     def collect(self) -> list[GaugeMetricFamily]:
         controller, status = self._controller, self._controller.status()
-        elected = GaugeMetricFamily("hft_controller_elected", "1 while this controller is the elected one", float(controller.elected))
-        reachable = GaugeMetricFamily("hft_store_reachable", "1 while the store answers", float(controller.store_reachable()))
+        elected = GaugeMetricFamily(
+            "hft_controller_elected", "1 while this controller is the elected one", float(controller.elected)
+        )
+        reachable = GaugeMetricFamily(
+            "hft_store_reachable", "1 while the store answers", float(controller.store_reachable())
+        )
         if status is None:
             return [elected, reachable]
-        healthy = GaugeMetricFamily("hft_site_healthy", "1 while every service is as desired", float(status["healthy"]))
-        passing = GaugeMetricFamily("hft_instance_passing", "1 while the instance is ready and passing", labels=("service", "instance", "host"))
+        healthy = GaugeMetricFamily(
+            "hft_site_healthy", "1 while every service is as desired", float(status["healthy"])
+        )
+        passing = GaugeMetricFamily(
+            "hft_instance_passing",
+            "1 while the instance is ready and passing",
+            labels=("service", "instance", "host"),
+        )
         epoch = GaugeMetricFamily("hft_group_epoch", "Epoch of the group's leader", labels=("service",))
         led = GaugeMetricFamily("hft_group_led", "1 while somebody leads", labels=("service",))
         for service in status["services"]:
@@ -88,5 +107,7 @@ class _Collector:
                 epoch.add_metric([service["name"]], service["epoch"] or 0)
                 led.add_metric([service["name"]], float(service["leader"] is not None))
             for i in service["instances"]:
-                passing.add_metric([service["name"], i["id"], i["host"]], float(i["ready"] and i["health"] == "passing"))
+                passing.add_metric(
+                    [service["name"], i["id"], i["host"]], float(i["ready"] and i["health"] == "passing")
+                )
         return [elected, reachable, healthy, passing, epoch, led]

@@ -24,7 +24,9 @@ class Floor:
         self.hosts: list[str] = list(found.get("hosts", ()))
         self.run_dir = Path(found.get("run_dir", self.folders.run_dir_wanted()))
 
-    def answers(self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None) -> list[unix_http.Answer]:
+    def answers(
+        self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None
+    ) -> list[unix_http.Answer]:
         """One answer from each agent that gives one.
 
         Raises:
@@ -33,20 +35,39 @@ class Floor:
         given, silent = [], []
         for host in self.hosts:
             try:
-                given.append(unix_http.request(self.run_dir / f"{host}.agent.sock", method, target, body, timeout_s=timeout_s or self.timeout_s))
+                given.append(
+                    unix_http.request(
+                        self.run_dir / f"{host}.agent.sock",
+                        method,
+                        target,
+                        body,
+                        timeout_s=timeout_s or self.timeout_s,
+                    )
+                )
             except FloorUnreachable as exc:
                 silent.append(f"{host}: {str(exc).rpartition(': ')[2]}")
         if not given:
-            raise FloorUnreachable(f"no agent of the floor in {self.folders.site_dir} answers ({'; '.join(silent) or 'it has no hosts'})")
+            raise FloorUnreachable(
+                f"no agent of the floor in {self.folders.site_dir} answers "
+                f"({'; '.join(silent) or 'it has no hosts'})"
+            )
         return given
 
-    def first(self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None) -> unix_http.Answer:
+    def first(
+        self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None
+    ) -> unix_http.Answer:
         """The first good answer (an agent that is only starting says 503; then another may know more)."""
         refused: unix_http.Answer | None = None
         silent = []
         for host in self.hosts:
             try:
-                answer = unix_http.request(self.run_dir / f"{host}.agent.sock", method, target, body, timeout_s=timeout_s or self.timeout_s)
+                answer = unix_http.request(
+                    self.run_dir / f"{host}.agent.sock",
+                    method,
+                    target,
+                    body,
+                    timeout_s=timeout_s or self.timeout_s,
+                )
             except FloorUnreachable as exc:
                 silent.append(f"{host}: {str(exc).rpartition(': ')[2]}")
                 continue
@@ -54,7 +75,10 @@ class Floor:
                 return answer
             refused = refused or answer
         if refused is None:
-            raise FloorUnreachable(f"no agent of the floor in {self.folders.site_dir} answers ({'; '.join(silent) or 'it has no hosts'})")
+            raise FloorUnreachable(
+                f"no agent of the floor in {self.folders.site_dir} answers "
+                f"({'; '.join(silent) or 'it has no hosts'})"
+            )
         return refused
 
     def get(self, target: str) -> Any:
@@ -76,7 +100,9 @@ class Floor:
     def status(self) -> dict[str, Any]:
         found = self.get("/v1/site/status")
         if not isinstance(found, dict):
-            raise FloorUnreachable(f"status of {self.folders.site_dir}: expected a mapping, found {type(found).__name__}")
+            raise FloorUnreachable(
+                f"status of {self.folders.site_dir}: expected a mapping, found {type(found).__name__}"
+            )
         return found
 
     def ask(self, service: str, what: str) -> Any:
@@ -106,4 +132,7 @@ def service_of(status: dict[str, Any], name: str) -> dict[str, Any]:
         if service["name"] == name:
             found: dict[str, Any] = service
             return found
-    raise InvalidInput(f'service "{name}" is not in site {status["site"]} (there are {", ".join(s["name"] for s in status["services"]) or "none"})')
+    raise InvalidInput(
+        f'service "{name}" is not in site {status["site"]} (there are '
+        f"{', '.join(s['name'] for s in status['services']) or 'none'})"
+    )

@@ -1,4 +1,6 @@
-"""What went wrong, on stderr: one line (a services.yml with several faults: one line a fault), never a traceback."""
+"""What went wrong, on stderr: one line (a services.yml with several faults: one line a fault), never a
+traceback.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,10 @@ from controlplane.floor import folders
 
 def down(
     site_dir: SiteDirOption = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds for an orderly end; what is left then is killed.")] = 30.0,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", min=1, help="Seconds for an orderly end; what is left then is killed."),
+    ] = 30.0,
 ) -> None:
     """Stop everything of a floor: no process, socket or shared memory is left."""
     floor = folders.Folders(site_dir or folders.default_site_dir())

@@ -1,4 +1,6 @@
-"""`hftctl events [-f]`: what happened on the floor: starts, deaths, hand-overs, alarms, operations, with the reason."""
+"""`hftctl events [-f]`: what happened on the floor: starts, deaths, hand-overs, alarms, operations, with the
+reason.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,12 @@ FOLLOW_EVERY_S = 0.25
 
 
 def events(
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many of the last events.")] = 50,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")
+    ] = False,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many of the last events.")
+    ] = 50,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
@@ -35,7 +41,9 @@ def events(
     after = 0
     while True:
         for event in found:
-            print(line(event) if output is Output.table else json.dumps(event, ensure_ascii=False), flush=True)
+            print(
+                line(event) if output is Output.table else json.dumps(event, ensure_ascii=False), flush=True
+            )
             after = event["n"]
         time.sleep(FOLLOW_EVERY_S)
         try:
@@ -45,5 +53,9 @@ def events(
 
 
 def line(event: dict[str, Any]) -> str:
-    fields = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in event["fields"].items() if value not in (None, ""))
+    fields = (
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in event["fields"].items()
+        if value not in (None, "")
+    )
     return " ".join((event["at"], event["host"], event["kind"], *fields))

@@ -7,7 +7,9 @@ import typer
 from controlplane.cli import asking, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 
-host = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Hosts of the site.")
+host = typer.Typer(
+    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Hosts of the site."
+)
 
 
 @host.callback()
@@ -16,7 +18,11 @@ def hosts() -> None:
 
 
 @host.command("list")
-def listing(output: OutputOption = Output.table, site_dir: SiteDirOption = None, timeout: AskTimeoutOption = ASK_TIMEOUT_S) -> None:
+def listing(
+    output: OutputOption = Output.table,
+    site_dir: SiteDirOption = None,
+    timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+) -> None:
     """Hosts, their agents and how many instances each runs."""
     found = asking.Floor(site_dir, timeout).status()["hosts"]
     render.show(found, output, ("name", "state", "address", "url", "last_seen_ms", "instances"))

@@ -1,6 +1,7 @@
 """`hftctl history SERVICE` and `hftctl failover SERVICE --reason`: who led when and why, and how to move it.
 
-The request goes to an agent, which writes it into the group (rule R15); the leader's keeper acts on it. Its JSON is printed whatever the outcome.
+The request goes to an agent, which writes it into the group (rule R15); the leader's keeper acts on it. Its
+JSON is printed whatever the outcome.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ def history(
     asking.service_of(floor.status(), service)
     rows = floor.get(f"/v1/site/history/{service}")
     if output is Output.table:
-        rows = [{**row, "from": row.get("from", row.get("from_instance")), "to": row.get("to", row.get("to_instance"))} for row in rows]
+        rows = [
+            {
+                **row,
+                "from": row.get("from", row.get("from_instance")),
+                "to": row.get("to", row.get("to_instance")),
+            }
+            for row in rows
+        ]
         for row in rows:
             began, ended = row.get("started_ns"), row.get("active_ns")
             row["took_ms"] = (ended - began) / 1e6 if began and ended else row.get("took_ms")
@@ -39,18 +47,29 @@ def history(
 
 def failover(
     service: Annotated[str, typer.Argument(help="Name of an active_standby service.")],
-    to: Annotated[Optional[str], typer.Option("--to", help="Instance that shall lead; any electable one when left out.")] = None,  # noqa: UP045
-    reason: Annotated[Optional[str], typer.Option("--reason", help="Why; kept in the history. Required.")] = None,  # noqa: UP045
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds until the outcome counts as unknown.")] = 10.0,
+    to: Annotated[
+        Optional[str], typer.Option("--to", help="Instance that shall lead; any electable one when left out.")
+    ] = None,
+    reason: Annotated[
+        Optional[str], typer.Option("--reason", help="Why; kept in the history. Required.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, help="Seconds until the outcome counts as unknown.")
+    ] = 10.0,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
 ) -> int:
     """Kill the leader of a service and let a standby lead."""
     try:
-        result = request(service, to, reason, timeout, asking.Floor(site_dir, ASK_TIMEOUT_S) if reason else None)
+        result = request(
+            service, to, reason, timeout, asking.Floor(site_dir, ASK_TIMEOUT_S) if reason else None
+        )
         code = EXIT_CODES.get(result["outcome"], 1)
     except HftctlError as exc:
-        result, code = outcome(service, "unknown" if exc.exit_code == 4 else "refused", str(exc), to), exc.exit_code
+        result, code = (
+            outcome(service, "unknown" if exc.exit_code == 4 else "refused", str(exc), to),
+            exc.exit_code,
+        )
         if output is Output.table:
             raise
     if output is Output.table:
@@ -60,7 +79,9 @@ def failover(
     return code
 
 
-def request(service: str, to: str | None, reason: str | None, timeout_s: float, floor: asking.Floor | None) -> dict[str, Any]:
+def request(
+    service: str, to: str | None, reason: str | None, timeout_s: float, floor: asking.Floor | None
+) -> dict[str, Any]:
     """The result of one failover.
 
     Raises:
@@ -69,7 +90,9 @@ def request(service: str, to: str | None, reason: str | None, timeout_s: float, 
     if not reason or not reason.strip() or floor is None:
         raise InvalidInput(f'failover of "{service}": --reason is missing (it is kept in the history)')
     asking.service_of(floor.status(), service)
-    body = json.dumps({"service": service, "to": to, "reason": reason, "actor": getpass.getuser(), "timeout_s": timeout_s}).encode()
+    body = json.dumps(
+        {"service": service, "to": to, "reason": reason, "actor": getpass.getuser(), "timeout_s": timeout_s}
+    ).encode()
     # Not tried at a second agent: the first may have written the request before it fell silent.
     for host in floor.hosts:
         socket = floor.run_dir / f"{host}.agent.sock"
@@ -94,11 +117,23 @@ def request(service: str, to: str | None, reason: str | None, timeout_s: float, 
 
 
 def outcome(service: str, what: str, reason: str, to: str | None = None) -> dict[str, Any]:
-    return {"operation": None, "service": service, "from": None, "to": to, "epoch": None, "took_ms": None, "outcome": what, "reason": reason}
+    return {
+        "operation": None,
+        "service": service,
+        "from": None,
+        "to": to,
+        "epoch": None,
+        "took_ms": None,
+        "outcome": what,
+        "reason": reason,
+    }
 
 
 def sentence(result: dict[str, Any]) -> str:
     if result["outcome"] == "succeeded":
-        return f"{result['service']}: {result['from']} -> {result['to']}, epoch {result['epoch']}, {result['took_ms']} ms ({result['reason']})"
+        return (
+            f"{result['service']}: {result['from']} -> {result['to']}, epoch {result['epoch']}, "
+            f"{result['took_ms']} ms ({result['reason']})"
+        )
     operation = f" (operation {result['operation']})" if result.get("operation") else ""
     return f"{result['service']}: failover {result['outcome']}: {result['reason']}{operation}"

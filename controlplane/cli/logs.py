@@ -1,4 +1,6 @@
-"""`hftctl logs INSTANCE [-f] [-n]`: what an instance printed, across its restarts; the floor's own processes too (floord, etcd, agent-alpha ...)."""
+"""`hftctl logs INSTANCE [-f] [-n]`: what an instance printed, across its restarts; the floor's own processes
+too (floord, etcd, agent-alpha ...).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ FOLLOW_EVERY_S = 0.25
 
 def logs(
     instance: Annotated[str, typer.Argument(help="Instance id, or one of the floor's own processes.")],
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
+    ] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,

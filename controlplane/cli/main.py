@@ -1,8 +1,10 @@
-"""hftctl: from the command line to an exit code. The verbs are in verbs.py, which imports a verb's file when the verb is typed.
+"""hftctl: from the command line to an exit code. The verbs are in verbs.py, which imports a verb's file when
+the verb is typed.
 
-`status` has 200 ms in all, and typer with what it imports takes 150 of them: a plain `hftctl status` (at most -o, --site-dir, --timeout) is read
-here by hand; whatever else stands on the line goes to typer. Errors are one line on stderr, never a traceback. Exit codes: 0 fine, 1 degraded or
-refused, 2 usage or bad input, 3 floor or store unreachable, 4 timed out with the outcome unknown, 130 interrupted.
+`status` has 200 ms in all, and typer with what it imports takes 150 of them: a plain `hftctl status` (at most
+-o, --site-dir, --timeout) is read here by hand; whatever else stands on the line goes to typer. Errors are
+one line on stderr, never a traceback. Exit codes: 0 fine, 1 degraded or refused, 2 usage or bad input, 3
+floor or store unreachable, 4 timed out with the outcome unknown, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader (head, less) has gone: nothing to say to it
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # the reader (head, less) has gone: nothing to say to it
         return 1
     except Exception as exc:
         if os.environ.get("HFT_DEBUG"):

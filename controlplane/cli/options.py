@@ -12,8 +12,11 @@ from controlplane.cli.output import Output as Output
 
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print: table, json or yaml.")]
 SiteDirOption = Annotated[
-    Optional[Path],  # noqa: UP045  (typer reads the annotation at run time)
-    typer.Option("--site-dir", help="Where the floor keeps data, logs and journals (HFT_SITE_DIR; default under XDG_STATE_HOME)."),
+    Optional[Path],
+    typer.Option(
+        "--site-dir",
+        help="Where the floor keeps data, logs and journals (HFT_SITE_DIR; default under XDG_STATE_HOME).",
+    ),
 ]
 SiteOption = Annotated[str, typer.Option("--site", envvar="HFT_SITE", help="Name of the site.")]
 AskTimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for an answer.")]

@@ -1,4 +1,6 @@
-"""The three ways to print, and how long a verb waits for an answer. Apart from options.py, because typer is not imported where 200 ms count."""
+"""The three ways to print, and how long a verb waits for an answer. Apart from options.py, because typer is
+not imported where 200 ms count.
+"""
 
 from __future__ import annotations
 

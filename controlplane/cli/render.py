@@ -1,4 +1,6 @@
-"""Answers printed: as a table of plain text, as JSON or as YAML. Colours only at a terminal, and never when NO_COLOR is set."""
+"""Answers printed: as a table of plain text, as JSON or as YAML. Colours only at a terminal, and never when
+NO_COLOR is set.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +55,16 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, colour: boo
     """Columns as wide as their widest cell, the last one free; no trailing blanks."""
     colour = coloured() if colour is None else colour
     widths = [max([len(heading), *(len(row[i]) for row in rows)]) for i, heading in enumerate(headings)]
-    lines = ["  ".join(heading.upper().ljust(width) for heading, width in zip(headings, widths, strict=True)).rstrip()]
+    lines = [
+        "  ".join(
+            heading.upper().ljust(width) for heading, width in zip(headings, widths, strict=True)
+        ).rstrip()
+    ]
     for row in rows:
-        parts = [paint(text, colour).ljust(width + len(paint(text, colour)) - len(text)) for text, width in zip(row, widths, strict=True)]
+        parts = [
+            paint(text, colour).ljust(width + len(paint(text, colour)) - len(text))
+            for text, width in zip(row, widths, strict=True)
+        ]
         lines.append("  ".join(parts).rstrip())
     return "\n".join(lines)
 

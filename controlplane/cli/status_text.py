@@ -1,4 +1,6 @@
-"""`hftctl status` without a command line around it: ask, print, say by the exit code whether the site is healthy. Imports no typer (see main.py)."""
+"""`hftctl status` without a command line around it: ask, print, say by the exit code whether the site is
+healthy. Imports no typer (see main.py).
+"""
 
 from __future__ import annotations
 
@@ -41,29 +43,60 @@ def text(found: dict[str, Any]) -> str:
 
 
 def rows(found: list[dict[str, Any]], columns: tuple[str, ...]) -> str:
-    return render.table([c.replace("_", " ") for c in columns], [[render.cell(row.get(c)) for c in columns] for row in found])
+    return render.table(
+        [c.replace("_", " ") for c in columns], [[render.cell(row.get(c)) for c in columns] for row in found]
+    )
 
 
 def instances(services: list[dict[str, Any]]) -> str:
-    columns = ("instance", "pid", "state", "role", "epoch", "health", "ready", "restarts", "uptime_s", "reason")
+    columns = (
+        "instance",
+        "pid",
+        "state",
+        "role",
+        "epoch",
+        "health",
+        "ready",
+        "restarts",
+        "uptime_s",
+        "reason",
+    )
     lines = []
     for service in services:
         for i in service["instances"]:
             leads = service.get("leader") == i["id"]
             lines.append({**i, "instance": i["id"], "epoch": service.get("epoch") if leads else None})
         if service["running"] < service["desired"] and not service["instances"]:
-            lines.append({"instance": service["name"], "state": "stopped", "health": "critical", "reason": "no instance runs"})
+            lines.append(
+                {
+                    "instance": service["name"],
+                    "state": "stopped",
+                    "health": "critical",
+                    "reason": "no instance runs",
+                }
+            )
     return rows(lines, columns)
 
 
 def flow(found: dict[str, Any]) -> str:
-    n = {key: found.get(key) or 0 for key in ("messages", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals")}
+    n = {
+        key: found.get(key) or 0
+        for key in ("messages", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals")
+    }
     lines = [
-        f"flow: {n['messages']} messages ({found.get('messages_per_s') or 0:.0f}/s), lost {n['lost']}, gaps {n['gaps']}; "
-        f"orders {n['orders']}, fills {n['fills']}, rejects {n['rejects']}, stale tokens refused {n['stale_token_refusals']}"
+        f"flow: {n['messages']} messages ({found.get('messages_per_s') or 0:.0f}/s), lost {n['lost']}, gaps "
+        f"{n['gaps']}; "
+        f"orders {n['orders']}, fills {n['fills']}, rejects {n['rejects']}, stale tokens refused "
+        f"{n['stale_token_refusals']}"
     ]
-    for name, said_as in (("tick_to_order_us", "tick to order"), ("order_to_ack_us", "order to acknowledgement")):
+    for name, said_as in (
+        ("tick_to_order_us", "tick to order"),
+        ("order_to_ack_us", "order to acknowledgement"),
+    ):
         measured = found.get(name) or {}
         if measured.get("p50") is not None:
-            lines.append(f"{said_as}: p50 {measured['p50']:.0f}, p99 {measured['p99']:.0f}, p99.9 {measured['p99_9']:.0f} µs")
+            lines.append(
+                f"{said_as}: p50 {measured['p50']:.0f}, p99 {measured['p99']:.0f}, p99.9 "
+                f"{measured['p99_9']:.0f} µs"
+            )
     return "\n".join(lines)

@@ -1,4 +1,6 @@
-"""`hftctl orders` and `hftctl positions`: what omsd works, and what positiond says beside what the venue says."""
+"""`hftctl orders` and `hftctl positions`: what omsd works, and what positiond says beside what the venue
+says.
+"""
 
 from __future__ import annotations
 
@@ -23,17 +25,23 @@ WideOption = Annotated[bool, typer.Option("--wide", "-w", help="All that is know
 
 
 def orders(
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Only the last so many; 0: all that omsd still knows.")] = 0,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="Only the last so many; 0: all that omsd still knows.")
+    ] = 0,
     wide: WideOption = False,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
-    """Orders, oldest first, as the leading omsd has them. Wide: also type, strategy and its own id, when made and last changed, why ended."""
+    """Orders, oldest first, as the leading omsd has them. Wide: also type, strategy and its own id, when made
+    and last changed, why ended.
+    """
     floor = asking.Floor(site_dir, timeout)
     keys = ORDER_KEYS_WIDE if wide else ORDER_KEYS
     orders = ask_daemon(floor, "omsd", "orders")
-    found = [{key: order_field(order, key) for key in keys} for order in (orders[-lines:] if lines else orders)]
+    found = [
+        {key: order_field(order, key) for key in keys} for order in (orders[-lines:] if lines else orders)
+    ]
     render.show(found, output, keys)
 
 
@@ -43,10 +51,16 @@ def positions(
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
-    """Positions and cash by instrument, ours beside the venue's own account. Wide: also average price, realised and unrealised P&L."""
+    """Positions and cash by instrument, ours beside the venue's own account. Wide: also average price,
+    realised and unrealised P&L.
+    """
     floor = asking.Floor(site_dir, timeout)
     keys = (*POSITION_KEYS, *VALUED) if wide else POSITION_KEYS
-    render.show(merge(ask_daemon(floor, "positiond", "positions"), ask_daemon(floor, "simd", "accounts"), keys), output, keys)
+    render.show(
+        merge(ask_daemon(floor, "positiond", "positions"), ask_daemon(floor, "simd", "accounts"), keys),
+        output,
+        keys,
+    )
 
 
 def order_field(order: dict[str, Any], key: str) -> Any:
@@ -62,10 +76,18 @@ def ask_daemon(floor: asking.Floor, daemon: str, what: str) -> list[dict[str, An
     return [row for service in services for row in floor.ask(service, what)]
 
 
-def merge(ours: list[dict[str, Any]], venue: list[dict[str, Any]], keys: tuple[str, ...] = POSITION_KEYS) -> list[dict[str, Any]]:
+def merge(
+    ours: list[dict[str, Any]], venue: list[dict[str, Any]], keys: tuple[str, ...] = POSITION_KEYS
+) -> list[dict[str, Any]]:
     """One row an instrument; what only one side knows is nothing on the other."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    told = [*ours, *({key if key in INSTRUMENT else f"venue_{key}": value for key, value in account.items()} for account in venue)]
+    told = [
+        *ours,
+        *(
+            {key if key in INSTRUMENT else f"venue_{key}": value for key, value in account.items()}
+            for account in venue
+        ),
+    ]
     for part in told:
         row = rows.setdefault((part["market"], part["symbol"]), dict.fromkeys(keys, "0"))
         row |= {key: decimal(part[key]) for key in keys if key in part}

@@ -30,19 +30,38 @@ class Interrupted(BaseException):
 
 
 def up(
-    services: Annotated[Optional[Path], typer.Option("--services", help="The services file; inventory/SITE/services.yml when left out.")] = None,  # noqa: UP045
-    tape: Annotated[
-        Optional[list[Path]],  # noqa: UP045
-        typer.Option("--tape", help="Recorded files or folders for simd to replay; may be given several times. A seeded market when left out."),
+    services: Annotated[
+        Optional[Path],
+        typer.Option("--services", help="The services file; inventory/SITE/services.yml when left out."),
     ] = None,
-    more_tape: Annotated[Optional[list[Path]], typer.Argument(help="More files or folders after --tape.", metavar="[FILES...]")] = None,  # noqa: UP045
-    speed: Annotated[Optional[str], typer.Option("--speed", help="How fast simd replays: a number (1 is as recorded), or max.")] = None,  # noqa: UP045
-    seed: Annotated[Optional[int], typer.Option("--seed", help="Seed of the synthetic market.")] = None,  # noqa: UP045
+    tape: Annotated[
+        Optional[list[Path]],
+        typer.Option(
+            "--tape",
+            help="Recorded files or folders for simd to replay; may be given several times. A seeded market "
+            "when left out.",
+        ),
+    ] = None,
+    more_tape: Annotated[
+        Optional[list[Path]], typer.Argument(help="More files or folders after --tape.", metavar="[FILES...]")
+    ] = None,
+    speed: Annotated[
+        Optional[str],
+        typer.Option("--speed", help="How fast simd replays: a number (1 is as recorded), or max."),
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option("--seed", help="Seed of the synthetic market.")] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is healthy.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=1, help="Seconds until all has to be healthy (with --detach).")] = 60.0,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, help="Seconds until all has to be healthy (with --detach).")
+    ] = 60.0,
     http_port: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option("--http-port", min=0, max=65000, help="TCP port of the controller, the agents on the next ones; 0: any free."),
+        Optional[int],
+        typer.Option(
+            "--http-port",
+            min=0,
+            max=65000,
+            help="TCP port of the controller, the agents on the next ones; 0: any free.",
+        ),
     ] = None,
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",
@@ -75,7 +94,8 @@ def done(watch: floor_up.Watch, started: floor_up.Started) -> str:
     took_s = time.monotonic() - watch.began_mono_s
     if started.fresh:
         return (
-            f"up and healthy in {took_s:.1f} s: site {started.desired.site} in {watch.folders.site_dir} (hftctl status shows it, hftctl down ends it)"
+            f"up and healthy in {took_s:.1f} s: site {started.desired.site} in {watch.folders.site_dir} "
+            "(hftctl status shows it, hftctl down ends it)"
         )
     if started.changes:
         return f"{len(started.changes)} changes applied, healthy after {took_s:.1f} s"
@@ -144,8 +164,12 @@ def told(watch: floor_up.Watch) -> dict[str, str]:
             said[service["name"]] = f"led by {service.get('leader') or 'nobody'}, epoch {service['epoch']}"
         for i in service["instances"]:
             reason = f" ({i['reason']})" if i.get("reason") and i["health"] != "passing" else ""
-            said[i["id"]] = f"{i['state']}, {i.get('role') or 'serving'}, {i['health']}{reason}, {i['restarts']} restarts"
-    return said | {f"alarm {a['id']}": f"{a['severity']}: {a['subject']}: {a['text']}" for a in status["alarms"]}
+            said[i["id"]] = (
+                f"{i['state']}, {i.get('role') or 'serving'}, {i['health']}{reason}, {i['restarts']} restarts"
+            )
+    return said | {
+        f"alarm {a['id']}": f"{a['severity']}: {a['subject']}: {a['text']}" for a in status["alarms"]
+    }
 
 
 def gone(watch: floor_up.Watch) -> int:

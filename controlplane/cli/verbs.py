@@ -1,6 +1,7 @@
 """The verbs of hftctl: their names here, their files imported one at a time when a verb is typed.
 
-Verbs of other packages (`data`, `audit`) come by the entry point group `hftctl.verbs`, looked at only when a word is not found here.
+Verbs of other packages (`data`, `audit`) come by the entry point group `hftctl.verbs`, looked at only when a
+word is not found here.
 """
 
 from __future__ import annotations
@@ -82,11 +83,15 @@ app = typer.Typer(
 @app.callback()
 def hftctl(
     ctx: typer.Context,
-    output: Annotated[Optional[Output], typer.Option("--output", "-o", help="For the verb that follows.")] = None,  # noqa: UP045
-    site_dir: Annotated[Optional[Path], typer.Option("--site-dir", help="For the verb that follows.")] = None,  # noqa: UP045
+    output: Annotated[
+        Optional[Output], typer.Option("--output", "-o", help="For the verb that follows.")
+    ] = None,
+    site_dir: Annotated[Optional[Path], typer.Option("--site-dir", help="For the verb that follows.")] = None,
 ) -> None:
     """Runs and looks after a trading floor."""
-    given: dict[str, Any] = {key: value for key, value in (("output", output), ("site_dir", site_dir)) if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (("output", output), ("site_dir", site_dir)) if value is not None
+    }
     if given and ctx.invoked_subcommand:
         given[ctx.invoked_subcommand] = given
         if ctx.invoked_subcommand not in VERBS or ctx.invoked_subcommand == "host":  # nouns with verbs below

@@ -1,4 +1,5 @@
-"""One process under hft-floord: started, or adopted from an earlier hft-floord; restarted with backoff when it dies.
+"""One process under hft-floord: started, or adopted from an earlier hft-floord; restarted with backoff when
+it dies.
 
 A child is watched by pidfd, so that one that was adopted (not our child any more) is seen to die as well.
 """
@@ -31,7 +32,13 @@ def restart_delay_s(failures: int) -> float:
 
 class Child:
     def __init__(
-        self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str], said: Callable[[str], None], changed: Callable[[], None]
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        said: Callable[[str], None],
+        changed: Callable[[], None],
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -62,7 +69,13 @@ class Child:
         with self.log.open("ab") as log:
             # A session of its own: a Ctrl-C at a terminal, or the end of hft-floord, is not its end.
             self._popen = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=self.environment, cwd="/"
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self.environment,
+                cwd="/",
             )
         self.starts += 1
         self.process = processes.identify(self.name, self._popen.pid)
@@ -80,7 +93,10 @@ class Child:
                 return
             failures = 1 if time.monotonic() - began_mono_s > HEALTHY_AFTER_S else failures + 1
             delay_s = restart_delay_s(failures)
-            self._said(f"{self.name}: {self._ending()}; started again {f'in {delay_s:g} s' if delay_s else 'at once'}")
+            self._said(
+                f"{self.name}: {self._ending()}; started again "
+                f"{f'in {delay_s:g} s' if delay_s else 'at once'}"
+            )
             self.process = None
             await asyncio.sleep(delay_s)
 
@@ -114,4 +130,6 @@ class Child:
             self._popen = None
         if status is None:
             return f"pid {pid} ended"
-        return f"pid {pid} killed by signal {-status}" if status < 0 else f"pid {pid} ended with status {status}"
+        return (
+            f"pid {pid} killed by signal {-status}" if status < 0 else f"pid {pid} ended with status {status}"
+        )

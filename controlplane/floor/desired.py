@@ -1,4 +1,6 @@
-"""desired.json: what `hftctl up` wants to run. `up` is its one writer, hft-floord its reader; the specs in it have been checked as a whole."""
+"""desired.json: what `hftctl up` wants to run. `up` is its one writer, hft-floord its reader; the specs in it
+have been checked as a whole.
+"""
 
 from __future__ import annotations
 

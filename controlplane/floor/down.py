@@ -1,7 +1,9 @@
-"""The end of a floor, in order: agents (with their instances and keepers), controller, store, hft-floord; then sockets, words and run folder.
+"""The end of a floor, in order: agents (with their instances and keepers), controller, store, hft-floord;
+then sockets, words and run folder.
 
-Promises: after it no process, socket or shared memory of the floor is left, whether hft-floord helped or was dead already; the data in the site
-folder stays; a second `down` finds nothing to do. Used by `hftctl down`, by Ctrl-C at `hftctl up`, and by hft-floord itself on SIGTERM.
+Promises: after it no process, socket or shared memory of the floor is left, whether hft-floord helped or was
+dead already; the data in the site folder stays; a second `down` finds nothing to do. Used by `hftctl down`,
+by Ctrl-C at `hftctl up`, and by hft-floord itself on SIGTERM.
 """
 
 from __future__ import annotations
@@ -39,30 +41,45 @@ def take_down(folders: Folders, *, timeout_s: float) -> str:
     stop(folders, timeout_s=timeout_s)
     left = sweep(folders)
     if left:
-        raise HftctlError(f"floor in {folders.site_dir}: not ended even by SIGKILL: {', '.join(f'{k.name} (pid {k.pid})' for k in left)}")
+        raise HftctlError(
+            f"floor in {folders.site_dir}: not ended even by SIGKILL: "
+            f"{', '.join(f'{k.name} (pid {k.pid})' for k in left)}"
+        )
     remove(folders)
-    return f"floor {(floor or {}).get('site', '')} in {folders.site_dir} is down; its data is kept".replace("  ", " ")
+    return f"floor {(floor or {}).get('site', '')} in {folders.site_dir} is down; its data is kept".replace(
+        "  ", " "
+    )
 
 
 def stop(folders: Folders, *, timeout_s: float) -> None:
-    """Ask, wait, then end what was recorded; agents first, so that daemons cancel and sync while the store still answers.
+    """Ask, wait, then end what was recorded; agents first, so that daemons cancel and sync while the store
+    still answers.
 
     hft-floord is left to itself: it may be the one that calls.
     """
     floor = folders.running() or {}
     run_dir = folders.run_dir()
-    asks = [threading.Thread(target=_ask_to_shut_down, args=(path,), daemon=True) for path in sorted(run_dir.glob("*.agent.sock"))]
+    asks = [
+        threading.Thread(target=_ask_to_shut_down, args=(path,), daemon=True)
+        for path in sorted(run_dir.glob("*.agent.sock"))
+    ]
     for ask in asks:
         ask.start()
     for ask in asks:
         ask.join(SHUTDOWN_ASK_S + 1)
-    recorded = {name: processes.from_plain(record, name) for name, record in (floor.get("processes") or {}).items()}
+    recorded = {
+        name: processes.from_plain(record, name) for name, record in (floor.get("processes") or {}).items()
+    }
     known = {name: process for name, process in recorded.items() if process is not None}
     agents = [process for name, process in known.items() if name.startswith("agent")]
     silent = processes.wait_gone(agents, timeout_s) if asks else agents
     processes.end(silent)
     # Without a living agent nobody has stopped its keeper and shims: a shim passes SIGTERM on to its daemon.
-    of_hosts = [k for k in processes.recorded(folders) if not k.name.endswith(" daemon") and k.name not in {*known, "floord"}]
+    of_hosts = [
+        k
+        for k in processes.recorded(folders)
+        if not k.name.endswith(" daemon") and k.name not in {*known, "floord"}
+    ]
     processes.end(of_hosts, grace_s=6.0)
     if "controld" in known:
         processes.end([known["controld"]])
@@ -79,7 +96,10 @@ def _ask_to_shut_down(socket: Path) -> None:
 
 def sweep(folders: Folders) -> list[processes.Known]:
     """End whatever of the floor still runs; what is left cannot be ended."""
-    left = {(known.pid, known.start_time): known for known in [*processes.recorded(folders), *processes.marked(folders)]}
+    left = {
+        (known.pid, known.start_time): known
+        for known in [*processes.recorded(folders), *processes.marked(folders)]
+    }
     return processes.end(left.values()) if left else []
 
 

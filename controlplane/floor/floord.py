@@ -1,8 +1,10 @@
-"""hft-floord: parent of a laptop floor. Starts the store, writes the specs into it, starts agents and controller, restarts what dies.
+"""hft-floord: parent of a laptop floor. Starts the store, writes the specs into it, starts agents and
+controller, restarts what dies.
 
-Promises: one for each site folder (floor.lock, which no child inherits); floor.json says at any moment what runs, so that the next hft-floord
-adopts it and `hftctl down` ends it even when this process is dead; SIGTERM takes the floor down in order. It is on nobody's critical path:
-leadership, health and trading go on without it. Under systemd, units do its work.
+Promises: one for each site folder (floor.lock, which no child inherits); floor.json says at any moment what
+runs, so that the next hft-floord adopts it and `hftctl down` ends it even when this process is dead; SIGTERM
+takes the floor down in order. It is on nobody's critical path: leadership, health and trading go on without
+it. Under systemd, units do its work.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Floord:
         self.notes: list[str] = []
         self.started_ns = time.time_ns()
 
-    # --- what is said ----------------------------------------------------------------------------------------------
+    # --- what is said ---------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
@@ -76,14 +78,16 @@ class Floord:
             "services_file": self.desired.services_file,
             "store": self.store_said,
             "controller": {"url": self.controller_url},
-            "processes": {name: child.process.plain for name, child in self.children.items() if child.process},
+            "processes": {
+                name: child.process.plain for name, child in self.children.items() if child.process
+            },
             "applied": self.applied,
             "revisions": self.revisions,
             "notes": self.notes,
         }
         site_folders.write_atomically(self.folders.floor_json, json.dumps(floor, indent=1).encode() + b"\n")
 
-    # --- the one task ------------------------------------------------------------------------------------------------
+    # --- the one task ---------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -91,7 +95,8 @@ class Floord:
         if found is None:
             raise HftctlError(f"{self.folders.desired_json}: missing; hft-floord is started by `hftctl up`")
         self.desired = found
-        # What an earlier hft-floord started is kept on record from the first write on, or `down` could not find it.
+        # What an earlier hft-floord started is kept on record from the first write on, or `down` could not
+        # find it.
         for name, record in (self.before.get("processes") or {}).items():
             child = self.child(name, ["false"])
             if not child.adopt(processes.from_plain(record, name)):
@@ -110,7 +115,9 @@ class Floord:
 
     def child(self, name: str, command: list[str]) -> Child:
         environment = {**os.environ, processes.FLOOR_MARK: str(self.folders.site_dir)}
-        self.children[name] = Child(name, command, self.folders.log(name), environment, self.say, self.write_floor)
+        self.children[name] = Child(
+            name, command, self.folders.log(name), environment, self.say, self.write_floor
+        )
         return self.children[name]
 
     def supervise(self, tasks: asyncio.TaskGroup, name: str, command: list[str]) -> Child:
@@ -148,7 +155,9 @@ class Floord:
             process = child.process
             try:
                 port = int(self.store_said["endpoints"][0].rpartition(":")[2])
-                await embedded.wait_ready(port, died=lambda known=process: known is None or not processes.runs(known))  # type: ignore[misc]
+                await embedded.wait_ready(
+                    port, died=lambda known=process: known is None or not processes.runs(known)
+                )  # type: ignore[misc]
                 break
             except Unavailable as exc:
                 if process is not None and processes.runs(process):
@@ -162,12 +171,29 @@ class Floord:
 
     def start_hosts(self, tasks: asyncio.TaskGroup) -> None:
         endpoints = f"etcd://{','.join(self.store_said['endpoints'])}"
-        common = ["--site", self.site, "--site-dir", str(self.folders.site_dir), "--run-dir", str(self.run_dir), "--store", endpoints]
+        common = [
+            "--site",
+            self.site,
+            "--site-dir",
+            str(self.folders.site_dir),
+            "--run-dir",
+            str(self.run_dir),
+            "--store",
+            endpoints,
+        ]
         port = self.desired.http_port
         for number, host in enumerate(self.desired.hosts, start=1):
             http = ["--http-port", str(port + number if port else 0)]
-            self.supervise(tasks, f"agent-{host}", [sys.executable, "-m", "agents.daemon", "--host", host, *common, *http])
-        self.supervise(tasks, "controld", [sys.executable, "-m", "controlplane.daemon", *common, "--http-port", str(port)])
+            self.supervise(
+                tasks,
+                f"agent-{host}",
+                [sys.executable, "-m", "agents.daemon", "--host", host, *common, *http],
+            )
+        self.supervise(
+            tasks,
+            "controld",
+            [sys.executable, "-m", "controlplane.daemon", *common, "--http-port", str(port)],
+        )
         self.write_floor()
 
     async def settle_incarnation(self, client: store.Store) -> None:
@@ -179,17 +205,25 @@ class Floord:
                 record = model.decode(model.EpochRecord, entry.value)
                 epochs[group] = (record.incarnation, record.epoch)
         stored = int(found.value) if found else None
-        decision = incarnation.decide(stored, epochs, "", keeper_disks(self.folders), time.time_ns() // 1_000_000)
+        decision = incarnation.decide(
+            stored, epochs, "", keeper_disks(self.folders), time.time_ns() // 1_000_000
+        )
         if not decision.reason:
             return
-        written = await client.put(self.keys.incarnation, str(decision.incarnation).encode(), expect=found.revision if found else 0)
+        written = await client.put(
+            self.keys.incarnation, str(decision.incarnation).encode(), expect=found.revision if found else 0
+        )
         if isinstance(written, store.Lost):
             return  # somebody confirmed it meanwhile: theirs is newer than what we looked at
         if stored is not None:
-            self.note(f"incarnation of the store raised from {stored} to {decision.incarnation}: {decision.reason}")
+            self.note(
+                f"incarnation of the store raised from {stored} to {decision.incarnation}: {decision.reason}"
+            )
 
     async def apply(self, client: store.Store, desired: Desired) -> None:
-        """Write the specs that are not in the store as they are wanted, and delete the ones that are not wanted."""
+        """Write the specs that are not in the store as they are wanted, and delete the ones that are not
+        wanted.
+        """
         present = (await client.range(self.keys.specs)).entries
         revisions: dict[str, int] = {}
         for spec in desired.specs:
@@ -272,7 +306,11 @@ async def keep(folders: Folders, site: str) -> int:
         child.stopping = True
     if running.done() and (failure := running.exception()):
         for exc in failure.exceptions if isinstance(failure, ExceptionGroup) else [failure]:
-            floord.say(f"cannot go on: {exc}" if isinstance(exc, HftctlError) else f"cannot go on: {type(exc).__name__}: {exc}")
+            floord.say(
+                f"cannot go on: {exc}"
+                if isinstance(exc, HftctlError)
+                else f"cannot go on: {type(exc).__name__}: {exc}"
+            )
     floord.say("taking the floor down")
     running.cancel()
     stopping.cancel()
@@ -286,7 +324,9 @@ async def keep(folders: Folders, site: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="hft-floord", description="Parent of a laptop floor; started by `hftctl up`.")
+    parser = argparse.ArgumentParser(
+        prog="hft-floord", description="Parent of a laptop floor; started by `hftctl up`."
+    )
     parser.add_argument("--site-dir", required=True, type=Path)
     parser.add_argument("--site", default="lab")
     given = parser.parse_args(arguments)

@@ -1,7 +1,8 @@
-"""Where a floor lives: the site folder that it keeps, and the run folder of sockets and words that ends with it.
+"""Where a floor lives: the site folder that it keeps, and the run folder of sockets and words that ends with
+it.
 
-AF_UNIX paths end at 107 bytes, so the run folder is short and hashed; it is on tmpfs, mode 0700, and belongs to the user who made it. Imports
-nothing heavy: every `hftctl` verb comes through here.
+AF_UNIX paths end at 107 bytes, so the run folder is short and hashed; it is on tmpfs, mode 0700, and belongs
+to the user who made it. Imports nothing heavy: every `hftctl` verb comes through here.
 """
 
 from __future__ import annotations
@@ -99,12 +100,21 @@ class Folders:
             InUse: something that is not a folder of ours is in the way.
         """
         try:
-            for folder in (self.site_dir, self.logs, self.hosts, self.site_dir / "data", self.site_dir / "simd", self.site_dir / "audit"):
+            for folder in (
+                self.site_dir,
+                self.logs,
+                self.hosts,
+                self.site_dir / "data",
+                self.site_dir / "simd",
+                self.site_dir / "audit",
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.site_dir, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable by this user")
         except OSError as exc:
-            raise InUse(f"site folder {self.site_dir}: {exc.strerror} (choose another with --site-dir)") from exc
+            raise InUse(
+                f"site folder {self.site_dir}: {exc.strerror} (choose another with --site-dir)"
+            ) from exc
 
     def create_run_dir(self) -> Path:
         """Make the run folder, or take an existing one that is this user's alone.
@@ -143,7 +153,9 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def lock(path: Path) -> int | None:
-    """Take the lock for as long as this process lives (children do not inherit it); None when another holds it."""
+    """Take the lock for as long as this process lives (children do not inherit it); None when another holds
+    it.
+    """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,6 @@
-"""The incarnation of a laptop floor's store: made once, raised when the store has gone back behind what a keeper has on its disk (rule R19). Pure."""
+"""The incarnation of a laptop floor's store: made once, raised when the store has gone back behind what a
+keeper has on its disk (rule R19). Pure.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +27,45 @@ class Decision:
     """Empty: the store's own stands."""
 
 
-def decide(stored: int | None, epochs: Mapping[str, tuple[int, int]], generation: str, disks: Iterable[KeeperDisk], now_ms: int) -> Decision:
+def decide(
+    stored: int | None,
+    epochs: Mapping[str, tuple[int, int]],
+    generation: str,
+    disks: Iterable[KeeperDisk],
+    now_ms: int,
+) -> Decision:
     """`stored`: the store's incarnation, None in a new store; `epochs`: its epoch records.
 
-    New = max(now, highest seen + 1): above every token that any daemon may have seen, so that none of the old ones is accepted again.
+    New = max(now, highest seen + 1): above every token that any daemon may have seen, so that none of the old
+    ones is accepted again.
     """
     disks = list(disks)
-    highest = max([stored or 0, *(d.incarnation for d in disks), *(rank[0] for d in disks for rank in d.floors.values())], default=0)
+    highest = max(
+        [
+            stored or 0,
+            *(d.incarnation for d in disks),
+            *(rank[0] for d in disks for rank in d.floors.values()),
+        ],
+        default=0,
+    )
     new = max(now_ms, highest + 1)
     for disk in disks:
         if stored is not None and disk.incarnation > stored:
-            return Decision(new, f"keeper {disk.host} has seen incarnation {disk.incarnation}, the store has {stored}")
+            return Decision(
+                new, f"keeper {disk.host} has seen incarnation {disk.incarnation}, the store has {stored}"
+            )
         for group, rank in disk.floors.items():
             found = epochs.get(group, (stored or 0, 0))
             if stored is not None and rank > found:
-                return Decision(new, f"keeper {disk.host} has seen epoch {rank[1]} of {group}, the store has {found[1]}: it went back")
+                return Decision(
+                    new,
+                    f"keeper {disk.host} has seen epoch {rank[1]} of {group}, the store has {found[1]}: it "
+                    "went back",
+                )
         if stored is not None and generation and disk.generation and disk.generation != generation:
-            return Decision(new, f"keeper {disk.host} knows a store {disk.generation}, this one is {generation}")
+            return Decision(
+                new, f"keeper {disk.host} knows a store {disk.generation}, this one is {generation}"
+            )
     if stored is None:
         return Decision(new, "new store")
     return Decision(stored, "")

@@ -1,7 +1,9 @@
-"""Processes of a floor: known for certain by boot id, pid and start time, watched and ended by pidfd, never by name.
+"""Processes of a floor: known for certain by boot id, pid and start time, watched and ended by pidfd, never
+by name.
 
-Two ways to find them: what floor.json and the shims' state files recorded, and the mark that every process of a floor carries in its environment (for
-one that was started in the instant before its parent died). Light on purpose: `hftctl down` is all that needs it beside hft-floord.
+Two ways to find them: what floor.json and the shims' state files recorded, and the mark that every process of
+a floor carries in its environment (for one that was started in the instant before its parent died). Light on
+purpose: `hftctl down` is all that needs it beside hft-floord.
 """
 
 from __future__ import annotations
@@ -37,13 +39,20 @@ def recorded(folders: Folders) -> list[Known]:
     for path in folders.run_dir().glob("*.shim.json"):
         state = read_json(path) or {}
         for part in ("shim", "daemon"):
-            found.append(from_plain({**(state.get(part) or {}), "boot_id": state.get("boot_id")}, f"{state.get('instance')} {part}"))
+            found.append(
+                from_plain(
+                    {**(state.get(part) or {}), "boot_id": state.get("boot_id")},
+                    f"{state.get('instance')} {part}",
+                )
+            )
     alive = {(known.pid, known.start_time): known for known in found if known is not None and runs(known)}
     return [known for known in alive.values() if known.pid != os.getpid()]
 
 
 def marked(folders: Folders) -> list[Known]:
-    """Every process of this user that carries the floor's mark, or a config of its run folder, in its environment."""
+    """Every process of this user that carries the floor's mark, or a config of its run folder, in its
+    environment.
+    """
     marks = (f"{FLOOR_MARK}={folders.site_dir}\0".encode(), f"HFT_CONFIG={folders.run_dir()}/".encode())
     found = []
     for entry in Path("/proc").iterdir():
@@ -52,14 +61,18 @@ def marked(folders: Folders) -> list[Known]:
         with suppress(OSError):
             environment = b"\0" + (entry / "environ").read_bytes() + b"\0"
             if any(b"\0" + mark in environment for mark in marks):
-                name = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+                name = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+                )
                 if known := identify(name, int(entry.name)):
                     found.append(known)
     return found
 
 
 def send(known: Known, number: signal.Signals) -> bool:
-    """Signal exactly this process; False when it is gone. The pidfd keeps the pid from being another's between look and kill."""
+    """Signal exactly this process; False when it is gone. The pidfd keeps the pid from being another's
+    between look and kill.
+    """
     try:
         fd = os.pidfd_open(known.pid)
     except OSError:
@@ -91,7 +104,9 @@ def wait_gone(all_known: Iterable[Known], timeout_s: float) -> list[Known]:
                 fds.append(fd)
                 poll.register(fd, select.POLLIN)
         try:
-            poll.poll(min(remaining_s, 0.5) * 1000)  # also looks again by itself: a zombie whose parent is slow counts as gone
+            poll.poll(
+                min(remaining_s, 0.5) * 1000
+            )  # also looks again by itself: a zombie whose parent is slow counts as gone
         finally:
             for fd in fds:
                 os.close(fd)
@@ -100,7 +115,9 @@ def wait_gone(all_known: Iterable[Known], timeout_s: float) -> list[Known]:
 
 
 def end(all_known: Iterable[Known], grace_s: float = KILL_AFTER_S) -> list[Known]:
-    """SIGTERM, then SIGKILL for what does not go; what even that does not end (never, short of a hung kernel) is returned."""
+    """SIGTERM, then SIGKILL for what does not go; what even that does not end (never, short of a hung kernel)
+    is returned.
+    """
     wanted = [known for known in all_known if send(known, signal.SIGTERM)]
     stubborn = wait_gone(wanted, grace_s)
     for known in stubborn:

@@ -1,7 +1,9 @@
-"""`hftctl up`: check everything, then start hft-floord, or change what a running floor shall be; wait until it is healthy or say what is not.
+"""`hftctl up`: check everything, then start hft-floord, or change what a running floor shall be; wait until
+it is healthy or say what is not.
 
-Promises: a bad file, a missing tape, a port or site folder in use are said before anything is started (exit 2). A floor that runs and is as wanted is
-left alone. Nothing is ever started twice: the lock is hft-floord's. The story goes on in floord.py.
+Promises: a bad file, a missing tape, a port or site folder in use are said before anything is started (exit
+2). A floor that runs and is as wanted is left alone. Nothing is ever started twice: the lock is hft-floord's.
+The story goes on in floord.py.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ VENUE_DAEMON = "simd"
 """--tape, --speed and --seed are settings of the services that run it."""
 POLL_S = 0.1
 LOCK_WITHOUT_FLOOR_S = 5.0
-"""hft-floord writes floor.json in milliseconds after it took the lock; a lock held longer without one is somebody else's."""
+"""hft-floord writes floor.json in milliseconds after it took the lock; a lock held longer without one is
+somebody else's."""
 LOG_LINES = 8
 """Of an instance that will not get healthy: enough for a traceback's end."""
 
@@ -63,7 +66,8 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     """Make the floor be what is wished; returns before it is healthy.
 
     Raises:
-        InvalidInput: the services file or an option; nothing was touched. InUse: port, site folder or run folder.
+        InvalidInput: the services file or an option; nothing was touched. InUse: port, site folder or run
+        folder.
     """
     runs = _floord_runs(folders)
     # Its parent may have died: what it had started is this floor still, with its file and its tape.
@@ -74,11 +78,17 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     changes: tuple[specs_diff.Change, ...] = ()
     if before is not None:
         if desired.site != before.site:
-            raise InUse(f'site folder {folders.site_dir}: in use by the floor of site "{before.site}" (choose another with --site-dir)')
+            raise InUse(
+                f'site folder {folders.site_dir}: in use by the floor of site "{before.site}" (choose '
+                "another with --site-dir)"
+            )
         changes = tuple(specs_diff.diff(before.specs, desired.specs))
         new_hosts = sorted(set(desired.hosts) - set(before.hosts))
         if new_hosts:
-            raise InvalidInput(f"{desired.services_file}: host {', '.join(new_hosts)} is new; a running floor keeps its hosts (hftctl down first)")
+            raise InvalidInput(
+                f"{desired.services_file}: host {', '.join(new_hosts)} is new; a running floor keeps its "
+                "hosts (hftctl down first)"
+            )
         if changes:
             say(f"{desired.services_file} has changed:")
             for change in changes:
@@ -93,10 +103,15 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
         require_free_port(port, "choose another with --http-port")
     folders.create()
     run_dir = folders.create_run_dir()
-    embedded.prepare(choice, folders.site_dir)  # a data folder of another version is refused here, before anything runs
+    embedded.prepare(
+        choice, folders.site_dir
+    )  # a data folder of another version is refused here, before anything runs
     say(choice.sentence)
     if any(spec.real_time for spec in desired.specs) and not privilege.may_be_real_time():
-        say("real-time scheduling (sched fifo) and locked memory are left out: not permitted to this user (root may, and CAP_SYS_NICE)")
+        say(
+            "real-time scheduling (sched fifo) and locked memory are left out: not permitted to this user "
+            "(root may, and CAP_SYS_NICE)"
+        )
     if orphaned:
         say("hft-floord had died; what it had started still runs and is adopted")
     else:
@@ -119,7 +134,10 @@ def _floord_runs(folders: Folders) -> bool:
         if time.monotonic() > deadline_mono_s:
             holder = site_folders.lock_holder(folders.floor_lock)
             who = f"pid {holder}" if holder else "another process"
-            raise InUse(f"site folder {folders.site_dir}: in use by {who}, which holds {folders.floor_lock.name} (choose another with --site-dir)")
+            raise InUse(
+                f"site folder {folders.site_dir}: in use by {who}, which holds {folders.floor_lock.name} "
+                "(choose another with --site-dir)"
+            )
         time.sleep(POLL_S)
     return False
 
@@ -143,7 +161,9 @@ def _desired(folders: Folders, wish: Wish, before: Desired | None) -> Desired:
     by_daemon = {VENUE_DAEMON: overrides} if overrides else {}
     found = service_specs.read(services, by_daemon)
     if overrides and not any(spec.daemon == VENUE_DAEMON for spec in found):
-        raise InvalidInput(f"{services}: --{next(iter(overrides))} is a setting of {VENUE_DAEMON}, and no service runs it")
+        raise InvalidInput(
+            f"{services}: --{next(iter(overrides))} is a setting of {VENUE_DAEMON}, and no service runs it"
+        )
     port = wish.http_port if wish.http_port is not None else before.http_port if before else 0
     return Desired(wish.site, str(services), by_daemon, tuple(found), port)
 
@@ -171,7 +191,11 @@ def default_services(site: str) -> Path:
 
 def _http_ports(desired: Desired) -> range:
     """Of the controller and of each host's agent; none when any free one will do."""
-    return range(desired.http_port, desired.http_port + 1 + len(desired.hosts)) if desired.http_port else range(0)
+    return (
+        range(desired.http_port, desired.http_port + 1 + len(desired.hosts))
+        if desired.http_port
+        else range(0)
+    )
 
 
 def require_free_health_ports(desired: Desired, before: Desired | None) -> None:
@@ -183,7 +207,9 @@ def require_free_health_ports(desired: Desired, before: Desired | None) -> None:
     had = {port for spec in (before.specs if before else ()) for _, port in spec.health_ports()}
     for spec in desired.specs:
         for slot, port in spec.health_ports():
-            hint = f"health_port of {slot.instance}; choose another for {spec.name} in {desired.services_file}"
+            hint = (
+                f"health_port of {slot.instance}; choose another for {spec.name} in {desired.services_file}"
+            )
             if port in _http_ports(desired):
                 raise InUse(f"port 127.0.0.1:{port}: asked for by --http-port and by the {hint}")
             if port not in had:
@@ -201,7 +227,9 @@ def require_free_port(port: int, hint: str) -> None:
 
 
 def _forget_the_dead(folders: Folders, run_dir: Path) -> None:
-    """After a power cut or kill -9 of everything: sockets and words of processes that are gone must not be taken for living ones."""
+    """After a power cut or kill -9 of everything: sockets and words of processes that are gone must not be
+    taken for living ones.
+    """
     for left in run_dir.iterdir():
         left.unlink(missing_ok=True)
     folders.floor_json.unlink(missing_ok=True)
@@ -209,13 +237,29 @@ def _forget_the_dead(folders: Folders, run_dir: Path) -> None:
 
 def start_floord(folders: Folders, site: str) -> subprocess.Popen[bytes]:
     """In a session of its own: it goes on when this terminal is closed."""
-    command = [sys.executable, "-m", "controlplane.floor.floord", "--site-dir", str(folders.site_dir), "--site", site]
+    command = [
+        sys.executable,
+        "-m",
+        "controlplane.floor.floord",
+        "--site-dir",
+        str(folders.site_dir),
+        "--site",
+        site,
+    ]
     environment = {**os.environ, processes.FLOOR_MARK: str(folders.site_dir)}
     with folders.log("floord").open("ab") as log:
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=environment, cwd="/")
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
+            cwd="/",
+        )
 
 
-# --- waiting -----------------------------------------------------------------------------------------------------------
+# --- waiting ------------------------------------------------------------------------------------------------
 
 
 class Watch:
@@ -235,7 +279,9 @@ class Watch:
         floor = self.floor()
         for host in floor.get("hosts", ()):
             try:
-                answer = unix_http.request(Path(floor["run_dir"]) / f"{host}.agent.sock", "GET", "/v1/site/status", timeout_s=2)
+                answer = unix_http.request(
+                    Path(floor["run_dir"]) / f"{host}.agent.sock", "GET", "/v1/site/status", timeout_s=2
+                )
             except FloorUnreachable:
                 continue
             if answer.status == 200:
@@ -245,24 +291,36 @@ class Watch:
 
     def floord_gone(self) -> bool:
         """After a moment for its start: hft-floord should run and does not."""
-        if site_folders.locked(self.folders.floor_lock) or (self._floord is not None and self._floord.poll() is None):
+        if site_folders.locked(self.folders.floor_lock) or (
+            self._floord is not None and self._floord.poll() is None
+        ):
             return False  # on a busy machine it may take its lock late
         return time.monotonic() - self.began_mono_s > 3
 
     def healthy(self, status: dict[str, Any] | None) -> bool:
-        """Healthy as asked for: the specs are in the store and every instance runs the newest of its service."""
+        """Healthy as asked for: the specs are in the store and every instance runs its newest."""
         floor = self.floor()
         floord = processes.from_plain(floor.get("floord"))
-        if status is None or not status["healthy"] or floor.get("applied") != self.digest or floord is None or not processes.runs(floord):
+        if (
+            status is None
+            or not status["healthy"]
+            or floor.get("applied") != self.digest
+            or floord is None
+            or not processes.runs(floord)
+        ):
             return False
         if {service["name"] for service in status["services"]} != {spec.name for spec in self.desired.specs}:
             return False
         revisions = floor.get("revisions", {})
         return all(
-            (i.get("config_revision") or 0) >= revisions.get(service["name"], 0) for service in status["services"] for i in service["instances"]
+            (i.get("config_revision") or 0) >= revisions.get(service["name"], 0)
+            for service in status["services"]
+            for i in service["instances"]
         )
 
-    def wait_healthy(self, timeout_s: float, each: Callable[[dict[str, Any] | None], None] = lambda status: None) -> bool:
+    def wait_healthy(
+        self, timeout_s: float, each: Callable[[dict[str, Any] | None], None] = lambda status: None
+    ) -> bool:
         """False at the timeout, or as soon as hft-floord has ended."""
         deadline_mono_s = time.monotonic() + timeout_s
         while True:
@@ -275,7 +333,7 @@ class Watch:
             time.sleep(POLL_S)
 
     def why_not(self) -> list[str]:
-        """One line for everything that is not as it should be; under each instance the last lines of its log."""
+        """One line for each thing that is not as it should be; under each instance the end of its log."""
         floor, status = self.floor(), self.status()
         if self.floord_gone():
             return ["hft-floord has ended:", *self.last_lines("floord")]
@@ -297,11 +355,16 @@ class Watch:
                     lines.append(f"{slot.instance}: not started by its agent")
                 elif not (instance["ready"] and instance["health"] == "passing"):
                     why = instance.get("reason") or "no reason given"
-                    lines.append(f"{slot.instance}: {instance['state']}, {instance['health']}, {instance.get('restarts', 0)} restarts: {why}")
+                    lines.append(
+                        f"{slot.instance}: {instance['state']}, {instance['health']}, "
+                        f"{instance.get('restarts', 0)} restarts: {why}"
+                    )
                 else:
                     continue
                 lines += self.last_lines(slot.instance)
-            led = any(service["name"] == spec.name and service.get("leader") for service in status["services"])
+            led = any(
+                service["name"] == spec.name and service.get("leader") for service in status["services"]
+            )
             if spec.mode == "active_standby" and not led:
                 lines.append(f"{spec.name}: nobody leads")
         return lines or ["the agents report it as not healthy; see hftctl status"]

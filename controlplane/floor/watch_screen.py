@@ -1,4 +1,6 @@
-"""The live screen of `hftctl up` and `hftctl status --watch`: is it well, what leads, what flows, what is wrong, from top to bottom."""
+"""The live screen of `hftctl up` and `hftctl status --watch`: is it well, what leads, what flows, what is
+wrong, from top to bottom.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +10,35 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-_STYLE = {"passing": "green", "warning": "yellow", "critical": "bold red", "leader": "bold cyan", "stopped": "red", "backoff": "bold red"}
+_STYLE = {
+    "passing": "green",
+    "warning": "yellow",
+    "critical": "bold red",
+    "leader": "bold cyan",
+    "stopped": "red",
+    "backoff": "bold red",
+}
 
 
 def draw(status: dict[str, Any] | None, hint: str = "") -> RenderableType:
     if status is None:
         return Group(Text("no agent answers yet", style="yellow"), Text(hint, style="dim"))
-    return Group(_head(status), _instances(status), _flow(status["flow"]), *_alarms(status), Text(hint, style="dim"))
+    return Group(
+        _head(status), _instances(status), _flow(status["flow"]), *_alarms(status), Text(hint, style="dim")
+    )
 
 
 def _head(status: dict[str, Any]) -> Text:
     store = status["store"]
     latency = f" {store['latency_ms']:.1f} ms" if store.get("latency_ms") is not None else ""
     text = Text(f"site {status['site']}  ", style="bold")
-    text.append("healthy" if status["healthy"] else "not healthy", style="bold green" if status["healthy"] else "bold red")
-    text.append(f"   {store['kind']} {store['version']}{latency}", style="" if store["healthy"] else "bold red")
+    text.append(
+        "healthy" if status["healthy"] else "not healthy",
+        style="bold green" if status["healthy"] else "bold red",
+    )
+    text.append(
+        f"   {store['kind']} {store['version']}{latency}", style="" if store["healthy"] else "bold red"
+    )
     text.append(f"   controller {(status.get('controller') or {}).get('url') or '-'}")
     for host in status["hosts"]:
         text.append(f"   {host['name']} {host['state']}", style="" if host["state"] == "up" else "bold red")
@@ -65,10 +81,16 @@ def _flow(flow: dict[str, Any]) -> Text:
     for name, said_as in (("tick_to_order_us", "tick to order"), ("order_to_ack_us", "order to ack")):
         found = flow.get(name) or {}
         if found.get("p50") is not None:
-            text.append(f"\n{said_as}: p50 {found['p50']:,.0f}  p99 {found['p99']:,.0f}  p99.9 {found['p99_9']:,.0f} µs")
+            text.append(
+                f"\n{said_as}: p50 {found['p50']:,.0f}  p99 {found['p99']:,.0f}  p99.9 "
+                f"{found['p99_9']:,.0f} µs"
+            )
     return text
 
 
 def _alarms(status: dict[str, Any]) -> list[Text]:
     style = {"critical": "bold red", "warning": "yellow", "info": "dim"}
-    return [Text(f"{a['severity']}: {a['subject']}: {a['text']}", style=style.get(a["severity"], "")) for a in status["alarms"]]
+    return [
+        Text(f"{a['severity']}: {a['subject']}: {a['text']}", style=style.get(a["severity"], ""))
+        for a in status["alarms"]
+    ]

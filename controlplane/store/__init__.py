@@ -1,6 +1,8 @@
-"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd.py, and memory.py for tests and drills.
+"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd.py, and
+memory.py for tests and drills.
 
-`connect` is the one door. grpc is imported only when an etcd store is really asked for, because that costs 100 ms and 20 MB.
+`connect` is the one door. grpc is imported only when an etcd store is really asked for, because that costs
+100 ms and 20 MB.
 """
 
 from __future__ import annotations
@@ -52,8 +54,9 @@ _memories: dict[str, memory.Memory] = {}
 def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -> Store:
     """A client of the store at `where`.
 
-    "etcd://127.0.0.1:2379,127.0.0.1:2479", a list of "HOST:PORT", or "memory://NAME" (one server for each name in this process).
-    Opens no connection yet, so it does not fail when the store is away: `health` tells. Used and closed in one event loop.
+    "etcd://127.0.0.1:2379,127.0.0.1:2479", a list of "HOST:PORT", or "memory://NAME" (one server for each
+    name in this process). Opens no connection yet, so it does not fail when the store is away: `health`
+    tells. Used and closed in one event loop.
     """
     if not isinstance(where, str):
         return _etcd(list(where), settings)
@@ -66,7 +69,9 @@ def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -
         from controlplane.store import memory
 
         return memory.MemoryStore(_memories.setdefault(rest, memory.Memory()))
-    raise InvalidSettings(f'store "{where}": no such kind of store; wanted etcd://HOST:PORT[,HOST:PORT...] or memory://NAME')
+    raise InvalidSettings(
+        f'store "{where}": no such kind of store; wanted etcd://HOST:PORT[,HOST:PORT...] or memory://NAME'
+    )
 
 
 def _etcd(endpoints: list[str], settings: StoreSettings | None) -> Store:

@@ -1,7 +1,8 @@
 """The store port: what the control plane may ask of etcd or Consul, cut at the weaker of the two.
 
-A lost compare-and-swap is a result (`Lost`), not an error. A watch gives snapshots, not events: changes may be coalesced, never lost.
-Every back end passes tests/contract/test_store.py. The story goes on in keys.py (every key) and etcd.py, memory.py.
+A lost compare-and-swap is a result (`Lost`), not an error. A watch gives snapshots, not events: changes may
+be coalesced, never lost. Every back end passes tests/contract/test_store.py. The story goes on in keys.py
+(every key) and etcd.py, memory.py.
 """
 
 from __future__ import annotations
@@ -62,7 +63,9 @@ class Lost:
 
 
 class Lease(Protocol):
-    """Keys put under it vanish when it ends. Ours for life of the holder, never for leadership (that is a record)."""
+    """Keys put under it vanish when it ends. Ours for life of the holder, never for leadership (that is a
+    record).
+    """
 
     @property
     def id(self) -> str: ...
@@ -92,11 +95,15 @@ class Health:
 
 
 class Watch(Protocol):
-    """A live view of a prefix. Cancelling `__anext__` (a timeout around it) loses nothing; the next call goes on."""
+    """A live view of a prefix. Cancelling `__anext__` (a timeout around it) loses nothing; the next call goes
+    on.
+    """
 
     @property
     def confirmed_boot_ns(self) -> int:
-        """When the view was last known to be the store's own, 0 before the first snapshot: now minus this is the view's age."""
+        """When the view was last known to be the store's own, 0 before the first snapshot: now minus this is
+        the view's age.
+        """
 
     def __aiter__(self) -> AsyncIterator[Snapshot]: ...
 
@@ -114,20 +121,25 @@ class Store(Protocol):
 
     async def range(self, prefix: str) -> Snapshot: ...
 
-    async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None) -> Committed | Lost:
+    async def put(
+        self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None
+    ) -> Committed | Lost:
         """Write; with `expect`, only when the key's revision is that (0: absent)."""
 
     async def delete(self, key: str, *, expect: int | None = None) -> Committed | Lost:
         """Deleting what is not there is Committed, unless a revision was expected."""
 
     async def txn(self, compares: Sequence[Compare], then: Sequence[Put | Delete]) -> Committed | Lost:
-        """All or nothing. Raises TooLarge over OPERATIONS_MAX, Unavailable(ambiguous=True) when the answer was lost."""
+        """All or nothing. Raises TooLarge over OPERATIONS_MAX, Unavailable(ambiguous=True) when the answer
+        was lost.
+        """
 
     def watch(self, prefix: str) -> Watch:
         """First the present snapshot, then one after each change (coalesced when the reader is slow).
 
-        Reconnects and relists by itself, for as long as it is iterated; it never raises Unavailable and ends only
-        when it or the store is closed. The revision goes back only when the store itself did (restored from a backup).
+        Reconnects and relists by itself, for as long as it is iterated; it never raises Unavailable and ends
+        only when it or the store is closed. The revision goes back only when the store itself did (restored
+        from a backup).
         """
 
     async def lease(self, ttl_s: float) -> Lease: ...

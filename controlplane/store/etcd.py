@@ -1,7 +1,8 @@
-"""The store port on etcd 3.4 to 3.7, by a thin client of our own (no Python library resumes a watch or survives a lost endpoint; ADR 0001).
+"""The store port on etcd 3.4 to 3.7, by a thin client of our own (no Python library resumes a watch or
+survives a lost endpoint; ADR 0001).
 
-What each operation is in etcd's words is here; how a call finds an endpoint that answers is etcd_calls.py, how a watch goes on for ever is
-etcd_watch.py, what an error means is etcd_errors.py.
+What each operation is in etcd's words is here; how a call finds an endpoint that answers is etcd_calls.py,
+how a watch goes on for ever is etcd_watch.py, what an error means is etcd_errors.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ PAGE_KEYS = 500
 """Keys in one answer of a list: bounds the size of a message; the pages of a list are all of one revision."""
 
 EXPIRY_BOUND_S = 0.5
-"""etcd looks at its leases every 500 ms. A change of etcd's leader gives every lease a whole new TTL on top."""
+"""etcd looks at its leases every 500 ms. A change of etcd's leader gives every lease a whole new TTL on
+top."""
 
 HEALTH_KEY = "hft/"
 """Read (never written) to prove that the store has a quorum: the empty name under our root."""
@@ -42,7 +44,10 @@ class EtcdLease:
         before_ns = self.clock.boot_ns()
         answer = await self.calls.unary("LeaseKeepAlive", rpc.LeaseKeepAliveRequest(id=int(self.id, 16)))
         if answer.ttl <= 0:  # etcd answers OK without a TTL when it does not know the lease
-            raise LeaseLost(f"store etcd: lease {self.id} (ttl {self.ttl_s} s) is not known any more: it ended or was revoked")
+            raise LeaseLost(
+                f"store etcd: lease {self.id} (ttl {self.ttl_s} s) is not known any more: it ended or was "
+                "revoked"
+            )
         self.ttl_s = float(answer.ttl)
         self.deadline_boot_ns = before_ns + answer.ttl * 1_000_000_000
 
@@ -60,7 +65,12 @@ class EtcdStore:
     kind = "etcd"
     expiry_bound_s = EXPIRY_BOUND_S
 
-    def __init__(self, endpoints: Sequence[str], settings: StoreSettings | None = None, clock: clocks.Clock | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        settings: StoreSettings | None = None,
+        clock: clocks.Clock | None = None,
+    ) -> None:
         self.calls = etcd_calls.Calls(endpoints, settings or StoreSettings())
         self.clock = clock or clocks.SystemClock()
         self._watches: weakref.WeakSet[etcd_watch.EtcdWatch] = weakref.WeakSet()
@@ -81,7 +91,9 @@ class EtcdStore:
         entries: dict[str, Entry] = {}
         start, end, revision = etcd_calls.range_start(prefix), etcd_calls.range_end(prefix), 0
         while True:
-            answer = await self.calls.unary("Range", rpc.RangeRequest(key=start, range_end=end, limit=PAGE_KEYS, revision=revision))
+            answer = await self.calls.unary(
+                "Range", rpc.RangeRequest(key=start, range_end=end, limit=PAGE_KEYS, revision=revision)
+            )
             revision = revision or answer.header.revision
             for kv in answer.kvs:
                 entry = etcd_calls.entry_of(kv)
@@ -90,12 +102,16 @@ class EtcdStore:
                 return Snapshot(revision, entries), answer.header.cluster_id
             start = answer.kvs[-1].key + b"\0"
 
-    async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None) -> Committed | Lost:
+    async def put(
+        self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None
+    ) -> Committed | Lost:
         put = Put(key, value, lease)
         if expect is not None:
             return await self.txn([Compare(key, expect)], [put])
         limits.check([], [put])
-        answer = await self.calls.unary("Put", rpc.PutRequest(key=key.encode(), value=value, lease=_lease_id(lease)), writes=True)
+        answer = await self.calls.unary(
+            "Put", rpc.PutRequest(key=key.encode(), value=value, lease=_lease_id(lease)), writes=True
+        )
         return Committed(answer.header.revision)
 
     async def delete(self, key: str, *, expect: int | None = None) -> Committed | Lost:
@@ -105,7 +121,12 @@ class EtcdStore:
         limits.check(compares, then)
         request = rpc.TxnRequest(
             compare=[
-                rpc.Compare(result=rpc.Compare.EQUAL, target=rpc.Compare.MOD, key=compare.key.encode(), mod_revision=compare.revision)
+                rpc.Compare(
+                    result=rpc.Compare.EQUAL,
+                    target=rpc.Compare.MOD,
+                    key=compare.key.encode(),
+                    mod_revision=compare.revision,
+                )
                 for compare in compares
             ],
             success=[_operation(operation) for operation in then],
@@ -124,10 +145,18 @@ class EtcdStore:
             raise InvalidInput(f"store lease: ttl {ttl_s} s, wanted more than 0")
         before_ns = self.clock.boot_ns()
         answer = await self.calls.unary("LeaseGrant", rpc.LeaseGrantRequest(ttl=math.ceil(ttl_s)))
-        return EtcdLease(self.calls, self.clock, f"{answer.id:x}", float(answer.ttl), before_ns + answer.ttl * 1_000_000_000)
+        return EtcdLease(
+            self.calls,
+            self.clock,
+            f"{answer.id:x}",
+            float(answer.ttl),
+            before_ns + answer.ttl * 1_000_000_000,
+        )
 
     async def health(self) -> Health:
-        """Of the endpoint in front, or the first that answers; healthy means that a quorum answered a read. Errors are its reason, never raised."""
+        """Of the endpoint in front, or the first that answers; healthy means that a quorum answered a read.
+        Errors are its reason, never raised.
+        """
         version, alarms, reason = "", "", "no endpoint answers"
         latency_ms: float | None = None
         try:
@@ -137,19 +166,32 @@ class EtcdStore:
         for _ in range(max(2, len(self.calls.endpoints))):
             endpoint = self.calls.preferred()
             # Status first: it makes the connection, so that the time of the read is the store's alone.
-            status = await self.calls.attempt(endpoint, "Status", rpc.StatusRequest(), self.calls.settings.try_s, leader=False)
+            status = await self.calls.attempt(
+                endpoint, "Status", rpc.StatusRequest(), self.calls.settings.try_s, leader=False
+            )
             before_s = time.monotonic()
-            read = await self.calls.attempt(endpoint, "Range", rpc.RangeRequest(key=HEALTH_KEY.encode()), self.calls.settings.try_s)
+            read = await self.calls.attempt(
+                endpoint, "Range", rpc.RangeRequest(key=HEALTH_KEY.encode()), self.calls.settings.try_s
+            )
             if status.error is None and read.error is None:
                 latency_ms, reason = round((time.monotonic() - before_s) * 1000, 3), ""
                 version, alarms = status.response.version, "; ".join(status.response.errors)
                 break
             reason = str(read.error or status.error)
             self.calls.prefer_next(endpoint)
-        return Health("etcd", self.calls.addresses, latency_ms is not None and not alarms, version, latency_ms, reason or alarms)
+        return Health(
+            "etcd",
+            self.calls.addresses,
+            latency_ms is not None and not alarms,
+            version,
+            latency_ms,
+            reason or alarms,
+        )
 
     async def compact(self, revision: int) -> None:
-        """Forget what was before `revision`. Not of the port: the server compacts by itself; for tests and maintenance."""
+        """Forget what was before `revision`. Not of the port: the server compacts by itself; for tests and
+        maintenance.
+        """
         await self.calls.unary("Compact", rpc.CompactionRequest(revision=revision, physical=True))
 
     async def close(self) -> None:
@@ -164,6 +206,8 @@ def _lease_id(lease: Lease | None) -> int:
 
 def _operation(operation: Put | Delete) -> rpc.RequestOp:
     if isinstance(operation, Put):
-        put = rpc.PutRequest(key=operation.key.encode(), value=operation.value, lease=_lease_id(operation.lease))
+        put = rpc.PutRequest(
+            key=operation.key.encode(), value=operation.value, lease=_lease_id(operation.lease)
+        )
         return rpc.RequestOp(request_put=put)
     return rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=operation.key.encode()))

@@ -1,10 +1,12 @@
 """Calls to etcd over several endpoints: connect, one try with its own deadline, then the next endpoint.
 
-Promises: no call waits longer than `try_s` for one endpoint; every error leaves as one of controlplane.errors (etcd_errors.py); a write that may
-have been applied is never sent twice, but raised as Unavailable(ambiguous=True). The keys and values are in etcd.py, watches in etcd_watch.py.
+Promises: no call waits longer than `try_s` for one endpoint; every error leaves as one of controlplane.errors
+(etcd_errors.py); a write that may have been applied is never sent twice, but raised as
+Unavailable(ambiguous=True). The keys and values are in etcd.py, watches in etcd_watch.py.
 
-Why connections are thrown away instead of left to grpc: its back-off grows to minutes, and it does not notice a hung server for as long
-(seen with grpcio 1.85: 25 to 40 s); a fresh channel connects at once. Never turn on grpc's keepalive below 5 s: etcd answers GOAWAY too_many_pings.
+Why connections are thrown away instead of left to grpc: its back-off grows to minutes, and it does not notice
+a hung server for as long (seen with grpcio 1.85: 25 to 40 s); a fresh channel connects at once. Never turn on
+grpc's keepalive below 5 s: etcd answers GOAWAY too_many_pings.
 """
 
 from __future__ import annotations
@@ -26,17 +28,20 @@ from controlplane.store.base import Entry
 from controlplane.store.etcd_rpc import etcd_pb2 as rpc
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-"""A page of a list (etcd.PAGE_KEYS values of 512 KiB would be more, but ours are below 10 KiB); grpc's own default is 4 MiB."""
+"""A page of a list (etcd.PAGE_KEYS values of 512 KiB would be more, but ours are below 10 KiB); grpc's own
+default is 4 MiB."""
 
 SILENT_TRIES_MAX = 2
-"""So many tries without an answer in a row, and the connection is given up: it may lead to a machine that is gone."""
+"""So many tries without an answer in a row, and the connection is given up: it may lead to a machine that is
+gone."""
 
 _HINTS = {
     "Handshake read failed": "as from a server without TLS",
     "TSI_DATA_CORRUPTED": "as from a server that wants the certificate of a client, store.cert_file",
     "Socket closed": "as from a server that wants TLS, store.ca_file",
 }
-"""What grpc says of the commonest wrong settings, without naming them; the first that is found counts (seen with grpcio 1.85)."""
+"""What grpc says of the commonest wrong settings, without naming them; the first that is found counts (seen
+with grpcio 1.85)."""
 
 WHY_S = 0.05
 """For the reason of a failed connection; known already, it comes at once."""
@@ -45,8 +50,8 @@ AUTHENTICATE_S = 2.0
 """etcd hashes the password with bcrypt, which takes 0.1 s on an idle core."""
 
 DRAIN_S = 0.02
-"""After closing: the last events of cancelled streams come a moment later, and if this loop were closed by then they would be an error in whichever
-loop of the process comes next (grpc has one queue for all)."""
+"""After closing: the last events of cancelled streams come a moment later, and if this loop were closed by
+then they would be an error in whichever loop of the process comes next (grpc has one queue for all)."""
 
 METHODS: dict[str, tuple[str, Any]] = {
     "Range": ("/etcdserverpb.KV/Range", rpc.RangeResponse),
@@ -56,7 +61,8 @@ METHODS: dict[str, tuple[str, Any]] = {
     "Compact": ("/etcdserverpb.KV/Compact", rpc.CompactionResponse),
     "LeaseGrant": ("/etcdserverpb.Lease/LeaseGrant", rpc.LeaseGrantResponse),
     "LeaseRevoke": ("/etcdserverpb.Lease/LeaseRevoke", rpc.LeaseRevokeResponse),
-    # A stream of one request and one answer is a unary call on the wire: each renewal gets its own deadline and endpoint, and no stream can hang.
+    # A stream of one request and one answer is a unary call on the wire: each renewal gets its own deadline
+    # and endpoint, and no stream can hang.
     "LeaseKeepAlive": ("/etcdserverpb.Lease/LeaseKeepAlive", rpc.LeaseKeepAliveResponse),
     "Status": ("/etcdserverpb.Maintenance/Status", rpc.StatusResponse),
     "Authenticate": ("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse),
@@ -64,8 +70,14 @@ METHODS: dict[str, tuple[str, Any]] = {
 WATCH = "/etcdserverpb.Watch/Watch"
 
 _OPTIONS = (
-    ("grpc.enable_http_proxy", 0),  # the store is in our own network; a proxy variable of the shell must not come between
-    ("grpc.use_local_subchannel_pool", 1),  # a new channel means a new connection, not the hung one of the old
+    (
+        "grpc.enable_http_proxy",
+        0,
+    ),  # the store is in our own network; a proxy variable of the shell must not come between
+    (
+        "grpc.use_local_subchannel_pool",
+        1,
+    ),  # a new channel means a new connection, not the hung one of the old
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -81,7 +93,9 @@ def range_start(prefix: str) -> bytes:
 
 
 def range_end(prefix: str) -> bytes:
-    """The first key after all that start with the prefix; for the empty prefix etcd's sign for the end of all keys."""
+    """The first key after all that start with the prefix; for the empty prefix etcd's sign for the end of all
+    keys.
+    """
     head = prefix.encode()
     return head[:-1] + bytes([head[-1] + 1]) if head else b"\0"  # text in UTF-8 never ends in 0xff
 
@@ -111,8 +125,12 @@ class Endpoint:
         self._calls: dict[str, Any] = {}
 
     def open_channel(self) -> grpc.aio.Channel:
-        """A new channel, for the caller to close. It shows the certificates as they are now: renewed files need no restart."""
-        with contextlib.suppress(InvalidSettings):  # a file gone for a moment, while it is renewed: the last ones once more
+        """A new channel, for the caller to close. It shows the certificates as they are now: renewed files
+        need no restart.
+        """
+        with contextlib.suppress(
+            InvalidSettings
+        ):  # a file gone for a moment, while it is renewed: the last ones once more
             self._credentials = _credentials(self._settings)
         if self._credentials is None:
             return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
@@ -127,11 +145,15 @@ class Endpoint:
     def call(self, method: str) -> Any:
         if method not in self._calls:
             path, response = METHODS[method]
-            self._calls[method] = self.channel.unary_unary(path, request_serializer=serialize, response_deserializer=response.FromString)
+            self._calls[method] = self.channel.unary_unary(
+                path, request_serializer=serialize, response_deserializer=response.FromString
+            )
         return self._calls[method]
 
     def drop(self, channel: grpc.aio.Channel | None = None) -> grpc.aio.Channel | None:
-        """Forget the connection (if it still is `channel`) and return it for closing; the next call makes a new one."""
+        """Forget the connection (if it still is `channel`) and return it for closing; the next call makes a
+        new one.
+        """
         if self._channel is None or channel not in (None, self._channel):
             return None
         dropped, self._channel, self._calls, self.silent_tries = self._channel, None, {}, 0
@@ -139,7 +161,9 @@ class Endpoint:
 
 
 async def connected(channel: grpc.aio.Channel, timeout_s: float) -> bool:
-    """Whether the channel is ready within the time. Only what is sent on a ready channel can have been applied."""
+    """Whether the channel is ready within the time. Only what is sent on a ready channel can have been
+    applied.
+    """
     state = channel.get_state(try_to_connect=True)
     if state is grpc.ChannelConnectivity.READY:
         return True
@@ -161,7 +185,9 @@ async def why_not(channel: grpc.aio.Channel) -> str:
         return "no answer"
     path, response = METHODS["Status"]
     try:
-        await channel.unary_unary(path, request_serializer=serialize, response_deserializer=response.FromString)(rpc.StatusRequest(), timeout=WHY_S)
+        await channel.unary_unary(
+            path, request_serializer=serialize, response_deserializer=response.FromString
+        )(rpc.StatusRequest(), timeout=WHY_S)
     except grpc.aio.AioRpcError as exc:
         said = " ".join((exc.details() or exc.code().name).rpartition("last error: ")[2].split())
         return next((f"{said} ({hint})" for sign, hint in _HINTS.items() if sign in said), said)
@@ -172,7 +198,11 @@ class Calls:
     """The endpoints of one cluster, the one that answered last in front."""
 
     def __init__(self, endpoints: Sequence[str], settings: StoreSettings) -> None:
-        addresses = list(dict.fromkeys(endpoint.strip().removeprefix("http://").removeprefix("https://") for endpoint in endpoints))
+        addresses = list(
+            dict.fromkeys(
+                endpoint.strip().removeprefix("http://").removeprefix("https://") for endpoint in endpoints
+            )
+        )
         for address in addresses:
             host, _, port = address.rpartition(":")
             if not host or not port.isdigit():
@@ -227,7 +257,16 @@ class Calls:
                 self.prefer_next(endpoint)
         raise error
 
-    async def attempt(self, endpoint: Endpoint, method: str, request: Any, timeout_s: float, *, writes: bool = False, leader: bool = True) -> Attempt:
+    async def attempt(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        request: Any,
+        timeout_s: float,
+        *,
+        writes: bool = False,
+        leader: bool = True,
+    ) -> Attempt:
         """One try at one endpoint."""
         what = f"store etcd {endpoint.address}: {method}"
         if self.closed:
@@ -241,9 +280,15 @@ class Calls:
             if not ready:
                 why = await why_not(channel)
                 self.retire(endpoint, channel)
-                return Attempt(error=Unavailable(f"{what}: no connection (waited {waited_s:.2f} of {timeout_s} s): {why}"))
+                return Attempt(
+                    error=Unavailable(
+                        f"{what}: no connection (waited {waited_s:.2f} of {timeout_s} s): {why}"
+                    )
+                )
             left_s = max(0.001, timeout_s - waited_s)
-            response = await endpoint.call(method)(request, timeout=left_s, metadata=self.metadata(leader=leader))
+            response = await endpoint.call(method)(
+                request, timeout=left_s, metadata=self.metadata(leader=leader)
+            )
         except grpc.aio.AioRpcError as exc:
             code, text = exc.code().name, exc.details() or ""
             self._learn(endpoint, channel, code)
@@ -284,11 +329,13 @@ class Calls:
         """Stop using a connection; what is under way on it may still end in its own time."""
         dropped = endpoint.drop(channel)
         if dropped is not None:
-            task = asyncio.create_task(dropped.close(2 * self.settings.try_s), name=f"etcd {endpoint.address}: close")
+            task = asyncio.create_task(
+                dropped.close(2 * self.settings.try_s), name=f"etcd {endpoint.address}: close"
+            )
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
-    # --- authentication -----------------------------------------------------------------------------------------------
+    # --- authentication -------------------------------------------------------------------------------------
 
     async def authenticated(self, stale: str | None = None) -> None:
         """Have a token other than `stale`; nothing to do without a user. Raises Denied, Unavailable."""
@@ -302,7 +349,9 @@ class Calls:
             error: HftctlError = Unavailable("store etcd: no try was made")
             for _ in self.endpoints:
                 endpoint = self.preferred()
-                attempt = await self.attempt(endpoint, "Authenticate", request, max(AUTHENTICATE_S, self.settings.try_s))
+                attempt = await self.attempt(
+                    endpoint, "Authenticate", request, max(AUTHENTICATE_S, self.settings.try_s)
+                )
                 if attempt.error is None:
                     self._token = attempt.response.token
                     return
@@ -320,7 +369,9 @@ class Calls:
         try:
             return file.read_text().strip()
         except OSError as exc:
-            raise Denied(f'store user "{self.settings.user}": the password file {file} cannot be read: {exc.strerror}') from exc
+            raise Denied(
+                f'store user "{self.settings.user}": the password file {file} cannot be read: {exc.strerror}'
+            ) from exc
 
     def _is_closed(self) -> bool:
         return self.closed  # asked again after an await: another task may have closed it meanwhile

@@ -1,14 +1,25 @@
-"""What an error of etcd means for the caller. Total: every gRPC code has a row, and what nobody foresaw is an ambiguous Unavailable.
+"""What an error of etcd means for the caller. Total: every gRPC code has a row, and what nobody foresaw is an
+ambiguous Unavailable.
 
-By code first, then by text, because etcd gives one code to many things (the text is compared in small letters). Pure and without grpc:
-tests/unit/test_etcd_errors.py lists the codes and the texts of etcd's own source.
+By code first, then by text, because etcd gives one code to many things (the text is compared in small
+letters). Pure and without grpc: tests/unit/test_etcd_errors.py lists the codes and the texts of etcd's own
+source.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controlplane.errors import Compacted, Denied, HftctlError, InvalidInput, LeaseLost, Refused, TooLarge, Unavailable
+from controlplane.errors import (
+    Compacted,
+    Denied,
+    HftctlError,
+    InvalidInput,
+    LeaseLost,
+    Refused,
+    TooLarge,
+    Unavailable,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,8 @@ STALE_TOKEN = Verdict(Denied, authenticate=True)
 
 CODES: dict[str, Verdict] = {
     "CANCELLED": MAYBE_APPLIED,
-    # "etcdserver: not a primary lessor" and "context deadline exceeded" come as UNKNOWN: the proposal may be in the log.
+    # "etcdserver: not a primary lessor" and "context deadline exceeded" come as UNKNOWN: the proposal may be
+    # in the log.
     "UNKNOWN": MAYBE_APPLIED,
     "INVALID_ARGUMENT": Verdict(InvalidInput),
     "DEADLINE_EXCEEDED": MAYBE_APPLIED,
@@ -71,7 +83,9 @@ TEXTS: tuple[tuple[str, str, Verdict], ...] = (
 
 
 def classify(code: str, text: str) -> Verdict:
-    """The verdict on a gRPC status. `code` is its name, such as "UNAVAILABLE"; an unknown one counts as maybe applied."""
+    """The verdict on a gRPC status. `code` is its name, such as "UNAVAILABLE"; an unknown one counts as maybe
+    applied.
+    """
     small = text.lower()
     for row_code, part, verdict in TEXTS:
         if row_code == code and part in small:

@@ -1,7 +1,7 @@
 """Which versions of etcd may keep a site's data. Pure: the text of `etcd --version` in, a judgement out.
 
-The bounds are upstream's: 3.5.0 to 3.5.5 and everything before 3.4.22 can lose or corrupt acknowledged writes when killed (etcd #13766, #14370),
-and this project kills processes on purpose.
+The bounds are upstream's: 3.5.0 to 3.5.5 and everything before 3.4.22 can lose or corrupt acknowledged writes
+when killed (etcd #13766, #14370), and this project kills processes on purpose.
 """
 
 from __future__ import annotations

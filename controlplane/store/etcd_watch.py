@@ -1,8 +1,10 @@
-"""A watch that goes on for ever: list, follow from the next revision, resume after any break, list again when the history is gone.
+"""A watch that goes on for ever: list, follow from the next revision, resume after any break, list again when
+the history is gone.
 
-Promises: no change is lost and none is shown twice or out of order; a slow reader gets the newest state, not a queue (latest.py); a server that
-hangs without closing the connection is noticed in `probe_every_s + probe_answer_s` and another endpoint is tried; a loop of failures is slowed
-down by a token bucket. Each connection is the watch's own, so that giving it up harms no call.
+Promises: no change is lost and none is shown twice or out of order; a slow reader gets the newest state, not
+a queue (latest.py); a server that hangs without closing the connection is noticed in `probe_every_s +
+probe_answer_s` and another endpoint is tried; a loop of failures is slowed down by a token bucket. Each
+connection is the watch's own, so that giving it up harms no call.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from controlplane.store.latest import Latest
 
 BURST = 10
 PER_S = 4.0
-"""Reconnections: ten at once (a rolling restart of the cluster), then four a second: quick to come back, cheap through a long outage."""
+"""Reconnections: ten at once (a rolling restart of the cluster), then four a second: quick to come back,
+cheap through a long outage."""
 
 
 DRAIN_S = 0.2
@@ -116,7 +119,8 @@ class _Follower:
                 self._revision = 0
                 self._endpoint += 1
             except HftctlError:
-                # Unavailable: the next endpoint. Denied and the like: somebody may mend it while we wait; the age of the view shows it.
+                # Unavailable: the next endpoint. Denied and the like: somebody may mend it while we wait; the
+                # age of the view shows it.
                 self._endpoint += 1
 
     async def _list(self) -> None:
@@ -135,7 +139,9 @@ class _Follower:
                 raise Unavailable(f"{what}: no connection in {self._calls.settings.try_s} s")
             await self._calls.authenticated()
             watch = channel.stream_stream(
-                etcd_calls.WATCH, request_serializer=etcd_calls.serialize, response_deserializer=rpc.WatchResponse.FromString
+                etcd_calls.WATCH,
+                request_serializer=etcd_calls.serialize,
+                response_deserializer=rpc.WatchResponse.FromString,
             )
             stream = watch(metadata=self._calls.metadata())
             await self._read(stream, what)
@@ -159,7 +165,9 @@ class _Follower:
         settings = self._calls.settings
         clock = self._store.clock
         create = rpc.WatchCreateRequest(
-            key=etcd_calls.range_start(self._prefix), range_end=etcd_calls.range_end(self._prefix), start_revision=self._revision + 1
+            key=etcd_calls.range_start(self._prefix),
+            range_end=etcd_calls.range_end(self._prefix),
+            start_revision=self._revision + 1,
         )
         await self._write(stream, rpc.WatchRequest(create_request=create), what)
         asked_ns = clock.boot_ns()
@@ -167,24 +175,33 @@ class _Follower:
         reading: asyncio.Task[Any] | None = None
         try:
             while True:
-                # asyncio.wait, not wait_for: a timeout of wait_for would cancel the read and with it the whole stream.
+                # asyncio.wait, not wait_for: a timeout of wait_for would cancel the read and with it the
+                # whole stream.
                 reading = reading or asyncio.create_task(stream.read(), name=f"{what}: read")
-                done, _ = await asyncio.wait({reading}, timeout=settings.probe_answer_s if asked else settings.probe_every_s)
+                done, _ = await asyncio.wait(
+                    {reading}, timeout=settings.probe_answer_s if asked else settings.probe_every_s
+                )
                 if not done:
                     if asked:
-                        raise Unavailable(f"{what}: silent, no answer to a probe in {settings.probe_answer_s} s")
+                        raise Unavailable(
+                            f"{what}: silent, no answer to a probe in {settings.probe_answer_s} s"
+                        )
                     asked_ns, asked = clock.boot_ns(), True
-                    await self._write(stream, rpc.WatchRequest(progress_request=rpc.WatchProgressRequest()), what)
+                    await self._write(
+                        stream, rpc.WatchRequest(progress_request=rpc.WatchProgressRequest()), what
+                    )
                     continue
                 message, reading = reading.result(), None
                 if message is grpc.aio.EOF:
                     raise Unavailable(f"{what}: the server ended the stream ({await stream.code()})")
                 self._take(message, what)
-                # What is confirmed is the moment of the question, not of the answer: the answer may have been on its way for long.
+                # What is confirmed is the moment of the question, not of the answer: the answer may have been
+                # on its way for long.
                 self._latest.confirmed_boot_ns = asked_ns if asked else clock.boot_ns()
                 asked = False
         finally:
-            # The stream is cancelled, not the read: grpc then completes the read, and nothing of it stays behind.
+            # The stream is cancelled, not the read: grpc then completes the read, and nothing of it stays
+            # behind.
             stream.cancel()
             if reading is not None:
                 await asyncio.wait({reading}, timeout=DRAIN_S)
@@ -197,21 +214,31 @@ class _Follower:
             async with asyncio.timeout(self._calls.settings.probe_answer_s):
                 await stream.write(request)
         except TimeoutError as exc:
-            raise Unavailable(f"{what}: a request could not be sent in {self._calls.settings.probe_answer_s} s") from exc
+            raise Unavailable(
+                f"{what}: a request could not be sent in {self._calls.settings.probe_answer_s} s"
+            ) from exc
 
     def _take(self, message: rpc.WatchResponse, what: str) -> None:
         if message.header.cluster_id and message.header.cluster_id != self._cluster_id:
-            raise Compacted(f"{what}: this is another cluster ({message.header.cluster_id:x}, before {self._cluster_id:x})")
+            raise Compacted(
+                f"{what}: this is another cluster ({message.header.cluster_id:x}, before "
+                f"{self._cluster_id:x})"
+            )
         if message.canceled:
             if message.compact_revision:
-                raise Compacted(f"{what}: revision {self._revision + 1} is gone, the oldest is {message.compact_revision}")
+                raise Compacted(
+                    f"{what}: revision {self._revision + 1} is gone, the oldest is {message.compact_revision}"
+                )
             verdict = etcd_errors.classify("UNAVAILABLE", message.cancel_reason)
             if "permission denied" in message.cancel_reason or "token" in message.cancel_reason:
                 verdict = etcd_errors.classify("PERMISSION_DENIED", "")
             raise etcd_errors.translate(verdict, what, "canceled", message.cancel_reason, writes=False)
         if message.created and message.header.revision < self._revision:
-            # A member that lags, or a store that was set back: a fresh list tells which; following would be silent until it caught up.
-            raise Compacted(f"{what}: the store is at revision {message.header.revision}, we had {self._revision}")
+            # A member that lags, or a store that was set back: a fresh list tells which; following would be
+            # silent until it caught up.
+            raise Compacted(
+                f"{what}: the store is at revision {message.header.revision}, we had {self._revision}"
+            )
         if not message.events:
             return
         for event in message.events:
@@ -220,6 +247,7 @@ class _Follower:
                 self._latest.entries.pop(entry.key, None)
             else:
                 self._latest.entries[entry.key] = entry
-        # Only events move our place: the revision of a progress answer may run ahead of events that are still to come (etcd #15220).
+        # Only events move our place: the revision of a progress answer may run ahead of events that are still
+        # to come (etcd #15220).
         self._revision = max(event.kv.mod_revision for event in message.events)
         self._latest.touch(self._revision)

@@ -1,6 +1,7 @@
 """The mailbox between what follows a prefix and who reads it: one slot, always the newest state.
 
-A slow reader therefore costs no memory and never sees an old state after a newer one: changes that it missed are coalesced into one snapshot.
+A slow reader therefore costs no memory and never sees an old state after a newer one: changes that it missed
+are coalesced into one snapshot.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from controlplane.store.base import Entry, Snapshot
 
 
 class Latest:
-    """The back end changes it in place (`replace`, or `entries` and then `touch`, without an await between); one reader iterates."""
+    """The back end changes it in place (`replace`, or `entries` and then `touch`, without an await between);
+    one reader iterates.
+    """
 
     def __init__(self, on_close: Callable[[Latest], None] | None = None) -> None:
         self.entries: dict[str, Entry] = {}
@@ -24,7 +27,7 @@ class Latest:
         self._on_close = on_close
 
     def replace(self, snapshot: Snapshot) -> None:
-        """Take a fresh list; readers hear of it only when it differs from what they have (or was the first)."""
+        """Take a fresh list; readers hear of it only when it is the first or differs from what they have."""
         first = self.confirmed_boot_ns == 0 and not self._unread
         changed = first or snapshot.entries != self.entries
         self.entries = dict(snapshot.entries)

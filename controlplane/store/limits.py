@@ -1,4 +1,6 @@
-"""What every back end refuses before it sends anything, so that a program that runs on one store runs on the others."""
+"""What every back end refuses before it sends anything, so that a program that runs on one store runs on the
+others.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from controlplane.errors import InvalidInput, TooLarge
 from controlplane.store.base import OPERATIONS_MAX, Compare, Delete, Put
 
 VALUES_BYTES_MAX = 512 * 1024
-"""All values of one write together: Consul's limit for a value and for a transaction (etcd takes 1.5 MiB a request)."""
+"""All values of one write together: Consul's limit for a value and for a transaction (etcd takes 1.5 MiB a
+request)."""
 
 KEY_BYTES_MAX = 512
 """Ours are below 100; a key is not a place for data."""
@@ -16,9 +19,13 @@ KEY_BYTES_MAX = 512
 
 def check_key(key: str) -> None:
     if not key or key.startswith("/"):
-        raise InvalidInput(f'store key "{key}": wanted a name that is not empty and has no leading slash (Consul refuses it)')
+        raise InvalidInput(
+            f'store key "{key}": wanted a name that is not empty and has no leading slash (Consul refuses it)'
+        )
     if len(key.encode()) > KEY_BYTES_MAX:
-        raise TooLarge(f'store key "{key[:40]}...": {len(key.encode())} bytes, wanted at most {KEY_BYTES_MAX}')
+        raise TooLarge(
+            f'store key "{key[:40]}...": {len(key.encode())} bytes, wanted at most {KEY_BYTES_MAX}'
+        )
 
 
 def check(compares: Sequence[Compare], then: Sequence[Put | Delete]) -> None:
@@ -33,5 +40,9 @@ def check(compares: Sequence[Compare], then: Sequence[Put | Delete]) -> None:
         written.add(operation.key)
     for compare in compares:
         check_key(compare.key)
-    if (size := sum(len(operation.value) for operation in then if isinstance(operation, Put))) > VALUES_BYTES_MAX:
-        raise TooLarge(f'store write of "{then[0].key}": values of {size} bytes, wanted at most {VALUES_BYTES_MAX}')
+    if (
+        size := sum(len(operation.value) for operation in then if isinstance(operation, Put))
+    ) > VALUES_BYTES_MAX:
+        raise TooLarge(
+            f'store write of "{then[0].key}": values of {size} bytes, wanted at most {VALUES_BYTES_MAX}'
+        )

@@ -1,7 +1,8 @@
 """The store in one process: the twin that tests and drills run on, under the same conformance suite as etcd.
 
-`Memory` is the server, `MemoryStore` a client of it; several clients share one server, and each can be cut off by itself (`cut`, `heal`) or lose
-the answer of its next write (`lose_next_answer`). Leases end by the injected clock: with a FakeClock call `Memory.expire` after moving it.
+`Memory` is the server, `MemoryStore` a client of it; several clients share one server, and each can be cut
+off by itself (`cut`, `heal`) or lose the answer of its next write (`lose_next_answer`). Leases end by the
+injected clock: with a FakeClock call `Memory.expire` after moving it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Memory:
     def expire(self) -> None:
         """End the leases whose time is over."""
         now_ns = self.clock.boot_ns()
-        for lease_id in [lease_id for lease_id, grant in self._grants.items() if grant.deadline_boot_ns <= now_ns]:
+        for lease_id in [
+            lease_id for lease_id, grant in self._grants.items() if grant.deadline_boot_ns <= now_ns
+        ]:
             self.end_lease(lease_id)
 
     def confirm(self) -> None:
@@ -56,14 +59,21 @@ class Memory:
                 latest.confirmed_boot_ns = now_ns
 
     def snapshot(self, prefix: str) -> Snapshot:
-        return Snapshot(self.revision, {key: entry for key, entry in sorted(self._entries.items()) if key.startswith(prefix)})
+        return Snapshot(
+            self.revision,
+            {key: entry for key, entry in sorted(self._entries.items()) if key.startswith(prefix)},
+        )
 
     def entry(self, key: str) -> Entry | None:
         return self._entries.get(key)
 
     def commit(self, compares: Sequence[Compare], then: Sequence[Put | Delete]) -> Committed | Lost:
         for operation in then:
-            if isinstance(operation, Put) and operation.lease is not None and operation.lease.id not in self._grants:
+            if (
+                isinstance(operation, Put)
+                and operation.lease is not None
+                and operation.lease.id not in self._grants
+            ):
                 raise LeaseLost(f'key "{operation.key}": the store does not know lease {operation.lease.id}')
         for compare in compares:
             entry = self._entries.get(compare.key)
@@ -94,7 +104,7 @@ class Memory:
                 latest.replace(self.snapshot(prefix))
                 latest.confirmed_boot_ns = self.clock.boot_ns()
 
-    # --- leases -------------------------------------------------------------------------------------------------------
+    # --- leases ---------------------------------------------------------------------------------------------
 
     def grant(self, ttl_s: float) -> tuple[str, int]:
         self._granted += 1
@@ -117,7 +127,7 @@ class Memory:
         self.commit([], [Delete(key) for key in sorted(grant.keys)])
         del self._grants[lease_id]
 
-    # --- watches ------------------------------------------------------------------------------------------------------
+    # --- watches --------------------------------------------------------------------------------------------
 
     def join(self, prefix: str, latest: Latest, store: MemoryStore) -> None:
         self._watches.append((prefix, latest, store))
@@ -171,7 +181,9 @@ class MemoryWatch:
             try:
                 async with asyncio.timeout(EXPIRY_BOUND_S / 2):
                     return await self._latest.next()
-            except TimeoutError:  # the watcher's wait is also the server's clock: leases end although nobody asks anything
+            except (
+                TimeoutError
+            ):  # the watcher's wait is also the server's clock: leases end although nobody asks anything
                 self._memory.catch_up(self._store)
 
     async def aclose(self) -> None:
@@ -192,16 +204,21 @@ class MemoryStore:
         self._watches: weakref.WeakSet[Latest] = weakref.WeakSet()
 
     def __repr__(self) -> str:
-        return f"MemoryStore(revision={self.memory.revision}, {'reachable' if self.reachable else 'not reachable'})"
+        return (
+            f"MemoryStore(revision={self.memory.revision}, "
+            f"{'reachable' if self.reachable else 'not reachable'})"
+        )
 
     def client(self) -> MemoryStore:
         """Another client of the same server."""
         return MemoryStore(self.memory)
 
-    # --- faults, for tests and drills ---------------------------------------------------------------------------------
+    # --- faults, for tests and drills -----------------------------------------------------------------------
 
     def cut(self) -> None:
-        """From now on this client reaches nothing: calls raise Unavailable (nothing is applied), watches are silent."""
+        """From now on this client reaches nothing: calls raise Unavailable (nothing is applied), watches are
+        silent.
+        """
         self._cut = True
 
     def heal(self) -> None:
@@ -216,7 +233,7 @@ class MemoryStore:
     def reachable(self) -> bool:
         return self.memory.up and not self._cut and not self._closed
 
-    # --- the port -----------------------------------------------------------------------------------------------------
+    # --- the port -------------------------------------------------------------------------------------------
 
     async def asked(self) -> Memory:
         """The server, after one turn of the loop, as with any call over a wire."""
@@ -233,7 +250,9 @@ class MemoryStore:
     async def range(self, prefix: str) -> Snapshot:
         return (await self.asked()).snapshot(prefix)
 
-    async def put(self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None) -> Committed | Lost:
+    async def put(
+        self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None
+    ) -> Committed | Lost:
         return await self.txn([] if expect is None else [Compare(key, expect)], [Put(key, value, lease)])
 
     async def delete(self, key: str, *, expect: int | None = None) -> Committed | Lost:

@@ -1,6 +1,8 @@
-"""ZeroMQ patterns with the floor's bounds: one frame a message, linger 0, explicit high-water marks, one context a process.
+"""ZeroMQ patterns with the floor's bounds: one frame a message, linger 0, explicit high-water marks, one
+context a process.
 
-publish.py (PUB/SUB), pipeline.py (PUSH/PULL), link.py (DEALER/ROUTER). Who may send what over which is docs/protocol.md.
+publish.py (PUB/SUB), pipeline.py (PUSH/PULL), link.py (DEALER/ROUTER). Who may send what over which is
+docs/protocol.md.
 """
 
 from hftd.bus import link as link

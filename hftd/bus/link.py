@@ -1,6 +1,8 @@
-"""DEALER and ROUTER: a two-way link between one client and one server. A ROUTER never blocks its loop: what cannot be sent is refused and counted.
+"""DEALER and ROUTER: a two-way link between one client and one server. A ROUTER never blocks its loop: what
+cannot be sent is refused and counted.
 
-A DEALER's identity is its instance id plus its pid, so that a restarted process is a new link and its predecessor's queue is not its own.
+A DEALER's identity is its instance id plus its pid, so that a restarted process is a new link and its
+predecessor's queue is not its own.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ class Dealer:
     def __init__(self, identity: str, endpoint: str | None = None, *, hwm: int = HWM) -> None:
         self.socket = sockets.make(zmq.DEALER, send_hwm=hwm, receive_hwm=hwm)
         self.socket.setsockopt(zmq.IDENTITY, identity.encode())
-        # Queue nothing for a peer that is not there: an order sent into a dead link must not arrive when the peer is back.
+        # Queue nothing for a peer that is not there: an order sent into a dead link must not arrive when the
+        # peer is back.
         self.socket.setsockopt(zmq.IMMEDIATE, 1)
         self.endpoint: str | None = None
         if endpoint:

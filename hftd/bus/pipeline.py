@@ -1,4 +1,6 @@
-"""PUSH and PULL: nothing is dropped; a full pipe makes the sender wait, and that is the back pressure of a replay."""
+"""PUSH and PULL: nothing is dropped; a full pipe makes the sender wait, and that is the back pressure of a
+replay.
+"""
 
 from __future__ import annotations
 

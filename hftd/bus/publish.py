@@ -1,4 +1,6 @@
-"""PUB and SUB. A slow subscriber loses messages; sequence numbers in the frames make it see that, and a snapshot heals it."""
+"""PUB and SUB. A slow subscriber loses messages; sequence numbers in the frames make it see that, and a
+snapshot heals it.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ RECONNECT_MS = 5
 RECONNECT_MAX_MS = 50
 
 MESSAGE_BYTES_MAX = 16 << 20
-"""A larger message is not even received; its sender is disconnected. The largest that we send is a snapshot of a book, under 1 MiB."""
+"""A larger message is not even received; its sender is disconnected. The largest that we send is a snapshot
+of a book, under 1 MiB."""
 
 
 def make(kind: int, *, send_hwm: int, receive_hwm: int) -> zmq.Socket[bytes]:

@@ -1,8 +1,9 @@
 """auditd: keeps every order event in an append-only log whose records hold each other's hash.
 
-Wiring only. The chain: engine/audit_chain.py; the files: records/audit_log.py; the check: records/audit_verify.py. A sender repeats its records
-until AuditSeen; what comes twice is written once. Nothing is refused for its epoch: what an order manager did before it was deposed is as much
-evidence as what came after.
+Wiring only. The chain: engine/audit_chain.py; the files: records/audit_log.py; the check:
+records/audit_verify.py. A sender repeats its records until AuditSeen; what comes twice is written once.
+Nothing is refused for its epoch: what an order manager did before it was deposed is as much evidence as what
+came after.
 """
 
 from __future__ import annotations
@@ -23,18 +24,24 @@ class Scribe:
     def __init__(self, floor: runtime.Floor, settings: AuditSettings) -> None:
         self.floor, self.settings = floor, settings
         site = floor.site_dir
-        self.log = audit_log.AuditLog(site / "audit", site / "audit.head", file_bytes_max=settings.file_bytes_max)
+        self.log = audit_log.AuditLog(
+            site / "audit", site / "audit.head", file_bytes_max=settings.file_bytes_max
+        )
         self.floors = floors.Floors(floor.data_dir / "floors.json")
         self.events = bus.link.Router(floor.bind("events"))
         self._to_acknowledge: dict[bytes, int] = {}
         self._stuck: dict[str, int] = {}
-        """By group, the record that could not be written: those behind it wait until it has come again, else it would never be."""
+        """By group, the record that could not be written: those behind it wait until it has come again, else
+        it would never be."""
         if self.log.torn_bytes:
             floor.event("audit.torn_line", bytes=self.log.torn_bytes, after_seq=self.log.head.seq)
         if self.log.expected is not None:
             expected, found = self.log.expected.seq, self.log.head.seq
             floor.event("audit.tail_lost", found_seq=found, head_seq=expected)
-            text = f"the log ended at record {found}, its head remembered record {expected}; recorded in the chain"
+            text = (
+                f"the log ended at record {found}, its head remembered record {expected}; recorded in "
+                "the chain"
+            )
             floor.alarm("audit.tail_lost", "critical", text)
         self._keep_up()
 
@@ -54,7 +61,7 @@ class Scribe:
             self.floor.health.set_healthy(True)
             self.floor.set_ready(True)
 
-    # --- events ------------------------------------------------------------------------------------------------------
+    # --- events ---------------------------------------------------------------------------------------------
 
     def on_event(self, identity: bytes, frame: bytes) -> None:
         message = _from_omsd(frame)
@@ -142,7 +149,9 @@ def build(floor: runtime.Floor, settings: AuditSettings) -> runtime.Loop:
     loop = runtime.Loop(floor)
     loop.on_router(scribe.events.socket, scribe.on_event)
     loop.before_wait(scribe.flush)
-    loop.every(settings.head_every_s / 2, scribe.each_turn)  # half: a turn that comes late still keeps the bound
+    loop.every(
+        settings.head_every_s / 2, scribe.each_turn
+    )  # half: a turn that comes late still keeps the bound
     loop.on_ask("head", scribe.head)
     loop.on_stop(scribe.stop)
     return loop

@@ -1,8 +1,9 @@
 """bookd: rebuilds order books from marketd's stream and publishes top of book, trades and bars.
 
-Wiring only. What a book is and what is published of it: engine/books.py and engine/book.py. What comes in and goes out: wire/market.py. How the loop
-waits, beats and stops: runtime/loop.py. A gap is answered by asking marketd for a snapshot, again until it is here; credit for what has been taken
-goes back to marketd and paces a replay. Next: daemons/strategyd.py.
+Wiring only. What a book is and what is published of it: engine/books.py and engine/book.py. What comes in and
+goes out: wire/market.py. How the loop waits, beats and stops: runtime/loop.py. A gap is answered by asking
+marketd for a snapshot, again until it is here; credit for what has been taken goes back to marketd and paces
+a replay. Next: daemons/strategyd.py.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from hftd.settings import BookSettings
 from hftd.wire import codec, control, market, requests
 
 MARKS_EVERY_S = 0.25
-"""The `marks` stream: every book's best, for those who judge and value (riskd, positiond) and must not be woken by each tick."""
+"""The `marks` stream: every book's best, for those who judge and value (riskd, positiond) and must not be
+woken by each tick."""
 CREDIT_EVERY_S = 0.25
-"""Said again at least this often: a lost one delays a replay by no more, and marketd knows that we are there."""
+"""Said again at least this often: a lost one delays a replay by no more, and marketd knows that we are
+there."""
 CREDIT_SHARE = 8
-"""Credit goes out when this part of the window has been used up: few messages, and the publisher never runs dry."""
+"""Credit goes out when this part of the window has been used up: few messages, and the publisher never runs
+dry."""
 
 
 def build(floor: runtime.Floor, settings: BookSettings) -> runtime.Loop:
@@ -57,7 +61,7 @@ class Bookd:
         self._market.connect(self._floor.endpoint(self._settings.market, "market"))
         self._requests.connect(self._floor.endpoint(self._settings.market, "requests"))
 
-    # --- in ----------------------------------------------------------------------------------------------------------
+    # --- in -------------------------------------------------------------------------------------------------
 
     def _on_market(self, frame: bytes) -> None:
         state = self._books
@@ -73,8 +77,13 @@ class Bookd:
             self._floor.count("undecodable")
         if state.out:
             self._publish(state.out)
-            self._flush()  # at the end of each frame, not of all that wait: whoever trades on it must not wait for what comes behind
-        if state.sequence + self._settings.credit_window - self._granted > self._settings.credit_window // CREDIT_SHARE:
+            # At the end of each frame, not of all that wait: whoever trades on it must not wait for what
+            # comes behind
+            self._flush()
+        if (
+            state.sequence + self._settings.credit_window - self._granted
+            > self._settings.credit_window // CREDIT_SHARE
+        ):
             self._give_credit(0)
         if state.wanted:
             self._ask_for_snapshots()
@@ -82,7 +91,9 @@ class Bookd:
             self._floor.set_ready(True)
 
     def _on_answer(self, frame: bytes) -> None:
-        """Nothing comes back here that the market stream does not carry; marketd's list of instruments is not needed twice."""
+        """Nothing comes back here that the market stream does not carry; marketd's list of instruments is not
+        needed twice.
+        """
 
     def _give_credit(self, _: int) -> None:
         state = self._books
@@ -101,7 +112,7 @@ class Bookd:
         self._asked.clear()
         self._ask_for_snapshots()
 
-    # --- out ---------------------------------------------------------------------------------------------------------
+    # --- out ------------------------------------------------------------------------------------------------
 
     def _publish(self, packed: list[bytes]) -> None:
         add, send = self._batch.add, self._tops.send
@@ -131,7 +142,11 @@ class Bookd:
         self._publish(state.reference())
         self._publish(state.statuses())
         counters = floor.counters
-        counters["messages"], counters["lost"], counters["conflated"] = state.messages, state.lost, state.conflated
+        counters["messages"], counters["lost"], counters["conflated"] = (
+            state.messages,
+            state.lost,
+            state.conflated,
+        )
         for outcome in ("applied", "stale", "gaps", "resyncs", "crossed"):
             counters[outcome] = state.total(outcome)
         counters["unknown_instrument"], counters["bar_overflows"] = state.unknown, state.overflows

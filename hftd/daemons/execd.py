@@ -1,7 +1,9 @@
-"""execd: the last hop we own. Orders of the fenced order manager go to the venue, reports come back and are kept until they are acknowledged.
+"""execd: the last hop we own. Orders of the fenced order manager go to the venue, reports come back and are
+kept until they are acknowledged.
 
-Wiring only. Who may send, and the fences before that: engine/gateway.py; what a floor is: runtime/floors.py. Past its own lease it sends no new
-order; cancels always pass. When no valid order manager has been heard for `orphan_s`, everything is cancelled at the venue, once.
+Wiring only. Who may send, and the fences before that: engine/gateway.py; what a floor is: runtime/floors.py.
+Past its own lease it sends no new order; cancels always pass. When no valid order manager has been heard for
+`orphan_s`, everything is cancelled at the venue, once.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Execd:
     def _head(self, token: codec.TokenOnWire | None = None) -> codec.Head:
         return self.floor.head(token or self.gateway.on_wire)
 
-    # --- own leadership ----------------------------------------------------------------------------------------------
+    # --- own leadership -------------------------------------------------------------------------------------
 
     def on_lease(self, lease: word.Lease) -> None:
         token = self.floor.lease.token()
@@ -55,15 +57,21 @@ class Execd:
             self._lead()
 
     def _lead(self) -> None:
-        """Hold the floors of the client groups, as they were after our own take (R11), then fence the venue."""
+        """Hold the client groups' floors as they were after our own take (R11), then fence the venue."""
         token = self.floor.lease.token()
         if token is None:
             return
         told = self.floor.lease.floors().get(self.settings.orders)
-        clients = [Claim(told.token, told.leader or floors.NOBODY)] if told is not None and told.token.epoch else []
+        clients = (
+            [Claim(told.token, told.leader or floors.NOBODY)] if told is not None and told.token.epoch else []
+        )
         self._unheld = not self.gateway.lead(token, self.floor.process, clients)
         if self._unheld:
-            self.floor.alarm("floor_not_written", "critical", "a client group's token floor cannot be written; no order is taken")
+            self.floor.alarm(
+                "floor_not_written",
+                "critical",
+                "a client group's token floor cannot be written; no order is taken",
+            )
             return
         self.floor.clear("floor_not_written")
         self.orphans.heard(time.monotonic_ns())
@@ -92,7 +100,7 @@ class Execd:
             lease.phase(phase, epoch)
             self.floor.event(f"execd.{stage.value}", epoch=epoch)
 
-    # --- from order managers -----------------------------------------------------------------------------------------
+    # --- from order managers --------------------------------------------------------------------------------
 
     def on_order(self, identity: bytes, frame: bytes) -> None:
         message = orders.decode_towards_execution(frame)
@@ -145,14 +153,18 @@ class Execd:
 
     def _cancel(self, identity: bytes, cancel: orders.Cancel) -> None:
         reason = self.gateway.cancel_objection(cancel.token, cancel.order_id)
-        if not reason and not self.venue.send(codec.encode(msgspec.structs.replace(cancel, gateway=self.gateway.on_wire))):
+        if not reason and not self.venue.send(
+            codec.encode(msgspec.structs.replace(cancel, gateway=self.gateway.on_wire))
+        ):
             reason = reasons.NOT_CONNECTED
         if reason:
             self._refuse(identity, cancel, reason)
             return
         self.floor.count("cancels")
 
-    def _question(self, identity: bytes, asked: orders.CancelAll | orders.OpenOrdersWanted | orders.ExecutionsWanted) -> None:
+    def _question(
+        self, identity: bytes, asked: orders.CancelAll | orders.OpenOrdersWanted | orders.ExecutionsWanted
+    ) -> None:
         reason = self.gateway.objection(asked.token, leads=True)
         if reason:
             self._refuse(identity, asked, reason)
@@ -160,12 +172,18 @@ class Execd:
         self.orphans.heard(time.monotonic_ns())
         number = self.questions.ask(identity, asked.request)
         # Not sent is not answered, and is asked again.
-        self.venue.send(codec.encode(msgspec.structs.replace(asked, request=number, gateway=self.gateway.on_wire)))
+        self.venue.send(
+            codec.encode(msgspec.structs.replace(asked, request=number, gateway=self.gateway.on_wire))
+        )
 
     def _refuse(
         self,
         identity: bytes,
-        refused: orders.Place | orders.Cancel | orders.CancelAll | orders.OpenOrdersWanted | orders.ExecutionsWanted,
+        refused: orders.Place
+        | orders.Cancel
+        | orders.CancelAll
+        | orders.OpenOrdersWanted
+        | orders.ExecutionsWanted,
         reason: str,
     ) -> None:
         if reason == reasons.STALE_TOKEN:
@@ -173,39 +191,57 @@ class Execd:
         self.floor.count("refused")
         named = isinstance(refused, orders.Place | orders.Cancel)
         order_id, client_order_id = (refused.order_id, refused.client_order_id) if named else ("", "")  # type: ignore[union-attr]
-        self.orders.send(identity, codec.encode(orders.Refusal(*self._head(), reason, reasons.text(reason), order_id, client_order_id)))
+        self.orders.send(
+            identity,
+            codec.encode(
+                orders.Refusal(*self._head(), reason, reasons.text(reason), order_id, client_order_id)
+            ),
+        )
 
     def _attach(self, identity: bytes, attach: orders.Attach) -> None:
         """The order manager's sign of life; the answer says whether it is the one that is fenced here."""
         ok = self.gateway.stage is Stage.ACTIVE and self.gateway.speaks_for(identity, attach.token)
         if ok:
             self.orphans.heard(time.monotonic_ns())
-        self.orders.send(identity, codec.encode(orders.Attached(*self._head(), ok, "" if ok else reasons.NOT_FENCED, self.reports.last_id)))
+        self.orders.send(
+            identity,
+            codec.encode(
+                orders.Attached(*self._head(), ok, "" if ok else reasons.NOT_FENCED, self.reports.last_id)
+            ),
+        )
 
     def _fence(self, identity: bytes, fence: orders.Fence) -> None:
-        """Raise the client's floor at the venue and here, both on disk, then answer (R10). The two disks work side by side: from this turn on nothing
-        of a lower token leaves, because this handler runs to its end before the next message is read.
+        """Raise the client's floor at the venue and here, both on disk, then answer (R10). The two disks work
+        side by side: from this turn on nothing of a lower token leaves, because this handler runs to its end
+        before the next message is read.
         """
         if fence.token is None:
             self._fenced(identity, "", 0, "Fence without a token")
             return
         who = fence.claimant
         claim = Claim(fence.token.token(), Process(who.instance, who.boot_id, who.pid, who.start_time))
-        objection = reasons.NOT_ACTIVE if not self.floor.lease.leads() else self.gateway.fence(identity, claim)
+        objection = (
+            reasons.NOT_ACTIVE if not self.floor.lease.leads() else self.gateway.fence(identity, claim)
+        )
         if not objection and not self._send_fence(claim):
             objection = reasons.NOT_CONNECTED
         if not objection:
             objection = self.gateway.hold(claim)
         if not objection:
             return  # the venue's acknowledgement answers it
-        if self.gateway.stage is Stage.ACTIVE and objection not in (reasons.NOT_ACTIVE, reasons.NOT_CONNECTED):
+        if self.gateway.stage is Stage.ACTIVE and objection not in (
+            reasons.NOT_ACTIVE,
+            reasons.NOT_CONNECTED,
+        ):
             self.floor.count("stale_token_refusals")
         self._fenced(identity, claim.token.group, claim.token.epoch, objection)
 
     def _fenced(self, identity: bytes, group: str, epoch: int, objection: str) -> None:
-        self.orders.send(identity, codec.encode(orders.Fenced(*self._head(), group, epoch, not objection, objection)))
+        self.orders.send(
+            identity, codec.encode(orders.Fenced(*self._head(), group, epoch, not objection, objection))
+        )
 
-    # --- from the venue ----------------------------------------------------------------------------------------------
+    # --- from the venue -------------------------------------------------------------------------------------
 
     def on_venue(self, frame: bytes) -> None:
         message = orders.decode_coming_back(frame)
@@ -233,17 +269,29 @@ class Execd:
         if self.gateway.stage is not before:
             self._show()
         if self.gateway.refusal:
-            self.floor.alarm("venue_refuses_fence", "critical", self.gateway.refusal, subject=self.settings.venue)
+            self.floor.alarm(
+                "venue_refuses_fence", "critical", self.gateway.refusal, subject=self.settings.venue
+            )
         else:
             self.floor.clear("venue_refuses_fence")
         if told is None:
             return
         identity, claim = told
         self.orphans.heard(time.monotonic_ns())
-        self._fenced(identity, claim.token.group, claim.token.epoch, "" if answer.ok else answer.reason or "the venue refused")
+        self._fenced(
+            identity,
+            claim.token.group,
+            claim.token.epoch,
+            "" if answer.ok else answer.reason or "the venue refused",
+        )
         if answer.ok:
             self.reports.again()
-            self.floor.event("omsd.fenced", instance=claim.claimant.instance, epoch=claim.token.epoch, reports=len(self.reports))
+            self.floor.event(
+                "omsd.fenced",
+                instance=claim.claimant.instance,
+                epoch=claim.token.epoch,
+                reports=len(self.reports),
+            )
             self.pump()
 
     def _answer(self, message: orders.CancelledAll | orders.OpenOrders | orders.Executions) -> None:
@@ -260,7 +308,7 @@ class Execd:
         link = self.gateway.links.get(group)
         return link is not None and self.orders.send(link, codec.encode(report))
 
-    # --- time --------------------------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
         if self._unheld:
@@ -274,7 +322,12 @@ class Execd:
             self._send_fence(Claim(self.gateway.token, self.floor.process))
             silent = now_ns - self._heard_ns > VENUE_SILENCE * self.settings.venue_keep_alive_s * 1e9
             if silent:
-                self.floor.alarm("venue_silent", "critical", f"{self.settings.venue} does not answer", subject=self.settings.venue)
+                self.floor.alarm(
+                    "venue_silent",
+                    "critical",
+                    f"{self.settings.venue} does not answer",
+                    subject=self.settings.venue,
+                )
             else:
                 self.floor.clear("venue_silent")
         if self.orphans.due(now_ns) and self.floor.lease.leads():
@@ -283,7 +336,9 @@ class Execd:
     def _cancel_orphans(self) -> None:
         number = self.questions.ask(b"", 0)
         # No order manager's token: at the venue our own decides.
-        everything = orders.CancelAll(codec.VERSION, 0, time.time_ns(), self.floor.instance, None, number, self.gateway.on_wire)
+        everything = orders.CancelAll(
+            codec.VERSION, 0, time.time_ns(), self.floor.instance, None, number, self.gateway.on_wire
+        )
         if self.venue.send(codec.encode(everything)):
             self.orphans.fired = True
             self.floor.event("orders.orphaned", orphan_s=self.settings.orphan_s)

@@ -1,8 +1,10 @@
-"""marketd: reads the venue's feed, normalises it and publishes it with sequence numbers, no faster than its readers allow.
+"""marketd: reads the venue's feed, normalises it and publishes it with sequence numbers, no faster than its
+readers allow.
 
-Wiring only. What a line becomes: venues/intake.py. How far it may go: engine/credit.py. What goes out: wire/market.py; what is asked and answered:
-wire/requests.py. A new session of the feed begins a new session of ours, so that every reader resynchronises; a snapshot comes from the venue and
-goes out in sequence with the rest. Next: daemons/bookd.py.
+Wiring only. What a line becomes: venues/intake.py. How far it may go: engine/credit.py. What goes out:
+wire/market.py; what is asked and answered: wire/requests.py. A new session of the feed begins a new session
+of ours, so that every reader resynchronises; a snapshot comes from the venue and goes out in sequence with
+the rest. Next: daemons/bookd.py.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ ASK_EVERY_S = 0.25
 FEED_HWM = 16
 """Feed frames that wait unread; beyond it the venue stops. 16 x 64 lines is a burst, not a backlog."""
 LONG_LINE_BYTES = 1_000
-"""A diff of some twenty levels or more: bookd may begin on it while the next line is decoded. On the recorded tape one line in thirty-five."""
+"""A diff of some twenty levels or more: bookd may begin on it while the next line is decoded. On the recorded
+tape one line in thirty-five."""
 LINES_A_TURN = 1_024
 """Read from files before the sockets get their turn."""
 UNDECODABLE_STANDS_S = 60
@@ -46,7 +49,8 @@ class Market:
         """Messages of earlier sessions of this process."""
         self._credits = credit.Credits(int(settings.reader_silence_s * 1e9))
         self._held: deque[tuple[int, bytes]] = deque()
-        """Feed frames read but not allowed out yet, with the time they were read; at most one burst of the loop."""
+        """Feed frames read but not allowed out yet, with the time they were read; at most one burst of the
+        loop."""
         self._feed_session = self._feed_sequence = 0
         self._asked_ns: dict[int, int] = {}
         """Instrument -> when its snapshot was asked for."""
@@ -74,7 +78,7 @@ class Market:
             floor.set_ready(False, f"{settings.feed} has not said which instruments it has")
         loop.before_wait(self._flush)
 
-    # --- the venue's feed --------------------------------------------------------------------------------------------
+    # --- the venue's feed -----------------------------------------------------------------------------------
 
     def _on_venue(self, peers: list[control.Peer]) -> None:
         floor, service = self._floor, self._settings.feed
@@ -147,17 +151,21 @@ class Market:
         count = self._bad.get(id, (0, 0))[0] + 1
         self._bad[id] = (count, time.monotonic_ns())
         self._floor.count("undecodable")
-        self._floor.alarm(id, "warning", f"{count} lines of {name} dropped; the last: {where}{why.reason}", subject=name)
+        self._floor.alarm(
+            id, "warning", f"{count} lines of {name} dropped; the last: {where}{why.reason}", subject=name
+        )
 
     def _flush(self) -> None:
         rest = self._batch.flush()
         if rest is not None:
             self._publisher.send(rest)
 
-    # --- sessions ----------------------------------------------------------------------------------------------------
+    # --- sessions -------------------------------------------------------------------------------------------
 
     def _begin(self, instruments: list[requests.Instrument]) -> None:
-        """A new session: readers forget what they had of the old one. Its reference data goes out before any credit."""
+        """A new session: readers forget what they had of the old one. Its reference data goes out before any
+        credit.
+        """
         self._flush()
         self._before += self._batch.sequence - 1
         self._intake = intake.Intake(instruments)
@@ -180,14 +188,15 @@ class Market:
         if not self._intake.instruments and self._snapshots.endpoint:
             self._snapshots.send(codec.encode(requests.InstrumentsWanted(*self._floor.head())))
 
-    # --- questions ---------------------------------------------------------------------------------------------------
+    # --- questions ------------------------------------------------------------------------------------------
 
     def _on_request(self, identity: bytes, frame: bytes) -> None:
         asked = requests.decode_asked(frame)
         match asked:
             case requests.Credit():
                 if self._credits.grant(asked.source, asked.session, asked.cumulative, time.monotonic_ns()):
-                    # Not before somebody reads: with nobody at the other end of its pipe the venue's tape does not begin.
+                    # Not before somebody reads: with nobody at the other end of its pipe the venue's tape
+                    # does not begin.
                     self._feed.connect(self._floor.endpoint(self._settings.feed, "feed"))
                 if self._held:
                     self._advance()
@@ -195,12 +204,17 @@ class Market:
                 self._want_snapshot(asked.instrument)
             case requests.InstrumentsWanted():
                 instruments = list(self._intake.instruments.values())
-                self._requests.send(identity, codec.encode(requests.Instruments(*self._floor.head(), instruments)))
+                self._requests.send(
+                    identity, codec.encode(requests.Instruments(*self._floor.head(), instruments))
+                )
 
     def _want_snapshot(self, instrument: int) -> None:
         now_ns = time.monotonic_ns()
         # Several readers, or one that asks again, cost the venue one answer.
-        if instrument not in self._intake.instruments or now_ns - self._asked_ns.get(instrument, 0) < ASK_EVERY_S * 1e9 / 2:
+        if (
+            instrument not in self._intake.instruments
+            or now_ns - self._asked_ns.get(instrument, 0) < ASK_EVERY_S * 1e9 / 2
+        ):
             return
         if self._snapshots.send(codec.encode(requests.SnapshotWanted(*self._floor.head(), instrument))):
             self._asked_ns[instrument] = now_ns
@@ -214,10 +228,13 @@ class Market:
                 if self._held:
                     self._advance()
             case requests.SnapshotFrame():
-                # In sequence with the rest and without waiting for credit: whoever waits for it gives none until it is here.
-                self._publish(answer.instrument, answer.raw, answer.receive_ns, time.monotonic_ns(), "snapshot: ")
+                # In sequence with the rest and without waiting for credit: whoever waits for it gives none
+                # until it is here.
+                self._publish(
+                    answer.instrument, answer.raw, answer.receive_ns, time.monotonic_ns(), "snapshot: "
+                )
 
-    # --- files instead of a feed -------------------------------------------------------------------------------------
+    # --- files instead of a feed ----------------------------------------------------------------------------
 
     def _open(self, files: tuple[str, ...]) -> None:
         self._tape = replay.Tape([Path(file) for file in files])
@@ -237,14 +254,21 @@ class Market:
                 return
             if isinstance(line, replay.BadLine):
                 self._floor.count("undecodable")
-                self._floor.alarm(f"tape:{line.file}", "warning", f"{line.file} line {line.number}: {line.reason}", subject=line.file)
+                self._floor.alarm(
+                    f"tape:{line.file}",
+                    "warning",
+                    f"{line.file} line {line.number}: {line.reason}",
+                    subject=line.file,
+                )
                 continue
-            self._publish(line.instrument, line.raw, line.receive_ns, now_ns(), f"{line.file} line {line.number}: ")
+            self._publish(
+                line.instrument, line.raw, line.receive_ns, now_ns(), f"{line.file} line {line.number}: "
+            )
             if batch.sequence > credits.up_to:
                 return
         self.loop.wake_at(0)
 
-    # --- what it says of itself --------------------------------------------------------------------------------------
+    # --- what it says of itself -----------------------------------------------------------------------------
 
     def _each_second(self, now_ns: int) -> None:
         floor, settings = self._floor, self._settings
@@ -259,7 +283,10 @@ class Market:
                 continue
             floor.gauge(f'clock_offset_ms{{market="{name}"}}', median_ns / 1e6)
             if median_ns < -settings.clock_offset_max_ms * 1e6:
-                text = f"{name}: received {-median_ns / 1e6:.0f} ms before the venue's event time (median): one of the clocks is wrong"
+                text = (
+                    f"{name}: received {-median_ns / 1e6:.0f} ms before the venue's event time (median): "
+                    "one of the clocks is wrong"
+                )
                 floor.alarm(f"clock_offset:{name}", "warning", text, subject=name)
             else:
                 floor.clear(f"clock_offset:{name}")

@@ -1,8 +1,10 @@
-"""omsd: owns the orders. It takes approved orders from riskd, journals them before they leave to execd, and tells everyone what becomes of them.
+"""omsd: owns the orders. It takes approved orders from riskd, journals them before they leave to execd, and
+tells everyone what becomes of them.
 
-Wiring only. What an order may do and what is refused: engine/oms.py and engine/order.py. Taking the lead: engine/takeover.py. The journal:
-runtime/journal.py. Whom it tells: oms/receivers.py. Standbys: oms/replication.py.
-A full journal stops new orders and acknowledges nothing; when there is room again, execd is fenced anew and tells everything once more.
+Wiring only. What an order may do and what is refused: engine/oms.py and engine/order.py. Taking the lead:
+engine/takeover.py. The journal: runtime/journal.py. Whom it tells: oms/receivers.py. Standbys:
+oms/replication.py. A full journal stops new orders and acknowledges nothing; when there is room again, execd
+is fenced anew and tells everything once more.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from hftd.wire.orders import State
 
 TICK_S = 0.02
 TELL_AFTER_NS = 1_000_000
-"""After the first new record: by then a burst is through. Nobody's acknowledgement is waited for, so this only bounds how far they lag."""
+"""After the first new record: by then a burst is through. Nobody's acknowledgement is waited for, so this
+only bounds how far they lag."""
 BACKFILL = 0
 """Request number of executions asked for positiond; those of a take-over begin at 3."""
 LOST_TOUCH = frozenset({reasons.NOT_ACTIVE, reasons.NOT_FENCED, reasons.STALE_TOKEN})
@@ -38,8 +41,12 @@ class Omsd:
     def __init__(self, floor: runtime.Floor, settings: OrdersSettings) -> None:
         self.floor, self.settings = floor, settings
         self.group = floor.service
-        self.journal = journals.Journal(floor.journal_dir, segment_bytes=settings.segment_bytes, unsynced_max=settings.unsynced_max)
-        self.takeover = takeover.Takeover(int(settings.fence_retry_s * 1e9), int(settings.reconcile_timeout_s * 1e9))
+        self.journal = journals.Journal(
+            floor.journal_dir, segment_bytes=settings.segment_bytes, unsynced_max=settings.unsynced_max
+        )
+        self.takeover = takeover.Takeover(
+            int(settings.fence_retry_s * 1e9), int(settings.reconcile_timeout_s * 1e9)
+        )
         self.execution = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
         self.oms = self._replayed()
         self.receivers = Receivers(
@@ -79,14 +86,19 @@ class Omsd:
 
     def _replayed(self) -> oms.Oms:
         bounds = oms.Bounds(
-            self.settings.open_orders_max, self.settings.client_order_ids_max, self.settings.closed_orders_max, self.settings.executions_max
+            self.settings.open_orders_max,
+            self.settings.client_order_ids_max,
+            self.settings.closed_orders_max,
+            self.settings.executions_max,
         )
-        return oms.replayed(self.group, self.settings.risk, bounds, (record.payload for record in self.journal.read()))
+        return oms.replayed(
+            self.group, self.settings.risk, bounds, (record.payload for record in self.journal.read())
+        )
 
     def _replay(self) -> None:
         self.oms = self._replayed()
 
-    # --- taking and losing the lead ----------------------------------------------------------------------------------
+    # --- taking and losing the lead -------------------------------------------------------------------------
 
     def on_lease(self, lease: word.Lease) -> None:
         token = self.floor.lease.token()
@@ -98,7 +110,10 @@ class Omsd:
     def _lead(self, token: Token) -> None:
         if replica.term(token) <= self.journal.last_epoch:
             held = replica.token_of(self.journal.last_epoch, self.group)
-            text = f"epoch {token.incarnation}/{token.epoch} is not above the journal's {held.incarnation}/{held.epoch}; it is not led"
+            text = (
+                f"epoch {token.incarnation}/{token.epoch} is not above the journal's "
+                f"{held.incarnation}/{held.epoch}; it is not led"
+            )
             self.floor.alarm("stale_lease", "critical", text)
             return
         self.floor.clear("stale_lease")
@@ -132,15 +147,23 @@ class Omsd:
 
     def _show(self) -> None:
         stage = self.takeover.stage
-        self.floor.lease.phase(Phase[stage.name], self._token.epoch if self._token and stage is not Stage.STANDBY else 0)
+        self.floor.lease.phase(
+            Phase[stage.name], self._token.epoch if self._token and stage is not Stage.STANDBY else 0
+        )
 
     def _take(self) -> None:
-        """The fence stands. From here on this epoch writes: the lead itself is its first record, behind a hole (engine/replica.py)."""
+        """The fence stands. From here on this epoch writes: the lead itself is its first record, behind a
+        hole (engine/replica.py).
+        """
         takes = False
         if not self.takeover.taken:
             who = self.floor.process
-            attach = orders.Attach(*self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))
-            takes = self.takeover.taken = self._write(attach, sequence=replica.first_of_term(self.journal.last_seq))
+            attach = orders.Attach(
+                *self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
+            )
+            takes = self.takeover.taken = self._write(
+                attach, sequence=replica.first_of_term(self.journal.last_seq)
+            )
         request = self.takeover.request
         self._send(orders.CancelAll(*self._head(), request))
         self._send(orders.OpenOrdersWanted(*self._head(), request + 1))
@@ -151,7 +174,9 @@ class Omsd:
             self.receivers.begin(time.monotonic_ns())
 
     def _complete(self) -> None:
-        """The venue has told all it knows: what we still hold open never reached it, or ended unheard. Then new orders may come."""
+        """The venue has told all it knows: what we still hold open never reached it, or ended unheard. Then
+        new orders may come.
+        """
         if self._full or not self.takeover.taken:
             return  # it is asked again, until there is room to write the answers down
         for known in list(self.oms.orders.values()):
@@ -164,9 +189,11 @@ class Omsd:
         took_us = (now_ns - self._words_ns) // 1000
         self.floor.event("omsd.active", epoch=self._token.epoch if self._token else 0, took_us=took_us)
 
-    # --- the journal -------------------------------------------------------------------------------------------------
+    # --- the journal ----------------------------------------------------------------------------------------
 
-    def _write(self, message: oms.Journaled, payload: bytes | None = None, sequence: int | None = None) -> bool:
+    def _write(
+        self, message: oms.Journaled, payload: bytes | None = None, sequence: int | None = None
+    ) -> bool:
         """Journal a message and take it; False when there is no room, and then nothing has changed."""
         try:
             self.journal.append(self._term, payload or codec.encode(message), sequence)
@@ -187,7 +214,7 @@ class Omsd:
             if self.takeover.stage is Stage.ACTIVE:
                 self._again("the journal was full; execd tells again what was not taken")
 
-    # --- orders ------------------------------------------------------------------------------------------------------
+    # --- orders ---------------------------------------------------------------------------------------------
 
     def from_risk(self, frame: bytes) -> None:
         message = orders.decode_coming_back(frame)
@@ -236,7 +263,11 @@ class Omsd:
             if replaced:
                 self.oms.cancel_refused(replaced.order_id)
                 self._refuse_cancel(orders.cancel_of(placed), reasons.NOT_CONNECTED)
-            self._report(oms.ended(self._head(), self.oms.orders[placed.order_id], State.REFUSED, reasons.NOT_CONNECTED))
+            self._report(
+                oms.ended(
+                    self._head(), self.oms.orders[placed.order_id], State.REFUSED, reasons.NOT_CONNECTED
+                )
+            )
 
     def _rehearse(self, place: orders.Place) -> None:
         """Everything that an order costs here but the journal, and none of what it does."""
@@ -245,7 +276,9 @@ class Omsd:
             return
         self.floor.count("rehearsals")
         head = self._head()
-        self.execution.send(codec.encode(orders.Rehearsal(*head, oms.numbered(head, self.group, place, 0, None))))
+        self.execution.send(
+            codec.encode(orders.Rehearsal(*head, oms.numbered(head, self.group, place, 0, None)))
+        )
 
     def _refuse(self, place: orders.Place, reason: str) -> None:
         self.floor.count("refused")
@@ -259,7 +292,9 @@ class Omsd:
             self._cancel(orders.cancel_of(place))
 
     def _to_replace(self, place: orders.Place) -> order.Order | None:
-        """The order that is cancelled first; None when there is none any more, which is said as to any cancel."""
+        """The order that is cancelled first; None when there is none any more, which is said as to any
+        cancel.
+        """
         cancel = orders.cancel_of(place)
         known = self.oms.find(cancel)
         if known is not None and known.open:
@@ -271,7 +306,13 @@ class Omsd:
         """Taking risk away passes while execd can be reached, whatever the word and the disk say."""
         known = self.oms.find(cancel) if self.takeover.leading else None
         if known is None or not known.open:
-            code = reasons.NOT_ACTIVE if not self.takeover.leading else reasons.UNKNOWN_ORDER if known is None else reasons.ORDER_CLOSED
+            code = (
+                reasons.NOT_ACTIVE
+                if not self.takeover.leading
+                else reasons.UNKNOWN_ORDER
+                if known is None
+                else reasons.ORDER_CLOSED
+            )
             self._refuse_cancel(cancel, code)
             return
         version, seq, sent_ns, source, token = self._head()
@@ -296,7 +337,11 @@ class Omsd:
             self._refuse_cancel(wanted, reasons.NOT_CONNECTED)
 
     def _refuse_cancel(self, cancel: orders.Cancel, reason: str) -> None:
-        self.receivers.risk.tell(orders.Refusal(*self._head(), reason, reasons.text(reason), cancel.order_id, cancel.client_order_id))
+        self.receivers.risk.tell(
+            orders.Refusal(
+                *self._head(), reason, reasons.text(reason), cancel.order_id, cancel.client_order_id
+            )
+        )
 
     def _tell_again(self, order_id: str) -> None:
         """riskd was restarted and had not known us: attach, then how the order stands."""
@@ -305,7 +350,7 @@ class Omsd:
         if known is not None:
             self.receivers.risk.tell(oms.ended(self._head(), known, known.state, known.reason))
 
-    # --- reports -----------------------------------------------------------------------------------------------------
+    # --- reports --------------------------------------------------------------------------------------------
 
     def from_execution(self, frame: bytes) -> None:
         message = orders.decode_coming_back(frame)
@@ -345,12 +390,18 @@ class Omsd:
                     return
         wish = self.takeover.answered(answer)
         if wish is Wish.MORE:
-            self._send(orders.ExecutionsWanted(*self._head(), self.takeover.request + 2, self.takeover.after_execution))
+            self._send(
+                orders.ExecutionsWanted(
+                    *self._head(), self.takeover.request + 2, self.takeover.after_execution
+                )
+            )
         elif wish is Wish.COMPLETE:
             self._complete()
 
     def _report(self, report: orders.Report) -> bool:
-        """Journal it, take it, tell everyone. False when it could not be journaled: it is not acknowledged and comes again."""
+        """Journal it, take it, tell everyone. False when it could not be journaled: it is not acknowledged
+        and comes again.
+        """
         if self._full:
             return False
         after = self.oms.judge(report)
@@ -381,7 +432,9 @@ class Omsd:
                 self._report(oms.ended(self._head(), known, State.CANCELLED, refusal.reason))
             else:
                 self.oms.cancel_refused(known.order_id)
-                told = orders.Refusal(*self._head(), refusal.reason, refusal.text, refusal.order_id, refusal.client_order_id)
+                told = orders.Refusal(
+                    *self._head(), refusal.reason, refusal.text, refusal.order_id, refusal.client_order_id
+                )
                 self.receivers.risk.tell(told)
         if refusal.reason in LOST_TOUCH and self.takeover.stage is Stage.ACTIVE:
             self._again(f"refused: {refusal.reason}")
@@ -392,7 +445,7 @@ class Omsd:
     def _ask_executions(self, after: int) -> None:
         self._send(orders.ExecutionsWanted(*self._head(), BACKFILL, after))
 
-    # --- time --------------------------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------------------------
 
     def turn(self) -> int | None:
         """What is due now; returns the moment of the next thing, in monotonic ns, or None."""
@@ -400,7 +453,11 @@ class Omsd:
         if self.takeover.due(now_ns) is Wish.FENCE:
             self._show()
             who = self.floor.process
-            self._send(orders.Fence(*self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)))
+            self._send(
+                orders.Fence(
+                    *self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
+                )
+            )
         if self._tells_later(now_ns):
             return self._tell_ns
         if self._seen > self._acknowledged and self._send(orders.ReportsSeen(*self._head(), self._seen)):
@@ -415,7 +472,9 @@ class Omsd:
         return now_ns if more else self.takeover.due_ns
 
     def _tells_later(self, now_ns: int) -> bool:
-        """Orders of one tick come in a burst: those behind must not wait while auditd, positiond and the standby are told of the first."""
+        """Orders of one tick come in a burst: those behind must not wait while auditd, positiond and the
+        standby are told of the first.
+        """
         if self.takeover.stage is Stage.ACTIVE and self.journal.last_seq != self._told_seq:
             self._tell_ns = self._tell_ns or now_ns + TELL_AFTER_NS
             if now_ns < self._tell_ns:
@@ -429,23 +488,40 @@ class Omsd:
             return
         self._keep_alive_ns = now_ns + int(self.settings.keep_alive_s * 1e9)
         who = self.floor.process
-        self._send(orders.Attach(*self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)))
+        self._send(
+            orders.Attach(
+                *self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
+            )
+        )
         self.receivers.keep_alive()
         self.receivers.retry(now_ns)
-        if self.takeover.stage is Stage.ACTIVE and now_ns - self._heard_ns > self.settings.execution_silence_s * 1e9:
+        if (
+            self.takeover.stage is Stage.ACTIVE
+            and now_ns - self._heard_ns > self.settings.execution_silence_s * 1e9
+        ):
             self._again("execd is silent")
 
     def each_second(self, _: int) -> None:
         self._look_for_room()
         self.receivers.audit.keep()
-        self.journal.prune(self.settings.segments_max, self.receivers.audit.audited if self.takeover.leading else None)
+        self.journal.prune(
+            self.settings.segments_max, self.receivers.audit.audited if self.takeover.leading else None
+        )
         if self.journal.behind:
-            self.floor.alarm("journal_behind", "warning", f"{self.journal.unsynced} records are not on the disk; no new orders are taken")
+            self.floor.alarm(
+                "journal_behind",
+                "warning",
+                f"{self.journal.unsynced} records are not on the disk; no new orders are taken",
+            )
         else:
             self.floor.clear("journal_behind")
         if self.journal.sync_error and not self._full and self.takeover.leading:
             self._full = True
-            self.floor.alarm("journal_full", "critical", f"no new orders are taken: the journal is not synced ({self.journal.sync_error})")
+            self.floor.alarm(
+                "journal_full",
+                "critical",
+                f"no new orders are taken: the journal is not synced ({self.journal.sync_error})",
+            )
         self.floor.gauge("journal_unsynced", self.journal.unsynced)
         self.floor.gauge("journal_seq", self.journal.last_seq)
         self.floor.gauge("audited_seq", self.receivers.audit.audited)
@@ -486,7 +562,9 @@ def build(floor: runtime.Floor, settings: OrdersSettings) -> runtime.Loop:
     # Reports before new orders: an order is judged by the newest of what has arrived.
     loop.on(omsd.execution.socket, omsd.from_execution)
     loop.on(receivers.risk.dealer.socket, omsd.from_risk)
-    loop.on(receivers.positions.dealer.socket, lambda frame: receivers.from_positions(frame, time.monotonic_ns()))
+    loop.on(
+        receivers.positions.dealer.socket, lambda frame: receivers.from_positions(frame, time.monotonic_ns())
+    )
     loop.on(receivers.audit.dealer.socket, lambda frame: receivers.from_audit(frame, time.monotonic_ns()))
     loop.on_router(replication.router.socket, replication.on_standby)
     loop.on(replication.dealer.socket, replication.on_leader)

@@ -1,8 +1,10 @@
 """positiond: books every execution once and says what we hold and what it is worth.
 
-Wiring only. What a position is: engine/position.py; how it survives: records/position_log.py. omsd attaches with its token and sends executions
-until they are acknowledged by ReportsSeen(up to the highest id below which none is missing); an id that comes again is acknowledged again and not
-booked. Every position is published at each change and all of them once a second, so that a subscriber that missed one is right within a second.
+Wiring only. What a position is: engine/position.py; how it survives: records/position_log.py. omsd attaches
+with its token and sends executions until they are acknowledged by ReportsSeen(up to the highest id below
+which none is missing); an id that comes again is acknowledged again and not booked. Every position is
+published at each change and all of them once a second, so that a subscriber that missed one is right within a
+second.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Keeper:
     def positions(self) -> position.Positions:
         return self.log.positions
 
-    # --- executions --------------------------------------------------------------------------------------------------
+    # --- executions -----------------------------------------------------------------------------------------
 
     def on_execution(self, identity: bytes, frame: bytes) -> None:
         message = _from_omsd(frame)
@@ -58,14 +60,18 @@ class Keeper:
         ok, reason = self.floors.attach(attach)
         if not ok:
             self.floor.count("stale_token_refusals")
-        self.executions.send(identity, codec.encode(orders.Attached(*self.floor.head(), ok, reason, self.positions.seen.up_to)))
+        self.executions.send(
+            identity, codec.encode(orders.Attached(*self.floor.head(), ok, reason, self.positions.seen.up_to))
+        )
 
     def _on_report(self, identity: bytes, report: orders.Report) -> None:
         if self.floors.refuses(report.token):
             stale = report.token is None or self.floors.stale(report.token)
             self.floor.count("stale_token_refusals" if stale else "not_attached")
             code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
-            refusal = orders.Refusal(*self.floor.head(), code, reasons.text(code), report.order_id, report.client_order_id)
+            refusal = orders.Refusal(
+                *self.floor.head(), code, reasons.text(code), report.order_id, report.client_order_id
+            )
             self.executions.send(identity, codec.encode(refusal))
             return
         if report.execution_id <= 0:
@@ -81,13 +87,28 @@ class Keeper:
         """False: it is not kept, and must come again."""
         if len(self.positions.seen.above) >= HOLE_MAX:
             hole = self.positions.seen.up_to + 1
-            self.floor.alarm("positions.hole", "critical", f"execution {hole} is missing, {HOLE_MAX} after it wait; no more are taken")
+            self.floor.alarm(
+                "positions.hole",
+                "critical",
+                f"execution {hole} is missing, {HOLE_MAX} after it wait; no more are taken",
+            )
             return False
-        execution = position.Execution(report.execution_id, report.market, report.symbol, report.side, report.last_price, report.last_quantity)
+        execution = position.Execution(
+            report.execution_id,
+            report.market,
+            report.symbol,
+            report.side,
+            report.last_price,
+            report.last_quantity,
+        )
         try:
             refused = self.log.append(execution)
         except OSError as exc:
-            self.floor.alarm("positions.disk", "critical", f"executions cannot be written ({exc.strerror or exc}); none is acknowledged")
+            self.floor.alarm(
+                "positions.disk",
+                "critical",
+                f"executions cannot be written ({exc.strerror or exc}); none is acknowledged",
+            )
             self.floor.health.set_healthy(False, "executions cannot be written")
             return False
         if refused:
@@ -105,7 +126,11 @@ class Keeper:
                 if self.settings.sync:
                     self.log.sync()
             except OSError as exc:
-                self.floor.alarm("positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc}); none is acknowledged")
+                self.floor.alarm(
+                    "positions.disk",
+                    "critical",
+                    f"executions cannot be synced ({exc.strerror or exc}); none is acknowledged",
+                )
                 return
             seen = codec.encode(orders.ReportsSeen(*self.floor.head(), self.positions.seen.up_to))
             for identity in self._to_acknowledge:
@@ -115,7 +140,7 @@ class Keeper:
             self._publish(self.positions.of(*key))
         self._changed.clear()
 
-    # --- publishing --------------------------------------------------------------------------------------------------
+    # --- publishing -----------------------------------------------------------------------------------------
 
     def _publish(self, found: position.Position) -> None:
         self._published += 1
@@ -142,7 +167,9 @@ class Keeper:
             if self.log.records >= self.settings.log_executions_max:
                 self.log.fold()
         except OSError as exc:
-            self.floor.alarm("positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc})")
+            self.floor.alarm(
+                "positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc})"
+            )
         else:
             self.floor.clear("positions.disk")
             self.floor.health.set_healthy(True)
@@ -162,7 +189,12 @@ class Keeper:
     def ask(self, _: dict[str, object]) -> list[dict[str, str]]:
         names = ("quantity", "cash", "average_price", "realised", "unrealised")
         return [
-            {"market": found.market, "symbol": found.symbol, **{name: fixed.text(getattr(found, name)) for name in names}} for found in self.positions
+            {
+                "market": found.market,
+                "symbol": found.symbol,
+                **{name: fixed.text(getattr(found, name)) for name in names},
+            }
+            for found in self.positions
         ]
 
     def stop(self) -> None:

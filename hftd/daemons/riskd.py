@@ -1,9 +1,10 @@
 """riskd: stands between every strategy and the order manager; without its signature no order leaves.
 
-Wiring only. What may leave: engine/risk.py. riskd is a group of its own (one member): it approves only while its lease word says so, and signs
-with its token. It has nobody to fence, so it is active as soon as it leads. Orders go to the omsd that attached with the highest token
-(runtime/floors.py: a lower one is refused for ever); when a new one attaches, it has cancelled all working orders at the venue, and the strategies
-are told at once. Cancels always pass. A strategy that dies or falls silent has its working orders cancelled.
+Wiring only. What may leave: engine/risk.py. riskd is a group of its own (one member): it approves only while
+its lease word says so, and signs with its token. It has nobody to fence, so it is active as soon as it leads.
+Orders go to the omsd that attached with the highest token (runtime/floors.py: a lower one is refused for
+ever); when a new one attaches, it has cancelled all working orders at the venue, and the strategies are told
+at once. Cancels always pass. A strategy that dies or falls silent has its working orders cancelled.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Gate:
         token = self.floor.lease.token()
         return self.floor.head(codec.TokenOnWire.of(token) if token else None)
 
-    # --- leadership --------------------------------------------------------------------------------------------------
+    # --- leadership -----------------------------------------------------------------------------------------
 
     def on_lease(self, lease: word.Lease) -> None:
         """Nobody to fence: leading is being active. A standby is ready too, else nobody could be elected."""
@@ -82,7 +83,7 @@ class Gate:
     def _active(self) -> bool:
         return self.floor.lease.current_phase is Phase.ACTIVE and self.floor.lease.leads()
 
-    # --- strategies --------------------------------------------------------------------------------------------------
+    # --- strategies -----------------------------------------------------------------------------------------
 
     def on_intent(self, identity: bytes, frame: bytes) -> None:
         message = _from_strategy(frame)
@@ -104,7 +105,14 @@ class Gate:
             self._cancel_all_of(instance, "its process is a new one")
         self._clients[instance] = Client(identity, instance, now_ns)
         active = self._active()
-        self.intents.send(identity, codec.encode(orders.Attached(*self._envelope(), active, "" if active else reasons.text(reasons.NOT_ACTIVE), 0)))
+        self.intents.send(
+            identity,
+            codec.encode(
+                orders.Attached(
+                    *self._envelope(), active, "" if active else reasons.text(reasons.NOT_ACTIVE), 0
+                )
+            ),
+        )
 
     def _on_place(self, identity: bytes, place: orders.Place, now_ns: int) -> None:
         refused = self._judge(place, now_ns)
@@ -113,7 +121,9 @@ class Gate:
             return
         self.floor.count("refused")
         self.floor.count(f'refused_by{{reason="{refused.code}"}}')
-        self.intents.send(identity, codec.encode(self._ended(place, place.side, orders.State.REFUSED, refused)))
+        self.intents.send(
+            identity, codec.encode(self._ended(place, place.side, orders.State.REFUSED, refused))
+        )
         if place.replaces:
             self._on_cancel(identity, orders.cancel_of(place), now_ns)
 
@@ -144,7 +154,9 @@ class Gate:
         if not self._forward(orders.Rehearsal(*envelope, self._signed(place, envelope, token, approval=0))):
             self._say_no_omsd(identity, "", place.client_order_id)
 
-    def _signed(self, place: orders.Place, envelope: codec.Head, token: codec.TokenOnWire, approval: int) -> orders.Place:
+    def _signed(
+        self, place: orders.Place, envelope: codec.Head, token: codec.TokenOnWire, approval: int
+    ) -> orders.Place:
         return orders.Place(
             *envelope,
             place.client_order_id,
@@ -162,20 +174,30 @@ class Gate:
         )
 
     def _on_cancel(self, identity: bytes, cancel: orders.Cancel, now_ns: int) -> None:
-        sent = self._send_cancel(cancel.client_order_id, cancel.strategy, cancel.market, cancel.symbol, cancel.origin_ns)
+        sent = self._send_cancel(
+            cancel.client_order_id, cancel.strategy, cancel.market, cancel.symbol, cancel.origin_ns
+        )
         self.risk.on_cancel(cancel.strategy, now_ns)
         if not sent:
             self._say_no_omsd(identity, cancel.order_id, cancel.client_order_id)
 
     def _say_no_omsd(self, identity: bytes, order_id: str, client_order_id: str) -> None:
-        refusal = orders.Refusal(*self._envelope(), reasons.NO_OMSD, reasons.text(reasons.NO_OMSD), order_id, client_order_id)
+        refusal = orders.Refusal(
+            *self._envelope(), reasons.NO_OMSD, reasons.text(reasons.NO_OMSD), order_id, client_order_id
+        )
         self.intents.send(identity, codec.encode(refusal))
 
-    def _send_cancel(self, client_order_id: str, strategy: str, market_name: str, symbol: str, origin_ns: int = 0) -> bool:
-        return self._forward(orders.Cancel(*self._envelope(), client_order_id, strategy, market_name, symbol, origin_ns))
+    def _send_cancel(
+        self, client_order_id: str, strategy: str, market_name: str, symbol: str, origin_ns: int = 0
+    ) -> bool:
+        return self._forward(
+            orders.Cancel(*self._envelope(), client_order_id, strategy, market_name, symbol, origin_ns)
+        )
 
     def _cancel_all_of(self, instance: str, why: str) -> None:
-        gone = [order for order in self.risk if self._client_of(order.strategy) is self._clients.get(instance)]
+        gone = [
+            order for order in self.risk if self._client_of(order.strategy) is self._clients.get(instance)
+        ]
         for order in gone:
             self._send_cancel(order.client_order_id, order.strategy, order.market, order.symbol)
         self.floor.event("strategy.lost", instance=instance, why=why, cancels=len(gone))
@@ -190,7 +212,9 @@ class Gate:
         self.floor.gauge("open_orders", len(self.risk.orders))
 
     def _client_of(self, strategy: str) -> Client | None:
-        """Instance ids are `<service>-<host>-<n>`: of those that begin like that the shortest is the service's own."""
+        """Instance ids are `<service>-<host>-<n>`: of those that begin like that the shortest is the
+        service's own.
+        """
         mine = [client for client in self._clients.values() if client.instance.startswith(f"{strategy}-")]
         return min(mine, key=lambda client: len(client.instance), default=None)
 
@@ -199,7 +223,7 @@ class Gate:
         if client is None or not self.intents.send(client.identity, frame):
             self.floor.count("undeliverable")
 
-    # --- the order manager -------------------------------------------------------------------------------------------
+    # --- the order manager ----------------------------------------------------------------------------------
 
     def _forward(self, message: orders.Place | orders.Cancel | orders.Rehearsal) -> bool:
         return self._omsd is not None and self.orders.send(self._omsd, codec.encode(message))
@@ -230,26 +254,42 @@ class Gate:
         self._abandon(self.risk.abandon(route))
 
     def _abandon(self, gone: Iterable[risk.OpenOrder]) -> None:
-        """The orders of the omsd before: tell their strategies now, so that they quote again; the reports that still come are old news to them."""
+        """The orders of the omsd before: tell their strategies now, so that they quote again; the reports
+        that still come are old news to them.
+        """
         for order in gone:
-            self._tell(order.strategy, codec.encode(self._ended(order, order.side, orders.State.CANCELLED, risk.refuse(reasons.TAKE_OVER))))
+            self._tell(
+                order.strategy,
+                codec.encode(
+                    self._ended(order, order.side, orders.State.CANCELLED, risk.refuse(reasons.TAKE_OVER))
+                ),
+            )
 
     def _current(self, identity: bytes, message: orders.Report | orders.Refusal) -> bool:
-        """Only the token that attached last speaks for the group; others are told so, and a newer one then attaches."""
+        """Only the token that attached last speaks for the group; others are told so, and a newer one then
+        attaches.
+        """
         if not self.floors.refuses(message.token) and identity == self._omsd:
             return True
         stale = message.token is None or self.floors.stale(message.token)
         self.floor.count("stale_token_refusals" if stale else "not_attached")
         code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
         order_id, client_order_id = message.order_id, message.client_order_id
-        self.orders.send(identity, codec.encode(orders.Refusal(*self._envelope(), code, reasons.text(code), order_id, client_order_id)))
+        self.orders.send(
+            identity,
+            codec.encode(
+                orders.Refusal(*self._envelope(), code, reasons.text(code), order_id, client_order_id)
+            ),
+        )
         return False
 
     def _on_refusal(self, refusal: orders.Refusal, frame: bytes) -> None:
         """omsd did not take it: of an order not heard of since, the order itself; else its cancel."""
         order = self.risk.withdraw(refusal.client_order_id)
         if order is not None:
-            ended = self._ended(order, order.side, orders.State.REFUSED, risk.Refused(refusal.reason, refusal.text))
+            ended = self._ended(
+                order, order.side, orders.State.REFUSED, risk.Refused(refusal.reason, refusal.text)
+            )
             self._tell(order.strategy, codec.encode(ended))
             return
         if refusal.reason in reasons.ENDED:
@@ -257,7 +297,9 @@ class Gate:
         # `<service>-<session>-<n>`: the refusal itself does not name the strategy.
         self._tell(refusal.client_order_id.rsplit("-", 2)[0], frame)
 
-    def _ended(self, order: orders.Place | risk.OpenOrder, side: orders.Side, state: orders.State, why: risk.Refused) -> orders.Report:
+    def _ended(
+        self, order: orders.Place | risk.OpenOrder, side: orders.Side, state: orders.State, why: risk.Refused
+    ) -> orders.Report:
         filled = 0 if isinstance(order, orders.Place) else order.filled
         return orders.Report(
             *self._envelope(),
@@ -280,20 +322,29 @@ class Gate:
             venue_ns=0,
         )
 
-    # --- what it is asked ---------------------------------------------------------------------------------------------
+    # --- what it is asked -----------------------------------------------------------------------------------
 
     def exposures(self, _: dict[str, object]) -> list[dict[str, str]]:
         names = ("market", "symbol", "position", "working_buy", "working_sell")
-        return [dict(zip(names, (row[0], row[1], *map(fixed.text, row[2:])), strict=True)) for row in self.risk.exposures()]
+        return [
+            dict(zip(names, (row[0], row[1], *map(fixed.text, row[2:])), strict=True))
+            for row in self.risk.exposures()
+        ]
 
-    # --- prices and positions ----------------------------------------------------------------------------------------
+    # --- prices and positions -------------------------------------------------------------------------------
 
     def on_market(self, frame: bytes) -> None:
         for instrument, message, _ in self.reader.read(frame):
             if message.kind == market.Kind.TOP and message.bids and message.asks:
                 (bid, bids), (ask, asks) = message.bids[0], message.asks[0]
                 known = bids > 0 and asks > 0
-                self.risk.on_top(instrument.market, instrument.symbol, bid if known else 0, ask if known else 0, time.monotonic_ns())
+                self.risk.on_top(
+                    instrument.market,
+                    instrument.symbol,
+                    bid if known else 0,
+                    ask if known else 0,
+                    time.monotonic_ns(),
+                )
             elif message.kind == market.Kind.STATUS and not message.flags & market.IN_STEP:
                 self.risk.on_top(instrument.market, instrument.symbol, 0, 0, time.monotonic_ns())
 

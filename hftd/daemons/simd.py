@@ -1,9 +1,10 @@
 """simd: the venue. It replays a tape (or a synthetic market) to marketd and matches our orders against it.
 
-Wiring only. When a line leaves: venues/sim_tape.py. What the venue does with lines and orders: venues/sim.py. Who may give orders and what is said
-back: venues/sim_session.py.
-What is said of a damaged tape: venues/sim_faults.py. What outlives this process, under `<site-dir>/simd`: venues/sim_journal.py. After a crash the
-tape goes on where it was under a new session; after a stop it begins anew. Either way accounts are kept, and orders that worked are reported as
+Wiring only. When a line leaves: venues/sim_tape.py. What the venue does with lines and orders: venues/sim.py.
+Who may give orders and what is said
+back: venues/sim_session.py. What is said of a damaged tape: venues/sim_faults.py. What outlives this process,
+under `<site-dir>/simd`: venues/sim_journal.py. After a crash the tape goes on where it was under a new
+session; after a stop it begins anew. Either way accounts are kept, and orders that worked are reported as
 cancelled.
 """
 
@@ -22,14 +23,21 @@ from hftd.venues import replay, sim, sim_faults, sim_journal, sim_session, sim_t
 from hftd.wire import codec, orders, requests
 
 FEED_HWM = 16
-"""Frames of up to 64 lines: enough to keep marketd busy at full speed, and little enough that the tape stands still soon after marketd does."""
+"""Frames of up to 64 lines: enough to keep marketd busy at full speed, and little enough that the tape stands
+still soon after marketd does."""
 REBUILD_LINES_MAX = 2_000_000
 """Further in than this after a crash, the market begins anew: reading it again would take minutes."""
 
 
 def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
-    """Join tape, venue, order desk and loop; nothing is sent or received before the loop runs. Raises InvalidInput for a tape that is not there."""
-    source = replay.Tape([Path(path) for path in settings.tape]) if settings.tape else synthetic.Synthetic(settings.seed)
+    """Join tape, venue, order desk and loop; nothing is sent or received before the loop runs. Raises
+    InvalidInput for a tape that is not there.
+    """
+    source = (
+        replay.Tape([Path(path) for path in settings.tape])
+        if settings.tape
+        else synthetic.Synthetic(settings.seed)
+    )
     folder = floor.site_dir / "simd"
     kept = sim_journal.Journal(folder)
     position = sim_journal.Position(folder, _identity(source))
@@ -82,7 +90,10 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
     def on_end() -> None:
         cancelled = venue.end()
         session.pump()
-        text = f"the tape has ended after {feeder.position} lines; {cancelled} own orders cancelled; no order is taken any more"
+        text = (
+            f"the tape has ended after {feeder.position} lines; {cancelled} own orders cancelled; no "
+            "order is taken any more"
+        )
         floor.alarm("tape_end", "info", text, subject="tape")
         floor.event("tape.ended", lines=feeder.position, orders_cancelled=cancelled)
 
@@ -112,7 +123,9 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
                 shown = venue.snapshot(instrument)
                 if shown is None:
                     floor.count("snapshots_not_there")  # marketd asks again
-                elif snapshots.send(identity, codec.encode(requests.SnapshotFrame(*envelope(), instrument, *shown))):
+                elif snapshots.send(
+                    identity, codec.encode(requests.SnapshotFrame(*envelope(), instrument, *shown))
+                ):
                     floor.count("snapshots")
             case _:
                 floor.count("unexpected")
@@ -127,7 +140,9 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
         if due_ns is not None:
             loop.wake_at(due_ns)
         kept.sync_soon()
-        floor.set_ready(not feeder.rebuilding, "" if not feeder.rebuilding else "reads the tape again up to where it was")
+        floor.set_ready(
+            not feeder.rebuilding, "" if not feeder.rebuilding else "reads the tape again up to where it was"
+        )
 
     def each_second(_: int) -> None:
         session.recover()
@@ -140,13 +155,19 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
         floor.gauge("unsent", session.unsent)
 
     def on_stop() -> None:
-        # Orders that work stay in the journal, and the next process reports them as cancelled: what is sent now would die with this one.
+        # Orders that work stay in the journal, and the next process reports them as cancelled: what is sent
+        # now would die with this one.
         position.write(0, session_id, ended_well=True)
         position.close()
         kept.close()
 
     def tape(_: dict[str, Any]) -> dict[str, Any]:
-        shown: dict[str, Any] = {"position": feeder.position, "sent": feeder.sent, "session": session_id, "ended": feeder.ended}
+        shown: dict[str, Any] = {
+            "position": feeder.position,
+            "sent": feeder.sent,
+            "session": session_id,
+            "ended": feeder.ended,
+        }
         return shown | {"paused": feeder.paused, "speed": settings.speed}
 
     loop.on_router(desk.socket, on_order)
@@ -161,7 +182,10 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
 
 def accounts_of(venue: sim.Venue) -> list[dict[str, str | int]]:
     """Whole units of 1e-8, so that positiond's can be compared with ==."""
-    return [{"market": name, "symbol": symbol, "quantity": kept.quantity, "cash": kept.cash} for name, symbol, kept in venue.accounts]
+    return [
+        {"market": name, "symbol": symbol, "quantity": kept.quantity, "cash": kept.cash}
+        for name, symbol, kept in venue.accounts
+    ]
 
 
 def _identity(source: replay.Tape | synthetic.Synthetic) -> bytes:

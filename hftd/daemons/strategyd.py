@@ -1,8 +1,10 @@
 """strategyd: lets one strategy see the market and carries out what it wants, through riskd.
 
-Wiring and names only. What it decides: hftd/strategies. What its orders go through: daemons/riskd.py. The strategy numbers its orders; here a number
-becomes `<service>-<session>-<n>`, where the session is the start in UNIX ms, never one that was used before. Of the tops that pile up while others
-are read only the newest of each instrument is shown to the strategy, the rest counted as conflated. Nothing is quoted before riskd has answered.
+Wiring and names only. What it decides: hftd/strategies. What its orders go through: daemons/riskd.py. The
+strategy numbers its orders; here a number becomes `<service>-<session>-<n>`, where the session is the start
+in UNIX ms, never one that was used before. Of the tops that pile up while others are read only the newest of
+each instrument is shown to the strategy, the rest counted as conflated. Nothing is quoted before riskd has
+answered.
 """
 
 from __future__ import annotations
@@ -35,13 +37,17 @@ EXECUTIONS_KEPT = 10_000
 
 
 def new_session(path: Path, now_ms: int) -> int:
-    """A number that this service has never used: the time, or one more than the last when the clock went back. Kept before it is used."""
+    """A number that this service has never used: the time, or one more than the last when the clock went
+    back. Kept before it is used.
+    """
     try:
         last = int(path.read_text())
     except FileNotFoundError:
         last = 0
     except ValueError as exc:
-        raise InvalidInput(f"{path}: the last session's number wanted, found {path.read_text()[:40]!r}") from exc
+        raise InvalidInput(
+            f"{path}: the last session's number wanted, found {path.read_text()[:40]!r}"
+        ) from exc
     session = max(now_ms, last + 1)
     fresh = path.with_name(f".{path.name}.fresh")
     fresh.write_text(str(session))
@@ -55,7 +61,9 @@ class Strategist:
     def __init__(self, floor: runtime.Floor, settings: StrategySettings) -> None:
         self.floor, self.settings = floor, settings
         self.strategy = strategies.BY_NAME[settings.strategy](dataclasses.asdict(settings))
-        self.prefix = f"{floor.service}-{new_session(floor.data_dir / 'session', time.time_ns() // 1_000_000)}-"
+        self.prefix = (
+            f"{floor.service}-{new_session(floor.data_dir / 'session', time.time_ns() // 1_000_000)}-"
+        )
         self.reader = tops.Reader(floor.count)
         identity = f"{floor.instance}-{floor.process.pid}"
         self.market = bus.publish.Subscriber()
@@ -70,7 +78,7 @@ class Strategist:
         self._executions: dict[int, None] = {}
         floor.set_ready(False, f"{settings.risk} has not answered")
 
-    # --- towards riskd -----------------------------------------------------------------------------------------------
+    # --- towards riskd --------------------------------------------------------------------------------------
 
     def hello(self, now_ns: int) -> None:
         process = self.floor.process
@@ -81,13 +89,17 @@ class Strategist:
             self.floor.set_ready(False, f"{self.settings.risk} does not answer")
 
     def carry_out(self, intents: Iterable[base.Intent]) -> None:
-        """Send in order; what could not be sent is told to the strategy, whose answer is carried out too (it waits its interval, so this ends)."""
+        """Send in order; what could not be sent is told to the strategy, whose answer is carried out too (it
+        waits its interval, so this ends).
+        """
         for intent in intents:
             instrument = intent.instrument
             if isinstance(intent, base.Cancel):
                 name = intent.client_order_id or f"{self.prefix}{intent.order}"
                 where = (self.floor.service, instrument.market, instrument.symbol)
-                sent = self.intents.send(codec.encode(orders.Cancel(*self.floor.head(), name, *where, intent.origin_ns)))
+                sent = self.intents.send(
+                    codec.encode(orders.Cancel(*self.floor.head(), name, *where, intent.origin_ns))
+                )
                 self.floor.count("signals")
                 self.floor.count("cancels" if sent else "unsent")
                 continue
@@ -99,7 +111,13 @@ class Strategist:
                     self.floor.count("cancels")
                 continue
             refused = base.OrderUpdate(
-                intent.order, f"{self.prefix}{intent.order}", instrument, intent.side, orders.State.REFUSED, 0, reasons.NOT_CONNECTED
+                intent.order,
+                f"{self.prefix}{intent.order}",
+                instrument,
+                intent.side,
+                orders.State.REFUSED,
+                0,
+                reasons.NOT_CONNECTED,
             )
             self.carry_out(self.strategy.on_order(refused, time.monotonic_ns()))
 
@@ -125,16 +143,30 @@ class Strategist:
         )
 
     def rehearse(self, now_ns: int) -> None:
-        """An order at the best bid that nobody takes, so that the next real one finds the path warm. None to a riskd that is late with its answer:
-        it would find them all when it wakes."""
-        if self._seen is None or self._answered_ns is None or now_ns - self._answered_ns > REHEARSE_WITHIN_S * 1e9 or now_ns < self._rehearse_ns:
+        """An order at the best bid that nobody takes, so that the next real one finds the path warm. None to
+        a riskd that is late with its answer: it would find them all when it wakes.
+        """
+        if (
+            self._seen is None
+            or self._answered_ns is None
+            or now_ns - self._answered_ns > REHEARSE_WITHIN_S * 1e9
+            or now_ns < self._rehearse_ns
+        ):
             return
         quote = self._seen
-        place = base.Place(REHEARSAL, quote.instrument, orders.Side.BUY, orders.Kind.POST_ONLY, *quote.bid, origin_ns=0, origin_seq=quote.origin_seq)
+        place = base.Place(
+            REHEARSAL,
+            quote.instrument,
+            orders.Side.BUY,
+            orders.Kind.POST_ONLY,
+            *quote.bid,
+            origin_ns=0,
+            origin_seq=quote.origin_seq,
+        )
         if self.intents.send(codec.encode(orders.Rehearsal(*self.floor.head(), self._named(place)))):
             self.floor.count("rehearsals")
 
-    # --- from the floor ----------------------------------------------------------------------------------------------
+    # --- from the floor -------------------------------------------------------------------------------------
 
     def _trades(self, instrument: requests.Instrument) -> bool:
         return instrument.market in self.settings.markets and instrument.contract != "inverse"
@@ -158,7 +190,9 @@ class Strategist:
                 case market.Kind.TRADE if message.bids or message.asks:
                     price, quantity = (message.bids or message.asks)[0]
                     taker = orders.Side.SELL if message.flags & market.BUYER_IS_MAKER else orders.Side.BUY
-                    self.carry_out(self.strategy.on_trade(base.Trade(key, price, quantity, taker), time.monotonic_ns()))
+                    self.carry_out(
+                        self.strategy.on_trade(base.Trade(key, price, quantity, taker), time.monotonic_ns())
+                    )
         if not runtime.waits(self.market.socket):
             self.decide()
 
@@ -177,7 +211,9 @@ class Strategist:
     def on_position(self, frame: bytes) -> None:
         message = orders.decode_position(frame)
         key = base.Instrument(message.market, message.symbol)
-        self.carry_out(self.strategy.on_position(key, message.quantity, message.last_execution, time.monotonic_ns()))
+        self.carry_out(
+            self.strategy.on_position(key, message.quantity, message.last_execution, time.monotonic_ns())
+        )
 
     def on_answer(self, frame: bytes) -> None:
         message = orders.decode_coming_back(frame)
@@ -193,15 +229,22 @@ class Strategist:
                 self.floor.count("unexpected")
 
     def _on_refusal(self, refusal: orders.Refusal) -> None:
-        """Of a rehearsal, or of a cancel: its order is as it was and is asked about again by the strategy's own timer, unless there is none."""
+        """Of a rehearsal, or of a cancel: its order is as it was and is asked about again by the strategy's
+        own timer, unless there is none.
+        """
         if refusal.client_order_id == f"{self.prefix}{REHEARSAL}":
             self._rehearse_ns = time.monotonic_ns() + int(REHEARSE_AFTER_S * 1e9)
             return
         self.floor.count("refusals")
         number = self._number(refusal.client_order_id)
         if number and refusal.reason in reasons.ENDED:
-            nowhere, side = base.Instrument("", ""), orders.Side.BUY  # a refusal names neither; the strategy knows its order
-            ended = base.OrderUpdate(number, refusal.client_order_id, nowhere, side, orders.State.CANCELLED, 0, refusal.reason)
+            nowhere, side = (
+                base.Instrument("", ""),
+                orders.Side.BUY,
+            )  # a refusal names neither; the strategy knows its order
+            ended = base.OrderUpdate(
+                number, refusal.client_order_id, nowhere, side, orders.State.CANCELLED, 0, refusal.reason
+            )
             self.carry_out(self.strategy.on_order(ended, time.monotonic_ns()))
 
     def _number(self, client_order_id: str) -> int:
@@ -210,18 +253,26 @@ class Strategist:
         return int(number) if number != client_order_id and number.isdecimal() else 0
 
     def _on_report(self, report: orders.Report) -> None:
-        now_ns, key, number = time.monotonic_ns(), base.Instrument(report.market, report.symbol), self._number(report.client_order_id)
+        now_ns, key, number = (
+            time.monotonic_ns(),
+            base.Instrument(report.market, report.symbol),
+            self._number(report.client_order_id),
+        )
         if report.execution_id and report.execution_id not in self._executions:
             self._executions[report.execution_id] = None
             if len(self._executions) > EXECUTIONS_KEPT:
                 del self._executions[next(iter(self._executions))]
             self.floor.count("fills")
-            fill = base.Fill(number, key, report.side, report.last_price, report.last_quantity, report.execution_id)
+            fill = base.Fill(
+                number, key, report.side, report.last_price, report.last_quantity, report.execution_id
+            )
             self.carry_out(self.strategy.on_fill(fill, now_ns))
         if report.state in (orders.State.REJECTED, orders.State.REFUSED):
             self.floor.count("rejects")
             self.floor.count(f'rejects_by{{reason="{report.reason}"}}')
-        update = base.OrderUpdate(number, report.client_order_id, key, report.side, report.state, report.filled, report.reason)
+        update = base.OrderUpdate(
+            number, report.client_order_id, key, report.side, report.state, report.filled, report.reason
+        )
         self.carry_out(self.strategy.on_order(update, now_ns))
 
     def on_timer(self, now_ns: int) -> None:

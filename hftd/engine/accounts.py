@@ -1,8 +1,9 @@
 """Accounts: net quantity and cash of each (market, symbol), kept to the last unit or not changed at all.
 
-Pure. Quantities are in 1e-8 of the base, cash in 1e-8 of the quote currency. A fill of `quantity` at `price` moves price x quantity / 1e8 of cash;
-where that is not whole, or a sum would pass 64 bits, the fill is refused and nothing is booked: a rounded or wrapped account is never right again.
-The venue (venues/sim.py) and positiond book by this same code, so that their sums can be compared with ==.
+Pure. Quantities are in 1e-8 of the base, cash in 1e-8 of the quote currency. A fill of `quantity` at `price`
+moves price x quantity / 1e8 of cash; where that is not whole, or a sum would pass 64 bits, the fill is
+refused and nothing is booked: a rounded or wrapped account is never right again. The venue (venues/sim.py)
+and positiond book by this same code, so that their sums can be compared with ==.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class Accounts:
         self._accounts: dict[tuple[str, str], Account] = {}
 
     def __repr__(self) -> str:
-        return f"<Accounts {', '.join(f'{market}/{symbol} {a.quantity} {a.cash}' for market, symbol, a in self)}>"
+        return (
+            "<Accounts "
+            f"{', '.join(f'{market}/{symbol} {a.quantity} {a.cash}' for market, symbol, a in self)}>"
+        )
 
     def __iter__(self) -> Iterator[tuple[str, str, Account]]:
         """In the order of market and symbol."""

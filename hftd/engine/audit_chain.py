@@ -1,10 +1,12 @@
-"""The audit log's chain: each record holds the hash of the one before it, so that no record can be changed, removed or moved unseen.
+"""The audit log's chain: each record holds the hash of the one before it, so that no record can be changed,
+removed or moved unseen.
 
     hash = sha256(hash of the record before, as hex + the record's canonical bytes without `hash`)
 
-A record is one line of JSON whose bytes are canonical: keys in the order of `FIELDS`, no spaces, ASCII, the keys of `details` sorted. A line that
-says the same in other bytes is a changed line. The chain cannot see that its tail was cut; the head, kept elsewhere, can (records/audit_verify.py).
-Pure. Who writes the lines: records/audit_log.py; who sends them: daemons/omsd.py, over wire/orders.AuditRecord.
+A record is one line of JSON whose bytes are canonical: keys in the order of `FIELDS`, no spaces, ASCII, the
+keys of `details` sorted. A line that says the same in other bytes is a changed line. The chain cannot see
+that its tail was cut; the head, kept elsewhere, can (records/audit_verify.py). Pure. Who writes the lines:
+records/audit_log.py; who sends them: daemons/omsd.py, over wire/orders.AuditRecord.
 """
 
 from __future__ import annotations
@@ -20,7 +22,19 @@ GENESIS = "0" * 64
 LINE_BYTES_MAX = 1 << 20
 """As much as a message on the wire may hold; a longer line is no record."""
 
-FIELDS = ("seq", "prev", "hash", "timestamp", "action", "user", "incarnation", "group", "epoch", "audit_seq", "details")
+FIELDS = (
+    "seq",
+    "prev",
+    "hash",
+    "timestamp",
+    "action",
+    "user",
+    "incarnation",
+    "group",
+    "epoch",
+    "audit_seq",
+    "details",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +80,9 @@ def _canonical(fields: Mapping[str, object]) -> bytes:
 
 
 def _content(record: Record) -> dict[str, object]:
-    fields: dict[str, object] = {name: getattr(record, name) for name in FIELDS if name not in ("hash", "details")}
+    fields: dict[str, object] = {
+        name: getattr(record, name) for name in FIELDS if name not in ("hash", "details")
+    }
     fields["details"] = dict(sorted(record.details.items()))
     return fields
 
@@ -95,8 +111,22 @@ def append(
 ) -> Record:
     """The record that follows `head`."""
     incarnation, group, epoch = sender
-    open_ended = Record(head.seq + 1, head.hash, "", timestamp, action, user, incarnation, group, epoch, audit_seq, details)
-    return Record(head.seq + 1, head.hash, digest(open_ended), timestamp, action, user, incarnation, group, epoch, audit_seq, details)
+    open_ended = Record(
+        head.seq + 1, head.hash, "", timestamp, action, user, incarnation, group, epoch, audit_seq, details
+    )
+    return Record(
+        head.seq + 1,
+        head.hash,
+        digest(open_ended),
+        timestamp,
+        action,
+        user,
+        incarnation,
+        group,
+        epoch,
+        audit_seq,
+        details,
+    )
 
 
 def _is(value: object, kind: type) -> bool:
@@ -104,7 +134,9 @@ def _is(value: object, kind: type) -> bool:
 
 
 def parse(text: bytes) -> Record | None:
-    """The record of one line (with or without its newline), or None when it is not one, canonical to the byte. Its hash is not judged here."""
+    """The record of one line (with or without its newline), or None when it is not one, canonical to the
+    byte. Its hash is not judged here.
+    """
     body = text[:-1] if text.endswith(b"\n") else text
     if len(body) > LINE_BYTES_MAX:
         return None

@@ -1,7 +1,8 @@
 """Bars of trades: open, high, low, close, volume and count of fixed lengths of time. Pure.
 
-Time is the trades' receive time, handed in; so a replay gives the same bars at every speed. A bar belongs to [beginning, beginning + length) on a
-grid from 0; one without a trade is not made. Volume that would pass 64 bits is refused, not wrapped.
+Time is the trades' receive time, handed in; so a replay gives the same bars at every speed. A bar belongs to
+[beginning, beginning + length) on a grid from 0; one without a trade is not made. Volume that would pass 64
+bits is refused, not wrapped.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Bars:
         """When the earliest open bar ends: `close` has nothing to give before it."""
 
     def trade(self, instrument: int, receive_ns: int, price: int, quantity: int) -> bool:
-        """Add a trade; the caller closes what is due before. False when its volume does not fit; it is not in the bar then."""
+        """Add a trade; the caller closes what is due before. False when its volume does not fit; it is not in
+        the bar then.
+        """
         bar = self._open.get(instrument)
         if bar is None:
             begin_ns = receive_ns - receive_ns % self.length_ns
@@ -58,7 +61,9 @@ class Bars:
         if now_ns < self.due_ns:
             return []
         length_ns = self.length_ns
-        ended = sorted((bar[0], instrument) for instrument, bar in self._open.items() if bar[0] + length_ns <= now_ns)
+        ended = sorted(
+            (bar[0], instrument) for instrument, bar in self._open.items() if bar[0] + length_ns <= now_ns
+        )
         closed = []
         for begin_ns, instrument in ended:
             _, opened, high, low, last, volume, trades = self._open.pop(instrument)

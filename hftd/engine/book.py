@@ -1,9 +1,12 @@
-"""One instrument's order book, rebuilt from a snapshot and the venue's chain of diffs. Pure: no clock, no socket.
+"""One instrument's order book, rebuilt from a snapshot and the venue's chain of diffs. Pure: no clock, no
+socket.
 
-Two chain rules, told apart by the diff itself. A diff that names its predecessor (`previous`, Binance futures' pu) must follow the one applied last;
-one that does not (Binance spot, U/u) must begin at or below the id after it. The first diff after a snapshot must cover the snapshot's id.
-Diffs that arrive before the snapshot are kept and judged when it comes. After a gap nothing is applied until a new snapshot: a book is right or
-it is not there. Used by bookd, by `data verify` and by simd's matching (the same rules, so they agree).
+Two chain rules, told apart by the diff itself. A diff that names its predecessor (`previous`, Binance
+futures' pu) must follow the one applied last; one that does not (Binance spot, U/u) must begin at or below
+the id after it. The first diff after a snapshot must cover the snapshot's id. Diffs that arrive before the
+snapshot are kept and judged when it comes. After a gap nothing is applied until a new snapshot: a book is
+right or it is not there. Used by bookd, by `data verify` and by simd's matching (the same rules, so they
+agree).
 """
 
 from __future__ import annotations
@@ -20,9 +23,11 @@ Level = tuple[int, int]
 """(price, quantity), units of 1e-8."""
 
 KEPT_MAX = 20_000
-"""Diffs kept while a snapshot is awaited: minutes of the busiest stream. Beyond it the oldest go; the chain check finds what that breaks."""
+"""Diffs kept while a snapshot is awaited: minutes of the busiest stream. Beyond it the oldest go; the chain
+check finds what that breaks."""
 HEAP_SLACK = 4_096
-"""Prices that have left the book but not yet the heap of bests, beyond as many as the book has: then the heap is made anew."""
+"""Prices that have left the book but not yet the heap of bests, beyond as many as the book has: then the heap
+is made anew."""
 
 
 class Outcome(IntEnum):
@@ -32,7 +37,8 @@ class Outcome(IntEnum):
     WAITING = 3
     """Kept: the book waits for a snapshot."""
     GAP = 4
-    """Diffs are missing before this one (it is kept). The book is empty now and waits for a snapshot. Said once."""
+    """Diffs are missing before this one (it is kept). The book is empty now and waits for a snapshot. Said
+    once."""
 
 
 APPLIED, STALE, WAITING, GAP = Outcome
@@ -48,7 +54,8 @@ class Restored(NamedTuple):
     gap: bool
     """The kept diffs do not follow the snapshot: it is too old, another one is needed."""
     resync: bool
-    """It ended a gap (or a forgotten chain); False for the first one. Diffs kept since then that it already holds are only dropped."""
+    """It ended a gap (or a forgotten chain); False for the first one. Diffs kept since then that it already
+    holds are only dropped."""
 
 
 class Ignored(NamedTuple):
@@ -80,11 +87,15 @@ class Book:
         """The snapshot has come, the first diff after it has not."""
         self._kept: deque[Kept] = deque(maxlen=KEPT_MAX)
         self._bid_heap: list[int] = []
-        """Negated prices. Prices that have left the book stay until they come to the top: removing is one dict operation."""
+        """Negated prices. Prices that have left the book stay until they come to the top: removing is one
+        dict operation."""
         self._ask_heap: list[int] = []
 
     def __repr__(self) -> str:
-        return f"<Book {len(self.bids)} bids, {len(self.asks)} asks, last {self.last}, {'in step' if self.in_step else 'waiting'}>"
+        return (
+            f"<Book {len(self.bids)} bids, {len(self.asks)} asks, last {self.last}, "
+            f"{'in step' if self.in_step else 'waiting'}>"
+        )
 
     @property
     def levels(self) -> int:
@@ -115,10 +126,13 @@ class Book:
 
     def depth(self, levels_max: int) -> tuple[list[Level], list[Level]]:
         """The best levels of both sides, best first."""
-        bids, asks = heapq.nlargest(levels_max, self.bids.items()), heapq.nsmallest(levels_max, self.asks.items())
+        bids, asks = (
+            heapq.nlargest(levels_max, self.bids.items()),
+            heapq.nsmallest(levels_max, self.asks.items()),
+        )
         return bids, asks
 
-    # --- what the venue sends ----------------------------------------------------------------------------------------
+    # --- what the venue sends -------------------------------------------------------------------------------
 
     def apply(self, message: market.Message) -> Outcome | Restored | Ignored | None:
         """A DIFF or a SNAPSHOT; None for every other kind."""
@@ -128,7 +142,9 @@ class Book:
             return self.snapshot(message.last, message.bids, message.asks)
         return None
 
-    def diff(self, first: int, last: int, previous: int, bids: Iterable[Level], asks: Iterable[Level]) -> Outcome:
+    def diff(
+        self, first: int, last: int, previous: int, bids: Iterable[Level], asks: Iterable[Level]
+    ) -> Outcome:
         if not self.in_step:
             self._kept.append(Kept(first, last, previous, bids, asks))
             return WAITING
@@ -171,7 +187,8 @@ class Book:
             if self._first_pending:
                 if last < self.last:
                     return STALE
-                # The venue says first <= snapshot; ids are sparse there, so a snapshot may also lie between a diff and its predecessor.
+                # The venue says first <= snapshot; ids are sparse there, so a snapshot may also lie between a
+                # diff and its predecessor.
                 return APPLIED if first <= self.last or previous <= self.last else GAP
             if previous == self.last:
                 return APPLIED

@@ -1,8 +1,10 @@
-"""bookd's state: one book for each instrument, fed by market frames, and what is to be published of them. Pure: no clock, no socket.
+"""bookd's state: one book for each instrument, fed by market frames, and what is to be published of them.
+Pure: no clock, no socket.
 
-A frame out of sequence, or of a new session, breaks every chain: all books are emptied and want a snapshot. A gap in one instrument's chain does so
-for that one alone. Until its snapshot has come nothing but trades is published of an instrument, and its status says so. Within one frame only the
-last best bid and offer of an instrument is published; the ones before it are counted as conflated. A book by itself: engine/book.py.
+A frame out of sequence, or of a new session, breaks every chain: all books are emptied and want a snapshot. A
+gap in one instrument's chain does so for that one alone. Until its snapshot has come nothing but trades is
+published of an instrument, and its status says so. Within one frame only the last best bid and offer of an
+instrument is published; the ones before it are counted as conflated. A book by itself: engine/book.py.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ from hftd.engine import bars, book, fixed
 from hftd.wire import market, requests
 
 _KINDS = {int(kind): kind.name.lower() for kind in market.Kind}
-_DIFF, _SNAPSHOT, _TICKER, _TRADE = int(market.Kind.DIFF), int(market.Kind.SNAPSHOT), int(market.Kind.TICKER), int(market.Kind.TRADE)
+_DIFF, _SNAPSHOT, _TICKER, _TRADE = (
+    int(market.Kind.DIFF),
+    int(market.Kind.SNAPSHOT),
+    int(market.Kind.TICKER),
+    int(market.Kind.TRADE),
+)
 _INSTRUMENT, _BAR, _STATUS = int(market.Kind.INSTRUMENT), int(market.Kind.BAR), int(market.Kind.STATUS)
 _EMPTY = (0, 0, 0, 0)
 
@@ -29,7 +36,15 @@ class Entry:
         self.book = book.Book()
         self.counts = dict.fromkeys(_KINDS, 0)
         self.level_updates = 0
-        self.outcomes = {"applied": 0, "stale": 0, "gaps": 0, "resyncs": 0, "crossed": 0, "quotes_compared": 0, "quotes_equal": 0}
+        self.outcomes = {
+            "applied": 0,
+            "stale": 0,
+            "gaps": 0,
+            "resyncs": 0,
+            "crossed": 0,
+            "quotes_compared": 0,
+            "quotes_equal": 0,
+        }
         self.top = _EMPTY
         """Best bid and offer as published last, or pending."""
         self.pending: market.Message | None = None
@@ -67,7 +82,10 @@ class Books:
         self.lost = self.messages = self.conflated = self.unknown = self.overflows = 0
 
     def __repr__(self) -> str:
-        return f"<Books {len(self.entries)} instruments, {len(self.wanted)} waiting, session {self.session} at {self.sequence}>"
+        return (
+            f"<Books {len(self.entries)} instruments, {len(self.wanted)} waiting, session {self.session} "
+            f"at {self.sequence}>"
+        )
 
     def total(self, outcome: str) -> int:
         return sum(entry.outcomes[outcome] for entry in self.entries.values())
@@ -75,13 +93,15 @@ class Books:
     def plain(self) -> dict[str, Any]:
         return {entry.instrument.name: entry.plain() for entry in self.entries.values()}
 
-    # --- in ----------------------------------------------------------------------------------------------------------
+    # --- in -------------------------------------------------------------------------------------------------
 
     def frame(self, data: bytes) -> bool:
-        """Take one market frame; False when it began a new session or frames before it are missing: every chain is broken then.
+        """Take one market frame; False when it began a new session or frames before it are missing: every
+        chain is broken then.
 
         Raises:
-            InvalidInput: it does not decode. What came before the damage has been taken; the rest counts as lost with the next frame.
+            InvalidInput: it does not decode. What came before the damage has been taken; the rest counts as
+            lost with the next frame.
         """
         head = market.header(data)
         whole = head.session == self.session and head.sequence == self.sequence
@@ -144,7 +164,7 @@ class Books:
             self._waits(message.instrument, entry)
         entry.counts[_INSTRUMENT] += 1
 
-    # --- books -------------------------------------------------------------------------------------------------------
+    # --- books ----------------------------------------------------------------------------------------------
 
     def _diff(self, number: int, entry: Entry, message: market.Message) -> None:
         entry.level_updates += len(message.bids) + len(message.asks)
@@ -192,20 +212,24 @@ class Books:
             entry.pending = message
             entry.outcomes["crossed"] += 0 < top[2] <= top[0]
 
-    # --- out ---------------------------------------------------------------------------------------------------------
+    # --- out ------------------------------------------------------------------------------------------------
 
     def _publish_tops(self) -> None:
         for entry in self._moved:
             cause = entry.pending
             if cause is not None:
                 entry.pending = None
-                self.out.append(_packed_top(cause.instrument, entry, cause.receive_ns, cause.event_ns, cause.origin_ns))
+                self.out.append(
+                    _packed_top(cause.instrument, entry, cause.receive_ns, cause.event_ns, cause.origin_ns)
+                )
         self._moved.clear()
 
     def marks(self) -> list[bytes]:
         """TOP messages of all books in step as they are now, caused by no tick; STATUS of the others."""
         return [
-            _packed_status(number, 0, in_step=False) if number in self.wanted else _packed_top(number, entry, 0, 0, 0)
+            _packed_status(number, 0, in_step=False)
+            if number in self.wanted
+            else _packed_top(number, entry, 0, 0, 0)
             for number, entry in self.entries.items()
         ]
 
@@ -213,7 +237,11 @@ class Books:
         """INSTRUMENT messages of all; repeated each second for those who came late."""
         kind = market.Kind.INSTRUMENT
         return [
-            market.pack(market.Message(number, kind, 0, 0, 0, 0, 0, 0, 0, 0, [], [], requests.encode_instrument(entry.instrument)))
+            market.pack(
+                market.Message(
+                    number, kind, 0, 0, 0, 0, 0, 0, 0, 0, [], [], requests.encode_instrument(entry.instrument)
+                )
+            )
             for number, entry in self.entries.items()
         ]
 
@@ -227,10 +255,16 @@ def _packed_top(number: int, entry: Entry, receive_ns: int, event_ns: int, origi
 
 
 def _packed_status(number: int, receive_ns: int, *, in_step: bool) -> bytes:
-    return market.pack(market.Message(number, _STATUS, market.IN_STEP if in_step else 0, receive_ns, 0, 0, 0, 0, 0, 0, [], []))
+    return market.pack(
+        market.Message(
+            number, _STATUS, market.IN_STEP if in_step else 0, receive_ns, 0, 0, 0, 0, 0, 0, [], []
+        )
+    )
 
 
 def _packed_bar(bar: bars.Bar) -> bytes:
     levels = [(bar.open, bar.high), (bar.low, bar.close), (bar.volume, bar.trades)]
     end_ns = bar.begin_ns + bar.length_ns
-    return market.pack(market.Message(bar.instrument, _BAR, 0, end_ns, bar.begin_ns, 0, 0, 0, 0, bar.length_ns, levels, []))
+    return market.pack(
+        market.Message(bar.instrument, _BAR, 0, end_ns, bar.begin_ns, 0, 0, 0, 0, bar.length_ns, levels, [])
+    )

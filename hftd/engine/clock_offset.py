@@ -1,4 +1,6 @@
-"""Receive time minus the venue's event time, as a running median. Negative beyond network noise means a clock is wrong. Pure; used by marketd."""
+"""Receive time minus the venue's event time, as a running median. Negative beyond network noise means a clock
+is wrong. Pure; used by marketd.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """How far a publisher may go: the least of what its readers have allowed. Pure; used by marketd.
 
-A reader allows messages up to a cumulative sequence number of one session and says so again at least once a second. One that has been silent too
-long is gone and no longer counts; with none left nothing may go out, so a replay pauses instead of running into the void.
+A reader allows messages up to a cumulative sequence number of one session and says so again at least once a
+second. One that has been silent too long is gone and no longer counts; with none left nothing may go out, so
+a replay pauses instead of running into the void.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Credits:
         self.up_to = 0
 
     def grant(self, reader: str, session: int, cumulative: int, now_ns: int) -> int:
-        """The new limit. A grant for another session is ignored; one that takes back an earlier one is obeyed for what has not gone out."""
+        """The new limit. A grant for another session is ignored; one that takes back an earlier one is obeyed
+        for what has not gone out.
+        """
         if session == self.session:
             self._readers[reader] = (cumulative, now_ns)
             self._settle()
@@ -34,7 +37,9 @@ class Credits:
 
     def forget_silent(self, now_ns: int) -> list[str]:
         """Drop the readers that are gone and say which."""
-        gone = [reader for reader, (_, spoke_ns) in self._readers.items() if now_ns - spoke_ns > self.silence_ns]
+        gone = [
+            reader for reader, (_, spoke_ns) in self._readers.items() if now_ns - spoke_ns > self.silence_ns
+        ]
         for reader in gone:
             del self._readers[reader]
         if gone:

@@ -1,9 +1,12 @@
-"""execd without sockets: who may send orders to the venue, which reports are not acknowledged yet, and whose answer this is.
+"""execd without sockets: who may send orders to the venue, which reports are not acknowledged yet, and whose
+answer this is.
 
-Pure; the floors that it asks are on disk (runtime/floors.py). Rules R10 and R11: execd is a group too. Before it is ACTIVE the venue has acknowledged
-its own token and those of its client groups; a client's FENCE is acknowledged only then, with the floor on disk here and at the venue. There is no
-queue of orders to drop: an order that cannot go at once is refused, and what still waits in a socket meets the raised floor when it is read.
-A report is kept from the venue's word until the order manager has acknowledged it, and sent again to each newly fenced one.
+Pure; the floors that it asks are on disk (runtime/floors.py). Rules R10 and R11: execd is a group too. Before
+it is ACTIVE the venue has acknowledged its own token and those of its client groups; a client's FENCE is
+acknowledged only then, with the floor on disk here and at the venue. There is no queue of orders to drop: an
+order that cannot go at once is refused, and what still waits in a socket meets the raised floor when it is
+read. A report is kept from the venue's word until the order manager has acknowledged it, and sent again to
+each newly fenced one.
 """
 
 from __future__ import annotations
@@ -90,10 +93,12 @@ class Gateway:
     def __repr__(self) -> str:
         return f"<Gateway {self.stage.value} {self.token}, links {sorted(self.links)}>"
 
-    # --- its own lead ------------------------------------------------------------------------------------------------
+    # --- its own lead ---------------------------------------------------------------------------------------
 
     def lead(self, token: Token, process: Process, clients: Iterable[Claim]) -> bool:
-        """Begin: True when all floors stand here and the venue is to be fenced now (`outstanding`); False: one could not be written, try again."""
+        """Begin: True when all floors stand here and the venue is to be fenced now (`outstanding`); False:
+        one could not be written, try again.
+        """
         self.token, self.on_wire, self.refusal = token, codec.TokenOnWire.of(token), ""
         self.stage = Stage.FENCING
         self._asked.clear()
@@ -108,8 +113,8 @@ class Gateway:
         token, claimant = self._floors.highest(claim.token.group), self._floors.claimant(claim.token.group)
         if token is None or claimant is None or (not held and Claim(token, claimant) == claim):
             return False  # not refused, so not written
-        # Our disk may know a higher token than the file, or the claimant that the file has lost. A closed epoch has none that could be named to the
-        # venue, and need not: its orders pass through here.
+        # Our disk may know a higher token than the file, or the claimant that the file has lost. A closed
+        # epoch has none that could be named to the venue, and need not: its orders pass through here.
         if claimant.pid:
             self._own.append(Claim(token, claimant))
         return True
@@ -124,7 +129,7 @@ class Gateway:
         """Fences that the venue has still to acknowledge for us; sent again until it has."""
         return list(self._own) if self.stage is Stage.FENCING else []
 
-    # --- a client's fence --------------------------------------------------------------------------------------------
+    # --- a client's fence -----------------------------------------------------------------------------------
 
     def fence(self, identity: bytes, claim: Claim) -> str:
         """Ask for a client's fence: "" when the venue is to be asked next, else why it is refused."""
@@ -139,21 +144,26 @@ class Gateway:
         return ""
 
     def hold(self, claim: Claim) -> str:
-        """Write the client's floor to disk here; "" when it stands. Before the acknowledgement, beside the venue's own writing."""
+        """Write the client's floor to disk here; "" when it stands. Before the acknowledgement, beside the
+        venue's own writing.
+        """
         if self._floors.admit(claim.token, claim.claimant):
             return ""
         self._asked.pop(claim.key, None)
         return self._floors.objection(claim.token, claim.claimant)
 
     def venue_fenced(self, answer: orders.Fenced) -> tuple[bytes, Claim] | None:
-        """The venue's answer. Returns the client that can be told so now, with its claim; own fences are only ticked off."""
+        """The venue's answer. Returns the client that can be told so now, with its claim; own fences are only
+        ticked off.
+        """
         key = (answer.group, answer.epoch)
         mine = self.token is not None and key == (self.token.group, self.token.epoch)
         if mine and not answer.ok:
             self._own = self._own or [self._first] if self._first else []
             self.stage = Stage.FENCING if self.stage is Stage.ACTIVE else self.stage
         elif self.stage is Stage.FENCING:
-            # A client's fence is settled by any answer: the venue refuses only what is not above its floor, or closes the group until it can write.
+            # A client's fence is settled by any answer: the venue refuses only what is not above its floor,
+            # or closes the group until it can write.
             self._own = [claim for claim in self._own if claim.key != key]
             self.stage = Stage.FENCING if self._own else Stage.ACTIVE
         self.refusal = "" if answer.ok else answer.reason
@@ -164,7 +174,7 @@ class Gateway:
             self.links[waiting.claim.token.group] = waiting.identity
         return waiting.identity, waiting.claim
 
-    # --- orders ------------------------------------------------------------------------------------------------------
+    # --- orders ---------------------------------------------------------------------------------------------
 
     def objection(self, token: codec.TokenOnWire | None, leads: bool) -> str:
         """Why an order (or a question) with this token is refused; "" when it passes."""
@@ -182,11 +192,15 @@ class Gateway:
 
     def speaks_for(self, identity: bytes, token: codec.TokenOnWire | None) -> bool:
         """Is this the link that fenced its group last?"""
-        return token is not None and self.links.get(token.group) == identity and not self._floors.refuses(token)
+        return (
+            token is not None and self.links.get(token.group) == identity and not self._floors.refuses(token)
+        )
 
 
 class Reports:
-    """Reports that the order manager has not acknowledged, in the venue's order, numbered from 1 in this process."""
+    """Reports that the order manager has not acknowledged, in the venue's order, numbered from 1 in this
+    process.
+    """
 
     def __init__(self, kept_max: int) -> None:
         self._kept: deque[tuple[str, orders.Report]] = deque()
@@ -202,7 +216,9 @@ class Reports:
 
     def add(self, report: orders.Report) -> None:
         self.last_id += 1
-        self._kept.append((oms.group_of(report.order_id), msgspec.structs.replace(report, report_id=self.last_id)))
+        self._kept.append(
+            (oms.group_of(report.order_id), msgspec.structs.replace(report, report_id=self.last_id))
+        )
         if len(self._kept) > self._kept_max:
             self._kept.popleft()
             self.lost += 1
@@ -217,7 +233,9 @@ class Reports:
 
     def pump(self, send: Callable[[str, orders.Report], bool]) -> None:
         """Send what was not sent yet, in order, until `send(group, report)` refuses one."""
-        unsent = self.last_id - max(self._sent, self._kept[0][1].report_id - 1 if self._kept else self.last_id)
+        unsent = self.last_id - max(
+            self._sent, self._kept[0][1].report_id - 1 if self._kept else self.last_id
+        )
         if unsent <= 0:
             return
         for at in range(len(self._kept) - unsent, len(self._kept)):

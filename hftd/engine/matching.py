@@ -1,18 +1,24 @@
-"""The venue's matching for one instrument: own orders against the liquidity and the trades of a tape, by price and then time.
+"""The venue's matching for one instrument: own orders against the liquidity and the trades of a tape, by
+price and then time.
 
-Pure and deterministic: commands (`place`, `cancel`, `cancel_all`) and what the tape did (`changed`, `restated`, `traded`) come in one order, and each
-returns the list of events that it caused, in the order in which they happened. The rules, and nothing else:
+Pure and deterministic: commands (`place`, `cancel`, `cancel_all`) and what the tape did (`changed`,
+`restated`, `traded`) come in one order, and each returns the list of events that it caused, in the order in
+which they happened. The rules, and nothing else:
 
-- An incoming order takes opposite levels from the best on. What it took stays taken until the tape names that level again.
+- An incoming order takes opposite levels from the best on. What it took stays taken until the tape names that
+level again.
 - A post-only order that would take is rejected; the rest of an immediate-or-cancel order is cancelled.
 - A resting order queues behind what its level displays (less what was taken of it).
-- A trade of the tape fills better-priced own orders, then the queue ahead, then ours: at most its quantity in all, each at its own price.
+- A trade of the tape fills better-priced own orders, then the queue ahead, then ours: at most its quantity in
+all, each at its own price.
 - A diff lowers the queue ahead to at most the level's new quantity.
-- An opposite best at or through our price fills us at our price, each level up to its quantity (and that much of it is then taken).
-- Own never meets own: the order that came last is cancelled where it would meet one, after it took what stands before that one in the queue.
+- An opposite best at or through our price fills us at our price, each level up to its quantity (and that much
+of it is then taken).
+- Own never meets own: the order that came last is cancelled where it would meet one, after it took what
+stands before that one in the queue.
 
-A fill is booked before it is an event: `accept` books it, or says why not, and then the order ends there and nothing was filled. What an order is to
-its owner is engine/order.py; who sends and reports is venues/sim.py.
+A fill is booked before it is an event: `accept` books it, or says why not, and then the order ends there and
+nothing was filled. What an order is to its owner is engine/order.py; who sends and reports is venues/sim.py.
 """
 
 from __future__ import annotations
@@ -86,9 +92,12 @@ class Matching:
         """Of the displayed bids and asks, what own orders took since the tape last named the level."""
 
     def __repr__(self) -> str:
-        return f"<Matching {len(self.orders)} working, {len(self._displayed.bids)} bids and {len(self._displayed.asks)} asks displayed>"
+        return (
+            f"<Matching {len(self.orders)} working, {len(self._displayed.bids)} bids and "
+            f"{len(self._displayed.asks)} asks displayed>"
+        )
 
-    # --- commands ----------------------------------------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------------------------------------
 
     def place(self, order_id: str, side: Side, kind: Kind, price: int, quantity: int) -> list[Event]:
         """Take, then rest, as the kind allows. The first event answers the order."""
@@ -97,7 +106,9 @@ class Matching:
             return [Event(order_id, State.REJECTED, 0, reason=unfit)]
         met = next(self._through(side, price), None)
         levels = self._opposite(side, price)
-        if kind is Kind.POST_ONLY and any(self._reachable(level, available, met) for level, available in levels):
+        if kind is Kind.POST_ONLY and any(
+            self._reachable(level, available, met) for level, available in levels
+        ):
             return [Event(order_id, State.REJECTED, 0, reason=reasons.WOULD_TAKE)]
         order = Working(order_id, side, price, quantity, 0)
         events: list[Event] = []
@@ -133,7 +144,7 @@ class Matching:
         """Oldest first."""
         return [event for order_id in list(self.orders) for event in self.cancel(order_id, reason)]
 
-    # --- what the tape did -------------------------------------------------------------------------------------------
+    # --- what the tape did ----------------------------------------------------------------------------------
 
     def changed(self, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[int, int]]) -> list[Event]:
         """A diff named these levels with their new quantities; it has been applied to what is displayed."""
@@ -180,7 +191,7 @@ class Matching:
                 order.ahead = max(0, order.ahead - passed) if own == price else 0
         return events
 
-    # --- within ------------------------------------------------------------------------------------------------------
+    # --- within ---------------------------------------------------------------------------------------------
 
     def _unfit(self, order_id: str, price: int, quantity: int) -> str:
         if price <= 0 or quantity <= 0:
@@ -254,7 +265,9 @@ class Matching:
         return events
 
     def _fill(self, order: Working, price: int, amount: int, events: list[Event]) -> bool:
-        """Book one fill. False when it was refused: the order has then ended, REJECTED if nothing had become of it, else CANCELLED."""
+        """Book one fill. False when it was refused: the order has then ended, REJECTED if nothing had become
+        of it, else CANCELLED.
+        """
         refused = self._accept(order.side, price, amount)
         working = order.order_id in self.orders
         if refused:

@@ -1,9 +1,11 @@
-"""Order management without sockets: all orders of one group, rebuilt from its journal, and what to say to each new wish.
+"""Order management without sockets: all orders of one group, rebuilt from its journal, and what to say to
+each new wish.
 
-Pure, and the same code live, after a restart and on a standby: `apply` takes the messages of the journal in their order, and nothing else changes
-an order. A report is judged first (`judge`: is it news, and what does it make of the order), then journaled, then applied: what was not journaled
-was not taken. Each order's own state machine is engine/order.py; taking the lead is engine/takeover.py; who joins it to sockets and journal is
-daemons/omsd.py.
+Pure, and the same code live, after a restart and on a standby: `apply` takes the messages of the journal in
+their order, and nothing else changes an order. A report is judged first (`judge`: is it news, and what does
+it make of the order), then journaled, then applied: what was not journaled was not taken. Each order's own
+state machine is engine/order.py; taking the lead is engine/takeover.py; who joins it to sockets and journal
+is daemons/omsd.py.
 """
 
 from __future__ import annotations
@@ -62,9 +64,12 @@ class Oms:
         """Reports that no legal move explains; the executions in them count all the same."""
 
     def __repr__(self) -> str:
-        return f"<Oms {self.group}: {len(self.orders)} open, {len(self.closed)} ended, last execution {self.last_execution}>"
+        return (
+            f"<Oms {self.group}: {len(self.orders)} open, {len(self.closed)} ended, last execution "
+            f"{self.last_execution}>"
+        )
 
-    # --- new wishes --------------------------------------------------------------------------------------------------
+    # --- new wishes -----------------------------------------------------------------------------------------
 
     def learn_risk(self, token: Rank) -> None:
         """riskd's token, from wherever it is known: an approval below the highest is refused."""
@@ -86,17 +91,21 @@ class Oms:
             return reasons.DUPLICATE
         if len(self.orders) >= self._bounds.open_orders_max:
             return reasons.TOO_MANY_ORDERS
-        return "" if approval.id else reasons.NO_APPROVAL  # 0 is a rehearsal's, which first goes through all the others
+        return (
+            "" if approval.id else reasons.NO_APPROVAL
+        )  # 0 is a rehearsal's, which first goes through all the others
 
     def find(self, wish: orders.Cancel) -> order.Order | None:
         """The order that a cancel means, by our id or by the strategy's; None when it is not known."""
         order_id = wish.order_id or self._client_ids.get((wish.strategy, wish.client_order_id), "")
         return self.orders.get(order_id) or self.closed.get(order_id)
 
-    # --- what happened -----------------------------------------------------------------------------------------------
+    # --- what happened --------------------------------------------------------------------------------------
 
     def judge(self, report: orders.Report) -> order.Order | None:
-        """What the report makes of its order, as a new Order; None when it tells nothing new (it was sent again)."""
+        """What the report makes of its order, as a new Order; None when it tells nothing new (it was sent
+        again).
+        """
         known = self.orders.get(report.order_id) or self.closed.get(report.order_id)
         if known is None:
             return _of_report(report)
@@ -142,7 +151,9 @@ class Oms:
             self._remember(report)
 
     def _remember(self, report: orders.Report) -> None:
-        """Keep an execution, rising; one that comes late (the venue's answer at a take-over) goes where it belongs."""
+        """Keep an execution, rising; one that comes late (the venue's answer at a take-over) goes where it
+        belongs.
+        """
         kept = self.executions
         at = len(kept)
         while at and kept[at - 1].execution_id > report.execution_id:
@@ -154,7 +165,9 @@ class Oms:
         self.last_execution = kept[-1].execution_id
 
     def cancel_refused(self, order_id: str) -> None:
-        """The venue did not cancel and the order stands. Not journaled: after a restart the take-over cancels it anyway."""
+        """The venue did not cancel and the order stands. Not journaled: after a restart the take-over cancels
+        it anyway.
+        """
         known = self.orders.get(order_id)
         if known is not None and known.state is State.PENDING_CANCEL:
             known.cancel_refused()
@@ -172,8 +185,13 @@ class Oms:
             self.learn_risk(place.approval.token)
 
     def executions_after(self, execution_id: int) -> list[orders.Report] | None:
-        """Those above `execution_id`, rising; None when some of them are in memory no more (the venue has them all)."""
-        if len(self.executions) >= self._bounds.executions_max and execution_id < self.executions[0].execution_id:
+        """Those above `execution_id`, rising; None when some of them are in memory no more (the venue has
+        them all).
+        """
+        if (
+            len(self.executions) >= self._bounds.executions_max
+            and execution_id < self.executions[0].execution_id
+        ):
             return None
         found: list[orders.Report] = []
         for report in reversed(self.executions):
@@ -183,7 +201,7 @@ class Oms:
         found.reverse()
         return found
 
-    # --- asked by people ---------------------------------------------------------------------------------------------
+    # --- asked by people ------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, str | int]]:
         """Every order that has not ended, and the newest that have."""
@@ -230,8 +248,12 @@ def group_of(order_id: str) -> str:
     return parts[0] if len(parts) == 3 else ""
 
 
-def numbered(head: codec.Head, group: str, place: orders.Place, sequence: int, replaced: order.Order | None) -> orders.Place:
-    """The order as it leaves, with our envelope, our id `<group>-<epoch>-<journal sequence>` and our id of the order that it replaces."""
+def numbered(
+    head: codec.Head, group: str, place: orders.Place, sequence: int, replaced: order.Order | None
+) -> orders.Place:
+    """The order as it leaves, with our envelope, our id `<group>-<epoch>-<journal sequence>` and our id of
+    the order that it replaces.
+    """
     version, seq, sent_ns, source, token = head
     return msgspec.structs.replace(
         place,
@@ -247,7 +269,9 @@ def numbered(head: codec.Head, group: str, place: orders.Place, sequence: int, r
 
 
 def _of_report(report: orders.Report) -> order.Order:
-    """An order that this journal does not hold (its leader died before it was replicated): all that the venue says of it."""
+    """An order that this journal does not hold (its leader died before it was replicated): all that the venue
+    says of it.
+    """
     return order.Order(
         report.order_id,
         report.client_order_id,
@@ -265,7 +289,7 @@ def _of_report(report: orders.Report) -> order.Order:
     )
 
 
-# --- reports that we make ourselves, and the audit ---------------------------------------------------------------------
+# --- reports that we make ourselves, and the audit ----------------------------------------------------------
 
 
 def refused(head: codec.Head, place: orders.Place, reason: str) -> orders.Report:
@@ -327,7 +351,8 @@ _REPORTED = {
 
 
 def audited(group: str, term: int, sequence: int, message: Journaled) -> orders.AuditRecord:
-    """The audit record of one journal record: a function of that record alone, so that it is the same whoever sends it, and however often.
+    """The audit record of one journal record: a function of that record alone, so that it is the same whoever
+    sends it, and however often.
 
     Its token is that of the epoch which wrote the record, not of the omsd that sends it.
     """
@@ -339,7 +364,12 @@ def audited(group: str, term: int, sequence: int, message: Journaled) -> orders.
             details = {"pid": message.claimant.pid, "epoch": token.epoch}
         case orders.Cancel():
             action, user = "CANCEL_REQUESTED", message.strategy
-            details = {"order_id": message.order_id, "client_order_id": message.client_order_id, "market": message.market, "symbol": message.symbol}
+            details = {
+                "order_id": message.order_id,
+                "client_order_id": message.client_order_id,
+                "market": message.market,
+                "symbol": message.symbol,
+            }
         case orders.Place():
             action, user, details = "ORDER_PLACED", message.strategy, _details(message)
             details |= {"kind": message.kind.name}
@@ -348,14 +378,29 @@ def audited(group: str, term: int, sequence: int, message: Journaled) -> orders.
             if message.approval is not None:
                 details |= {"approval": message.approval.id, "approval_epoch": message.approval.token.epoch}
         case orders.Report():
-            action, user, details = "ORDER_FILLED" if message.execution_id else _REPORTED[message.state], message.strategy, _details(message)
+            action, user, details = (
+                "ORDER_FILLED" if message.execution_id else _REPORTED[message.state],
+                message.strategy,
+                _details(message),
+            )
             details |= {"state": message.state.name, "filled": fixed.text(message.filled)}
             if message.execution_id:
                 details |= {"execution": message.execution_id, "last_price": fixed.text(message.last_price)}
                 details |= {"last_quantity": fixed.text(message.last_quantity)}
             if message.reason:
                 details |= {"reason": message.reason}
-    return orders.AuditRecord(codec.VERSION, sequence, message.sent_ns, message.source, token, sequence, action, user, message.sent_ns, details)
+    return orders.AuditRecord(
+        codec.VERSION,
+        sequence,
+        message.sent_ns,
+        message.source,
+        token,
+        sequence,
+        action,
+        user,
+        message.sent_ns,
+        details,
+    )
 
 
 def _details(message: orders.Place | orders.Report) -> dict[str, str | int]:
@@ -381,4 +426,6 @@ def replayed(group: str, risk: str, bounds: Bounds, payloads: Iterable[bytes]) -
 def with_head(report: orders.Report, head: codec.Head) -> orders.Report:
     """The same report under our envelope, as all beyond omsd get it."""
     version, seq, sent_ns, source, token = head
-    return msgspec.structs.replace(report, version=version, seq=seq, sent_ns=sent_ns, source=source, token=token, report_id=0)
+    return msgspec.structs.replace(
+        report, version=version, seq=seq, sent_ns=sent_ns, source=source, token=token, report_id=0
+    )

@@ -1,8 +1,9 @@
 """One order and its state machine: the table of legal moves, and what a report of the venue does to an order.
 
-Pure. A move that is not in `MOVES` raises IllegalMove: an order's state is evidence for auditors, so nothing is guessed. A report that tells nothing
-new (sent again after a fail-over, or overtaken) is no move and is said to be none. omsd owns the orders and journals them; the venue's side of
-the same life is engine/matching.py.
+Pure. A move that is not in `MOVES` raises IllegalMove: an order's state is evidence for auditors, so nothing
+is guessed. A report that tells nothing new (sent again after a fail-over, or overtaken) is no move and is
+said to be none. omsd owns the orders and journals them; the venue's side of the same life is
+engine/matching.py.
 """
 
 from __future__ import annotations
@@ -16,16 +17,35 @@ from hftd.wire.orders import State
 TERMINAL = frozenset({State.FILLED, State.CANCELLED, State.REJECTED, State.REFUSED})
 
 MOVES: dict[State, frozenset[State]] = {
-    # CANCELLED straight from PENDING_NEW: an IOC that found nothing, or a take-over that found no trace of it at the venue.
+    # CANCELLED straight from PENDING_NEW: an IOC that found nothing, or a take-over that found no trace of it
+    # at the venue.
     State.PENDING_NEW: frozenset(
-        {State.WORKING, State.PARTIALLY_FILLED, State.FILLED, State.PENDING_CANCEL, State.CANCELLED, State.REJECTED, State.REFUSED}
+        {
+            State.WORKING,
+            State.PARTIALLY_FILLED,
+            State.FILLED,
+            State.PENDING_CANCEL,
+            State.CANCELLED,
+            State.REJECTED,
+            State.REFUSED,
+        }
     ),
     State.WORKING: frozenset({State.PARTIALLY_FILLED, State.FILLED, State.PENDING_CANCEL, State.CANCELLED}),
-    State.PARTIALLY_FILLED: frozenset({State.PARTIALLY_FILLED, State.FILLED, State.PENDING_CANCEL, State.CANCELLED}),
+    State.PARTIALLY_FILLED: frozenset(
+        {State.PARTIALLY_FILLED, State.FILLED, State.PENDING_CANCEL, State.CANCELLED}
+    ),
     # Back to WORKING or PARTIALLY_FILLED only when the cancel itself is refused.
     # REJECTED and REFUSED: the cancel had overtaken the order's own answer.
     State.PENDING_CANCEL: frozenset(
-        {State.PENDING_CANCEL, State.WORKING, State.PARTIALLY_FILLED, State.FILLED, State.CANCELLED, State.REJECTED, State.REFUSED}
+        {
+            State.PENDING_CANCEL,
+            State.WORKING,
+            State.PARTIALLY_FILLED,
+            State.FILLED,
+            State.CANCELLED,
+            State.REJECTED,
+            State.REFUSED,
+        }
     ),
     State.FILLED: frozenset(),
     State.CANCELLED: frozenset(),
@@ -40,7 +60,9 @@ class IllegalMove(Permanent):
 
 @dataclass(slots=True)
 class Order:
-    """What we know of one order. Prices and quantities in units of 1e-8; `filled` never falls and never passes `quantity`."""
+    """What we know of one order. Prices and quantities in units of 1e-8; `filled` never falls and never
+    passes `quantity`.
+    """
 
     order_id: str
     client_order_id: str
@@ -90,7 +112,10 @@ class Order:
     def move(self, to: State, reason: str = "") -> None:
         """Take one legal move. Raises IllegalMove."""
         if to not in MOVES[self.state]:
-            raise IllegalMove(f"order {self.order_id or self.client_order_id}: {self.state.name} to {to.name} is not a legal move")
+            raise IllegalMove(
+                f"order {self.order_id or self.client_order_id}: {self.state.name} to {to.name} is not a "
+                "legal move"
+            )
         if to is State.FILLED and self.filled != self.quantity:
             raise IllegalMove(f"order {self.order_id}: FILLED with {self.filled} of {self.quantity} filled")
         self.state = to
@@ -98,23 +123,29 @@ class Order:
             self.reason = reason
 
     def cancel_wanted(self) -> bool:
-        """Ask for a cancel: True when one has to be sent, False when nothing is left to cancel. Asking twice sends twice: the first may be lost."""
+        """Ask for a cancel: True when one has to be sent, False when nothing is left to cancel. Asking twice
+        sends twice: the first may be lost.
+        """
         if not self.open:
             return False
         self.move(State.PENDING_CANCEL)
         return True
 
     def cancel_refused(self) -> None:
-        """The venue would not cancel, and the order stands: back to where its fills put it. Raises IllegalMove when no cancel was pending."""
+        """The venue would not cancel, and the order stands: back to where its fills put it. Raises
+        IllegalMove when no cancel was pending.
+        """
         if self.state is not State.PENDING_CANCEL:
-            raise IllegalMove(f"order {self.order_id}: cancel refused in {self.state.name}, PENDING_CANCEL wanted")
+            raise IllegalMove(
+                f"order {self.order_id}: cancel refused in {self.state.name}, PENDING_CANCEL wanted"
+            )
         self.move(State.PARTIALLY_FILLED if self.filled else State.WORKING)
 
     def reported(self, state: State, filled: int, reason: str = "") -> bool:
         """Apply the venue's word: its state and its total of fills. True when that was news.
 
-        Not news: fewer fills than known, or a state that a later one has overtaken; both happen when reports are sent again. While a cancel is
-        pending the order stays PENDING_CANCEL until it ends.
+        Not news: fewer fills than known, or a state that a later one has overtaken; both happen when reports
+        are sent again. While a cancel is pending the order stays PENDING_CANCEL until it ends.
 
         Raises:
             IllegalMove: more filled than ordered, a fill after the end, or a state that no venue reports.
@@ -125,12 +156,17 @@ class Order:
             raise IllegalMove(f"order {self.order_id}: reported {state.name}, which is ours to say")
         if not self.open:
             if filled > self.filled or (state in TERMINAL and state is not self.state):
-                raise IllegalMove(f"order {self.order_id}: {state.name} with {filled} filled after {self.state.name} with {self.filled}")
+                raise IllegalMove(
+                    f"order {self.order_id}: {state.name} with {filled} filled after {self.state.name} with "
+                    f"{self.filled}"
+                )
             return False
         if filled < self.filled and state not in TERMINAL:
             return False
         if filled < self.filled:
-            raise IllegalMove(f"order {self.order_id}: {state.name} with {filled} filled, {self.filled} known")
+            raise IllegalMove(
+                f"order {self.order_id}: {state.name} with {filled} filled, {self.filled} known"
+            )
         news = filled > self.filled
         before, self.filled = self.filled, filled
         to = State.PENDING_CANCEL if self.state is State.PENDING_CANCEL and state not in TERMINAL else state

@@ -1,8 +1,9 @@
 """Positions and P&L: every execution booked exactly once, whatever order they come in, however often.
 
-Quantity and cash are engine/accounts.py's, so they equal the venue's to the last unit. On top: the cost of what is open (average-cost method), and
-with it realised = cash + cost and unrealised = quantity x mark - cost. Their sum is exact always; only the split between them, when a part of a
-position is closed, is rounded to 1e-8. Pure. Who keeps it on disk: records/position_log.py; who publishes it: daemons/positiond.py.
+Quantity and cash are engine/accounts.py's, so they equal the venue's to the last unit. On top: the cost of
+what is open (average-cost method), and with it realised = cash + cost and unrealised = quantity x mark -
+cost. Their sum is exact always; only the split between them, when a part of a position is closed, is rounded
+to 1e-8. Pure. Who keeps it on disk: records/position_log.py; who publishes it: daemons/positiond.py.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Positions:
         self._marks: dict[tuple[str, str], int] = {}
 
     def apply(self, execution: Execution) -> str:
-        """Book one execution that has not been seen: "" when it is booked, else a reason code, and no sum has changed.
+        """Book one execution that has not been seen: "" when it is booked, else a reason code, and no sum has
+        changed.
 
         It counts as seen either way: the venue books by the same rules, and would say the same again.
         """
@@ -127,14 +129,23 @@ class Positions:
         mark, quantity, cost = self._marks.get(key), account.quantity, open_.cost
         average = _share(abs(cost), UNIT, quantity) if quantity else 0
         unrealised = (quantity * mark) // UNIT - cost if mark is not None and quantity else 0
-        return Position(market, symbol, quantity, account.cash, average, account.cash + cost, unrealised, open_.last_execution)
+        return Position(
+            market,
+            symbol,
+            quantity,
+            account.cash,
+            average,
+            account.cash + cost,
+            unrealised,
+            open_.last_execution,
+        )
 
     def __iter__(self) -> Iterator[Position]:
         """In the order of market and symbol."""
         for market, symbol, _ in self._accounts:
             yield self.of(market, symbol)
 
-    # --- snapshots ---------------------------------------------------------------------------------------------------
+    # --- snapshots ------------------------------------------------------------------------------------------
 
     def dump(self) -> Snapshot:
         rows = [
@@ -170,12 +181,15 @@ class Snapshot(msgspec.Struct, frozen=True):
 
 
 class Inventory:
-    """One instrument's net quantity as positiond last said it, plus the fills that it had not seen then. For riskd and strategies."""
+    """One instrument's net quantity as positiond last said it, plus the fills that it had not seen then. For
+    riskd and strategies.
+    """
 
     __slots__ = ("_after", "_fills", "known", "quantity")
 
     FILLS_MAX = 1_000
-    """Fills that positiond has not confirmed; beyond it (positiond is gone) the oldest are believed for good."""
+    """Fills that positiond has not confirmed; beyond it (positiond is gone) the oldest are believed for
+    good."""
 
     def __init__(self) -> None:
         self.quantity = 0

@@ -1,12 +1,15 @@
-"""Replication of a journal: where two journals agree, what a standby takes, who is close enough to be elected.
+"""Replication of a journal: where two journals agree, what a standby takes, who is close enough to be
+elected.
 
-Pure. Records are (epoch, sequence); here the epoch is a `term`, incarnation and epoch in one integer, so that it rises over a restore of the store
-too. Two journals that both hold (term, sequence) agree on everything before it: one process writes a term, and a standby takes a record only
-behind the one that the leader names as its predecessor. So the common point is the end of the highest term that both know, and what a standby has
+Pure. Records are (epoch, sequence); here the epoch is a `term`, incarnation and epoch in one integer, so that
+it rises over a restore of the store too. Two journals that both hold (term, sequence) agree on everything
+before it: one process writes a term, and a standby takes a record only behind the one that the leader names
+as its predecessor. So the common point is the end of the highest term that both know, and what a standby has
 beyond it was never replicated: it is set aside in a file, not lost (runtime/journal.py).
 
-A new leader leaves a hole: its first sequence is a multiple of TERM_STRIDE, well above its last. What its predecessor wrote and did not replicate,
-but perhaps sent to auditd, thus never shares a sequence with the records of the new term.
+A new leader leaves a hole: its first sequence is a multiple of TERM_STRIDE, well above its last. What its
+predecessor wrote and did not replicate, but perhaps sent to auditd, thus never shares a sequence with the
+records of the new term.
 """
 
 from __future__ import annotations
@@ -19,14 +22,18 @@ from controlplane.model import Process, Token
 
 TERM_STRIDE = 1_000_000
 TERM_MARGIN = 100_000
-"""More than a leader can have written beyond an electable standby: WINDOW, and what comes until its keeper has taken it off the list."""
+"""More than a leader can have written beyond an electable standby: WINDOW, and what comes until its keeper
+has taken it off the list."""
 WINDOW = 1_000
-"""Records on their way to one receiver and not yet acknowledged: the lag within which a standby is electable."""
+"""Records on their way to one receiver and not yet acknowledged: the lag within which a standby is
+electable."""
 _EPOCH_BITS = 20
 
 
 def term(token: Token) -> int:
-    """Incarnation (UNIX ms) and epoch in one integer that rises as tokens do; fits 63 bits until the year 2248."""
+    """Incarnation (UNIX ms) and epoch in one integer that rises as tokens do; fits 63 bits until the year
+    2248.
+    """
     return token.incarnation << _EPOCH_BITS | token.epoch
 
 
@@ -39,10 +46,13 @@ def first_of_term(last_seq: int) -> int:
     return ((last_seq + TERM_MARGIN) // TERM_STRIDE + 1) * TERM_STRIDE
 
 
-def common_point(leader: Sequence[tuple[int, int]], standby: Sequence[tuple[int, int]], oldest_seq: int) -> tuple[int, int]:
+def common_point(
+    leader: Sequence[tuple[int, int]], standby: Sequence[tuple[int, int]], oldest_seq: int
+) -> tuple[int, int]:
     """The last record that both journals hold, as (term, sequence); (0, 0) when there is none.
 
-    `leader` and `standby` say where each term ends, `oldest_seq` is the leader's first record: it can stream from there on only.
+    `leader` and `standby` say where each term ends, `oldest_seq` is the leader's first record: it can stream
+    from there on only.
     """
     ends = dict(leader)
     for known, sequence in sorted(standby, reverse=True):
@@ -53,7 +63,9 @@ def common_point(leader: Sequence[tuple[int, int]], standby: Sequence[tuple[int,
 
 
 class Stream:
-    """How far one receiver of the journal is: what was sent, what it has acknowledged; at most `window` records between the two."""
+    """How far one receiver of the journal is: what was sent, what it has acknowledged; at most `window`
+    records between the two.
+    """
 
     __slots__ = ("_flying", "seen", "sent", "window")
 
@@ -67,7 +79,9 @@ class Stream:
         return self.window - len(self._flying)
 
     def lag(self, last_seq: int) -> int:
-        """Records that the receiver may not have yet. Over the hole between two terms it is far above any window, until the new term was begun."""
+        """Records that the receiver may not have yet. Over the hole between two terms it is far above any
+        window, until the new term was begun.
+        """
         return len(self._flying) + max(0, last_seq - self.sent)
 
     def send(self, sequence: int) -> None:
@@ -102,7 +116,9 @@ class Standbys:
         """By the identity of its link."""
 
     def attach(self, identity: bytes, process: Process, after: int, now_ns: int) -> Standby:
-        """A standby begins (again) after `after`; an older link of the same instance is forgotten: that process is gone."""
+        """A standby begins (again) after `after`; an older link of the same instance is forgotten: that
+        process is gone.
+        """
         self.of = {link: each for link, each in self.of.items() if each.process.instance != process.instance}
         self.of[identity] = Standby(process, Stream(after), now_ns)
         return self.of[identity]
@@ -114,12 +130,15 @@ class Standbys:
             standby.heard_ns = now_ns
 
     def electable(self, last_seq: int, now_ns: int) -> list[Process]:
-        """Within the window, whether the records are on their way already or not yet. A silent standby is no candidate."""
+        """Within the window, whether the records are on their way already or not yet. A silent standby is no
+        candidate.
+        """
         return sorted(
             (
                 each.process
                 for each in self.of.values()
-                if each.stream.lag(last_seq) <= each.stream.window and now_ns - each.heard_ns <= self._silence_ns
+                if each.stream.lag(last_seq) <= each.stream.window
+                and now_ns - each.heard_ns <= self._silence_ns
             ),
             key=lambda process: process.instance,
         )

@@ -1,8 +1,10 @@
-"""Pre-trade risk: may this order leave? Size, position (with all that works), price collar, message rate; every refusal has a code.
+"""Pre-trade risk: may this order leave? Size, position (with all that works), price collar, message rate;
+every refusal has a code.
 
-Pure: time comes in as monotonic ns, market data and positions as calls. An order counts in its limits from the moment it is approved until it is
-reported ended. Taking risk away always passes: a cancel is counted, never refused. Codes and their sentences: reasons.py. Who asks:
-daemons/riskd.py; whose signature the approval is: wire/orders.Approval.
+Pure: time comes in as monotonic ns, market data and positions as calls. An order counts in its limits from
+the moment it is approved until it is reported ended. Taking risk away always passes: a cancel is counted,
+never refused. Codes and their sentences: reasons.py. Who asks: daemons/riskd.py; whose signature the approval
+is: wire/orders.Approval.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ class OpenOrder:
 
 
 class Bucket:
-    """A token bucket in integers: `level` is in messages x 1e9, so that a nanosecond refills exactly `per_s` of it."""
+    """A token bucket in integers: `level` is in messages x 1e9, so that a nanosecond refills exactly `per_s`
+    of it.
+    """
 
     __slots__ = ("_at_ns", "_full", "_per_s", "level")
 
@@ -108,7 +112,7 @@ class Risk:
         self._ended: dict[str, None] = {}
         self._buckets: dict[str, Bucket] = {}
 
-    # --- what it knows -----------------------------------------------------------------------------------------------
+    # --- what it knows --------------------------------------------------------------------------------------
 
     def on_top(self, market: str, symbol: str, bid: int, ask: int, now_ns: int) -> None:
         """Best bid and offer; either 0 (a side is empty, or the book is out of step): no price is known."""
@@ -121,7 +125,7 @@ class Risk:
         self._exposure((market, symbol)).inventory.told(quantity, last_execution)
 
     def on_report(self, report: Report, route: int) -> None:
-        """Take what an order no longer has working out of its limits, and what it filled into the position."""
+        """Take what no longer works out of the limits, and what was filled into the position."""
         key = (report.market, report.symbol)
         if report.execution_id:
             self._exposure(key).inventory.filled(report.execution_id, report.side, report.last_quantity)
@@ -135,7 +139,15 @@ class Risk:
         if order is None:
             # From before this process: its approval is somebody's, its exposure is ours.
             order = OpenOrder(
-                report.client_order_id, report.strategy, report.market, report.symbol, report.side, report.price, report.quantity, 0, route
+                report.client_order_id,
+                report.strategy,
+                report.market,
+                report.symbol,
+                report.side,
+                report.price,
+                report.quantity,
+                0,
+                route,
             )
             self._add(order)
         order.heard = True
@@ -143,7 +155,7 @@ class Risk:
             self._exposure(key).working[order.side] -= report.filled - order.filled
             order.filled = report.filled
 
-    # --- what it decides ---------------------------------------------------------------------------------------------
+    # --- what it decides ------------------------------------------------------------------------------------
 
     def approve(self, place: Place, route: int, now_ns: int) -> Refused | None:
         """None: approved, and counted in all limits from now on."""
@@ -151,14 +163,28 @@ class Risk:
             return refuse(reasons.MESSAGE_RATE, f"more than {self.limits.messages_per_s} a second")
         refused = self.judge(place, now_ns)
         if refused is None:
-            self._add(OpenOrder(place.client_order_id, place.strategy, place.market, place.symbol, place.side, place.price, place.quantity, 0, route))
+            self._add(
+                OpenOrder(
+                    place.client_order_id,
+                    place.strategy,
+                    place.market,
+                    place.symbol,
+                    place.side,
+                    place.price,
+                    place.quantity,
+                    0,
+                    route,
+                )
+            )
         return refused
 
     def on_cancel(self, strategy: str, now_ns: int) -> None:
         self._bucket(strategy, now_ns).take(now_ns, always=True)
 
     def withdraw(self, client_order_id: str) -> OpenOrder | None:
-        """Drop and return an approved order that the order manager did not take; None when it is not open, or was taken."""
+        """Drop and return an approved order that the order manager did not take; None when it is not open, or
+        was taken.
+        """
         order = self.orders.get(client_order_id)
         if order is None or order.heard:
             return None
@@ -172,7 +198,9 @@ class Risk:
             self._drop(order)
 
     def abandon(self, route: int) -> list[OpenOrder]:
-        """Drop and return the orders of order managers older than `route`: the new one has cancelled them all at the venue."""
+        """Drop and return the orders of order managers older than `route`: the new one has cancelled them all
+        at the venue.
+        """
         gone = [order for order in self.orders.values() if order.route < route]
         for order in gone:
             self._drop(order)
@@ -197,12 +225,18 @@ class Risk:
         if place.client_order_id in self.orders or place.client_order_id in self._ended:
             return refuse(reasons.DUPLICATE, place.client_order_id)
         if len(self.orders) >= limits.open_orders_max:
-            return refuse(reasons.TOO_MANY_ORDERS, f"{len(self.orders)} have not ended, at most {limits.open_orders_max} wanted")
+            return refuse(
+                reasons.TOO_MANY_ORDERS,
+                f"{len(self.orders)} have not ended, at most {limits.open_orders_max} wanted",
+            )
         if place.quantity > limits.order_size_max:
-            return refuse(reasons.ORDER_SIZE, f"{fixed.text(place.quantity)}, at most {fixed.text(limits.order_size_max)} wanted")
+            return refuse(
+                reasons.ORDER_SIZE,
+                f"{fixed.text(place.quantity)}, at most {fixed.text(limits.order_size_max)} wanted",
+            )
         return self._collar(place, now_ns) or self._position(place)
 
-    # --- below: one limit each ---------------------------------------------------------------------------------------
+    # --- below: one limit each ------------------------------------------------------------------------------
 
     def _position(self, place: Place) -> Refused | None:
         """The worst case: everything that works on this side fills, nothing on the other."""
@@ -212,7 +246,10 @@ class Risk:
         held = exposure.inventory.quantity if place.side is Side.BUY else -exposure.inventory.quantity
         after = held + exposure.working[place.side] + place.quantity
         if after > self.limits.position_max:
-            return refuse(reasons.POSITION_LIMIT, f"{fixed.text(after)} if all fills, at most {fixed.text(self.limits.position_max)} wanted")
+            return refuse(
+                reasons.POSITION_LIMIT,
+                f"{fixed.text(after)} if all fills, at most {fixed.text(self.limits.position_max)} wanted",
+            )
         return None
 
     def _collar(self, place: Place, now_ns: int) -> Refused | None:
@@ -224,7 +261,10 @@ class Risk:
         twice_mid = touch.bid + touch.ask
         away = abs(2 * place.price - twice_mid)
         if away * PPM > self.limits.price_collar_ppm * twice_mid:
-            return refuse(reasons.PRICE_COLLAR, f"{away * PPM // twice_mid} ppm away, at most {self.limits.price_collar_ppm} wanted")
+            return refuse(
+                reasons.PRICE_COLLAR,
+                f"{away * PPM // twice_mid} ppm away, at most {self.limits.price_collar_ppm} wanted",
+            )
         return None
 
     def _exposure(self, key: tuple[str, str]) -> _Exposure:
@@ -236,7 +276,9 @@ class Risk:
     def _bucket(self, strategy: str, now_ns: int) -> Bucket:
         found = self._buckets.get(strategy)
         if found is None:
-            found = self._buckets[strategy] = Bucket(self.limits.messages_per_s, self.limits.message_burst, now_ns)
+            found = self._buckets[strategy] = Bucket(
+                self.limits.messages_per_s, self.limits.message_burst, now_ns
+            )
         return found
 
     def _add(self, order: OpenOrder) -> None:

@@ -1,9 +1,12 @@
-"""Taking the lead of order management: FENCING, RECONCILING, ACTIVE; which request goes out when, and when it is done.
+"""Taking the lead of order management: FENCING, RECONCILING, ACTIVE; which request goes out when, and when it
+is done.
 
-Pure: time comes in as monotonic ns, and `due` says what to send. The order is a rule (R10, R11): nothing is asked of the venue before execd has
-acknowledged the FENCE, which it does only when itself active and when the venue is fenced; nothing new leaves before the venue has cancelled what
-worked, told what is still open and which executions we missed. Cancel-all, open orders and executions go out together: the link keeps their order.
-An execd that died, or that forgot us, means the same once more in the same epoch. Who sends and applies: daemons/omsd.py.
+Pure: time comes in as monotonic ns, and `due` says what to send. The order is a rule (R10, R11): nothing is
+asked of the venue before execd has acknowledged the FENCE, which it does only when itself active and when the
+venue is fenced; nothing new leaves before the venue has cancelled what worked, told what is still open and
+which executions we missed. Cancel-all, open orders and executions go out together: the link keeps their
+order. An execd that died, or that forgot us, means the same once more in the same epoch. Who sends and
+applies: daemons/omsd.py.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ class Wish(Enum):
     RECONCILE = "reconcile"
     """Send cancel-all, then ask for open orders and executions."""
     MORE = "more"
-    """Ask for the executions after `after_execution` again: the venue answers a page at a time, and an empty one is the last."""
+    """Ask for the executions after `after_execution` again: the venue answers a page at a time, and an empty
+    one is the last."""
     COMPLETE = "complete"
     """All is told; what we still believe open is not."""
 
@@ -68,7 +72,8 @@ class Takeover:
     def again(self, last_execution: int, now_ns: int) -> None:
         """Fence and reconcile (once more): execd is new to us."""
         if self.stage in (Stage.STANDBY, Stage.ACTIVE) or not self.taken:
-            # Only here: within one try, executions that came in meanwhile say nothing about those before them.
+            # Only here: within one try, executions that came in meanwhile say nothing about those before
+            # them.
             self.after_execution = last_execution
         self.stage, self.began_ns = Stage.FENCING, now_ns
         self._due_ns = now_ns
@@ -91,7 +96,11 @@ class Takeover:
 
     def fenced(self, answer: orders.Fenced, now_ns: int) -> Wish | None:
         """RECONCILE when the fence stands; None when it does not, or when the answer is of another try."""
-        if self.stage is not Stage.FENCING or self.token is None or (answer.group, answer.epoch) != (self.token.group, self.token.epoch):
+        if (
+            self.stage is not Stage.FENCING
+            or self.token is None
+            or (answer.group, answer.epoch) != (self.token.group, self.token.epoch)
+        ):
             return None
         if not answer.ok:
             self.refusal = answer.reason
@@ -103,18 +112,23 @@ class Takeover:
         return Wish.RECONCILE
 
     def answered(self, answer: orders.CancelledAll | orders.OpenOrders | orders.Executions) -> Wish | None:
-        """Take an answer to this try (others are not ours any more); the executions in it have been applied before."""
+        """Take an answer to this try (others are not ours any more); the executions in it have been applied
+        before.
+        """
         if self.stage is not Stage.RECONCILING:
             return None
         match answer:
             case orders.CancelledAll() if answer.request == self.request:
                 self._cancelled = True
             case orders.OpenOrders() if answer.request == self.request + 1:
-                # After a cancel-all nothing is open, or the venue has not done it: then this try ends by its time-out.
+                # After a cancel-all nothing is open, or the venue has not done it: then this try ends by its
+                # time-out.
                 self._none_open = not answer.orders
             case orders.Executions() if answer.request == self.request + 2:
                 if answer.executions:
-                    self.after_execution = max(self.after_execution, *(report.execution_id for report in answer.executions))
+                    self.after_execution = max(
+                        self.after_execution, *(report.execution_id for report in answer.executions)
+                    )
                     return Wish.MORE
                 self._executions_told = True
             case _:

@@ -1,7 +1,9 @@
-"""The bell beside the lease word: rung when the word has changed, so that its daemon looks now and not at its next turn.
+"""The bell beside the lease word: rung when the word has changed, so that its daemon looks now and not at its
+next turn.
 
-A hint and never a message: what holds is what the word says, and a daemon that hears no bell looks at the word all the same, a little later. One
-Unix datagram socket, bound by the daemon at `<HFT_LEASE>.bell`; any datagram rings. Who rings: agents/keeper/words.py. Who listens: runtime/loop.py.
+A hint and never a message: what holds is what the word says, and a daemon that hears no bell looks at the
+word all the same, a little later. One Unix datagram socket, bound by the daemon at `<HFT_LEASE>.bell`; any
+datagram rings. Who rings: agents/keeper/words.py. Who listens: runtime/loop.py.
 """
 
 from __future__ import annotations
@@ -24,22 +26,28 @@ class Bell:
     """The listening end."""
 
     def __init__(self, lease: Path) -> None:
-        """Bind it; an earlier process's is replaced. Raises InvalidInput naming the path when that is not possible."""
+        """Bind it; an earlier process's is replaced. Raises InvalidInput naming the path when that is not
+        possible.
+        """
         path = path_of(lease)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket = socket.socket(
+            socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
         try:
             path.unlink(missing_ok=True)
             self._socket.bind(str(path))
             path.chmod(0o600)
         except OSError as exc:
             self._socket.close()
-            raise InvalidInput(f"bell {path}: cannot be bound ({exc}); at most {PATH_BYTES_MAX} bytes fit") from exc
+            raise InvalidInput(
+                f"bell {path}: cannot be bound ({exc}); at most {PATH_BYTES_MAX} bytes fit"
+            ) from exc
 
     def fileno(self) -> int:
         return self._socket.fileno()
 
     def hush(self) -> None:
-        """Take what has rung: the word is looked at after this, so however often it rang, nothing is missed."""
+        """Take what has rung: the word is looked at after this, so nothing is missed."""
         with contextlib.suppress(BlockingIOError):
             while self._socket.recv(1):
                 pass
@@ -49,6 +57,11 @@ class Bell:
 
 
 def ring(lease: Path) -> None:
-    """Never waits. Nobody there, or one that has rung so often unheard that no more fits: both will look by themselves."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as end:
+    """Never waits. Nobody there, or one that has rung so often unheard that no more fits: both will look by
+    themselves.
+    """
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as end,
+    ):
         end.sendto(b"!", str(path_of(lease)))

@@ -1,6 +1,8 @@
-"""The native decoder of market data (market.c), or None for each of its functions when it was not built or HFT_NATIVE=0 switches it off.
+"""The native decoder of market data (market.c), or None for each of its functions when it was not built or
+HFT_NATIVE=0 switches it off.
 
-Whoever calls one has the Python twin at hand: None as the answer means that the line or frame is not plain, and the twin decides (ADR 0023).
+Whoever calls one has the Python twin at hand: None as the answer means that the line or frame is not plain,
+and the twin decides (ADR 0023).
 """
 
 from __future__ import annotations
@@ -13,12 +15,25 @@ _Message = TypeVar("_Message")
 
 
 class PackLine(Protocol):
-    def __call__(self, raw: bytes, symbol: str, instrument: int, receive_ns: int, origin_ns: int, /) -> tuple[int, int, bytes] | None:
-        """(kind, event ns, packed message): what venues/binance.py and `wire.market.pack` make of a line together."""
+    def __call__(
+        self, raw: bytes, symbol: str, instrument: int, receive_ns: int, origin_ns: int, /
+    ) -> tuple[int, int, bytes] | None:
+        """(kind, event ns, packed message): what venues/binance.py and `wire.market.pack` make of a line
+        together.
+        """
 
 
 class Normalise(Protocol):
-    def __call__(self, raw: bytes, symbol: str, instrument: int, receive_ns: int, origin_ns: int, message_type: type[_Message], /) -> _Message | None:
+    def __call__(
+        self,
+        raw: bytes,
+        symbol: str,
+        instrument: int,
+        receive_ns: int,
+        origin_ns: int,
+        message_type: type[_Message],
+        /,
+    ) -> _Message | None:
         """What venues/binance.py makes of a line."""
 
 

@@ -1,8 +1,8 @@
-"""The scheduling policy that a service's spec asks for (HFT_SCHED), taken by the daemon itself when it begins to wait for ticks; under a real-time
-one its memory stays in RAM too.
+"""The scheduling policy that a service's spec asks for (HFT_SCHED), taken by the daemon itself when it begins
+to wait for ticks; under a real-time one its memory stays in RAM too.
 
-Not by whoever starts it: an interpreter that imports and reads a journal for half a second under SCHED_FIFO keeps keeper and store off its core, just
-when a leader has died and they need a millisecond each.
+Not by whoever starts it: an interpreter that imports and reads a journal for half a second under SCHED_FIFO
+keeps keeper and store off its core, just when a leader has died and they need a millisecond each.
 """
 
 from __future__ import annotations
@@ -13,14 +13,22 @@ from pathlib import Path
 
 from controlplane.model import REAL_TIME
 
-POLICIES = {"other": os.SCHED_OTHER, "batch": os.SCHED_BATCH, "idle": os.SCHED_IDLE, "fifo": os.SCHED_FIFO, "rr": os.SCHED_RR}
+POLICIES = {
+    "other": os.SCHED_OTHER,
+    "batch": os.SCHED_BATCH,
+    "idle": os.SCHED_IDLE,
+    "fifo": os.SCHED_FIFO,
+    "rr": os.SCHED_RR,
+}
 
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 """mlockall(2). On fault: what is mapped and never touched takes no memory."""
 
 
 def take(wish: str) -> str:
-    """`POLICY[:PRIORITY]` for all threads of this process, and those that they start; why something was left out, or ""."""
+    """`POLICY[:PRIORITY]` for all threads of this process, and those that they start; why something was left
+    out, or "".
+    """
     name, _, priority = wish.partition(":")
     if name not in POLICIES or not (priority or "1").isdecimal():
         return f"sched {wish}: no such policy or priority"
@@ -28,7 +36,11 @@ def take(wish: str) -> str:
         return ""  # as it is, with the slice that was asked for
     try:
         for thread in Path("/proc/self/task").iterdir():
-            os.sched_setscheduler(int(thread.name), POLICIES[name], os.sched_param(int(priority or 1) if name in REAL_TIME else 0))
+            os.sched_setscheduler(
+                int(thread.name),
+                POLICIES[name],
+                os.sched_param(int(priority or 1) if name in REAL_TIME else 0),
+            )
     except OSError as exc:
         return f"sched {wish}: {exc.strerror}"
     return _lock_memory() if name in REAL_TIME else ""

@@ -15,7 +15,9 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat in clock ticks, or None when there is no such process (a zombie counts as none)."""
+    """Field 22 of /proc/PID/stat in clock ticks, or None when there is no such process (a zombie counts as
+    none).
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

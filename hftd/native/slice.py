@@ -1,9 +1,11 @@
-"""How soon the scheduler lets a woken process in, without any privilege: the request size of EEVDF (Linux 6.12 and newer).
+"""How soon the scheduler lets a woken process in, without any privilege: the request size of EEVDF (Linux
+6.12 and newer).
 
-A process with a short slice gets an early virtual deadline and preempts those with a longer one when it wakes; over time it gets no more of the
-CPU than they do. So what waits for a tick asks for a short one, and what only works (an interpreter that imports, an agent's housekeeping) for a
-long one (ADR 0020). Before 6.12 the kernel ignores the wish. See sched_setattr(2) and Documentation/scheduler/sched-eevdf.rst. On a core of its
-own, or under SCHED_FIFO, it changes nothing.
+A process with a short slice gets an early virtual deadline and preempts those with a longer one when it
+wakes; over time it gets no more of the CPU than they do. So what waits for a tick asks for a short one, and
+what only works (an interpreter that imports, an agent's housekeeping) for a long one (ADR 0020). Before 6.12
+the kernel ignores the wish. See sched_setattr(2) and Documentation/scheduler/sched-eevdf.rst. On a core of
+its own, or under SCHED_FIFO, it changes nothing.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ import ctypes
 import os
 
 SHORT_NS = 1_000_000
-"""Below the default, so that a tick comes before housekeeping; long enough that a sender finishes a burst before those that it wakes preempt it."""
+"""Below the default, so that a tick comes before housekeeping; long enough that a sender finishes a burst
+before those that it wakes preempt it."""
 DEFAULT_NS = 0
 """What the kernel gives without being asked."""
 LONG_NS = 20_000_000
-"""Several times the default (some 3 ms); the kernel takes up to 100 ms, but an agent still answers `hftctl`."""
+"""Several times the default (some 3 ms); the kernel takes up to 100 ms, but an agent still answers
+`hftctl`."""
 
 _SYS_SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(os.uname().machine)
 
@@ -35,7 +39,9 @@ class _Attributes(ctypes.Structure):
 
 
 def ask(slice_ns: int, pid: int = 0) -> bool:
-    """Ask for this slice for one thread (0: the caller's; children inherit it). False when the kernel refuses, or it runs under another policy."""
+    """Ask for this slice for one thread (0: the caller's; children inherit it). False when the kernel
+    refuses, or it runs under another policy.
+    """
     if _SYS_SCHED_SETATTR is None:
         return False
     try:

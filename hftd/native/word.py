@@ -1,9 +1,11 @@
-"""The two words between a keeper and a daemon, in shared memory: who may lead until when, and who is alive and doing what.
+"""The two words between a keeper and a daemon, in shared memory: who may lead until when, and who is alive
+and doing what.
 
-A word is a small file in the run folder, mapped by both sides. One side writes it, the other only reads; a seqlock (R20: the sequence is odd while
-a write is under way) makes a read of several fields consistent without a lock that a dead process could hold. Layouts are in docs/protocol.md with
-golden bytes in tests. Pure Python: eight-byte loads and stores through a memoryview are single moves, and x86-64 keeps them in order; a native twin
-with barriers for weakly ordered CPUs is a later room here (ADR 0005).
+A word is a small file in the run folder, mapped by both sides. One side writes it, the other only reads; a
+seqlock (R20: the sequence is odd while a write is under way) makes a read of several fields consistent
+without a lock that a dead process could hold. Layouts are in docs/protocol.md with golden bytes in tests.
+Pure Python: eight-byte loads and stores through a memoryview are single moves, and x86-64 keeps them in
+order; a native twin with barriers for weakly ordered CPUs is a later room here (ADR 0005).
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ ALIVE_MAGIC = b"HFTALIV1"
 
 # 8-byte word indexes. Sequence is the second word of both.
 _SEQUENCE = 1
-_LEASE_BODY = struct.Struct("<64s16sqqQQQq")  # instance, boot id, pid, start time, incarnation, epoch, wanted, valid_until
-_ALIVE_BODY = struct.Struct("<qqqQQQQ")  # pid, start time, heartbeat, phase, epoch, replication sequence, electable revision
+_LEASE_BODY = struct.Struct(
+    "<64s16sqqQQQq"
+)  # instance, boot id, pid, start time, incarnation, epoch, wanted, valid_until
+_ALIVE_BODY = struct.Struct(
+    "<qqqQQQQ"
+)  # pid, start time, heartbeat, phase, epoch, replication sequence, electable revision
 _BODY_AT = 16
 _HEARTBEAT_WORD = (_BODY_AT + 16) // 8
 LOOKS_MAX = 1000
-"""At a word that is being written: well under a millisecond, and a write takes some microseconds. Beyond it the writer has died or was stopped."""
+"""At a word that is being written: well under a millisecond, and a write takes some microseconds. Beyond it
+the writer has died or was stopped."""
 MUTEX_AT = 128
 """In the alive word: 64 bytes kept for the robust mutex that the main thread holds for life."""
 
@@ -63,7 +70,8 @@ class Lease:
     epoch: int
     wanted: Wanted
     valid_until_ns: int
-    """CLOCK_BOOTTIME ns; past it no new order leaves (R3: send time of the renewal + renew deadline, never now + anything)."""
+    """CLOCK_BOOTTIME ns; past it no new order leaves (R3: send time of the renewal + renew deadline, never
+    now + anything)."""
 
     def leads(self, process: Process, now_boot_ns: int) -> bool:
         """R2: only the process addressed, only while valid."""
@@ -88,7 +96,9 @@ NOBODY = Lease(None, 0, 0, Wanted.STANDBY, 0)
 
 
 def create(path: Path, magic: bytes) -> None:
-    """Make an empty word (atomically; an existing one is replaced, so the old mapping of a dead owner is left behind)."""
+    """Make an empty word (atomically; an existing one is replaced, so the old mapping of a dead owner is left
+    behind).
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_bytes(magic + bytes(WORD_BYTES - len(magic)))
     fresh.rename(path)
@@ -104,11 +114,15 @@ class _Word:
         try:
             self._map = mmap.mmap(fd, WORD_BYTES, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
         except ValueError as exc:
-            raise InvalidInput(f"{path}: a word has {WORD_BYTES} bytes, found {os.fstat(fd).st_size}") from exc
+            raise InvalidInput(
+                f"{path}: a word has {WORD_BYTES} bytes, found {os.fstat(fd).st_size}"
+            ) from exc
         finally:
             os.close(fd)
         if self._map[:8] != self._magic:
-            raise InvalidInput(f"{path}: expected a word that begins with {self._magic!r}, found {self._map[:8]!r}")
+            raise InvalidInput(
+                f"{path}: expected a word that begins with {self._magic!r}, found {self._map[:8]!r}"
+            )
         self._words = memoryview(self._map).cast("Q")
 
     def close(self) -> None:
@@ -118,11 +132,15 @@ class _Word:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _read(self, size: int) -> tuple[int, bytes] | None:
-        """The sequence and what was written under it; None when a write stays half done (its writer died in the middle)."""
+        """The sequence and what was written under it; None when a write stays half done (its writer died in
+        the middle).
+        """
         words = self._words
         for _ in range(LOOKS_MAX):
             before = words[_SEQUENCE]
@@ -158,7 +176,8 @@ class LeaseWord(_Word):
     def read(self) -> Lease:
         """Cheap enough for every turn of a poll loop: decodes only when the sequence has changed.
 
-        While a write is half done it is what was read last: that ends at its own `valid_until_ns`, whatever becomes of the writer.
+        While a write is half done it is what was read last: that ends at its own `valid_until_ns`, whatever
+        becomes of the writer.
         """
         sequence = self._words[_SEQUENCE]
         if sequence == self._seen:
@@ -169,8 +188,13 @@ class LeaseWord(_Word):
             return self._cached
         sequence, body = found
         instance, boot, pid, start_time, incarnation, epoch, wanted, valid_until_ns = _LEASE_BODY.unpack(body)
-        process = Process(instance.rstrip(b"\0").decode(), str(UUID(bytes=boot)), pid, start_time) if pid else None
-        self._seen, self._cached = sequence, Lease(process, incarnation, epoch, Wanted(wanted), valid_until_ns)
+        process = (
+            Process(instance.rstrip(b"\0").decode(), str(UUID(bytes=boot)), pid, start_time) if pid else None
+        )
+        self._seen, self._cached = (
+            sequence,
+            Lease(process, incarnation, epoch, Wanted(wanted), valid_until_ns),
+        )
         return self._cached
 
     def write(self, lease: Lease) -> None:
@@ -206,8 +230,12 @@ class AliveWord(_Word):
         """
         found = self._read(_ALIVE_BODY.size)
         if found is not None:
-            pid, start_time, heartbeat_ns, phase, epoch, replication_seq, electable_revision = _ALIVE_BODY.unpack(found[1])
-            self._last = Alive(pid, start_time, heartbeat_ns, Phase(phase), epoch, replication_seq, electable_revision)
+            pid, start_time, heartbeat_ns, phase, epoch, replication_seq, electable_revision = (
+                _ALIVE_BODY.unpack(found[1])
+            )
+            self._last = Alive(
+                pid, start_time, heartbeat_ns, Phase(phase), epoch, replication_seq, electable_revision
+            )
         if self._last is None:
             raise InvalidInput(f"{self.path}: half written; its writer died in the middle")
         return self._last
@@ -215,7 +243,13 @@ class AliveWord(_Word):
     def write(self, alive: Alive) -> None:
         self._write(
             _ALIVE_BODY.pack(
-                alive.pid, alive.start_time, alive.heartbeat_ns, alive.phase, alive.epoch, alive.replication_seq, alive.electable_revision
+                alive.pid,
+                alive.start_time,
+                alive.heartbeat_ns,
+                alive.phase,
+                alive.epoch,
+                alive.replication_seq,
+                alive.electable_revision,
             )
         )
 
@@ -225,10 +259,14 @@ class AliveWord(_Word):
 
 
 def electable_path(alive: Path) -> Path:
-    """`<HFT_ALIVE>.electable`: JSON list of Process, the standbys within the replication lag, written by a leading daemon atomically."""
+    """`<HFT_ALIVE>.electable`: JSON list of Process, the standbys within the replication lag, written by a
+    leading daemon atomically.
+    """
     return alive.with_name(f"{alive.name}.electable")
 
 
 def floors_path(lease: Path) -> Path:
-    """`<HFT_LEASE>.floors`: JSON {group: {"token": Token, "leader": Process | null, "endpoints": {...}}}, written by the keeper atomically."""
+    """`<HFT_LEASE>.floors`: JSON {group: {"token": Token, "leader": Process | null, "endpoints": {...}}},
+    written by the keeper atomically.
+    """
     return lease.with_name(f"{lease.name}.floors")

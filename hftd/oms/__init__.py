@@ -1,1 +1,3 @@
-"""omsd's two rooms beside its wiring: receivers.py (who is told: riskd, positiond, auditd) and replication.py (leader to standby)."""
+"""omsd's two rooms beside its wiring: receivers.py (who is told: riskd, positiond, auditd) and replication.py
+(leader to standby).
+"""

@@ -1,9 +1,11 @@
-"""Whom omsd tells: riskd its reports, positiond its executions, auditd every record of the journal; each link on its own, none waits for another.
+"""Whom omsd tells: riskd its reports, positiond its executions, auditd every record of the journal; each link
+on its own, none waits for another.
 
-A receiver listens to the token that attached last, so each link says Attach at a take-over, then at every sign of life, and at once to a receiver
-that was restarted. Reports to riskd leave in order, bounded in memory. Executions and audit records are sent again until they are acknowledged:
-executions from memory (older ones are asked of the venue), audit records from the journal, so that a receiver that was away for an hour misses
-nothing. Nothing of this may hold up an order.
+A receiver listens to the token that attached last, so each link says Attach at a take-over, then at every
+sign of life, and at once to a receiver that was restarted. Reports to riskd leave in order, bounded in
+memory. Executions and audit records are sent again until they are acknowledged: executions from memory (older
+ones are asked of the venue), audit records from the journal, so that a receiver that was away for an hour
+misses nothing. Nothing of this may hold up an order.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from hftd.runtime import journal as journals
 from hftd.wire import codec, control, orders
 
 REPORTS_MAX = 20_000
-"""To riskd, not sent yet. Beyond it the oldest go: riskd asks nobody for a report twice, and heals by positions."""
+"""To riskd, not sent yet. Beyond it the oldest go: riskd asks nobody for a report twice, and heals by
+positions."""
 CHUNK = 200
 """Audit records in one batch, so that a long backlog delays no order."""
 
@@ -44,7 +47,11 @@ class Link:
 
     def attach(self, head: codec.Head) -> bool:
         who = self._floor.process
-        return self.dealer.send(codec.encode(orders.Attach(*head, codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))))
+        return self.dealer.send(
+            codec.encode(
+                orders.Attach(*head, codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))
+            )
+        )
 
     def answered(self, answer: orders.Attached) -> bool:
         """True when it has taken us just now, and had not before."""
@@ -56,7 +63,9 @@ class Link:
 
 
 class Risk(Link):
-    """riskd: reports in order. Nothing leaves before Attach; then it needs no acknowledgement, the link keeps the order."""
+    """riskd: reports in order. Nothing leaves before Attach; then it needs no acknowledgement, the link keeps
+    the order.
+    """
 
     def __init__(self, floor: runtime.Floor, service: str) -> None:
         super().__init__(floor, service, "orders")
@@ -90,7 +99,9 @@ class Risk(Link):
 class Positions(Link):
     """positiond: each execution until it is acknowledged, rising."""
 
-    def __init__(self, floor: runtime.Floor, service: str, orders_of: Callable[[], oms.Oms], make_head: MakeHead) -> None:
+    def __init__(
+        self, floor: runtime.Floor, service: str, orders_of: Callable[[], oms.Oms], make_head: MakeHead
+    ) -> None:
         super().__init__(floor, service, "executions")
         self._orders, self._head = orders_of, make_head
         self.seen = 0
@@ -111,7 +122,9 @@ class Positions(Link):
             self._sent = max(self._sent, up_to)
 
     def pump(self, now_ns: int) -> int | None:
-        """Send what was not sent yet. Returns the execution after which the venue has to be asked, when memory does not reach back so far."""
+        """Send what was not sent yet. Returns the execution after which the venue has to be asked, when
+        memory does not reach back so far.
+        """
         known = self._orders()
         if not self.attached or self._sent >= known.last_execution:
             return None
@@ -142,7 +155,9 @@ class Positions(Link):
 
 
 class Audit(Link):
-    """auditd: the journal, record by record. `audited` is known to the standbys too, so that a new leader goes on from there."""
+    """auditd: the journal, record by record. `audited` is known to the standbys too, so that a new leader
+    goes on from there.
+    """
 
     def __init__(self, floor: runtime.Floor, service: str, journal: journals.Journal, group: str) -> None:
         super().__init__(floor, service, "events")
@@ -171,14 +186,18 @@ class Audit(Link):
             self.audited, self._moved_ns = self._stream.seen, now_ns
 
     def pump(self, now_ns: int) -> None:
-        """Send one batch, when the one before is acknowledged: records sent behind a batch that died with a restarted auditd would leave a hole."""
+        """Send one batch, when the one before is acknowledged: records sent behind a batch that died with a
+        restarted auditd would leave a hole.
+        """
         stream = self._stream
         if not self._leading or stream.sent > stream.seen or stream.sent >= self._journal.last_seq:
             return
         self._moved_ns = now_ns
         for record in self._journal.read(stream.sent, limit=CHUNK):
             message = oms.decode_journaled(record.payload)
-            if not self.dealer.send(codec.encode(oms.audited(self._group, record.epoch, record.sequence, message))):
+            if not self.dealer.send(
+                codec.encode(oms.audited(self._group, record.epoch, record.sequence, message))
+            ):
                 return
             stream.send(record.sequence)
 
@@ -231,7 +250,9 @@ class Receivers:
         self.positions.attach(self._head())
 
     def hold(self) -> None:
-        """Not active for now: what there is to tell waits, so that it arrives in order behind the next Attach."""
+        """Not active for now: what there is to tell waits, so that it arrives in order behind the next
+        Attach.
+        """
         self._open = False
         self.risk.hold()
         self.positions.hold()
@@ -261,7 +282,7 @@ class Receivers:
         self.positions.retry(now_ns, self._resend_ns)
         self.audit.retry(now_ns, self._resend_ns)
 
-    # --- what they say -----------------------------------------------------------------------------------------------
+    # --- what they say --------------------------------------------------------------------------------------
 
     def from_positions(self, frame: bytes, now_ns: int) -> None:
         match self._decoded(frame):

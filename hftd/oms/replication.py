@@ -1,8 +1,10 @@
 """omsd's journal on its way to the standbys, and a leader's journal on its way into ours.
 
-What a common point is, who is electable and which records a standby takes: engine/replica.py; here are the two sockets and the journal between them.
-Asynchronous: an order does not wait for a standby, a standby is electable within replica.WINDOW records. A standby finds its leader among its
-own service's peers, attaches with the ends of its journal, sets its tail aside where it must, and follows.
+What a common point is, who is electable and which records a standby takes: engine/replica.py; here are the
+two sockets and the journal between them.
+Asynchronous: an order does not wait for a standby, a standby is electable within replica.WINDOW records. A
+standby finds its leader among its own service's peers, attaches with the ends of its journal, sets its tail
+aside where it must, and follows.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Replication:
         audited: Callable[[], int],
         on_audited: Callable[[int], None],
     ) -> None:
-        """`on_record` takes each record of the leader that is in our journal now; `on_set_aside`: our journal is shorter now, read it again."""
+        """`on_record` takes each record of the leader that is in our journal now; `on_set_aside`: our journal
+        is shorter now, read it again.
+        """
         self._floor, self._journal, self._head = floor, journal, make_head
         self._on_record, self._on_set_aside = on_record, on_set_aside
         self._audited, self._on_audited = audited, on_audited
@@ -55,7 +59,7 @@ class Replication:
         """Last sequence acknowledged to the leader."""
         self._heard_ns = self._tried_ns = self._followed_ns = time.monotonic_ns()
 
-    # --- roles -------------------------------------------------------------------------------------------------------
+    # --- roles ----------------------------------------------------------------------------------------------
 
     def lead(self) -> None:
         """The lead is taken: stop following; nobody is electable until it has attached to us."""
@@ -78,7 +82,11 @@ class Replication:
         if self._leading:
             return
         peers = self._floor.peers(self._floor.service)
-        leaders = [peer for peer in peers if peer.role == "leader" and peer.instance != self._floor.instance and "replica" in peer.endpoints]
+        leaders = [
+            peer
+            for peer in peers
+            if peer.role == "leader" and peer.instance != self._floor.instance and "replica" in peer.endpoints
+        ]
         newest = max(leaders, key=lambda peer: peer.epoch, default=None)
         endpoint = newest.endpoints["replica"] if newest else None
         if endpoint != self.dealer.endpoint:
@@ -86,17 +94,26 @@ class Replication:
             self.dealer.connect(endpoint)
         self._tried_ns = 0
 
-    # --- a leader's side ---------------------------------------------------------------------------------------------
+    # --- a leader's side ------------------------------------------------------------------------------------
 
     def on_standby(self, identity: bytes, frame: bytes) -> None:
         message = self._decoded(frame)
         now_ns = time.monotonic_ns()
         match message:
             case orders.ReplicaAttach() if self._leading:
-                term, sequence = replica.common_point(self._journal.ends(), message.ends, self._journal.oldest_seq)
+                term, sequence = replica.common_point(
+                    self._journal.ends(), message.ends, self._journal.oldest_seq
+                )
                 who = message.process
-                if self.router.send(identity, codec.encode(orders.ReplicaFrom(*self._head(), term, sequence))):
-                    self.standbys.attach(identity, Process(who.instance, who.boot_id, who.pid, who.start_time), sequence, now_ns)
+                if self.router.send(
+                    identity, codec.encode(orders.ReplicaFrom(*self._head(), term, sequence))
+                ):
+                    self.standbys.attach(
+                        identity,
+                        Process(who.instance, who.boot_id, who.pid, who.start_time),
+                        sequence,
+                        now_ns,
+                    )
             case orders.ReplicaSeen() if self._leading:
                 self.standbys.seen(identity, message.sequence, now_ns)
             case _:
@@ -110,7 +127,9 @@ class Replication:
             if stream.sent >= self._journal.last_seq or stream.room <= 0:
                 continue
             for record in self._journal.read(stream.sent, limit=min(stream.room, CHUNK)):
-                on_wire = orders.ReplicaRecord(*self._head(), record.epoch, record.sequence, record.payload, stream.sent, self._audited())
+                on_wire = orders.ReplicaRecord(
+                    *self._head(), record.epoch, record.sequence, record.payload, stream.sent, self._audited()
+                )
                 if not self.router.send(identity, codec.encode(on_wire)):
                     break
                 stream.send(record.sequence)
@@ -122,9 +141,11 @@ class Replication:
         if processes != self._electable:
             self._electable = processes
             self._floor.lease.electable(processes)
-            self._floor.log("electable", instances=",".join(process.instance for process in processes) or "nobody")
+            self._floor.log(
+                "electable", instances=",".join(process.instance for process in processes) or "nobody"
+            )
 
-    # --- a standby's side --------------------------------------------------------------------------------------------
+    # --- a standby's side -----------------------------------------------------------------------------------
 
     def on_leader(self, frame: bytes) -> None:
         message = self._decoded(frame)
@@ -191,7 +212,7 @@ class Replication:
         process = codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
         self.dealer.send(codec.encode(orders.ReplicaAttach(*self._head(), process, ends)))
 
-    # --- time --------------------------------------------------------------------------------------------------------
+    # --- time -----------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
         """Every few ms: greet, and say who is electable."""

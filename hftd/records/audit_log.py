@@ -1,10 +1,12 @@
-"""The audit log's files: lines appended, never rewritten; a new file when one is full; the head synced beside them.
+"""The audit log's files: lines appended, never rewritten; a new file when one is full; the head synced beside
+them.
 
-    audit/<n>.jsonl    engine/audit_chain.py's lines, n from 1
-    audit.head         {"seq", "hash"} of a record that is on the disk, replaced atomically, after the lines it speaks of are synced
+    audit/<n>.jsonl    engine/audit_chain.py's lines, n from 1 audit.head         {"seq", "hash"} of a record
+    that is on the disk, replaced atomically, after the lines it speaks of are synced
 
-What `append` has returned from survives kill -9. At a start the chain goes on where the log ends: a line that was being written is cut; if the log
-ends before its head, that is recorded in the chain itself (AUDIT_TAIL_LOST), so that a new head does not write over the evidence.
+What `append` has returned from survives kill -9. At a start the chain goes on where the log ends: a line that
+was being written is cut; if the log ends before its head, that is recorded in the chain itself
+(AUDIT_TAIL_LOST), so that a new head does not write over the evidence.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ class AuditLog:
         """Find the end of the log.
 
         Raises:
-            InvalidInput: the last whole line is no record: nothing can be chained to it. Or the head's file is no head.
+            InvalidInput: the last whole line is no record: nothing can be chained to it. Or the head's file
+            is no head.
             OSError: the folder cannot be used.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,10 @@ class AuditLog:
                     self.head = record.head
                     self._remember(record.sender, record.audit_seq)
         if lines and record is None:
-            raise InvalidInput(f"{path}:{lines}: the last line is no audit record; the chain cannot go on from it (hftctl audit verify says more)")
+            raise InvalidInput(
+                f"{path}:{lines}: the last line is no audit record; the chain cannot go on from it (hftctl "
+                "audit verify says more)"
+            )
         return size
 
     def _open(self) -> int:
@@ -89,12 +95,21 @@ class AuditLog:
         return self._last_of.get(sender, 0)
 
     def last_of_group(self, group: str) -> int:
-        """The last audit_seq of the group's newest epoch that is kept; 0 for none. Later epochs count on from above the earlier ones."""
+        """The last audit_seq of the group's newest epoch that is kept; 0 for none. Later epochs count on from
+        above the earlier ones.
+        """
         senders = [sender for sender in self._last_of if sender[1] == group]
         return self._last_of[max(senders)] if senders else 0
 
     def append(
-        self, *, timestamp: int, action: str, user: str, details: dict[str, str | int], sender: tuple[int, str, int] = (0, "", 0), audit_seq: int = 0
+        self,
+        *,
+        timestamp: int,
+        action: str,
+        user: str,
+        details: dict[str, str | int],
+        sender: tuple[int, str, int] = (0, "", 0),
+        audit_seq: int = 0,
     ) -> Record:
         """Write one record. The caller has dropped what was kept before (`last_of`).
 
@@ -103,7 +118,15 @@ class AuditLog:
         """
         if self._size >= self._file_bytes_max:
             self._roll()
-        record = audit_chain.append(self.head, timestamp=timestamp, action=action, user=user, sender=sender, audit_seq=audit_seq, details=details)
+        record = audit_chain.append(
+            self.head,
+            timestamp=timestamp,
+            action=action,
+            user=user,
+            sender=sender,
+            audit_seq=audit_seq,
+            details=details,
+        )
         line = audit_chain.line(record)
         try:
             if os.write(self._fd, line) != len(line):
@@ -141,10 +164,16 @@ class AuditLog:
         self._synced = self.head
 
     def record_loss(self, timestamp: int, user: str) -> None:
-        """Put into the chain that the log ended before its head. Until then `sync` leaves the old head in place."""
+        """Put into the chain that the log ended before its head. Until then `sync` leaves the old head in
+        place.
+        """
         if self.expected is None:
             return
-        details: dict[str, str | int] = {"found_seq": self.head.seq, "head_seq": self.expected.seq, "head_hash": self.expected.hash}
+        details: dict[str, str | int] = {
+            "found_seq": self.head.seq,
+            "head_seq": self.expected.seq,
+            "head_hash": self.expected.hash,
+        }
         self.append(timestamp=timestamp, action=audit_verify.TAIL_LOST, user=user, details=details)
         self.expected = None
 

@@ -1,7 +1,9 @@
-"""Is this audit log whole? Reads every line of the folder and names what was changed, removed, moved or cut, with file and line.
+"""Is this audit log whole? Reads every line of the folder and names what was changed, removed, moved or cut,
+with file and line.
 
-The chain itself (engine/audit_chain.py) shows everything but a cut tail; for that a head is compared that was kept elsewhere: in the store, or in
-`audit.head` beside the folder. Nothing is written here, and auditd may go on writing meanwhile: read the head first, then the folder.
+The chain itself (engine/audit_chain.py) shows everything but a cut tail; for that a head is compared that was
+kept elsewhere: in the store, or in `audit.head` beside the folder. Nothing is written here, and auditd may go
+on writing meanwhile: read the head first, then the folder.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ def files(folder: Path) -> list[Path]:
     try:
         found = [path for path in folder.iterdir() if path.suffix == ".jsonl"]
     except OSError as exc:
-        raise InvalidInput(f"audit log {folder}: cannot be read ({exc.strerror or exc}), a folder with <n>.jsonl files wanted") from exc
+        raise InvalidInput(
+            f"audit log {folder}: cannot be read ({exc.strerror or exc}), a folder with <n>.jsonl files "
+            "wanted"
+        ) from exc
     for path in found:
         if not (path.stem.isascii() and path.stem.isdigit()):
             raise InvalidInput(f"audit log {folder}: {path.name} is not named <n>.jsonl")
@@ -52,7 +57,9 @@ def files(folder: Path) -> list[Path]:
 
 
 def read_head(path: Path) -> Head | None:
-    """The head kept in a file, or None when there is none. Raises InvalidInput when it is there and is no head."""
+    """The head kept in a file, or None when there is none. Raises InvalidInput when it is there and is no
+    head.
+    """
     try:
         return parse_head(path.read_bytes())
     except FileNotFoundError:
@@ -62,13 +69,20 @@ def read_head(path: Path) -> Head | None:
 
 
 def parse_head(value: bytes) -> Head:
-    """A head as auditd writes it ({"seq": ..., "hash": ...}), from a file or from the store. Raises InvalidInput."""
+    """A head as auditd writes it ({"seq": ..., "hash": ...}), from a file or from the store. Raises
+    InvalidInput.
+    """
     try:
         found = json.loads(value)
         head = Head(found["seq"], found["hash"])
     except (ValueError, KeyError, TypeError) as exc:
         raise InvalidInput(f'{value[:80]!r} is no head, {{"seq": N, "hash": HEX}} wanted') from exc
-    if not (type(head.seq) is int and head.seq >= 0 and isinstance(head.hash, str) and len(head.hash) == len(audit_chain.GENESIS)):
+    if not (
+        type(head.seq) is int
+        and head.seq >= 0
+        and isinstance(head.hash, str)
+        and len(head.hash) == len(audit_chain.GENESIS)
+    ):
         raise InvalidInput(f'{value[:80]!r} is no head, {{"seq": N, "hash": HEX}} wanted')
     return head
 
@@ -85,7 +99,8 @@ def _lines(paths: list[Path]) -> Iterator[tuple[str, int, bytes]]:
                     if line.endswith(b"\n"):
                         yield path.name, number, line
                         continue
-                    # auditd may be in the middle of this line: what it has written meanwhile is looked at once more.
+                    # auditd may be in the middle of this line: what it has written meanwhile is looked at
+                    # once more.
                     yield path.name, number, line + file.readline()
         except OSError as exc:
             raise InvalidInput(f"audit log {path}: cannot be read ({exc.strerror or exc})") from exc
@@ -132,20 +147,42 @@ def _judge(paths: list[Path], head: Head | None) -> Iterator[Finding]:
             yield Finding("reordered", name, number, f"record {record.seq} comes after record {top}")
             continue
         if record.seq > last.seq + 1:
-            missing = str(last.seq + 1) if record.seq == last.seq + 2 else f"{last.seq + 1} to {record.seq - 1}"
+            missing = (
+                str(last.seq + 1) if record.seq == last.seq + 2 else f"{last.seq + 1} to {record.seq - 1}"
+            )
             yield Finding("deleted", name, number, f"record {missing} missing before record {record.seq}")
         elif record.prev != last.hash and not broken:
-            yield Finding("changed", name, number, f"record {record.seq} does not follow the record that stands before it")
+            yield Finding(
+                "changed",
+                name,
+                number,
+                f"record {record.seq} does not follow the record that stands before it",
+            )
         if record.action == TAIL_LOST:
-            yield Finding("tail_lost", name, number, f"auditd found records missing when it started: {dict(record.details)}")
+            yield Finding(
+                "tail_lost",
+                name,
+                number,
+                f"auditd found records missing when it started: {dict(record.details)}",
+            )
         last, top, broken = record.head, record.seq, False
         if head is not None and record.seq == head.seq:
             head_met = True
             if record.hash != head.hash:
-                yield Finding("changed", name, number, f"record {record.seq} is not the one that the head remembers ({head.hash[:16]}...)")
+                yield Finding(
+                    "changed",
+                    name,
+                    number,
+                    f"record {record.seq} is not the one that the head remembers ({head.hash[:16]}...)",
+                )
     if head is None:
         return
     if last.seq < head.seq:
-        yield Finding("cut_tail", name, number + 1, f"the log ends at record {last.seq}, the head remembers record {head.seq}")
+        yield Finding(
+            "cut_tail",
+            name,
+            number + 1,
+            f"the log ends at record {last.seq}, the head remembers record {head.seq}",
+        )
     elif not head_met:
         yield Finding("deleted", name, number, f"record {head.seq} that the head remembers is not in the log")

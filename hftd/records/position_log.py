@@ -1,9 +1,11 @@
-"""Positions on disk: a snapshot and the executions since. What `append` has returned from survives kill -9; what `sync` has, a power cut.
+"""Positions on disk: a snapshot and the executions since. What `append` has returned from survives kill -9;
+what `sync` has, a power cut.
 
     positions.json     engine/position.Snapshot, replaced atomically
     executions.log     records {length u32, crc32 u32} + msgpack of engine/position.Execution
 
-A record is applied once for each execution id, so a crash between a new snapshot and the emptied log only makes records that are skipped.
+A record is applied once for each execution id, so a crash between a new snapshot and the emptied log only
+makes records that are skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _decode = msgspec.msgpack.Decoder(Execution).decode
 
 class PositionLog:
     def __init__(self, folder: Path) -> None:
-        """Load what is there; a record that was being written when the process died was never acknowledged and is cut.
+        """Load what is there; a record that was being written when the process died was never acknowledged
+        and is cut.
 
         Raises:
             InvalidInput: the snapshot does not decode. Starting at zero would be silently wrong.
@@ -49,7 +52,9 @@ class PositionLog:
         except FileNotFoundError:
             return Positions()
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-            raise InvalidInput(f"{self._snapshot}: expected a snapshot of positions, found what does not decode: {exc}") from exc
+            raise InvalidInput(
+                f"{self._snapshot}: expected a snapshot of positions, found what does not decode: {exc}"
+            ) from exc
 
     def _replay(self) -> int:
         data = self._path.read_bytes()
@@ -73,7 +78,8 @@ class PositionLog:
         """Write, then book; "" or the reason code for which nothing was booked (positions.apply).
 
         Raises:
-            OSError: it could not be written (disk full): nothing is booked, nothing may be acknowledged, and it may be tried again.
+            OSError: it could not be written (disk full): nothing is booked, nothing may be acknowledged, and
+            it may be tried again.
         """
         payload = _encode(execution)
         record = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
@@ -95,7 +101,7 @@ class PositionLog:
             self._dirty = False
 
     def fold(self) -> None:
-        """Put what the log holds into a new snapshot and empty it. Raises OSError; the old pair is good then."""
+        """Fold the log into a new snapshot and empty it. Raises OSError; the old pair is good then."""
         fresh = self._snapshot.with_name(".positions.json.fresh")
         with fresh.open("wb") as file:
             file.write(msgspec.json.encode(self.positions.dump()))

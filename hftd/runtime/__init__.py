@@ -1,8 +1,8 @@
 """What every daemon stands on: its floor (who am I, what may I use, what do I report) and THE poll loop.
 
-floor.py (environment, counters, alarms) · control.py (the link to the agent) · lease.py (the two words) · loop.py (the loop) ·
-log.py (lines that never wait) · health.py (what it says of itself) · floors.py (fencing floors on disk) · journal.py (records that survive
-kill -9). A daemon is wiring: hftd/daemons.
+floor.py (environment, counters, alarms) · control.py (the link to the agent) · lease.py (the two words) ·
+loop.py (the loop) · log.py (lines that never wait) · health.py (what it says of itself) · floors.py (fencing
+floors on disk) · journal.py (records that survive kill -9). A daemon is wiring: hftd/daemons.
 """
 
 from hftd.runtime.floor import Floor as Floor

@@ -1,6 +1,8 @@
-"""A daemon's link to its agent: hello, status once a second, answers; peers, drain, reload and stop coming back.
+"""A daemon's link to its agent: hello, status once a second, answers; peers, drain, reload and stop coming
+back.
 
-The agent may die and come back at any time: the link says hello until it is welcomed and goes on; nothing of the data path waits for it.
+The agent may die and come back at any time: the link says hello until it is welcomed and goes on; nothing of
+the data path waits for it.
 """
 
 from __future__ import annotations

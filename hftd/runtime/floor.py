@@ -1,7 +1,8 @@
 """A daemon's view of the floor: who it is, where it may write, whom it can find, and what it says of itself.
 
-Built from the environment that the agent sets (design: the daemon contract, docs/protocol.md) or by hand (hftd/cli.py). Counters, gauges,
-histograms and alarms are plain memory, sent once a second by the loop; nothing here blocks.
+Built from the environment that the agent sets (design: the daemon contract, docs/protocol.md) or by hand
+(hftd/cli.py). Counters, gauges, histograms and alarms are plain memory, sent once a second by the loop;
+nothing here blocks.
 """
 
 from __future__ import annotations
@@ -62,9 +63,20 @@ class Floor:
         alive: Path | None = None,
         lease_word: Path | None = None,
     ) -> None:
-        self.site, self.host, self.service, self.instance, self.process = site, host, service, process.instance, process
+        self.site, self.host, self.service, self.instance, self.process = (
+            site,
+            host,
+            service,
+            process.instance,
+            process,
+        )
         self.config = config
-        self.run_dir, self.site_dir, self.data_dir, self.journal_dir = config.run_dir, config.site_dir, config.data_dir, config.journal_dir
+        self.run_dir, self.site_dir, self.data_dir, self.journal_dir = (
+            config.run_dir,
+            config.site_dir,
+            config.data_dir,
+            config.journal_dir,
+        )
         for folder in (self.run_dir, self.data_dir, self.journal_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self.lease = lease.Leadership(process, service, alive, lease_word)
@@ -87,30 +99,49 @@ class Floor:
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
         """Raises InvalidInput naming the variable that is missing."""
         try:
-            site, host, service, instance = (environment[key] for key in ("HFT_SITE", "HFT_HOST", "HFT_SERVICE", "HFT_INSTANCE"))
-            config, endpoint, alive = Path(environment["HFT_CONFIG"]), environment["HFT_AGENT"], Path(environment["HFT_ALIVE"])
+            site, host, service, instance = (
+                environment[key] for key in ("HFT_SITE", "HFT_HOST", "HFT_SERVICE", "HFT_INSTANCE")
+            )
+            config, endpoint, alive = (
+                Path(environment["HFT_CONFIG"]),
+                environment["HFT_AGENT"],
+                Path(environment["HFT_ALIVE"]),
+            )
         except KeyError as exc:
-            raise InvalidInput(f"environment: {exc.args[0]} is not set; an agent sets it, or use --config FILE") from exc
+            raise InvalidInput(
+                f"environment: {exc.args[0]} is not set; an agent sets it, or use --config FILE"
+            ) from exc
         process = processes.identify(instance)
         assert process is not None, "a running process has an identity"
         word = Path(environment["HFT_LEASE"]) if "HFT_LEASE" in environment else None
         floor = cls(
-            site=site, host=host, service=service, process=process, config=read_config(config), agent_endpoint=endpoint, alive=alive, lease_word=word
+            site=site,
+            host=host,
+            service=service,
+            process=process,
+            config=read_config(config),
+            agent_endpoint=endpoint,
+            alive=alive,
+            lease_word=word,
         )
         floor.lines.never_wait()  # the pipe is this process's own
         return floor
 
     def __repr__(self) -> str:
-        return f"<Floor {self.site}: {self.instance} pid {self.process.pid} {'ready' if self.ready else self.reason}>"
+        return (
+            f"<Floor {self.site}: {self.instance} pid {self.process.pid} "
+            f"{'ready' if self.ready else self.reason}>"
+        )
 
-    # --- endpoints ---------------------------------------------------------------------------------------------------
+    # --- endpoints ------------------------------------------------------------------------------------------
 
     def bind(self, name: str) -> str:
         """The endpoint to bind for this socket name; said in hello, so that peers find it."""
         path = self.run_dir / f"{self.instance}.{name}"
         if len(os.fsencode(path)) > bell.PATH_BYTES_MAX:
             raise InvalidInput(
-                f"socket path {path}: {len(os.fsencode(path))} bytes, at most {bell.PATH_BYTES_MAX} fit; use a shorter XDG_RUNTIME_DIR"
+                f"socket path {path}: {len(os.fsencode(path))} bytes, at most {bell.PATH_BYTES_MAX} fit; "
+                "use a shorter XDG_RUNTIME_DIR"
             )
         endpoint = f"ipc://{path}"
         self.endpoints[name] = endpoint
@@ -127,7 +158,7 @@ class Floor:
                 return peer.endpoints[name]
         return None
 
-    # --- what it says of itself --------------------------------------------------------------------------------------
+    # --- what it says of itself -----------------------------------------------------------------------------
 
     def count(self, name: str, n: int = 1) -> None:
         self.counters[name] = self.counters.get(name, 0) + n
@@ -142,7 +173,9 @@ class Floor:
         return found
 
     def tick_passed(self, origin_ns: int) -> None:
-        """An order has been sent on: how old is the tick that caused it? The difference of two daemons' histograms is a hop's price."""
+        """An order has been sent on: how old is the tick that caused it? The difference of two daemons'
+        histograms is a hop's price.
+        """
         if origin_ns:
             self.histogram("tick_age").record(time.monotonic_ns() - origin_ns)
 
@@ -154,7 +187,11 @@ class Floor:
             self.changed = self.changed or standing is None
             self.alarms[id] = control.AlarmOnWire(id, severity, subject or self.instance, text, since_ns)
         if standing is None:
-            self._log("alarm.raised", {"id": id, "severity": severity, "text": text}, OF_SEVERITY.get(severity, INFO))
+            self._log(
+                "alarm.raised",
+                {"id": id, "severity": severity, "text": text},
+                OF_SEVERITY.get(severity, INFO),
+            )
 
     def clear(self, id: str) -> None:
         if self.alarms.pop(id, None) is not None:
@@ -173,7 +210,11 @@ class Floor:
 
     def _health_changed(self) -> None:
         self.changed = True
-        self._log("healthy" if self.health.healthy else "unhealthy", {"reason": self.health.reason}, INFO if self.health.healthy else ERROR)
+        self._log(
+            "healthy" if self.health.healthy else "unhealthy",
+            {"reason": self.health.reason},
+            INFO if self.health.healthy else ERROR,
+        )
 
     def log(self, kind: str, **fields: Any) -> None:
         self._log(kind, fields)

@@ -1,8 +1,11 @@
-"""The floors of a receiver: for each group the highest token that fenced it, and who claimed that token first. On disk before anyone is told.
+"""The floors of a receiver: for each group the highest token that fenced it, and who claimed that token
+first. On disk before anyone is told.
 
-Who keeps them: execd and simd (orders), riskd, positiond and auditd (links). What they promise (rules R10, R11): after `admit` has returned True, a
-lower token of that group is refused for ever, over kill -9 and power loss, and an equal one is accepted only from its first claimant (a store that
-was restored may give an epoch out twice). Where a floor cannot be written, nothing of that group passes until it can: nobody trades, never two.
+Who keeps them: execd and simd (orders), riskd, positiond and auditd (links). What they promise (rules R10,
+R11): after `admit` has returned True, a lower token of that group is refused for ever, over kill -9 and power
+loss, and an equal one is accepted only from its first claimant (a store that was restored may give an epoch
+out twice). Where a floor cannot be written, nothing of that group passes until it can: nobody trades, never
+two.
 
 The check for each order is `refuses`: one dict lookup and one comparison.
 """
@@ -45,20 +48,23 @@ class Floors:
         """Read the floors kept at `path`; no file: no group has fenced yet.
 
         Raises:
-            InvalidInput: the file does not decode. Starting without it could accept a token that was refused before.
+            InvalidInput: the file does not decode. Starting without it could accept a token that was refused
+            before.
         """
         self.path = path
         self._rows = _read(path)
         self._open = _passing(self._rows)
-        """What passes; a group is missing when its epoch is closed, and while its floor is raised in memory and not yet on disk."""
+        """What passes; a group is missing when its epoch is closed, and while its floor is raised in memory
+        and not yet on disk."""
         self._written = dict(self._rows)
         self._write_error = ""
 
     def admit(self, token: AnyToken, claimant: Process) -> bool:
-        """Raise the group's floor to `token`; True once that is on disk (at once, without a write, when it already was).
+        """Raise the group's floor to `token`; True once that is on disk (at once, without a write, when it
+        already was).
 
-        False, with the reason in `objection`: lower than the floor, equal and claimed by another, or not written. An own new token closes the
-        group for lower ones even when the write fails.
+        False, with the reason in `objection`: lower than the floor, equal and claimed by another, or not
+        written. An own new token closes the group for lower ones even when the write fails.
         """
         if self.conflict(token, claimant):
             return False
@@ -77,7 +83,9 @@ class Floors:
         return True
 
     def attach(self, attach: orders.Attach) -> tuple[bool, str]:
-        """Admit the sender of an Attach as its group's leader: (True, "") once its token is on disk, else (False, why)."""
+        """Admit the sender of an Attach as its group's leader: (True, "") once its token is on disk, else
+        (False, why).
+        """
         if attach.token is None:
             return False, "no token"
         who = attach.claimant
@@ -88,7 +96,8 @@ class Floors:
     def refuses(self, token: AnyToken | None) -> bool:
         """True unless `token` is exactly the one that its group was fenced with last.
 
-        Lower is stale. Higher has not fenced: taking its orders while lower ones still pass would be two leaders at once.
+        Lower is stale. Higher has not fenced: taking its orders while lower ones still pass would be two
+        leaders at once.
         """
         return token is None or self._open.get(token.group) != (token.incarnation, token.epoch)
 
@@ -121,11 +130,18 @@ class Floors:
         if found != floor:
             return f"group {token.group!r}: token {found} is below the floor {floor}"
         if claimant != row.claimant:
-            return f"group {token.group!r}: token {found} was claimed by {row.claimant.instance or 'nobody'} (pid {row.claimant.pid}) first"
+            return (
+                f"group {token.group!r}: token {found} was claimed by "
+                f"{row.claimant.instance or 'nobody'} (pid {row.claimant.pid}) first"
+            )
         return ""
 
     def __repr__(self) -> str:
-        return f"Floors({self.path.name}: " + ", ".join(f"{group} {row.incarnation}/{row.epoch}" for group, row in sorted(self._rows.items())) + ")"
+        return (
+            f"Floors({self.path.name}: "
+            + ", ".join(f"{group} {row.incarnation}/{row.epoch}" for group, row in sorted(self._rows.items()))
+            + ")"
+        )
 
 
 def _passing(rows: dict[str, _Row]) -> dict[str, tuple[int, int]]:
@@ -138,7 +154,9 @@ def _read(path: Path) -> dict[str, _Row]:
     except FileNotFoundError:
         return {}
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidInput(f"{path}: expected the token floors of this receiver, found what does not decode: {exc}") from exc
+        raise InvalidInput(
+            f"{path}: expected the token floors of this receiver, found what does not decode: {exc}"
+        ) from exc
 
 
 def _write(path: Path, rows: dict[str, _Row]) -> None:

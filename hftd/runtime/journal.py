@@ -1,14 +1,18 @@
-"""An append-only journal in segments: records of (epoch, sequence, payload) with a checksum, written at once and synced by a thread of its own.
+"""An append-only journal in segments: records of (epoch, sequence, payload) with a checksum, written at once
+and synced by a thread of its own.
 
-`append` returns after write(): the record survives kill -9 of this process. The thread runs fdatasync behind it: what is not yet synced when the
-power goes is `last_seq - synced_seq`, bounded by `unsynced_max` (whoever takes new work looks at `behind`) and shown as a gauge by its owner.
-A full disk is `JournalFull`: nothing of the record stays in the file, everything before it does, and the next append that fits succeeds.
+`append` returns after write(): the record survives kill -9 of this process. The thread runs fdatasync behind
+it: what is not yet synced when the power goes is `last_seq - synced_seq`, bounded by `unsynced_max` (whoever
+takes new work looks at `behind`) and shown as a gauge by its owner. A full disk is `JournalFull`: nothing of
+the record stays in the file, everything before it does, and the next append that fits succeeds.
 
-Sequences rise by one within an epoch; at a new epoch the writer may leave a hole (engine/replica.py says why). A torn tail, left by a power cut, is
-cut when the journal is opened; damage in an earlier segment is an error, because what follows it was acknowledged.
+Sequences rise by one within an epoch; at a new epoch the writer may leave a hole (engine/replica.py says
+why). A torn tail, left by a power cut, is cut when the journal is opened; damage in an earlier segment is an
+error, because what follows it was acknowledged.
 
-    <first sequence, 20 digits>.journal   b"HFTJRNL1", then records: length u32, crc32 u32 (of what follows), epoch i64, sequence i64, payload
-    aside-<epoch>-<sequence>-<n>.journal  what a standby had beyond the common point with its leader, same format; kept for people
+    <first sequence, 20 digits>.journal   b"HFTJRNL1", then records: length u32, crc32 u32 (of what follows),
+    epoch i64, sequence i64, payload aside-<epoch>-<sequence>-<n>.journal  what a standby had beyond the
+    common point with its leader, same format; kept for people
 """
 
 from __future__ import annotations
@@ -73,7 +77,14 @@ class _Segment:
 
 
 class Journal:
-    def __init__(self, folder: Path, *, segment_bytes: int = 16 << 20, unsynced_max: int = 10_000, recent_max: int = 4_096) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int = 16 << 20,
+        unsynced_max: int = 10_000,
+        recent_max: int = 4_096,
+    ) -> None:
         """Open or begin the journal in `folder`, and recover it.
 
         Args:
@@ -97,7 +108,7 @@ class Journal:
         """Every record up to here is on the disk itself."""
         self._sync = _SyncThread(self)
 
-    # --- what it holds -----------------------------------------------------------------------------------------------
+    # --- what it holds --------------------------------------------------------------------------------------
 
     @property
     def last_seq(self) -> int:
@@ -155,12 +166,16 @@ class Journal:
                     yield record
 
     def __repr__(self) -> str:
-        return f"<Journal {self.folder}: to {self.last_seq} of epoch {self.last_epoch}, {self.unsynced} unsynced, {len(self._segments)} segments>"
+        return (
+            f"<Journal {self.folder}: to {self.last_seq} of epoch {self.last_epoch}, {self.unsynced} "
+            f"unsynced, {len(self._segments)} segments>"
+        )
 
-    # --- writing -----------------------------------------------------------------------------------------------------
+    # --- writing --------------------------------------------------------------------------------------------
 
     def append(self, epoch: int, payload: bytes, sequence: int | None = None) -> int:
-        """Write one record and return its sequence: the next one, or the given one, which must be above the last.
+        """Write one record and return its sequence: the next one, or the given one, which must be above the
+        last.
 
         Raises:
             JournalFull: no room; or the last sync failed, and another one has to succeed first (`recovered`).
@@ -183,15 +198,18 @@ class Journal:
         return sequence
 
     def sync_soon(self) -> None:
-        """Let the thread sync what has been appended: called when the input has been read and what it caused has been sent.
+        """Let the thread sync what has been appended: called when the input has been read and what it caused
+        has been sent.
 
-        Waking a thread costs its waker more than 100 µs when that one takes the interpreter at once; an order must not wait for it. A writer
-        that never calls this is synced within UNASKED_S.
+        Waking a thread costs its waker more than 100 µs when that one takes the interpreter at once; an order
+        must not wait for it. A writer that never calls this is synced within UNASKED_S.
         """
         self._sync.wake()
 
     def recovered(self) -> bool:
-        """True when there is room again: something was written, synced and taken back. Asked about once a second while it was not."""
+        """True when there is room again: something was written, synced and taken back. Asked about once a
+        second while it was not.
+        """
         probe = self.folder / "room.probe"
         try:
             with contextlib.ExitStack() as stack:
@@ -211,7 +229,9 @@ class Journal:
         return True
 
     def _rewrite_last_segment(self) -> None:
-        """After a failed sync the kernel calls the lost pages clean, and a second sync proves nothing: write what they held anew."""
+        """After a failed sync the kernel calls the lost pages clean, and a second sync proves nothing: write
+        what they held anew.
+        """
         segment = self._segments[-1]
         fresh = segment.path.with_suffix(".fresh")
         fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -237,12 +257,18 @@ class Journal:
             reason = os.strerror(errno.ENOSPC)
         except OSError as exc:
             reason = exc.strerror or str(exc)
-        with contextlib.suppress(OSError):  # a torn frame fails its checksum and is cut at the next opening all the same
+        with contextlib.suppress(
+            OSError
+        ):  # a torn frame fails its checksum and is cut at the next opening all the same
             os.ftruncate(self._fd, offset)
-        raise JournalFull(f"{self.folder}: a record of {len(frame)} bytes was not written: {reason}", retry_after_s=1.0)
+        raise JournalFull(
+            f"{self.folder}: a record of {len(frame)} bytes was not written: {reason}", retry_after_s=1.0
+        )
 
     def _begin_segment(self, first: int) -> None:
-        """The finished segment is synced here and now: if a power cut could tear it while its successor survived, a hole would be in the middle."""
+        """The finished segment is synced here and now: if a power cut could tear it while its successor
+        survived, a hole would be in the middle.
+        """
         path = self.folder / f"{first:020d}.journal"
         with self._sync.paused():
             try:
@@ -258,7 +284,9 @@ class Journal:
                     path.unlink(missing_ok=True)
                     raise
             except OSError as exc:
-                raise JournalFull(f"{path}: the next segment was not begun: {exc.strerror or exc}", retry_after_s=1.0) from exc
+                raise JournalFull(
+                    f"{path}: the next segment was not begun: {exc.strerror or exc}", retry_after_s=1.0
+                ) from exc
             if self._fd >= 0:
                 os.close(self._fd)
             self._fd = fd
@@ -271,10 +299,11 @@ class Journal:
             self._ends.append((record.epoch, record.sequence))
         self._recent.append(record)
 
-    # --- shortening --------------------------------------------------------------------------------------------------
+    # --- shortening -----------------------------------------------------------------------------------------
 
     def set_aside(self, after: int) -> int:
-        """Move the records with a sequence above `after` to a side file, synced before they are cut here; returns how many.
+        """Move the records with a sequence above `after` to a side file, synced before they are cut here;
+        returns how many.
 
         Raises:
             JournalFull: the side file did not fit; nothing was cut.
@@ -288,7 +317,9 @@ class Journal:
                 segment = self._segments.pop()
                 os.close(self._fd)
                 segment.path.unlink()
-                self._fd = os.open(self._segments[-1].path, os.O_RDWR | os.O_CLOEXEC) if self._segments else -1
+                self._fd = (
+                    os.open(self._segments[-1].path, os.O_RDWR | os.O_CLOEXEC) if self._segments else -1
+                )
             if self._segments:
                 self._cut_last_segment(after)
             _sync_folder(self.folder)
@@ -316,7 +347,9 @@ class Journal:
         self._segments[-1] = fresh
 
     def prune(self, segments_max: int, needed_after: int | None = None) -> int:
-        """Delete the oldest segments beyond `segments_max`, but none that holds a record above `needed_after`; returns how many."""
+        """Delete the oldest segments beyond `segments_max`, but none that holds a record above
+        `needed_after`; returns how many.
+        """
         deleted = 0
         while len(self._segments) > max(1, segments_max):
             if needed_after is not None and self._segments[1].first - 1 > needed_after:
@@ -325,7 +358,7 @@ class Journal:
             deleted += 1
         return deleted
 
-    # --- opening and closing -----------------------------------------------------------------------------------------
+    # --- opening and closing --------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         paths = sorted(self.folder.glob("[0-9]*.journal"))
@@ -335,7 +368,9 @@ class Journal:
                 path.unlink()  # begun, and then the power went or the disk was full: nothing was in it
                 continue
             if not content.startswith(MAGIC):
-                raise InvalidInput(f"{path}: not a journal segment (begins with {content[:8]!r}, wanted {MAGIC!r})")
+                raise InvalidInput(
+                    f"{path}: not a journal segment (begins with {content[:8]!r}, wanted {MAGIC!r})"
+                )
             segment = _Segment(path, int(path.stem))
             for record, end in _records(content, len(MAGIC)):
                 if record.sequence <= self.last_seq:
@@ -475,7 +510,9 @@ def _write_side(path: Path, records: list[Record]) -> None:
             os.fsync(file.fileno())
     except OSError as exc:
         path.unlink(missing_ok=True)
-        raise JournalFull(f"{path}: {len(records)} records were not set aside: {exc.strerror}", retry_after_s=1.0) from exc
+        raise JournalFull(
+            f"{path}: {len(records)} records were not set aside: {exc.strerror}", retry_after_s=1.0
+        ) from exc
 
 
 def _sync_folder(folder: Path) -> None:

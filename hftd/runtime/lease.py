@@ -1,7 +1,7 @@
 """May I lead? The lease word read, the alive word written.
 
-The word IS the promotion: no message has to arrive. A daemon obeys a word only when it is addressed to exactly this process (R2), and sends
-nothing new past `valid_until`, whoever is dead or frozen.
+The word IS the promotion: no message has to arrive. A daemon obeys a word only when it is addressed to
+exactly this process (R2), and sends nothing new past `valid_until`, whoever is dead or frozen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from hftd.native.word import Phase, Wanted
 
 
 class Floor(msgspec.Struct, frozen=True):
-    """One group of the floors file: its token when the keeper armed the word, who leads it, where its endpoints are."""
+    """One group of the floors file: its token when the keeper armed the word, who leads it, where its
+    endpoints are.
+    """
 
     token: Token
     leader: Process | None = None
@@ -71,7 +73,9 @@ class Leadership:
         return Token(lease.incarnation, self._group, lease.epoch) if lease.wanted is Wanted.LEAD else None
 
     def floors(self) -> Mapping[str, Floor]:
-        """Groups to fence or serve, as read by the keeper after its own take (R11). Empty when there is no file yet."""
+        """Groups to fence or serve, as read by the keeper after its own take (R11). Empty when there is no
+        file yet.
+        """
         if self._lease_path is None:
             return {}
         try:
@@ -79,7 +83,7 @@ class Leadership:
         except FileNotFoundError:
             return {}
 
-    # --- what the keeper sees of us ----------------------------------------------------------------------------------
+    # --- what the keeper sees of us -------------------------------------------------------------------------
 
     @property
     def current_phase(self) -> Phase:
@@ -98,7 +102,9 @@ class Leadership:
         self._write()
 
     def electable(self, processes: Iterable[Process]) -> None:
-        """Say which standbys are within the lag: first the list on disk, then the revision that makes the keeper read it."""
+        """Say which standbys are within the lag: first the list on disk, then the revision that makes the
+        keeper read it.
+        """
         if self._alive_path is None:
             return
         path = word.electable_path(self._alive_path)

@@ -1,7 +1,9 @@
-"""A daemon's log: one line an event to standard output, which the shim keeps (agents/supervisor/shim.py) and rotates.
+"""A daemon's log: one line an event to standard output, which the shim keeps (agents/supervisor/shim.py) and
+rotates.
 
-A line is one write of at most 4 KiB, made at once, so that the last words of a dying daemon are there. Under an agent a write never waits: standard
-output is a pipe of a megabyte, and a line that finds no room in it (the shim is stopped, its disk slow) is lost, not the time of a tick.
+A line is one write of at most 4 KiB, made at once, so that the last words of a dying daemon are there. Under
+an agent a write never waits: standard output is a pipe of a megabyte, and a line that finds no room in it
+(the shim is stopped, its disk slow) is lost, not the time of a tick.
 """
 
 from __future__ import annotations

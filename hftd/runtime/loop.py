@@ -1,7 +1,9 @@
-"""THE poll loop: one thread owns every socket, waits in one poll, stamps its own heartbeat, and obeys the lease word.
+"""THE poll loop: one thread owns every socket, waits in one poll, stamps its own heartbeat, and obeys the
+lease word.
 
-A stuck handler stops the heartbeat, and so is seen. Handlers run to the end; they never wait. Between two polls each ready socket is read at most
-BURST times, so that no input starves the others, the words or the heartbeat. A handler that raises InvalidInput has met a message that does not
+A stuck handler stops the heartbeat, and so is seen. Handlers run to the end; they never wait. Between two
+polls each ready socket is read at most BURST times, so that no input starves the others, the words or the
+heartbeat. A handler that raises InvalidInput has met a message that does not
 decode: it is counted (`undecodable`) and dropped.
 """
 
@@ -25,12 +27,14 @@ from hftd.wire import control
 BURST = 64
 """Messages taken from one socket before the others get their turn."""
 WORD_POLL_MS = 20
-"""A daemon with a lease word looks at it at least this often, rung or not. Whatever sends an order asks the word first."""
+"""A daemon with a lease word looks at it at least this often, rung or not. Whatever sends an order asks the
+word first."""
 IDLE_POLL_MS = 50
 """Without one it wakes for its heartbeat only."""
 STATUS_EVERY_S = 1.0
 HELLO_SILENCE_S = 2.5
-"""The agent answers each hello; unanswered for this long, or after a new agent forgot us, hello goes out again with the status."""
+"""The agent answers each hello; unanswered for this long, or after a new agent forgot us, hello goes out
+again with the status."""
 
 VERSION_TEXT = "0.1.0"
 
@@ -48,9 +52,11 @@ RouterHandler = Callable[[bytes, bytes], None]
 
 
 def _settle_memory() -> None:
-    """What was made while building stays for life: keep the collector off it, and let it run rarely (a daemon makes next to no cycles).
+    """What was made while building stays for life: keep the collector off it, and let it run rarely (a daemon
+    makes next to no cycles).
 
-    The interpreter hands over between the loop and the journal's thread after 0.5 ms, not 5: a tick must not wait for bookkeeping.
+    The interpreter hands over between the loop and the journal's thread after 0.5 ms, not 5: a tick must not
+    wait for bookkeeping.
     """
     gc.collect()
     gc.freeze()
@@ -89,7 +95,7 @@ class Loop:
             self._poller.register(floor.lease.bell.fileno(), zmq.POLLIN)
         self.every(STATUS_EVERY_S, self._report)
 
-    # --- wiring ------------------------------------------------------------------------------------------------------
+    # --- wiring ---------------------------------------------------------------------------------------------
 
     def on(self, socket: zmq.Socket[bytes], handler: FrameHandler) -> None:
         """Call the handler with each single-frame message (SUB, PULL, DEALER)."""
@@ -148,7 +154,9 @@ class Loop:
         self._timers.append(_Timer(int(seconds * 1e9), run, time.monotonic_ns()))
 
     def wake_at(self, mono_ns: int) -> None:
-        """Do not sleep past this moment (once; the earliest wins): for work that is due between timers, done in `before_wait`."""
+        """Do not sleep past this moment (once; the earliest wins): for work that is due between timers, done
+        in `before_wait`.
+        """
         if self._wake_ns is None or mono_ns < self._wake_ns:
             self._wake_ns = mono_ns
 
@@ -175,7 +183,7 @@ class Loop:
     def stop(self) -> None:
         self._stopping = True
 
-    # --- the loop ----------------------------------------------------------------------------------------------------
+    # --- the loop -------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Until stop, SIGTERM or SIGINT; returns the exit code."""
@@ -253,7 +261,7 @@ class Loop:
     def _signalled(self, number: int, _: FrameType | None) -> None:
         self._stopping = True
 
-    # --- the agent ---------------------------------------------------------------------------------------------------
+    # --- the agent ------------------------------------------------------------------------------------------
 
     def _hello(self) -> None:
         floor = self.floor
@@ -269,7 +277,18 @@ class Loop:
         phase, alarms = lease.current_phase.name.lower(), list(floor.alarms.values())
         healthy = floor.health.healthy
         ready, reason = floor.ready and healthy, floor.health.reason or floor.reason
-        floor.agent.send(control.Status, ready, reason, phase, lease.epoch, floor.counters, floor.gauges, histograms, alarms, healthy)
+        floor.agent.send(
+            control.Status,
+            ready,
+            reason,
+            phase,
+            lease.epoch,
+            floor.counters,
+            floor.gauges,
+            histograms,
+            alarms,
+            healthy,
+        )
 
     def _from_agent(self, frame: bytes) -> None:
         floor = self.floor
@@ -288,7 +307,9 @@ class Loop:
                 for drain in self._on_drain:
                     drain(message.reason)
             case control.Reload():
-                pass  # a daemon that can take new settings while it runs registers for it; the others are restarted by the agent
+                # A daemon that can take new settings while it runs registers for it; the others are restarted
+                # by the agent
+                pass
             case control.Stop():
                 self._stopping = True
 
@@ -296,6 +317,11 @@ class Loop:
         run = self._on_ask.get(ask.what)
         if run is None:
             known = ", ".join(sorted(self._on_ask)) or "nothing"
-            self.floor.agent.send(control.Answer, ask.ask, False, f"{self.floor.instance} cannot be asked {ask.what!r}; it answers {known}")
+            self.floor.agent.send(
+                control.Answer,
+                ask.ask,
+                False,
+                f"{self.floor.instance} cannot be asked {ask.what!r}; it answers {known}",
+            )
             return
         self.floor.agent.send(control.Answer, ask.ask, True, run(ask.args))

@@ -1,8 +1,12 @@
-"""Strategies: pure deciders behind one interface (base.py). `BY_NAME` is what the setting `strategy` of strategyd may say."""
+"""Strategies: pure deciders behind one interface (base.py). `BY_NAME` is what the setting `strategy` of
+strategyd may say.
+"""
 
 from collections.abc import Callable, Mapping
 
 from hftd.strategies import base as base
 from hftd.strategies import market_making as market_making
 
-BY_NAME: Mapping[str, Callable[[Mapping[str, object]], base.Strategy]] = {market_making.MarketMaking.name: market_making.MarketMaking}
+BY_NAME: Mapping[str, Callable[[Mapping[str, object]], base.Strategy]] = {
+    market_making.MarketMaking.name: market_making.MarketMaking
+}

@@ -1,7 +1,9 @@
-"""What a strategy is: pure callbacks that return what it wants done. No clock, no socket, no ids of the outside world.
+"""What a strategy is: pure callbacks that return what it wants done. No clock, no socket, no ids of the
+outside world.
 
-It numbers its own orders from 1; daemons/strategyd.py turns a number into a client order id that is unique for ever, sends, and brings back what
-became of it. Prices and quantities are integers of 1e-8, times monotonic ns. A strategy must bear any report coming late, twice or never.
+It numbers its own orders from 1; daemons/strategyd.py turns a number into a client order id that is unique
+for ever, sends, and brings back what became of it. Prices and quantities are integers of 1e-8, times
+monotonic ns. A strategy must bear any report coming late, twice or never.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Trade(NamedTuple):
 
 
 class OrderUpdate(NamedTuple):
-    """What became of an order of ours. `order` 0: one that is not ours (any more); `client_order_id` names it."""
+    """What became of an order of ours. `order` 0: one that is not ours (any more); `client_order_id` names
+    it.
+    """
 
     order: int
     client_order_id: str
@@ -95,7 +99,9 @@ Intent = Place | Cancel
 
 
 class Strategy:
-    """Does nothing; a strategy overrides what it needs. Every callback returns intents, to be carried out in their order."""
+    """Does nothing; a strategy overrides what it needs. Every callback returns intents, to be carried out in
+    their order.
+    """
 
     name = "idle"
 
@@ -103,7 +109,9 @@ class Strategy:
         """Take new parameters, now or while trading. Raises InvalidSettings, and the old ones stay."""
 
     def on_book(self, instrument: Instrument, in_step: bool, now_ns: int) -> list[Intent]:
-        """The instrument's book is in step with the venue, or waits for a snapshot and nothing known of it holds."""
+        """The instrument's book is in step with the venue, or waits for a snapshot and nothing known of it
+        holds.
+        """
         return []
 
     def on_quote(self, quote: Quote, now_ns: int) -> list[Intent]:
@@ -119,7 +127,9 @@ class Strategy:
         """Before the on_order of the same report."""
         return []
 
-    def on_position(self, instrument: Instrument, quantity: int, last_execution: int, now_ns: int) -> list[Intent]:
+    def on_position(
+        self, instrument: Instrument, quantity: int, last_execution: int, now_ns: int
+    ) -> list[Intent]:
         """positiond's word: net quantity with all fills of this instrument up to `last_execution`."""
         return []
 

@@ -1,12 +1,15 @@
-"""Market making: a post-only order at the best bid and one at the best offer of every instrument, moved when the touch moves.
+"""Market making: a post-only order at the best bid and one at the best offer of every instrument, moved when
+the touch moves.
 
-Each side of each instrument is its own small machine: at most one quote, and at most one more on its way out. A quote is moved by one message that
-cancels it and places the next, whose origin is the tick that moved the touch; the time between two orders of a side has a floor, which bounds the
-message rate. At the inventory limit only the reducing side is quoted; a side whose price is not better than the fair price
+Each side of each instrument is its own small machine: at most one quote, and at most one more on its way out.
+A quote is moved by one message that cancels it and places the next, whose origin is the tick that moved the
+touch; the time between two orders of a side has a floor, which bounds the message rate. At the inventory
+limit only the reducing side is quoted; a side whose price is not better than the fair price
 
     mid + (bid volume - ask volume) x skew
 
-is not quoted while that holds. An order of which nothing is heard is cancelled, forgotten and quoted anew: a fail-over heals by itself.
+is not quoted while that holds. An order of which nothing is heard is cancelled, forgotten and quoted anew: a
+fail-over heals by itself.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from hftd.wire.orders import Kind, Side, State
 
 PPM = 1_000_000
 CANCELS_MAX = 3
-"""Asked so often without an answer, an order is forgotten: should it live, its next report finds it and it is cancelled as a stray."""
+"""Asked so often without an answer, an order is forgotten: should it live, its next report finds it and it is
+cancelled as a stray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class MarketMaking(base.Strategy):
     def configure(self, parameters: Mapping[str, object]) -> None:
         self.parameters = Parameters.of(parameters)
 
-    # --- what happens ------------------------------------------------------------------------------------------------
+    # --- what happens ---------------------------------------------------------------------------------------
 
     def on_book(self, instrument: Instrument, in_step: bool, now_ns: int) -> list[Intent]:
         market = self._market(instrument)
@@ -127,7 +131,11 @@ class MarketMaking(base.Strategy):
         known = self._orders.get(update.order)
         if known is None:
             # Ours of an earlier life, or forgotten: nobody would ever move it.
-            return [] if update.state in TERMINAL or update.state is State.PENDING_CANCEL else [self._stray(update)]
+            return (
+                []
+                if update.state in TERMINAL or update.state is State.PENDING_CANCEL
+                else [self._stray(update)]
+            )
         market, side = known
         if update.state in TERMINAL:
             self._forget(side, update.order)
@@ -141,17 +149,23 @@ class MarketMaking(base.Strategy):
         self._market(fill.instrument).inventory.filled(fill.execution_id, fill.side, fill.quantity)
         return []
 
-    def on_position(self, instrument: Instrument, quantity: int, last_execution: int, now_ns: int) -> list[Intent]:
+    def on_position(
+        self, instrument: Instrument, quantity: int, last_execution: int, now_ns: int
+    ) -> list[Intent]:
         self._market(instrument).inventory.told(quantity, last_execution)
         return []
 
     def on_timer(self, now_ns: int) -> list[Intent]:
         return [intent for market in self._markets.values() for intent in self._settle(market, now_ns)]
 
-    # --- what is decided ---------------------------------------------------------------------------------------------
+    # --- what is decided ------------------------------------------------------------------------------------
 
-    def _settle(self, market: _Market, now_ns: int, origin_ns: int = 0, origin_seq: int = 0) -> Iterator[Intent]:
-        """Bring both sides to where they should be: what is only cancelled goes first, then the side that makes room for the other."""
+    def _settle(
+        self, market: _Market, now_ns: int, origin_ns: int = 0, origin_seq: int = 0
+    ) -> Iterator[Intent]:
+        """Bring both sides to where they should be: what is only cancelled goes first, then the side that
+        makes room for the other.
+        """
         aims: list[tuple[_Side, int | None, _Order | None]] = []
         for side in market.sides:
             price = self._wanted(market, side, now_ns)
@@ -168,9 +182,21 @@ class MarketMaking(base.Strategy):
             self._number += 1
             self._orders[self._number] = (market, side)
             old = replaced.number if replaced is not None else 0
-            yield Place(self._number, market.instrument, side.side, Kind.POST_ONLY, price, self._quantity(price), origin_ns, origin_seq, old)
+            yield Place(
+                self._number,
+                market.instrument,
+                side.side,
+                Kind.POST_ONLY,
+                price,
+                self._quantity(price),
+                origin_ns,
+                origin_seq,
+                old,
+            )
 
-    def _clear(self, market: _Market, side: _Side, price: int | None, now_ns: int, origin_ns: int) -> Generator[Intent, None, _Order | None]:
+    def _clear(
+        self, market: _Market, side: _Side, price: int | None, now_ns: int, origin_ns: int
+    ) -> Generator[Intent, None, _Order | None]:
         """Cancel what has to go, and return the quote that goes by being replaced."""
         timeout_ns = self.parameters.acknowledge_timeout_ns
         if side.leaving is not None and now_ns - side.leaving.cancel_ns >= timeout_ns:

@@ -1,7 +1,9 @@
-"""What an adapter for a venue's market data is: verbatim frames in, exact normalised messages out. No socket, no clock.
+"""What an adapter for a venue's market data is: verbatim frames in, exact normalised messages out. No socket,
+no clock.
 
-venues/binance.py is the first; venues/synthetic.py speaks the same frames. A frame is either a message, or nothing for us, or undecodable:
-expected outcomes are values, so that one bad frame costs a counter and never the feed.
+venues/binance.py is the first; venues/synthetic.py speaks the same frames. A frame is either a message, or
+nothing for us, or undecodable: expected outcomes are values, so that one bad frame costs a counter and never
+the feed.
 """
 
 from __future__ import annotations
@@ -18,17 +20,23 @@ class Undecodable(NamedTuple):
 
 
 class Normaliser(Protocol):
-    def __call__(self, raw: bytes, receive_ns: int, origin_ns: int = 0) -> market.Message | Undecodable | None:
+    def __call__(
+        self, raw: bytes, receive_ns: int, origin_ns: int = 0
+    ) -> market.Message | Undecodable | None:
         """None: a valid frame without market data, such as the answer to a subscription."""
 
-    def packed(self, raw: bytes, receive_ns: int, origin_ns: int) -> tuple[int, int, bytes] | Undecodable | None:
+    def packed(
+        self, raw: bytes, receive_ns: int, origin_ns: int
+    ) -> tuple[int, int, bytes] | Undecodable | None:
         """The same as (kind, event ns, packed message), for whoever only passes it on."""
 
 
 class Numbers(dict[str, int]):
-    """engine/fixed.py's `parse` by look-up: prices and quantities repeat, and a hit costs a tenth of the parsing.
+    """engine/fixed.py's `parse` by look-up: prices and quantities repeat, and a hit costs a tenth of the
+    parsing.
 
-    Emptied when full, so memory is bounded. Raises InvalidInput for what does not fit 1e-8 exactly, and for what is below 0.
+    Emptied when full, so memory is bounded. Raises InvalidInput for what does not fit 1e-8 exactly, and for
+    what is below 0.
     """
 
     SIZE_MAX = 1 << 14

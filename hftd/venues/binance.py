@@ -1,8 +1,10 @@
-"""Binance frames (spot, USD-M, COIN-M; combined streams) to market messages and, for the simulated venue, back.
+"""Binance frames (spot, USD-M, COIN-M; combined streams) to market messages and, for the simulated venue,
+back.
 
-Depth diffs, bookTicker, trades, and REST depth snapshots. Decoded into typed structs, numbers taken from their text; a value that does not fit
-1e-8 exactly, a frame of another symbol or another shape is Undecodable. What the update ids mean: engine/book.py. Plain frames are decoded by
-native/market.c where it was built, to the same messages; what it leaves is decided here.
+Depth diffs, bookTicker, trades, and REST depth snapshots. Decoded into typed structs, numbers taken from
+their text; a value that does not fit 1e-8 exactly, a frame of another symbol or another shape is Undecodable.
+What the update ids mean: engine/book.py. Plain frames are decoded by native/market.c where it was built, to
+the same messages; what it leaves is decided here.
 """
 
 from __future__ import annotations
@@ -101,27 +103,41 @@ class Normaliser:
     def __repr__(self) -> str:
         return f"<binance.Normaliser {self.market}:{self.symbol or '*'}>"
 
-    def __call__(self, raw: bytes, receive_ns: int, origin_ns: int = 0) -> market.Message | base.Undecodable | None:
+    def __call__(
+        self, raw: bytes, receive_ns: int, origin_ns: int = 0
+    ) -> market.Message | base.Undecodable | None:
         if native.normalise is not None:
             found = native.normalise(raw, self.symbol, self.instrument, receive_ns, origin_ns, market.Message)
             if found is not None:
                 return found
         return self._in_python(raw, receive_ns, origin_ns)
 
-    def packed(self, raw: bytes, receive_ns: int, origin_ns: int) -> tuple[int, int, bytes] | base.Undecodable | None:
+    def packed(
+        self, raw: bytes, receive_ns: int, origin_ns: int
+    ) -> tuple[int, int, bytes] | base.Undecodable | None:
         if native.pack_line is not None:
             found = native.pack_line(raw, self.symbol, self.instrument, receive_ns, origin_ns)
             if found is not None:
                 return found
         message = self._in_python(raw, receive_ns, origin_ns)
-        return (message.kind, message.event_ns, market.pack(message)) if isinstance(message, market.Message) else message
+        return (
+            (message.kind, message.event_ns, market.pack(message))
+            if isinstance(message, market.Message)
+            else message
+        )
 
-    def _in_python(self, raw: bytes, receive_ns: int, origin_ns: int) -> market.Message | base.Undecodable | None:
+    def _in_python(
+        self, raw: bytes, receive_ns: int, origin_ns: int
+    ) -> market.Message | base.Undecodable | None:
         """The twin of native/market.c, and the judge of all that is not plain."""
         try:
             # {"stream":"btcusdt@trade", ...: two letters behind the @ tell the kind without decoding twice.
             kind = (
-                raw[raw.find(b"@", 11, 64) + 1 :][:2] if raw.startswith(b'{"stream":"') else b"" if not raw.startswith(b'{"lastUpdateId":') else b"sn"
+                raw[raw.find(b"@", 11, 64) + 1 :][:2]
+                if raw.startswith(b'{"stream":"')
+                else b""
+                if not raw.startswith(b'{"lastUpdateId":')
+                else b"sn"
             )
             return self._decoded(kind or _probe(raw), raw, receive_ns, origin_ns)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
@@ -129,7 +145,9 @@ class Normaliser:
         except InvalidInput as exc:
             return base.Undecodable(str(exc)[:REASON_MAX])
 
-    def _decoded(self, kind: bytes, raw: bytes, receive_ns: int, origin_ns: int) -> market.Message | base.Undecodable | None:
+    def _decoded(
+        self, kind: bytes, raw: bytes, receive_ns: int, origin_ns: int
+    ) -> market.Message | base.Undecodable | None:
         exact = self._exact
         if kind == b"bo":
             ticker = _decode_ticker(raw).data
@@ -152,11 +170,25 @@ class Normaliser:
                 return self._foreign(diff.s)
             if diff.e != "depthUpdate" or diff.u < diff.U:
                 return base.Undecodable(f"unknown shape: depth diff {diff.e!r} from {diff.U} to {diff.u}")
-            return self._message(_DIFF, 0, receive_ns, diff.E, origin_ns, diff.U, diff.u, diff.pu, 0, self._levels(diff.b), self._levels(diff.a))
+            return self._message(
+                _DIFF,
+                0,
+                receive_ns,
+                diff.E,
+                origin_ns,
+                diff.U,
+                diff.u,
+                diff.pu,
+                0,
+                self._levels(diff.b),
+                self._levels(diff.a),
+            )
         if kind == b"sn":
             snapshot = _decode_snapshot(raw)
             bids, asks = self._levels(snapshot.bids), self._levels(snapshot.asks)
-            return self._message(_SNAPSHOT, 0, receive_ns, snapshot.E, origin_ns, 0, snapshot.last, 0, 0, bids, asks)
+            return self._message(
+                _SNAPSHOT, 0, receive_ns, snapshot.E, origin_ns, 0, snapshot.last, 0, 0, bids, asks
+            )
         if kind == b"no":
             return None
         return base.Undecodable("unknown shape: neither depth, bookTicker, trade nor snapshot")
@@ -175,11 +207,31 @@ class Normaliser:
         bids: list[tuple[int, int]],
         asks: list[tuple[int, int]],
     ) -> market.Message | base.Undecodable:
-        if first < 0 or previous < 0 or trade < 0 or not 0 <= last <= _ID_MAX or not 0 <= event_ms <= _ID_MAX // MS or trade > _ID_MAX:
+        if (
+            first < 0
+            or previous < 0
+            or trade < 0
+            or not 0 <= last <= _ID_MAX
+            or not 0 <= event_ms <= _ID_MAX // MS
+            or trade > _ID_MAX
+        ):
             return base.Undecodable("unknown shape: an id or time is negative or over 64 bits")
         if len(bids) + len(asks) > market.LEVELS_MAX:
             return base.Undecodable(f"{len(bids) + len(asks)} levels, at most {market.LEVELS_MAX} wanted")
-        return market.Message(self.instrument, kind, flags, receive_ns, event_ms * MS, origin_ns, first, last, previous, trade, bids, asks)
+        return market.Message(
+            self.instrument,
+            kind,
+            flags,
+            receive_ns,
+            event_ms * MS,
+            origin_ns,
+            first,
+            last,
+            previous,
+            trade,
+            bids,
+            asks,
+        )
 
     def _levels(self, levels: Levels) -> list[tuple[int, int]]:
         flat = [*map(self._exact.__getitem__, chain.from_iterable(levels))]
@@ -192,7 +244,12 @@ class Normaliser:
         return base.Undecodable(f"symbol {symbol[:40]!r} on the stream of {self.symbol!r}")
 
 
-_DIFF, _SNAPSHOT, _TICKER, _TRADE = int(market.Kind.DIFF), int(market.Kind.SNAPSHOT), int(market.Kind.TICKER), int(market.Kind.TRADE)
+_DIFF, _SNAPSHOT, _TICKER, _TRADE = (
+    int(market.Kind.DIFF),
+    int(market.Kind.SNAPSHOT),
+    int(market.Kind.TICKER),
+    int(market.Kind.TRADE),
+)
 _KINDS = {"trade": b"tr", "bookTicker": b"bo", "depth": b"de"}
 
 
@@ -205,7 +262,7 @@ def _probe(raw: bytes) -> bytes:
     return _KINDS.get(probe.stream.partition("@")[2].partition("@")[0], b"")
 
 
-# --- the other way: what a simulated venue sends ----------------------------------------------------------------------
+# --- the other way: what a simulated venue sends ------------------------------------------------------------
 
 
 def snapshot(last: int, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[int, int]]) -> bytes:
@@ -213,9 +270,19 @@ def snapshot(last: int, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[in
     return b'{"lastUpdateId":%d,"bids":[%s],"asks":[%s]}' % (last, _levels_text(bids), _levels_text(asks))
 
 
-def diff(symbol: str, event_ms: int, first: int, last: int, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[int, int]]) -> bytes:
+def diff(
+    symbol: str,
+    event_ms: int,
+    first: int,
+    last: int,
+    bids: Iterable[tuple[int, int]],
+    asks: Iterable[tuple[int, int]],
+) -> bytes:
     """A spot depth diff."""
-    head = f'{{"stream":"{symbol.lower()}@depth@100ms","data":{{"e":"depthUpdate","E":{event_ms},"s":"{symbol}","U":{first},"u":{last},'
+    head = (
+        f'{{"stream":"{symbol.lower()}@depth@100ms","data":{{"e":"depthUpdate","E":{event_ms},'
+        f'"s":"{symbol}","U":{first},"u":{last},'
+    )
     return head.encode() + b'"b":[%s],"a":[%s]}}' % (_levels_text(bids), _levels_text(asks))
 
 
@@ -226,9 +293,14 @@ def ticker(symbol: str, update: int, best: tuple[int, int, int, int]) -> bytes:
     return f'{head}"b":"{bid}","B":"{bid_quantity}","a":"{ask}","A":"{ask_quantity}"}}}}'.encode()
 
 
-def trade(symbol: str, event_ms: int, number: int, price: int, quantity: int, *, buyer_is_maker: bool) -> bytes:
+def trade(
+    symbol: str, event_ms: int, number: int, price: int, quantity: int, *, buyer_is_maker: bool
+) -> bytes:
     """A spot trade."""
-    head = f'{{"stream":"{symbol.lower()}@trade","data":{{"e":"trade","E":{event_ms},"s":"{symbol}","t":{number},'
+    head = (
+        f'{{"stream":"{symbol.lower()}@trade","data":{{"e":"trade","E":{event_ms},'
+        f'"s":"{symbol}","t":{number},'
+    )
     amounts = f'"p":"{fixed.text(price)}","q":"{fixed.text(quantity)}"'
     return f'{head}{amounts},"T":{event_ms},"m":{"true" if buyer_is_maker else "false"},"M":true}}}}'.encode()
 

@@ -1,8 +1,9 @@
 """`hftctl data verify`: is a capture whole, and do the product's own adapter and book agree with the venue?
 
-It reads the files through venues/replay.py, venues/binance.py and engine/book.py, as the floor does, and counts by the venue's rules. Every
-bookTicker whose update id is that of the diff applied last is compared with the rebuilt best bid and offer. Nothing is judged between a gap and
-the next snapshot. Findings are in the report, not exceptions.
+It reads the files through venues/replay.py, venues/binance.py and engine/book.py, as the floor does, and
+counts by the venue's rules. Every bookTicker whose update id is that of the diff applied last is compared
+with the rebuilt best bid and offer. Nothing is judged between a gap and the next snapshot. Findings are in
+the report, not exceptions.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class InstrumentReport:
     quotes_equal: int = 0
     """Price and quantity on both sides."""
     clock_offset_ms: float | None = None
-    """Median of receive minus event time; None where no message says when it happened. Negative: the recorder's clock is behind the venue's."""
+    """Median of receive minus event time; None where no message says when it happened. Negative: the
+    recorder's clock is behind the venue's."""
 
 
 @dataclass(slots=True)
@@ -52,12 +54,21 @@ class Report:
     @property
     def clean(self) -> bool:
         """No bad line, no gap, never crossed, every compared quote equal."""
-        return not self.bad_lines and all(not one.gaps and not one.crossed and one.quotes_compared == one.quotes_equal for one in self.instruments)
+        return not self.bad_lines and all(
+            not one.gaps and not one.crossed and one.quotes_compared == one.quotes_equal
+            for one in self.instruments
+        )
 
     def plain(self) -> dict[str, Any]:
         bad = [{"file": one.file, "line": one.number, "reason": one.reason} for one in self.bad_lines]
         if self.bad_lines_unlisted:
-            bad.append({"file": bad[-1]["file"], "line": bad[-1]["line"], "reason": f"and {self.bad_lines_unlisted} more bad lines"})
+            bad.append(
+                {
+                    "file": bad[-1]["file"],
+                    "line": bad[-1]["line"],
+                    "reason": f"and {self.bad_lines_unlisted} more bad lines",
+                }
+            )
         return {"instruments": [asdict(one) for one in self.instruments], "bad_lines": bad}
 
 
@@ -77,7 +88,9 @@ class _Series:
         kind = message.kind
         if kind == market.Kind.DIFF:
             report.level_updates += len(message.bids) + len(message.asks)
-            outcome = self.book.diff(message.first, message.last, message.previous, message.bids, message.asks)
+            outcome = self.book.diff(
+                message.first, message.last, message.previous, message.bids, message.asks
+            )
             if outcome is book.APPLIED:
                 report.applied += 1
                 report.crossed += self.book.crossed

@@ -1,7 +1,10 @@
-"""From verbatim lines to packed market messages: what marketd does with a line, whichever way it came. No socket, no clock.
+"""From verbatim lines to packed market messages: what marketd does with a line, whichever way it came. No
+socket, no clock.
 
-One normaliser for each instrument; counts what came and what did not decode; watches the distance between receive and event time. Who sends the
-result: daemons/marketd.py. Where lines come from: simd's feed (wire/feed.py) or, in a benchmark, venues/replay.py.
+One normaliser for each instrument; counts what came and what did not decode; watches the distance between
+receive and event time. Who sends the
+result: daemons/marketd.py. Where lines come from: simd's feed (wire/feed.py) or, in a benchmark,
+venues/replay.py.
 """
 
 from __future__ import annotations
@@ -17,14 +20,23 @@ class Intake:
     def __init__(self, instruments: Sequence[requests.Instrument]) -> None:
         self.instruments = {instrument.id: instrument for instrument in instruments}
         self._normalise: dict[int, base.Normaliser] = {
-            instrument.id: binance.Normaliser(instrument.market, instrument.id, instrument.symbol) for instrument in instruments
+            instrument.id: binance.Normaliser(instrument.market, instrument.id, instrument.symbol)
+            for instrument in instruments
         }
-        self.offsets: dict[str, clock_offset.ClockOffset] = {instrument.market: clock_offset.ClockOffset() for instrument in instruments}
-        self._sample: dict[int, Callable[[int], None]] = {instrument.id: self.offsets[instrument.market].add for instrument in instruments}
-        self.counts: dict[int, dict[int, int]] = {instrument.id: dict.fromkeys(map(int, market.Kind), 0) for instrument in instruments}
+        self.offsets: dict[str, clock_offset.ClockOffset] = {
+            instrument.market: clock_offset.ClockOffset() for instrument in instruments
+        }
+        self._sample: dict[int, Callable[[int], None]] = {
+            instrument.id: self.offsets[instrument.market].add for instrument in instruments
+        }
+        self.counts: dict[int, dict[int, int]] = {
+            instrument.id: dict.fromkeys(map(int, market.Kind), 0) for instrument in instruments
+        }
         """instrument -> kind -> messages."""
 
-    def line(self, instrument: int, raw: bytes, receive_ns: int, origin_ns: int) -> bytes | base.Undecodable | None:
+    def line(
+        self, instrument: int, raw: bytes, receive_ns: int, origin_ns: int
+    ) -> bytes | base.Undecodable | None:
         """The packed message; None for a frame that says nothing of the market."""
         normalise = self._normalise.get(instrument)
         if normalise is None:
@@ -44,7 +56,19 @@ class Intake:
         return [
             market.pack(
                 market.Message(
-                    number, market.Kind.INSTRUMENT, 0, receive_ns, 0, 0, 0, 0, 0, 0, nothing, nothing, requests.encode_instrument(instrument)
+                    number,
+                    market.Kind.INSTRUMENT,
+                    0,
+                    receive_ns,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    0,
+                    nothing,
+                    nothing,
+                    requests.encode_instrument(instrument),
                 )
             )
             for number, instrument in self.instruments.items()
@@ -53,6 +77,8 @@ class Intake:
     def totals(self) -> dict[str, dict[str, int]]:
         """Name -> kind -> messages, for people and for the benchmark."""
         return {
-            instrument.name: {market.Kind(kind).name.lower(): n for kind, n in self.counts[number].items() if n}
+            instrument.name: {
+                market.Kind(kind).name.lower(): n for kind, n in self.counts[number].items() if n
+            }
             for number, instrument in self.instruments.items()
         }

@@ -1,8 +1,10 @@
-"""Recorded capture, read back in the order in which it was received. Used by simd (the tape), marketd (benchmark) and `data verify`.
+"""Recorded capture, read back in the order in which it was received. Used by simd (the tape), marketd
+(benchmark) and `data verify`.
 
-A capture file is gzip, a line a message: `<local receive time, UNIX ns> <verbatim JSON>`. Market is the folder's name, symbol the file's name
-without its date, in upper case; files of one instrument are chained by date. All instruments are merged by receive time, lazily: memory is one
-block of each file that is open. Bad input never ends the tape: it comes out as a BadLine that names file, line and reason, and the rest goes on.
+A capture file is gzip, a line a message: `<local receive time, UNIX ns> <verbatim JSON>`. Market is the
+folder's name, symbol the file's name without its date, in upper case; files of one instrument are chained by
+date. All instruments are merged by receive time, lazily: memory is one block of each file that is open. Bad
+input never ends the tape: it comes out as a BadLine that names file, line and reason, and the rest goes on.
 What the JSON means: venues/binance.py.
 """
 
@@ -50,7 +52,8 @@ class Tape:
     """Iterate as often as wanted; each iteration starts at the beginning.
 
     Raises:
-        InvalidInput: a path does not exist or may not be read, or there is no capture file at all; nothing has been read then.
+        InvalidInput: a path does not exist or may not be read, or there is no capture file at all; nothing
+        has been read then.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -63,7 +66,9 @@ class Tape:
         self.files: list[list[Path]] = []
         """For each instrument, its files in the order of their dates."""
         for number, (market, symbol) in enumerate(sorted(series)):
-            self.instruments.append(requests.Instrument(number, market, symbol, EXPONENT, EXPONENT, CONTRACTS.get(market, "spot")))
+            self.instruments.append(
+                requests.Instrument(number, market, symbol, EXPONENT, EXPONENT, CONTRACTS.get(market, "spot"))
+            )
             self.files.append([path for _, path in sorted(series[market, symbol])])
 
     def __repr__(self) -> str:
@@ -71,7 +76,8 @@ class Tape:
 
     def __iter__(self) -> Iterator[Line | BadLine]:
         bad: list[BadLine] = []
-        # Lines compare by receive time, then instrument; a series has one line in the merge at a time, so nothing beyond is compared.
+        # Lines compare by receive time, then instrument; a series has one line in the merge at a time, so
+        # nothing beyond is compared.
         for line in heapq.merge(*(_series(number, files, bad) for number, files in enumerate(self.files))):
             if bad:
                 yield from bad
@@ -120,11 +126,19 @@ def _series(instrument: int, files: list[Path], bad: list[BadLine]) -> Iterator[
             number += 1
             head, _, raw = text.partition(b" ")
             if not head.isdigit() or len(head) > 19 or not raw.startswith(b"{"):
-                bad.append(BadLine(file, number, "unknown shape: `<receive time in UNIX ns> <JSON object>` wanted"))
+                bad.append(
+                    BadLine(file, number, "unknown shape: `<receive time in UNIX ns> <JSON object>` wanted")
+                )
                 continue
             receive_ns = int(head)
             if receive_ns < before_ns:
-                bad.append(BadLine(file, number, f"out of order: received at {receive_ns}, the line before at {before_ns}"))
+                bad.append(
+                    BadLine(
+                        file,
+                        number,
+                        f"out of order: received at {receive_ns}, the line before at {before_ns}",
+                    )
+                )
             before_ns = receive_ns
             yield Line(receive_ns, instrument, raw, file, number)
 
@@ -167,11 +181,15 @@ def _inflate(blocks: Iterator[bytes]) -> Iterator[bytes | str]:
 
 
 def _decompress(inflater: zlib._Decompress, block: bytes) -> tuple[bytes, str]:
-    """What the block holds and, when it is damaged, why: then all that came before the damage, which zlib alone would not give."""
+    """What the block holds and, when it is damaged, why: then all that came before the damage, which zlib
+    alone would not give.
+    """
     before = inflater.copy()
     try:
         data = inflater.decompress(block, INFLATED_BYTES_MAX)
-        while len(data) % INFLATED_BYTES_MAX == 0 and data and not inflater.unconsumed_tail and not inflater.eof:
+        while (
+            len(data) % INFLATED_BYTES_MAX == 0 and data and not inflater.unconsumed_tail and not inflater.eof
+        ):
             more = inflater.decompress(b"", INFLATED_BYTES_MAX)  # the input is eaten, output is still inside
             if not more:
                 break

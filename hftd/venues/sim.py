@@ -1,8 +1,10 @@
-"""The simulated venue itself: a depth book and a matching for each instrument of the tape, accounts, and what it has to say about its orders.
+"""The simulated venue itself: a depth book and a matching for each instrument of the tape, accounts, and what
+it has to say about its orders.
 
-No socket and no file: lines of the tape and commands go in, `told` fills up with records, in the order in which they became true. The book is rebuilt
-by the same rules as bookd's (venues/binance.py, engine/book.py), matched by engine/matching.py. Who may give commands, what is journaled and how it
-is sent: venues/sim_session.py. When a line is due: venues/sim_tape.py.
+No socket and no file: lines of the tape and commands go in, `told` fills up with records, in the order in
+which they became true. The book is rebuilt by the same rules as bookd's (venues/binance.py, engine/book.py),
+matched by engine/matching.py. Who may give commands, what is journaled and how it is sent:
+venues/sim_session.py. When a line is due: venues/sim_tape.py.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from hftd.wire import codec, market, orders, requests
 from hftd.wire.orders import State
 
 SNAPSHOT_LEVELS_MAX = 10_000
-"""A side. Real venues give 1,000 and leave the levels behind unknown; with the whole book (some 4,000 levels are recorded) one that resynchronises is
-equal to the last level, and the message is still below the wire's 1 MiB."""
+"""A side. Real venues give 1,000 and leave the levels behind unknown; with the whole book (some 4,000 levels
+are recorded) one that resynchronises is equal to the last level, and the message is still below the wire's 1
+MiB."""
 ENDED_KEPT = 10_000
 """Last words about ended orders, for whoever asks to cancel one: minutes of a busy strategy."""
 
@@ -48,7 +51,12 @@ class Instrument:
 
 class Venue:
     def __init__(
-        self, instruments: Iterable[requests.Instrument], kept: accounts.Accounts, last_execution: int, source: str, wall_ns: Callable[[], int]
+        self,
+        instruments: Iterable[requests.Instrument],
+        kept: accounts.Accounts,
+        last_execution: int,
+        source: str,
+        wall_ns: Callable[[], int],
     ) -> None:
         self.accounts, self.last_execution = kept, last_execution
         self.told: deque[Told] = deque()
@@ -58,10 +66,15 @@ class Venue:
         self._ended: dict[str, orders.Report] = {}
         self._source, self._wall_ns = source, wall_ns
         self._instruments = {each.id: self._instrument(each) for each in instruments}
-        self._by_name = {(each.reference.market, each.reference.symbol): each for each in self._instruments.values()}
+        self._by_name = {
+            (each.reference.market, each.reference.symbol): each for each in self._instruments.values()
+        }
 
     def __repr__(self) -> str:
-        return f"<Venue {len(self._instruments)} instruments, {len(self.working)} orders working, {self.last_execution} executions>"
+        return (
+            f"<Venue {len(self._instruments)} instruments, {len(self.working)} orders working, "
+            f"{self.last_execution} executions>"
+        )
 
     def _instrument(self, reference: requests.Instrument) -> Instrument:
         shown = book.Book()
@@ -69,14 +82,20 @@ class Venue:
         def accept(side: orders.Side, price: int, quantity: int) -> str:
             return self.accounts.book(reference.market, reference.symbol, side, price, quantity)
 
-        # With the symbol: marketd drops a frame of another instrument too, but only here is known which file and line it came from.
-        return Instrument(reference, binance.Normaliser(reference.market, reference.id, reference.symbol), shown, matching.Matching(shown, accept))
+        # With the symbol: marketd drops a frame of another instrument too, but only here is known which file
+        # and line it came from.
+        return Instrument(
+            reference,
+            binance.Normaliser(reference.market, reference.id, reference.symbol),
+            shown,
+            matching.Matching(shown, accept),
+        )
 
     @property
     def instruments(self) -> list[requests.Instrument]:
         return [each.reference for each in self._instruments.values()]
 
-    # --- the tape ----------------------------------------------------------------------------------------------------
+    # --- the tape -------------------------------------------------------------------------------------------
 
     def line(self, instrument: int, receive_ns: int, raw: bytes) -> str:
         """Apply one line; why it could not be, or ""."""
@@ -89,7 +108,11 @@ class Venue:
             return message.reason
         match message.kind:
             case market.Kind.DIFF:
-                if of.book.diff(message.first, message.last, message.previous, message.bids, message.asks) is book.APPLIED and of.matching.orders:
+                if (
+                    of.book.diff(message.first, message.last, message.previous, message.bids, message.asks)
+                    is book.APPLIED
+                    and of.matching.orders
+                ):
                     self._say(of.matching.changed(message.bids, message.asks))
             case market.Kind.SNAPSHOT:
                 if isinstance(of.book.snapshot(message.last, message.bids, message.asks), book.Restored):
@@ -114,10 +137,12 @@ class Venue:
         self.closed = True
         return self.cancel_all(reasons.TAPE_END)
 
-    # --- questions ---------------------------------------------------------------------------------------------------
+    # --- questions ------------------------------------------------------------------------------------------
 
     def snapshot(self, instrument: int) -> tuple[int, bytes] | None:
-        """(receive time of the last line, the venue's snapshot); None for an unknown instrument and while its book is not in step."""
+        """(receive time of the last line, the venue's snapshot); None for an unknown instrument and while its
+        book is not in step.
+        """
         of = self._instruments.get(instrument)
         if of is None or not of.book.in_step:
             return None
@@ -128,13 +153,27 @@ class Venue:
         """Oldest first."""
         return [
             orders.OpenOrder(
-                place.order_id, place.client_order_id, place.strategy, place.market, place.symbol, place.side, place.price, place.quantity, filled
+                place.order_id,
+                place.client_order_id,
+                place.strategy,
+                place.market,
+                place.symbol,
+                place.side,
+                place.price,
+                place.quantity,
+                filled,
             )
-            for place, filled in ((place, self._matching(place).orders[place.order_id].filled) for place in self.working.values())
+            for place, filled in (
+                (place, self._matching(place).orders[place.order_id].filled)
+                for place in self.working.values()
+            )
         ]
 
     def open_accounts(self) -> list[orders.Account]:
-        return [orders.Account(name, symbol, account.quantity, account.cash) for name, symbol, account in self.accounts]
+        return [
+            orders.Account(name, symbol, account.quantity, account.cash)
+            for name, symbol, account in self.accounts
+        ]
 
     def last_words(self, order_id: str) -> orders.Report | None:
         """What was said at the end of an order, while it is remembered."""
@@ -143,7 +182,7 @@ class Venue:
     def knows(self, order_id: str) -> bool:
         return order_id in self.working or order_id in self._ended
 
-    # --- commands ----------------------------------------------------------------------------------------------------
+    # --- commands -------------------------------------------------------------------------------------------
 
     def place(self, place: orders.Place) -> None:
         of = self._by_name.get((place.market, place.symbol))
@@ -180,9 +219,11 @@ class Venue:
     def restarted(self, lost: Iterable[tuple[orders.Place, int]]) -> None:
         """Orders that worked when the last process ended are cancelled now, and their owner is told."""
         for place, filled in lost:
-            self._tell(place, matching.Event(place.order_id, State.CANCELLED, filled, reason=reasons.VENUE_RESTART))
+            self._tell(
+                place, matching.Event(place.order_id, State.CANCELLED, filled, reason=reasons.VENUE_RESTART)
+            )
 
-    # --- within ------------------------------------------------------------------------------------------------------
+    # --- within ---------------------------------------------------------------------------------------------
 
     def _matching(self, place: orders.Place) -> matching.Matching:
         return self._by_name[place.market, place.symbol].matching

@@ -1,6 +1,8 @@
-"""What simd says of a damaged tape: an alarm a file, which names the first bad lines and counts the rest. No socket, no clock.
+"""What simd says of a damaged tape: an alarm a file, which names the first bad lines and counts the rest. No
+socket, no clock.
 
-Bounded in files and in lines named, so that a folder of garbage stays readable in `hftctl status`; `hftctl data verify` lists every line.
+Bounded in files and in lines named, so that a folder of garbage stays readable in `hftctl status`; `hftctl
+data verify` lists every line.
 """
 
 from __future__ import annotations
@@ -31,13 +33,19 @@ class Faults:
         """Count a bad line; the alarm that stands for its file from now on."""
         if line.file not in self._counts and len(self._counts) == FILES_NAMED:
             self._others.add(line.file)
-            return Alarm(OTHERS, f"{len(self._others)} more files have bad lines, the last: {_where(line)} (hftctl data verify lists them all)")
+            return Alarm(
+                OTHERS,
+                f"{len(self._others)} more files have bad lines, the last: {_where(line)} (hftctl data "
+                "verify lists them all)",
+            )
         named = self._named.setdefault(line.file, [])
         self._counts[line.file] = count = self._counts.get(line.file, 0) + 1
         if len(named) < LINES_NAMED:
             named.append(f"line {line.number}: {line.reason}" if named else _where(line))
         more = count - len(named)
-        return Alarm(f"{OTHERS}:{line.file}", "; ".join(named) + (f"; and {more} more bad lines" if more else ""))
+        return Alarm(
+            f"{OTHERS}:{line.file}", "; ".join(named) + (f"; and {more} more bad lines" if more else "")
+        )
 
 
 def _where(line: replay.BadLine) -> str:

@@ -1,11 +1,13 @@
-"""What the simulated venue keeps over its own death: executions, accounts, working orders, where it is in the tape, who its gateway is.
+"""What the simulated venue keeps over its own death: executions, accounts, working orders, where it is in the
+tape, who its gateway is.
 
-    journal/   runtime/journal.py: each Place that came to rest or traded, each execution, each end of an order, as the messages of wire/orders.py
-    accounts   what the executions up to one sequence of that journal add up to; made at each start, so that old segments can go
-    position   fixed size, rewritten in place after each frame of the feed
-    gateway    ZeroMQ identity of the execd that had the orders last
+    journal/   runtime/journal.py: each Place that came to rest or traded, each execution, each end of an
+    order, as the messages of wire/orders.py accounts   what the executions up to one sequence of that journal
+    add up to; made at each start, so that old segments can go position   fixed size, rewritten in place after
+    each frame of the feed gateway    ZeroMQ identity of the execd that had the orders last
 
-Everything is written before anybody is told. A kill -9 loses nothing that was told; a power cut at most what the journal's thread had not synced.
+Everything is written before anybody is told. A kill -9 loses nothing that was told; a power cut at most what
+the journal's thread had not synced.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ _decode_sums = msgspec.msgpack.Decoder(Sums).decode
 
 
 class Journal:
-    """Recovered when made: `accounts`, `executions`, `last_execution` and `working` are as they were when the last record was written.
+    """Recovered when made: `accounts`, `executions`, `last_execution` and `working` are as they were when the
+    last record was written.
 
     Raises:
         InvalidInput: a file of it is damaged. InUse: another simd has it.
@@ -96,7 +99,7 @@ class Journal:
     def close(self) -> None:
         self._records.close()
 
-    # --- recovery ----------------------------------------------------------------------------------------------------
+    # --- recovery -------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         sums = self._read_sums()
@@ -114,9 +117,14 @@ class Journal:
         if record.execution_id:
             self.executions.append(record)
             if new:
-                refused = self.accounts.book(record.market, record.symbol, record.side, record.last_price, record.last_quantity)
+                refused = self.accounts.book(
+                    record.market, record.symbol, record.side, record.last_price, record.last_quantity
+                )
                 if refused:
-                    raise InvalidInput(f"{self._folder}: execution {record.execution_id} does not fit its account ({refused})")
+                    raise InvalidInput(
+                        f"{self._folder}: execution {record.execution_id} does not fit its account "
+                        f"({refused})"
+                    )
                 self.last_execution = record.execution_id
         if record.state in (orders.State.FILLED, orders.State.CANCELLED):
             self.working.pop(record.order_id, None)
@@ -133,8 +141,13 @@ class Journal:
             raise InvalidInput(f"{path}: the accounts of the simulated venue do not decode: {exc}") from exc
 
     def _write_sums(self) -> None:
-        """Bring `accounts` up to date and drop old segments. Skipped on a full disk: the next start reads more, nothing is lost."""
-        kept = [orders.Account(market, symbol, account.quantity, account.cash) for market, symbol, account in self.accounts]
+        """Bring `accounts` up to date and drop old segments. Skipped on a full disk: the next start reads
+        more, nothing is lost.
+        """
+        kept = [
+            orders.Account(market, symbol, account.quantity, account.cash)
+            for market, symbol, account in self.accounts
+        ]
         sums = Sums(self._records.last_seq, self.last_execution, kept)
         with contextlib.suppress(OSError):
             replace(self._folder / "accounts", codec.encode(sums))
@@ -143,18 +156,28 @@ class Journal:
 
 
 class Position:
-    """How many lines of which tape have been sent. 45 bytes, rewritten in place: a process that is killed leaves the old or the new one."""
+    """How many lines of which tape have been sent. 45 bytes, rewritten in place: a process that is killed
+    leaves the old or the new one.
+    """
 
     def __init__(self, folder: Path, tape: bytes) -> None:
-        """`tape` names the tape (`identity`): the position in another one says nothing here, and lines are 0 then."""
+        """`tape` names the tape (`identity`): the position in another one says nothing here, and lines are 0
+        then.
+        """
         self._tape = tape
         self._fd = os.open(folder / "position", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self.lines, self.session, self.ended_well = self._read()
 
     def _read(self) -> tuple[int, int, bool]:
         content = os.pread(self._fd, _POSITION.size + _CRC.size, 0)
-        if len(content) < _POSITION.size + _CRC.size or _CRC.unpack(content[_POSITION.size :])[0] != zlib.crc32(content[: _POSITION.size]):
-            return 0, 0, True  # begun and never written, or torn by a power cut: the tape's beginning is a right place too
+        if len(content) < _POSITION.size + _CRC.size or _CRC.unpack(content[_POSITION.size :])[
+            0
+        ] != zlib.crc32(content[: _POSITION.size]):
+            return (
+                0,
+                0,
+                True,
+            )  # begun and never written, or torn by a power cut: the tape's beginning is a right place too
         magic, tape, lines, session, ended_well = _POSITION.unpack(content[: _POSITION.size])
         if magic != _POSITION_MAGIC:
             return 0, 0, True

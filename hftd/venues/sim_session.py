@@ -1,9 +1,11 @@
-"""The venue's order desk: who may give orders (fencing tokens), what is journaled before it is said, and saying it until it is taken.
+"""The venue's order desk: who may give orders (fencing tokens), what is journaled before it is said, and
+saying it until it is taken.
 
-One gateway (execd) at a time: the sender of the last message whose gateway token passes. Reports and answers to it leave in one queue, in order; each
-is on the journal first, and is kept until ZeroMQ takes it, so that a gateway that is away for a moment misses nothing. Orders need two tokens that
-were fenced here (rules R10, R11): the order manager's and the gateway's. A cancel takes risk away and passes unless the order is of a newer epoch.
-What an order does: venues/sim.py. On what it is kept: venues/sim_journal.py.
+One gateway (execd) at a time: the sender of the last message whose gateway token passes. Reports and answers
+to it leave in one queue, in order; each is on the journal first, and is kept until ZeroMQ takes it, so that a
+gateway that is away for a moment misses nothing. Orders need two tokens that were fenced here (rules R10,
+R11): the order manager's and the gateway's. A cancel takes risk away and passes unless the order is of a
+newer epoch. What an order does: venues/sim.py. On what it is kept: venues/sim_journal.py.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ from hftd.venues import sim
 from hftd.wire import codec, orders
 
 OUTBOX_MAX = 20_000
-"""Unsent messages to the gateway; from here on only cancels are taken: who does not read cannot be told that it was refused, either.
-Fills of the orders that work still fit: they are bounded (matching.ORDERS_MAX)."""
+"""Unsent messages to the gateway; from here on only cancels are taken: who does not read cannot be told that
+it was refused, either. Fills of the orders that work still fit: they are bounded (matching.ORDERS_MAX)."""
 EXECUTIONS_IN_ANSWER_MAX = 2_000
 """Keeps the answer below codec.FRAME_BYTES_MAX; who gets this many asks again from the last one."""
 
@@ -50,7 +52,9 @@ class Session:
         on_gateway: Callable[[bytes], None] = lambda _: None,
         count: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`send(identity, frame)` is False when it was not taken; `gateway` is who had the orders before this process began."""
+        """`send(identity, frame)` is False when it was not taken; `gateway` is who had the orders before this
+        process began.
+        """
         self._venue, self._journal, self._floors, self._send = venue, journal, floors, send
         self._source, self._gateway, self._on_gateway, self._count = source, gateway, on_gateway, count
         self._outbox: deque[bytes] = deque()
@@ -58,7 +62,9 @@ class Session:
         """Why the journal cannot be written now; "" when it can."""
 
     def handle(self, identity: bytes, message: orders.TowardsVenue) -> None:
-        if len(self._outbox) >= OUTBOX_MAX and not isinstance(message, orders.Cancel | orders.CancelAll | orders.Fence):
+        if len(self._outbox) >= OUTBOX_MAX and not isinstance(
+            message, orders.Cancel | orders.CancelAll | orders.Fence
+        ):
             self._count("not_taken")
             if not (isinstance(message, orders.Place) and message.replaced_id):
                 return
@@ -74,7 +80,9 @@ class Session:
                 self._fence(identity, message)
             case orders.OpenOrdersWanted():
                 self._serve(identity, message.gateway)
-                self._answer(identity, orders.OpenOrders(*self._envelope(), message.request, self._venue.open_orders()))
+                self._answer(
+                    identity, orders.OpenOrders(*self._envelope(), message.request, self._venue.open_orders())
+                )
             case orders.ExecutionsWanted():
                 self._serve(identity, message.gateway)
                 found = self._journal.executions_after(message.after_execution, EXECUTIONS_IN_ANSWER_MAX)
@@ -87,7 +95,9 @@ class Session:
         self.pump()
 
     def pump(self) -> None:
-        """Journal what has become true, then send what is journaled; what does not go now goes at the next turn."""
+        """Journal what has become true, then send what is journaled; what does not go now goes at the next
+        turn.
+        """
         self._write()
         while self._outbox and self._gateway and self._send(self._gateway, self._outbox[0]):
             self._outbox.popleft()
@@ -102,7 +112,7 @@ class Session:
     def unsent(self) -> int:
         return len(self._outbox)
 
-    # --- who may -----------------------------------------------------------------------------------------------------
+    # --- who may --------------------------------------------------------------------------------------------
 
     def _fence(self, identity: bytes, fence: orders.Fence) -> None:
         token, gateway, claimant = fence.token, fence.gateway, fence.claimant
@@ -111,7 +121,10 @@ class Session:
             return
         process = Process(claimant.instance, claimant.boot_id, claimant.pid, claimant.start_time)
         if gateway is not None and gateway.group != token.group and (unfit := self._unfit(gateway)):
-            ok, reason = False, f"gateway {gateway.group} {gateway.incarnation}/{gateway.epoch}: {reasons.text(unfit)}"
+            ok, reason = (
+                False,
+                f"gateway {gateway.group} {gateway.incarnation}/{gateway.epoch}: {reasons.text(unfit)}",
+            )
         else:
             ok = self._floors.admit(token, process)
             reason = "" if ok else self._floors.objection(token, process)
@@ -140,15 +153,25 @@ class Session:
         if reason == reasons.STALE_TOKEN:
             self._count("stale_token_refusals")
         self._count("refusals")
-        self._answer(identity, orders.Refusal(*self._envelope(), reason, reasons.text(reason), message.order_id, message.client_order_id))
+        self._answer(
+            identity,
+            orders.Refusal(
+                *self._envelope(), reason, reasons.text(reason), message.order_id, message.client_order_id
+            ),
+        )
 
-    # --- orders ------------------------------------------------------------------------------------------------------
+    # --- orders ---------------------------------------------------------------------------------------------
 
     def _place(self, identity: bytes, place: orders.Place) -> None:
         if place.replaced_id:
             self._cancel(identity, orders.cancel_of(place))
         unfit = self._unfit(place.gateway) or self._unfit(place.token)
-        if not unfit and place.token is not None and place.gateway is not None and place.token.group == place.gateway.group:
+        if (
+            not unfit
+            and place.token is not None
+            and place.gateway is not None
+            and place.token.group == place.gateway.group
+        ):
             unfit = reasons.NOT_FENCED  # one group cannot vouch for both
         if unfit:
             self._refuse(identity, place, unfit)
@@ -156,7 +179,8 @@ class Session:
         self._take_gateway(identity)
         self._count("orders")
         if self._venue.knows(place.order_id):
-            # A refusal, not a report: a report that says REJECTED would be taken for the end of the order that works under this id.
+            # A refusal, not a report: a report that says REJECTED would be taken for the end of the order
+            # that works under this id.
             self._refuse(identity, place, reasons.DUPLICATE)
         elif self.full:
             self._refuse(identity, place, reasons.JOURNAL_FULL)
@@ -181,7 +205,7 @@ class Session:
         cancelled = self._venue.cancel_all(reason, only=lambda place: not _newer(place, wanted))
         self._answer(identity, orders.CancelledAll(*self._envelope(), wanted.request, cancelled))
 
-    # --- saying it ---------------------------------------------------------------------------------------------------
+    # --- saying it ------------------------------------------------------------------------------------------
 
     def _envelope(self) -> tuple[int, int, int, str, None]:
         return (codec.VERSION, 0, time.time_ns(), self._source, None)
@@ -221,8 +245,13 @@ class Session:
 
 
 def _newer(place: orders.Place, asked: orders.Cancel | orders.CancelAll) -> bool:
-    """Is the order of a newer epoch than who asks to cancel it? Without the order manager's token the gateway's decides, without both: no."""
+    """Is the order of a newer epoch than who asks to cancel it? Without the order manager's token the
+    gateway's decides, without both: no.
+    """
     for mine, theirs in ((place.token, asked.token), (place.gateway, asked.gateway)):
         if mine is not None and theirs is not None:
-            return mine.group == theirs.group and (mine.incarnation, mine.epoch) > (theirs.incarnation, theirs.epoch)
+            return mine.group == theirs.group and (mine.incarnation, mine.epoch) > (
+                theirs.incarnation,
+                theirs.epoch,
+            )
     return False

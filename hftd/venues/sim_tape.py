@@ -1,8 +1,10 @@
-"""When a line of the tape leaves: paced by its receive time, sent only when it is taken, and applied to the venue after it was sent.
+"""When a line of the tape leaves: paced by its receive time, sent only when it is taken, and applied to the
+venue after it was sent.
 
-Decided here, without a clock: `turn(now)` sends what is due and says when to be called again. What the pipe does not take stays at hand and the tape
-stands still meanwhile: it goes on where it stood, nothing is hurried to catch up. After a crash the lines that had been sent are read again first,
-a slice a turn, for the venue's books only.
+Decided here, without a clock: `turn(now)` sends what is due and says when to be called again. What the pipe
+does not take stays at hand and the tape stands still meanwhile: it goes on where it stood, nothing is hurried
+to catch up. After a crash the lines that had been sent are read again first, a slice a turn, for the venue's
+books only.
 """
 
 from __future__ import annotations
@@ -68,10 +70,18 @@ class Feeder:
         on_bad: Callable[[replay.BadLine], None],
         on_end: Callable[[], None],
     ) -> None:
-        """`skip` lines were sent before a crash. `on_sent` gets what has just left, in order; `on_end` is called once."""
+        """`skip` lines were sent before a crash. `on_sent` gets what has just left, in order; `on_end` is
+        called once.
+        """
         self._source: Iterator[replay.Line | replay.BadLine] = iter(source)
         self._pace, self._session, self._skip = pace, session, skip
-        self._send, self._on_skipped, self._on_sent, self._on_bad, self._on_end = send, on_skipped, on_sent, on_bad, on_end
+        self._send, self._on_skipped, self._on_sent, self._on_bad, self._on_end = (
+            send,
+            on_skipped,
+            on_sent,
+            on_bad,
+            on_end,
+        )
         self._ahead: replay.Line | None = None
         self._batch: Lines = []
         self._frame = b""
@@ -140,7 +150,9 @@ class Feeder:
             batch.append(line)
             size += len(line.raw)
         if batch:
-            self._frame = feed.pack([(line.instrument, line.receive_ns, line.raw) for line in batch], self.sent + 1, self._session)
+            self._frame = feed.pack(
+                [(line.instrument, line.receive_ns, line.raw) for line in batch], self.sent + 1, self._session
+            )
         return bool(batch)
 
     def _rebuild(self) -> None:

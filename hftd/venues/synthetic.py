@@ -1,9 +1,11 @@
-"""A seeded market that never ends, in the frames of Binance spot: what the floor trades when there is no tape.
+"""A seeded market that never ends, in the frames of Binance spot: what the floor trades when there is no
+tape.
 
-Same seed, same bytes, on every machine. Each instrument is a book that random orders eat and refill: trades take from a best level, an emptied
-level moves the price, cancels thin the queues, new orders close the spread. Every 100 ms the levels that changed go out as one depth diff with
-U/u ids; bookTicker follows each change of the best, trades come as they happen, and a snapshot opens the stream. The drift is pulled back towards
-the start, so the price stays within a few percent for ever.
+Same seed, same bytes, on every machine. Each instrument is a book that random orders eat and refill: trades
+take from a best level, an emptied level moves the price, cancels thin the queues, new orders close the
+spread. Every 100 ms the levels that changed go out as one depth diff with U/u ids; bookTicker follows each
+change of the best, trades come as they happen, and a snapshot opens the stream. The drift is pulled back
+towards the start, so the price stays within a few percent for ever.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ class Synthetic:
 
 
 class _Venue:
-    """One instrument's matching engine, as seen from outside. Prices in ticks and quantities in lots inside."""
+    """One instrument's matching engine, seen from outside. Inside, prices are ticks, quantities lots."""
 
     def __init__(self, listing: Listing, chance: random.Random) -> None:
         self._symbol, self._chance = listing.symbol, chance
@@ -103,10 +105,14 @@ class _Venue:
         self._update += 1
 
     def snapshot(self) -> bytes:
-        return binance.snapshot(self._update, self._units(self._bids, reverse=True), self._units(self._asks, reverse=False))
+        return binance.snapshot(
+            self._update, self._units(self._bids, reverse=True), self._units(self._asks, reverse=False)
+        )
 
     def _units(self, levels: dict[int, int], *, reverse: bool) -> list[book.Level]:
-        return [(price * self._tick, lots * self._lot) for price, lots in sorted(levels.items(), reverse=reverse)]
+        return [
+            (price * self._tick, lots * self._lot) for price, lots in sorted(levels.items(), reverse=reverse)
+        ]
 
     def interval(self, begin_ns: int) -> Iterator[tuple[int, bytes]]:
         """One turn: (offset in ns, frame), offsets rising."""
@@ -172,7 +178,11 @@ class _Venue:
 
     def _ticker(self) -> bytes:
         bid, bid_lots, ask, ask_lots = self._best()
-        return binance.ticker(self._symbol, self._update, (bid * self._tick, bid_lots * self._lot, ask * self._tick, ask_lots * self._lot))
+        return binance.ticker(
+            self._symbol,
+            self._update,
+            (bid * self._tick, bid_lots * self._lot, ask * self._tick, ask_lots * self._lot),
+        )
 
     def _diff(self, event_ms: int) -> bytes:
         bids, asks = (self._units(changed, reverse=side == 0) for side, changed in enumerate(self._changed))

@@ -1,7 +1,8 @@
 """The envelope of every msgpack message and the one way to read it.
 
-A message is one frame: a msgpack array that begins [type, version, seq, send time ns, source, token]. Fields are only ever appended; a reader
-ignores what it does not know and fills in defaults for what is missing. What does not decode is counted and dropped by the caller, never fatal.
+A message is one frame: a msgpack array that begins [type, version, seq, send time ns, source, token]. Fields
+are only ever appended; a reader ignores what it does not know and fills in defaults for what is missing. What
+does not decode is counted and dropped by the caller, never fatal.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ encode = msgspec.msgpack.Encoder().encode
 
 
 class Decoder(Generic[M]):
-    """Decodes one union of messages. Raises InvalidInput and nothing else, so that a loop can count and drop."""
+    """Decodes one union of messages. Raises only InvalidInput, so that a loop can count and drop."""
 
     def __init__(self, union: object) -> None:
         self._decode = msgspec.msgpack.Decoder(union).decode
@@ -86,5 +87,9 @@ class Decoder(Generic[M]):
             raise InvalidInput(f"message of {len(frame)} bytes, at most {FRAME_BYTES_MAX} wanted")
         try:
             return cast(M, self._decode(frame))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:  # the last: arrays inside each other by the thousand
+        except (
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+            RecursionError,
+        ) as exc:  # the last: arrays inside each other by the thousand
             raise InvalidInput(f"message of {len(frame)} bytes does not decode: {exc}") from exc

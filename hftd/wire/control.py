@@ -1,4 +1,6 @@
-"""Between a daemon and its agent, over HFT_AGENT (the agent's ROUTER; a daemon is a DEALER whose identity is its instance id)."""
+"""Between a daemon and its agent, over HFT_AGENT (the agent's ROUTER; a daemon is a DEALER whose identity is
+its instance id).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,13 @@ import msgspec
 
 from hftd.wire.codec import Decoder, Message, ProcessOnWire
 
-# --- from the daemon -------------------------------------------------------------------------------------------------
+# --- from the daemon ----------------------------------------------------------------------------------------
 
 
 class Hello(Message, tag=1, frozen=True):
-    """First message of a process, repeated each second until `Welcome` comes, and again when the agent has been new."""
+    """First message of a process, repeated each second until `Welcome` comes, and again when the agent has
+    been new.
+    """
 
     process: ProcessOnWire
     daemon: str
@@ -61,7 +65,7 @@ class Answer(Message, tag=5, frozen=True):
     """Plain values; a text that says why when not ok."""
 
 
-# --- from the agent --------------------------------------------------------------------------------------------------
+# --- from the agent -----------------------------------------------------------------------------------------
 
 
 class Welcome(Message, tag=16, frozen=True):

@@ -1,9 +1,11 @@
-"""The venue's feed as simd sends it: several lines of a tape in one ZeroMQ message, each verbatim beside its recorded receive time.
+"""The venue's feed as simd sends it: several lines of a tape in one ZeroMQ message, each verbatim beside its
+recorded receive time.
 
     frame = header {type u16, version u16, lines u32, sequence u64, session u64} + lines
     line  = record {instrument u16, flags u16, length u32, receive ns i64} + `length` verbatim bytes
-`sequence` is that of the frame's first line and each line counts one, so the reader sees what it lost. A new `session` (the sender's start in
-UNIX ns) starts the count again. Little-endian, no padding; `flags` is 0 until it means something.
+`sequence` is that of the frame's first line and each line counts one, so the reader sees what it lost. A new
+`session` (the sender's start in UNIX ns) starts the count again. Little-endian, no padding; `flags` is 0
+until it means something.
 """
 
 from __future__ import annotations
@@ -53,12 +55,14 @@ def header(data: bytes) -> Header:
         raise InvalidInput(f"feed frame of {len(data)} bytes, at least {HEADER.size} wanted")
     kind, version, count, sequence, session = HEADER.unpack_from(data)
     if kind != FRAME_TYPE or version != VERSION:
-        raise InvalidInput(f"feed frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted")
+        raise InvalidInput(
+            f"feed frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted"
+        )
     return Header(sequence, session, count)
 
 
 def lines(data: bytes) -> Iterator[Line]:
-    """The lines of a frame, in order. Raises InvalidInput when it is cut; what came before has been yielded."""
+    """The lines of a frame, in order. Raises InvalidInput when it is cut, after what came before."""
     at, end = HEADER.size, len(data)
     for _ in range(header(data).lines):
         if at + RECORD.size > end:
@@ -66,6 +70,8 @@ def lines(data: bytes) -> Iterator[Line]:
         instrument, flags, length, receive_ns = RECORD.unpack_from(data, at)
         at += RECORD.size
         if length > LINE_BYTES_MAX or at + length > end:
-            raise InvalidInput(f"feed frame: record at byte {at - RECORD.size} claims {length} bytes, {end - at} are there")
+            raise InvalidInput(
+                f"feed frame: record at byte {at - RECORD.size} claims {length} bytes, {end - at} are there"
+            )
         yield Line(instrument, flags, receive_ns, data[at : at + length])
         at += length

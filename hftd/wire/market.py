@@ -1,10 +1,13 @@
 """Market data on the bus: frames of fixed little-endian records, several messages to a frame.
 
-    frame   = header {type u16, version u16, messages u32, sequence u64, session u64} + messages
-    message = record {instrument u16, kind u8, flags u8, levels u32, bids u32, payload u32, receive ns i64, event ns i64, origin monotonic ns i64,
-              first u64, last u64, previous u64, trade_or_bar u64} + `levels` x {price i64, quantity i64} (bids first) + `payload` bytes
-`sequence` is that of the frame's first message; each message counts one, so a subscriber sees what it lost. A new `session` (the publisher's start
-in UNIX ns) starts the count again. Prices and quantities are int64 in units of 1e-8.
+    frame   = header {type u16, version u16, messages u32, sequence u64, session u64} + messages message =
+    record {instrument u16, kind u8, flags u8, levels u32, bids u32, payload u32, receive ns i64, event ns
+    i64, origin monotonic ns i64,
+              first u64, last u64, previous u64, trade_or_bar u64} + `levels` x {price i64, quantity i64}
+              (bids first) + `payload` bytes
+`sequence` is that of the frame's first message; each message counts one, so a subscriber sees what it lost. A
+new `session` (the publisher's start in UNIX ns) starts the count again. Prices and quantities are int64 in
+units of 1e-8.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ LEVEL = struct.Struct("<qq")
 FRAME_TYPE = 0x4D44  # "MD"
 VERSION = 1
 BATCH_MAX = 64
-"""Messages in a frame: flushed at this or when the input is empty. 64 is where frames stop getting cheaper (floors: 1.9 M events/s)."""
+"""Messages in a frame: flushed at this or when the input is empty. 64 is where frames stop getting cheaper
+(floors: 1.9 M events/s)."""
 LEVELS_MAX = 65_536
 SCALE = 100_000_000
 
@@ -39,12 +43,13 @@ class Kind(IntEnum):
     TICKER = 4
     """The venue's own best bid and offer: two levels; `last` is its update id."""
     TRADE = 5
-    """One level, among the bids; flags bit 0: the buyer was the maker (the taker sold); `trade_or_bar` is the trade id."""
+    """One level, among the bids; flags bit 0: the buyer was the maker (the taker sold); `trade_or_bar` is the
+    trade id."""
     TOP = 6
     """bookd's best bid and offer: two levels, quantity 0 where the side is empty."""
     BAR = 7
-    """bookd's bar: three levels among the bids, (open, high), (low, close), (volume, trades); `trade_or_bar` is its length in ns, event ns where it
-    begins."""
+    """bookd's bar: three levels among the bids, (open, high), (low, close), (volume, trades); `trade_or_bar`
+    is its length in ns, event ns where it begins."""
     STATUS = 8
     """bookd: flags bit 0: the instrument's book is in step (1) or waits for a snapshot (0)."""
 
@@ -87,15 +92,28 @@ def pack(message: Message) -> bytes:
         message.trade_or_bar,
     )
     count = 2 * (len(bids) + len(asks))
-    return head + struct.pack(f"<{count}q", *chain.from_iterable(bids), *chain.from_iterable(asks)) + message.payload
+    return (
+        head
+        + struct.pack(f"<{count}q", *chain.from_iterable(bids), *chain.from_iterable(asks))
+        + message.payload
+    )
 
 
 _TWO_LEVELS = struct.Struct(f"{RECORD.format}4q")
 
 
-def pack_top(instrument: int, receive_ns: int, event_ns: int, origin_ns: int, last: int, best: tuple[int, int, int, int]) -> bytes:
+def pack_top(
+    instrument: int,
+    receive_ns: int,
+    event_ns: int,
+    origin_ns: int,
+    last: int,
+    best: tuple[int, int, int, int],
+) -> bytes:
     """`pack` of a TOP message in step: what bookd says most often, and traders wait for."""
-    return _TWO_LEVELS.pack(instrument, Kind.TOP, IN_STEP, 2, 1, 0, receive_ns, event_ns, origin_ns, 0, last, 0, 0, *best)
+    return _TWO_LEVELS.pack(
+        instrument, Kind.TOP, IN_STEP, 2, 1, 0, receive_ns, event_ns, origin_ns, 0, last, 0, 0, *best
+    )
 
 
 def frame(packed: list[bytes], sequence: int, session: int) -> bytes:
@@ -114,12 +132,16 @@ def header(data: bytes) -> Frame:
         raise InvalidInput(f"market frame of {len(data)} bytes, at least {FRAME.size} wanted")
     kind, version, count, sequence, session = FRAME.unpack_from(data)
     if kind != FRAME_TYPE or version != VERSION:
-        raise InvalidInput(f"market frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted")
+        raise InvalidInput(
+            f"market frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted"
+        )
     return Frame(sequence, session, count)
 
 
 def messages(data: bytes) -> Iterator[Message]:
-    """The messages of a frame, in order. Raises InvalidInput when it is cut or its counts do not fit; what came before has been yielded."""
+    """The messages of a frame, in order. Raises InvalidInput when it is cut or its counts do not fit; what
+    came before has been yielded.
+    """
     found = None if native.unpack is None else native.unpack(data, Message)
     return _messages(data) if found is None else iter(found)
 
@@ -130,10 +152,27 @@ def _messages(data: bytes) -> Iterator[Message]:
     for _ in range(count):
         if at + RECORD.size > end:
             raise InvalidInput(f"market frame ends inside a record at byte {at}")
-        (instrument, kind, flags, levels, bids, payload, receive_ns, event_ns, origin_ns, first, last, previous, extra) = RECORD.unpack_from(data, at)
+        (
+            instrument,
+            kind,
+            flags,
+            levels,
+            bids,
+            payload,
+            receive_ns,
+            event_ns,
+            origin_ns,
+            first,
+            last,
+            previous,
+            extra,
+        ) = RECORD.unpack_from(data, at)
         at += RECORD.size
         if levels > LEVELS_MAX or bids > levels or at + levels * LEVEL.size + payload > end:
-            raise InvalidInput(f"market frame: record at byte {at - RECORD.size} claims {levels} levels ({bids} bids), {payload} bytes of payload")
+            raise InvalidInput(
+                f"market frame: record at byte {at - RECORD.size} claims {levels} levels ({bids} bids), "
+                f"{payload} bytes of payload"
+            )
         pairs = list(LEVEL.iter_unpack(data[at : at + levels * LEVEL.size]))
         at += levels * LEVEL.size
         yield Message(
@@ -155,7 +194,9 @@ def _messages(data: bytes) -> Iterator[Message]:
 
 
 class Batch:
-    """Packed messages on their way into one frame; numbers them. `add` gives the frame when it is full, `flush` what is left."""
+    """Packed messages on their way into one frame; numbers them. `add` gives the frame when it is full,
+    `flush` what is left.
+    """
 
     def __init__(self, session: int) -> None:
         self.session = session

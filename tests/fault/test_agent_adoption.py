@@ -1,4 +1,5 @@
-"""Faults row 3: the agent is killed with -9, again and again; daemons, keeper and leadership go on, and the next agent adopts them (I6).
+"""Faults row 3: the agent is killed with -9, again and again; daemons, keeper and leadership go on, and the
+next agent adopts them (I6).
 
 Also: the keeper killed beside it, and a store that is away while the agent comes back.
 """
@@ -67,7 +68,10 @@ def keeper_pid(agent: AgentProcess) -> int:
 
 def reported(agent: AgentProcess) -> dict[str, int]:
     """Pids, once the agent has all of its daemons running."""
-    found = agent.until("/v1/instances", lambda found: len(found) == len(FLOOR) and all(i["state"] == "running" for i in found))
+    found = agent.until(
+        "/v1/instances",
+        lambda found: len(found) == len(FLOOR) and all(i["state"] == "running" for i in found),
+    )
     return {instance["id"]: instance["pid"] for instance in found}
 
 
@@ -109,7 +113,12 @@ def test_an_adopted_instance_that_dies_is_restarted_by_the_new_agent(where: str)
         agent.start()
         reported(agent)
         os.kill(before["auditd-alpha-1"], signal.SIGKILL)
-        now = agent.until("/v1/instances", lambda found: all(i["state"] == "running" for i in found) and pid(found) != before["auditd-alpha-1"])
+        now = agent.until(
+            "/v1/instances",
+            lambda found: (
+                all(i["state"] == "running" for i in found) and pid(found) != before["auditd-alpha-1"]
+            ),
+        )
         assert next(i for i in now if i["id"] == "riskd-alpha-1")["pid"] == before["riskd-alpha-1"]
 
 
@@ -145,16 +154,23 @@ def test_a_keeper_that_is_killed_is_restarted_at_once_and_no_daemon_notices(wher
         assert reported(agent) == before
 
 
-def test_an_agent_that_comes_back_while_the_store_is_away_leaves_everything_running(where: str, server: servers.Server) -> None:
+def test_an_agent_that_comes_back_while_the_store_is_away_leaves_everything_running(
+    where: str, server: servers.Server
+) -> None:
     with agents.agent_process(where) as agent:
         before = reported(agent)
         server.pause()
         try:
             agent.kill()
             agent.start()
-            found = agent.until("/v1/instances", lambda found: len(found) == len(FLOOR) and all(i["state"] == "running" for i in found))
+            found = agent.until(
+                "/v1/instances",
+                lambda found: len(found) == len(FLOOR) and all(i["state"] == "running" for i in found),
+            )
             assert {i["id"]: i["pid"] for i in found} == before
-            assert agent.get("/v1/site/status") is None, "an agent that has not seen the site says so instead of guessing"
+            assert agent.get("/v1/site/status") is None, (
+                "an agent that has not seen the site says so instead of guessing"
+            )
         finally:
             server.resume()
         agent.until("/v1/site/status", lambda found: found["site"] == "lab")

@@ -1,7 +1,9 @@
-"""Fault: a tape that is truncated, not gzip, damaged, of an unknown shape, on the wrong stream, or out of order.
+"""Fault: a tape that is truncated, not gzip, damaged, of an unknown shape, on the wrong stream, or out of
+order.
 
-`hftctl data verify` names file and line; a floor on that tape says the same in an alarm, takes every frame before it, and neither crashes nor becomes
-unhealthy. The tape is made here from the synthetic market, one fault in one instrument's file, beside one whole file.
+`hftctl data verify` names file and line; a floor on that tape says the same in an alarm, takes every frame
+before it, and neither crashes nor becomes unhealthy. The tape is made here from the synthetic market, one
+fault in one instrument's file, beside one whole file.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from tests.support import floors
 pytestmark = pytest.mark.timeout(180)
 LINES = 4_000
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "ADAUSDT", "BNBUSDT", "XRPUSDT", "SOLUSDT")
-KINDS = {market.Kind.DIFF: "diff", market.Kind.SNAPSHOT: "snapshot", market.Kind.TICKER: "ticker", market.Kind.TRADE: "trade"}
+KINDS = {
+    market.Kind.DIFF: "diff",
+    market.Kind.SNAPSHOT: "snapshot",
+    market.Kind.TICKER: "ticker",
+    market.Kind.TRADE: "trade",
+}
 
 
 class Bad(NamedTuple):
@@ -69,7 +76,9 @@ def make(folder: Path) -> Tape:
     lines = series["XRPUSDT"]
     late = next(n for n in range(50, len(lines)) if lines[n - 1].split()[0] != lines[n].split()[0])
     times = lines[late - 1].split(b" ", 1)[0], lines[late].split(b" ", 1)[0]
-    lines[late - 1], lines[late] = (now + b" " + lines[n].split(b" ", 1)[1] for now, n in zip(times[::-1], (late - 1, late), strict=True))
+    lines[late - 1], lines[late] = (
+        now + b" " + lines[n].split(b" ", 1)[1] for now, n in zip(times[::-1], (late - 1, late), strict=True)
+    )
     keep("XRPUSDT", gzip.compress(b"".join(lines)), (late + 1, "out of order"))
     lines = series["SOLUSDT"]
     lines[149] = lines[149].replace(b"SOLUSDT", b"DOGEUSDT")
@@ -102,7 +111,12 @@ def floor(tape: Tape) -> Iterator[floors.Floor]:
 
 
 def ask(floor: floors.Floor, service: str, what: str) -> Any:
-    answer = unix_http.request(folders.Folders(floor.site_dir).agent_socket("alpha"), "GET", f"/v1/site/ask/{service}/{what}", timeout_s=10)
+    answer = unix_http.request(
+        folders.Folders(floor.site_dir).agent_socket("alpha"),
+        "GET",
+        f"/v1/site/ask/{service}/{what}",
+        timeout_s=10,
+    )
     told = json.loads(answer.body)
     assert told["ok"], told
     return told["body"]
@@ -116,11 +130,16 @@ def test_alarms_are_bounded_in_files_and_in_lines_named() -> None:
             alarm = faults.take(replay.BadLine(f"f{file}.gz", number, "not gzip"))
             found[alarm.id] = alarm.text
     assert len(found) == sim_faults.FILES_NAMED + 1
-    assert found[f"{sim_faults.OTHERS}:f0.gz"] == "f0.gz line 1: not gzip; line 2: not gzip; and 98 more bad lines"
-    assert found[sim_faults.OTHERS].startswith("12 more files have bad lines, the last: f19.gz line 100: not gzip")
+    assert (
+        found[f"{sim_faults.OTHERS}:f0.gz"]
+        == "f0.gz line 1: not gzip; line 2: not gzip; and 98 more bad lines"
+    )
+    assert found[sim_faults.OTHERS].startswith(
+        "12 more files have bad lines, the last: f19.gz line 100: not gzip"
+    )
 
 
-# --- data verify ---------------------------------------------------------------------------------------------------------
+# --- data verify --------------------------------------------------------------------------------------------
 
 
 def test_data_verify_names_file_and_line_of_every_fault_and_exits_1(tape: Tape, tmp_path: Path) -> None:
@@ -141,7 +160,9 @@ def test_data_verify_names_file_and_line_of_every_fault_and_exits_1(tape: Tape, 
 def test_data_verify_takes_what_comes_before_a_fault_and_what_is_whole(tape: Tape, tmp_path: Path) -> None:
     report = floors.Floor(tmp_path / "no-floor").json("data", "verify", str(tape.folder))
     messages = {one["symbol"]: one["messages"] for one in report["instruments"]}
-    assert messages == {name.partition(":")[2]: sum(counts.values()) for name, counts in expected_counts(tape).items()}
+    assert messages == {
+        name.partition(":")[2]: sum(counts.values()) for name, counts in expected_counts(tape).items()
+    }
     assert messages["BTCUSDT"] > 500 and messages["ETHUSDT"] > 100 and messages["ADAUSDT"] == 0
     (btc,) = [one for one in report["instruments"] if one["symbol"] == "BTCUSDT"]
     assert btc["gaps"] == 0 and btc["quotes_compared"] > 0 and btc["quotes_equal"] == btc["quotes_compared"]
@@ -151,21 +172,26 @@ def test_data_verify_of_a_whole_file_exits_0_and_of_no_file_2(tape: Tape, tmp_pa
     one = floors.Floor(tmp_path / "no-floor")
     assert one.run("data", "verify", str(tape.file("BTCUSDT"))).returncode == 0
     (tmp_path / "empty").mkdir()
-    for path, why in ((tmp_path / "none", "no such file or folder"), (tmp_path / "empty", "no capture in this folder")):
+    for path, why in (
+        (tmp_path / "none", "no such file or folder"),
+        (tmp_path / "empty", "no capture in this folder"),
+    ):
         done = one.run("data", "verify", str(path))
         assert done.returncode == 2 and not done.stdout
         (line,) = done.stderr.splitlines()
         assert line.startswith(f"hftctl: {path}: {why}")
 
 
-# --- a floor on it -------------------------------------------------------------------------------------------------------
+# --- a floor on it ------------------------------------------------------------------------------------------
 
 
 def test_an_alarm_in_status_names_file_and_line_of_every_fault(floor: floors.Floor, tape: Tape) -> None:
     def told() -> list[str]:
         return [alarm["text"] for alarm in floor.status()["alarms"] if alarm["subject"] == "tape"]
 
-    floors.wait_for("the end of the tape", lambda: any("the tape has ended" in text for text in told()), pause_s=0.2)
+    floors.wait_for(
+        "the end of the tape", lambda: any("the tape has ended" in text for text in told()), pause_s=0.2
+    )
     texts = told()
     for bad in tape.bad:
         file = str(tape.file(bad.symbol))
@@ -182,7 +208,11 @@ def test_every_good_frame_reaches_the_books(floor: floors.Floor, tape: Tape) -> 
         books = ask(floor, "bookd", "books")
         if not wanted.keys() <= books.keys():
             return False
-        return all(books[name]["counts"].get(kind, 0) == counts[kind] for name, counts in wanted.items() for kind in ("diff", "ticker", "trade"))
+        return all(
+            books[name]["counts"].get(kind, 0) == counts[kind]
+            for name, counts in wanted.items()
+            for kind in ("diff", "ticker", "trade")
+        )
 
     floors.wait_for("bookd's counts equal to the good lines of the tape", equal, pause_s=0.2)
     books = ask(floor, "bookd", "books")
@@ -193,4 +223,6 @@ def test_every_good_frame_reaches_the_books(floor: floors.Floor, tape: Tape) -> 
 def test_nothing_crashes_and_the_floor_stays_healthy(floor: floors.Floor) -> None:
     status = floor.status()
     assert status["healthy"]
-    assert all(i["restarts"] == 0 and i["ready"] for service in status["services"] for i in service["instances"])
+    assert all(
+        i["restarts"] == 0 and i["ready"] for service in status["services"] for i in service["instances"]
+    )

@@ -1,7 +1,9 @@
-"""Fault: what simd sends does not all reach marketd. It is noticed, the book resynchronises from a snapshot and is equal again.
+"""Fault: what simd sends does not all reach marketd. It is noticed, the book resynchronises from a snapshot
+and is equal again.
 
-First with a tap between the two real daemons that drops one diff, with the numbers of the feed telling (lost on the way) and with numbers that hide
-it (the venue lost it: only the update ids tell); then on a whole floor, where a stranger takes frames away from the feed.
+First with a tap between the two real daemons that drops one diff, with the numbers of the feed telling (lost
+on the way) and with numbers that hide it (the venue lost it: only the update ids tell); then on a whole
+floor, where a stranger takes frames away from the feed.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def synthetic_tape(folder: Path) -> Path:
         series[line.instrument].append(b"%d %s\n" % (line.receive_ns, line.raw))
     (folder / "spot").mkdir()
     for each in source.instruments:
-        (folder / "spot" / f"{each.symbol.lower()}_20231114.gz").write_bytes(gzip.compress(b"".join(series[each.id]), 1))
+        (folder / "spot" / f"{each.symbol.lower()}_20231114.gz").write_bytes(
+            gzip.compress(b"".join(series[each.id]), 1)
+        )
     return folder / "spot"
 
 
@@ -47,7 +51,9 @@ def recorded_tape(folder: Path, recorded: Path) -> Path:
     """The beginning of the USD-M capture: enough for some hundred diffs of each instrument."""
     (folder / "usdm").mkdir()
     for file in sorted((recorded / "usdm").glob("*.gz")):
-        lines = itertools.islice((text for text in replay.inflate(file) if isinstance(text, bytes)), RECORDED_LINES)
+        lines = itertools.islice(
+            (text for text in replay.inflate(file) if isinstance(text, bytes)), RECORDED_LINES
+        )
         (folder / "usdm" / file.name).write_bytes(gzip.compress(b"".join(line + b"\n" for line in lines), 1))
     return folder / "usdm"
 
@@ -64,7 +70,9 @@ class Tap(_pair.Pair):
         self._diffs = 0
         self.hidden = False
         self.dropped: feed.Line | None = None
-        self._drop_at = sum(b"@depth" in line.raw[:64] for line in self.tape if isinstance(line, replay.Line)) // 2
+        self._drop_at = (
+            sum(b"@depth" in line.raw[:64] for line in self.tape if isinstance(line, replay.Line)) // 2
+        )
 
     def __exit__(self, *what: object) -> None:
         super().__exit__(*what)
@@ -122,7 +130,9 @@ def whole_books(tape: replay.Tape) -> dict[str, dict[str, Any]]:
             books[line.instrument].apply(message)
     return {
         each.name: {"in_step": True, "last": shown.last, "levels": shown.levels}
-        | dict(zip(("bid", "bid_quantity", "ask", "ask_quantity"), map(fixed.text, shown.best()), strict=True))
+        | dict(
+            zip(("bid", "bid_quantity", "ask", "ask_quantity"), map(fixed.text, shown.best()), strict=True)
+        )
         for each, shown in zip(tape.instruments, books, strict=True)
     }
 
@@ -134,7 +144,11 @@ def test_one_diff_dropped_between_simd_and_marketd_is_noticed_and_the_book_is_eq
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="hft-") as name:
         folder = Path(name)
-        tape = synthetic_tape(folder) if kind == "synthetic" else recorded_tape(folder, request.getfixturevalue("recorded"))
+        tape = (
+            synthetic_tape(folder)
+            if kind == "synthetic"
+            else recorded_tape(folder, request.getfixturevalue("recorded"))
+        )
         with Tap(folder, tape) as floor:
             floor.hidden = hidden
             expected = whole_books(floor.tape)
@@ -144,7 +158,10 @@ def test_one_diff_dropped_between_simd_and_marketd_is_noticed_and_the_book_is_eq
 
             def equal() -> bool:
                 found = floor.books()
-                return all(name in found and all(found[name][key] == value for key, value in shown.items()) for name, shown in expected.items())
+                return all(
+                    name in found and all(found[name][key] == value for key, value in shown.items())
+                    for name, shown in expected.items()
+                )
 
             floor.turned_until(equal, "bookd's books are those of the whole tape")
             assert floor.dropped is not None
@@ -152,16 +169,34 @@ def test_one_diff_dropped_between_simd_and_marketd_is_noticed_and_the_book_is_eq
             hit = floor.tape.instruments[floor.dropped.instrument].name
             for name, found in books.items():
                 assert (found["gaps"], found["resyncs"]) == ((1, 1) if name == hit else (0, 0)), name
-                assert found["quotes_compared"] == found["quotes_equal"] > 0, "nothing was judged while the book was out of step"
+                assert found["quotes_compared"] == found["quotes_equal"] > 0, (
+                    "nothing was judged while the book was out of step"
+                )
             assert counts is not None
-            published = sum(n for kinds in counts["instruments"].values() for kind, n in kinds.items() if kind != "snapshot")
-            assert published == sum(not line.raw.startswith(b'{"lastUpdateId"') for line in floor.tape if isinstance(line, replay.Line)) - 1
+            published = sum(
+                n
+                for kinds in counts["instruments"].values()
+                for kind, n in kinds.items()
+                if kind != "snapshot"
+            )
+            assert (
+                published
+                == sum(
+                    not line.raw.startswith(b'{"lastUpdateId"')
+                    for line in floor.tape
+                    if isinstance(line, replay.Line)
+                )
+                - 1
+            )
             status = floor.status["marketd-alpha-1"]
-            floor.turned_until(lambda: floor.status["marketd-alpha-1"].counters.get("lost", 0) == (not hidden), f"marketd's own count; {status}")
+            floor.turned_until(
+                lambda: floor.status["marketd-alpha-1"].counters.get("lost", 0) == (not hidden),
+                f"marketd's own count; {status}",
+            )
             assert any(event.kind == "feed.gap" for event in floor.events) is not hidden
 
 
-# --- on a floor ----------------------------------------------------------------------------------------------------------
+# --- on a floor ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -171,13 +206,17 @@ def floor() -> Iterator[floors.Floor]:
 
 
 def books(floor: floors.Floor) -> dict[str, dict[str, Any]]:
-    answer = unix_http.request(folders.Folders(floor.site_dir).agent_socket("alpha"), "GET", "/v1/site/ask/bookd/books", timeout_s=10)
+    answer = unix_http.request(
+        folders.Folders(floor.site_dir).agent_socket("alpha"), "GET", "/v1/site/ask/bookd/books", timeout_s=10
+    )
     told = json.loads(answer.body)
     return dict(told["body"]) if told["ok"] else {}
 
 
 def taken_away(floor: floors.Floor) -> int:
-    """Frames of the feed that a stranger has pulled, the last one with a diff; what else was in its pipe is lost with it."""
+    """Frames of the feed that a stranger has pulled, the last one with a diff; what else was in its pipe is
+    lost with it.
+    """
     pull = bus.pipeline.Pull(hwm=1)
     try:
         pull.connect(floor.instance("simd-alpha-1")["endpoints"]["feed"])
@@ -190,24 +229,38 @@ def taken_away(floor: floors.Floor) -> int:
     raise AssertionError("not reached")
 
 
-def test_frames_taken_away_on_a_floor_are_counted_said_and_healed_without_a_restart(floor: floors.Floor) -> None:
-    before = floors.wait_for("books in step", lambda: (now := books(floor)) and all(one["quotes_compared"] > 20 for one in now.values()) and now)
+def test_frames_taken_away_on_a_floor_are_counted_said_and_healed_without_a_restart(
+    floor: floors.Floor,
+) -> None:
+    before = floors.wait_for(
+        "books in step",
+        lambda: (now := books(floor)) and all(one["quotes_compared"] > 20 for one in now.values()) and now,
+    )
     assert floor.status()["flow"]["lost"] == 0
     assert taken_away(floor) >= 1
     floors.wait_for("lost messages in the status", lambda: floor.status()["flow"]["lost"] > 0)
-    floors.wait_for("an event", lambda: [event for event in floor.json("events") if event["kind"] == "feed.gap"])
+    floors.wait_for(
+        "an event", lambda: [event for event in floor.json("events") if event["kind"] == "feed.gap"]
+    )
 
     def healed() -> bool:
         """In step, and judged right by more quotes than before."""
         now = books(floor)
-        return all(one["in_step"] and one["quotes_compared"] > before[name]["quotes_compared"] + 20 for name, one in now.items())
+        return all(
+            one["in_step"] and one["quotes_compared"] > before[name]["quotes_compared"] + 20
+            for name, one in now.items()
+        )
 
     floors.wait_for("books in step again", healed)
     now = books(floor)
-    assert all(one["quotes_equal"] == one["quotes_compared"] and one["crossed"] == 0 for one in now.values()), now
+    assert all(
+        one["quotes_equal"] == one["quotes_compared"] and one["crossed"] == 0 for one in now.values()
+    ), now
     assert sum(one["resyncs"] for one in now.values()) >= 1
     status = floor.status()
-    assert status["healthy"] and all(i["restarts"] == 0 for service in status["services"] for i in service["instances"])
+    assert status["healthy"] and all(
+        i["restarts"] == 0 for service in status["services"] for i in service["instances"]
+    )
 
 
 def test_trading_goes_on_after_the_gap(floor: floors.Floor) -> None:

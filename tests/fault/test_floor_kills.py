@@ -1,7 +1,8 @@
-"""Fault: kill -9 of each part of a floor in turn, then of a whole host. Each comes back by itself, the floor is healthy, and trading goes on.
+"""Fault: kill -9 of each part of a floor in turn, then of a whole host. Each comes back by itself, the floor
+is healthy, and trading goes on.
 
-One floor for all of it, in this order: what one kill leaves behind, the next one meets. Safety first in each: no epoch but the expected ones, the
-positions equal to the venue's to the last unit; recovery after it.
+One floor for all of it, in this order: what one kill leaves behind, the next one meets. Safety first in each:
+no epoch but the expected ones, the positions equal to the venue's to the last unit; recovery after it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,11 @@ def floor() -> Iterator[floors.Floor]:
 
 
 def epochs(floor: floors.Floor) -> dict[str, int]:
-    return {service["name"]: service["epoch"] for service in floor.status()["services"] if service["name"] in GROUPS}
+    return {
+        service["name"]: service["epoch"]
+        for service in floor.status()["services"]
+        if service["name"] in GROUPS
+    }
 
 
 def causes(floor: floors.Floor, group: str, after: int) -> list[str]:
@@ -54,12 +59,18 @@ def killed_and_back(floor: floors.Floor, instance: str) -> None:
 
     def back() -> bool:
         now = floor.instance(instance)
-        return bool(now["pid"] not in (None, before["pid"]) and now["ready"] and now["restarts"] == before["restarts"] + 1)
+        return bool(
+            now["pid"] not in (None, before["pid"])
+            and now["ready"]
+            and now["restarts"] == before["restarts"] + 1
+        )
 
     floors.wait_for(f"a new {instance}", back)
 
 
-@pytest.mark.parametrize("service", ["riskd", "execd", "simd", "bookd", "marketd", "positiond", "auditd", "strategy-mm"])
+@pytest.mark.parametrize(
+    "service", ["riskd", "execd", "simd", "bookd", "marketd", "positiond", "auditd", "strategy-mm"]
+)
 def test_a_killed_daemon_comes_back_and_trading_goes_on(floor: floors.Floor, service: str) -> None:
     (instance,) = floor.service(service)["instances"]
     before, pids, flow = epochs(floor), floor.pids(), floor.status()["flow"]
@@ -90,7 +101,7 @@ def parents_child(floor: floors.Floor, name: str) -> Callable[[], int]:
 
 @pytest.mark.parametrize("beside", ["the standby", "its keeper", "both keepers", "the store"])
 def test_a_leader_killed_together_with_what_would_replace_it(floor: floors.Floor, beside: str) -> None:
-    """Who can take the lead, or say so, is gone at the same moment: later, but it is taken, and never twice."""
+    """Who can take the lead, or say so, is gone too: it is taken later, and never twice."""
     service = floor.service("omsd")
     leader, pids = service["leader"], {instance["id"]: instance["pid"] for instance in service["instances"]}
     keepers = {host: floor.holder(host, "keeper") for host in ("alpha", "beta")}
@@ -101,33 +112,51 @@ def test_a_leader_killed_together_with_what_would_replace_it(floor: floors.Floor
         "the store": [parents_child(floor, "etcd")()],
     }[beside]
     kill(pids[leader], *others)
-    floors.wait_for("a new leader", lambda: (now := floor.service("omsd"))["epoch"] > service["epoch"] and now["leader"])
+    floors.wait_for(
+        "a new leader", lambda: (now := floor.service("omsd"))["epoch"] > service["epoch"] and now["leader"]
+    )
     recovered(floor)
     taken = [row for row in floor.json("history", "omsd") if row["epoch"] > service["epoch"]]
-    assert [row["epoch"] for row in taken] == list(range(service["epoch"] + 1, floor.service("omsd")["epoch"] + 1))
+    assert [row["epoch"] for row in taken] == list(
+        range(service["epoch"] + 1, floor.service("omsd")["epoch"] + 1)
+    )
     assert {row["cause"] for row in taken} <= {"process_lost", "lease_expired"} and len(taken) <= 3
 
 
 def test_a_leader_that_hangs_is_followed_and_finds_itself_a_standby(floor: floors.Floor) -> None:
-    """Stopped, not killed: its word runs out, the standby leads after a lease, and what it would still send is refused."""
-    floors.wait_for("a standby that may lead", lambda: "electable is omsd-" in str(last_decision(floor)), pause_s=0.2)
+    """Stopped, not killed: its word runs out, the standby leads after a lease, and what it would still send
+    is refused.
+    """
+    floors.wait_for(
+        "a standby that may lead", lambda: "electable is omsd-" in str(last_decision(floor)), pause_s=0.2
+    )
     before = floor.service("omsd")
     pid = {instance["id"]: instance["pid"] for instance in before["instances"]}[before["leader"]]
     os.kill(pid, signal.SIGSTOP)
     try:
-        floors.wait_for("the other leads", lambda: floor.service("omsd")["leader"] not in (None, before["leader"]))
+        floors.wait_for(
+            "the other leads", lambda: floor.service("omsd")["leader"] not in (None, before["leader"])
+        )
         assert floor.trades()
     finally:
         os.kill(pid, signal.SIGCONT)
-    floors.wait_for("the old leader as standby", lambda: floor.instance(before["leader"])["role"] == "standby")
+    floors.wait_for(
+        "the old leader as standby", lambda: floor.instance(before["leader"])["role"] == "standby"
+    )
     recovered(floor)
     after = floor.service("omsd")
-    assert after["epoch"] == before["epoch"] + 1 and causes(floor, "omsd", before["epoch"]) == ["lease_expired"]
+    assert after["epoch"] == before["epoch"] + 1 and causes(floor, "omsd", before["epoch"]) == [
+        "lease_expired"
+    ]
     assert floor.instance(before["leader"])["pid"] == pid
 
 
 def last_decision(floor: floors.Floor) -> str:
-    texts = [event["fields"]["text"] for event in floor.json("events") if event["kind"] == "group.decision" and event["fields"]["service"] == "omsd"]
+    texts = [
+        event["fields"]["text"]
+        for event in floor.json("events")
+        if event["kind"] == "group.decision" and event["fields"]["service"] == "omsd"
+    ]
     return next((text for text in reversed(texts) if text.startswith("leads epoch")), "")
 
 
@@ -137,7 +166,9 @@ def hosts_killed_and_back(floor: floors.Floor, lock: str) -> None:
     assert all(old.values())
     kill(*old.values())
     for host in old:
-        floors.wait_for(f"a new {lock} of {host}", lambda host=host: floor.holder(host, lock) not in (0, old[host]))  # type: ignore[misc]
+        floors.wait_for(
+            f"a new {lock} of {host}", lambda host=host: floor.holder(host, lock) not in (0, old[host])
+        )  # type: ignore[misc]
 
 
 def unchanged_or_expired(floor: floors.Floor, before: dict[str, int]) -> None:
@@ -155,7 +186,11 @@ def test_both_keepers_at_once(floor: floors.Floor) -> None:
 
 
 def test_both_agents_at_once(floor: floors.Floor) -> None:
-    before, pids, keepers = epochs(floor), floor.pids(), {host: floor.holder(host, "keeper") for host in ("alpha", "beta")}
+    before, pids, keepers = (
+        epochs(floor),
+        floor.pids(),
+        {host: floor.holder(host, "keeper") for host in ("alpha", "beta")},
+    )
     hosts_killed_and_back(floor, "agent")
     recovered(floor)
     assert epochs(floor) == before and floor.pids() == pids, "keepers and daemons go on, and are adopted"
@@ -188,7 +223,11 @@ def everything_of(floor: floors.Floor, host: str) -> list[int]:
 def test_a_whole_host_is_lost_and_brought_back(floor: floors.Floor) -> None:
     """The order manager's leader was there: the other member leads, and hft-floord brings the host back."""
     if floor.service("omsd")["leader"] != "omsd-alpha-1":
-        moved = lambda: floor.json("failover", "omsd", "--to", "omsd-alpha-1", "--reason", "drill")["outcome"] == "succeeded"  # noqa: E731
+
+        def moved() -> bool:
+            done = floor.json("failover", "omsd", "--to", "omsd-alpha-1", "--reason", "drill")
+            return bool(done["outcome"] == "succeeded")
+
         floors.wait_for("omsd led from alpha", moved, pause_s=0.5)
         recovered(floor)
     floors.wait_for("beta electable", lambda: "electable is omsd-beta-1" in last_decision(floor))
@@ -198,6 +237,8 @@ def test_a_whole_host_is_lost_and_brought_back(floor: floors.Floor) -> None:
     floors.wait_for("a new agent of alpha", lambda: floor.holder("alpha", "agent"))
     recovered(floor)
     after, now = epochs(floor), floor.pids()
-    assert after["omsd"] == before["omsd"] + 1 and after["execd"] == before["execd"], "one hand-over, and none on beta"
+    assert after["omsd"] == before["omsd"] + 1 and after["execd"] == before["execd"], (
+        "one hand-over, and none on beta"
+    )
     assert {id for id in now if now[id] == pids[id]} == {id for id in now if "-beta-" in id}
     assert {host["name"]: host["state"] for host in floor.status()["hosts"]} == {"alpha": "up", "beta": "up"}

@@ -1,6 +1,8 @@
-"""What the keepers do when something dies, freezes, is cut off or races: real processes and words, the store in memory.
+"""What the keepers do when something dies, freezes, is cut off or races: real processes and words, the store
+in memory.
 
-Each test asserts safety first (never two words that lead at one instant; the old word zero before the new leader is named), recovery after it.
+Each test asserts safety first (never two words that lead at one instant; the old word zero before the new
+leader is named), recovery after it.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ async def outcome(floor: Floor) -> RequestRecord:
     return model.decode(RequestRecord, entry.value)
 
 
-async def never_two(daemons: Sequence[Daemon], done: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+async def never_two(
+    daemons: Sequence[Daemon], done: Callable[[], object], what: str, timeout_s: float = 10.0
+) -> None:
     """Look at all words until `done`; no two of them may lead at one look."""
 
     def look() -> object:
@@ -101,10 +105,19 @@ def test_killed_leader_is_succeeded_by_the_named_standby_with_the_next_epoch(tmp
         assert named and (named[0].wanted, named[0].valid_until_ns) == (Wanted.HAND_OVER, 0)
         assert second.lease().epoch == 2 and second.lease().incarnation == keepers.INCARNATION
         await until(
-            lambda: (found := floor.keepers["beta"].members[second.instance].group) and found.row and found.row.active_ns, "the row is complete"
+            lambda: (
+                (found := floor.keepers["beta"].members[second.instance].group)
+                and found.row
+                and found.row.active_ns
+            ),
+            "the row is complete",
         )
         found = await row(floor, 2)
-        assert found and (found.cause, found.from_instance, found.to_instance) == ("process_lost", first.instance, second.instance)
+        assert found and (found.cause, found.from_instance, found.to_instance) == (
+            "process_lost",
+            first.instance,
+            second.instance,
+        )
         assert found.active_ns and found.taken_ns and found.started_ns <= found.taken_ns <= found.active_ns
         assert {"died": {"process": first.process}} in floor.told
         await until(lambda: floor.keepers["alpha"].registrar.registered == [], "alpha is out of discovery")
@@ -114,7 +127,9 @@ def test_killed_leader_is_succeeded_by_the_named_standby_with_the_next_epoch(tmp
 
 
 def test_keeper_killed_and_restarted_changes_no_role(tmp_path: Path) -> None:
-    """Row 37: the word outlives the keeper, the new one renews before it writes (R6), the epoch stays, the daemon leads all the time."""
+    """Row 37: the word outlives the keeper, the new one renews before it writes (R6), the epoch stays, the
+    daemon leads all the time.
+    """
 
     async def case(floor: Floor) -> None:
         first, second = await floor.pair()
@@ -223,7 +238,11 @@ def test_leader_cut_off_from_the_store_stops_before_its_successor_begins(tmp_pat
         await never_two([first, second], second.leads, "beta leads")
         assert second.lease().epoch == 2
         cut.heal()
-        await never_two([first, second], lambda: first.lease().wanted is Wanted.STANDBY, "alpha stands down when it sees the store again")
+        await never_two(
+            [first, second],
+            lambda: first.lease().wanted is Wanted.STANDBY,
+            "alpha stands down when it sees the store again",
+        )
         found = await row(floor, 2)
         assert found and found.cause == "lease_expired"
 
@@ -237,7 +256,9 @@ def test_leader_sigstop_is_not_renewed_and_comes_back_as_standby(tmp_path: Path)
         await never_two([first, second], second.leads, "beta leads")
         first.kill(signal.SIGCONT)
         await never_two(
-            [first, second], lambda: first.lease().wanted is Wanted.STANDBY and first.alive().phase is word.Phase.STANDBY, "alpha stands by"
+            [first, second],
+            lambda: first.lease().wanted is Wanted.STANDBY and first.alive().phase is word.Phase.STANDBY,
+            "alpha stands by",
         )
 
     run(tmp_path, case)
@@ -251,7 +272,13 @@ def test_failover_request_kills_the_leader_and_is_settled_by_the_take(tmp_path: 
         assert first.child is not None and first.child.wait(5) == -signal.SIGKILL
         assert (await outcome(floor)).state == "succeeded"
         found = await row(floor, 2)
-        assert found and (found.cause, found.actor, found.reason, found.operation, found.started_ns) == ("failover", "ops", "drill", "op-1", 1)
+        assert found and (found.cause, found.actor, found.reason, found.operation, found.started_ns) == (
+            "failover",
+            "ops",
+            "drill",
+            "op-1",
+            1,
+        )
 
     run(tmp_path, case)
 
@@ -261,7 +288,10 @@ def test_failover_request_that_nobody_can_take_leaves_the_leader_alone(tmp_path:
         first, _ = await floor.pair()
         await request(floor, to="omsd-delta-1")
         group = floor.keepers["alpha"].members[first.instance]
-        await until(lambda: group.group and group.group.request and group.group.request.state == "refused", "the request is refused")
+        await until(
+            lambda: group.group and group.group.request and group.group.request.state == "refused",
+            "the request is refused",
+        )
         assert first.leads() and first.child is not None and first.child.poll() is None
         assert "not electable" in (await outcome(floor)).outcome
 
@@ -306,7 +336,7 @@ def test_the_only_member_leads_again_with_a_new_process_and_the_next_epoch(tmp_p
 
 
 def test_a_process_replaced_while_no_keeper_ran_is_handed_over(tmp_path: Path) -> None:
-    """R2: the record names a process that is dead; its successor on the same host does not inherit the epoch."""
+    """R2: the record names a dead process; its successor on the same host does not inherit the epoch."""
 
     async def case(floor: Floor) -> None:
         first, second = await floor.pair()
@@ -326,7 +356,10 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
     """R11: execd's leader is read after omsd's own take, and again when execd is led anew."""
 
     async def case(floor: Floor) -> None:
-        gateway, only = floor.daemon("alpha", "execd", floors=(SERVICE,)), floor.daemon("alpha", floors=("execd",))
+        gateway, only = (
+            floor.daemon("alpha", "execd", floors=(SERVICE,)),
+            floor.daemon("alpha", floors=("execd",)),
+        )
         alpha = await floor.keeper("alpha")
         alpha.apply(link.Table((gateway.entry(),)))
         await until(gateway.leads, "execd is led")
@@ -339,29 +372,45 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
         await until(only.leads, "omsd is led")
         found = floors(only)["execd"]
         assert found["token"] == {"incarnation": keepers.INCARNATION, "group": "execd", "epoch": 1}
-        assert found["leader"] == msgspec.to_builtins(gateway.process) and found["endpoints"] == {"orders": f"ipc://{gateway.instance}"}
+        assert found["leader"] == msgspec.to_builtins(gateway.process) and found["endpoints"] == {
+            "orders": f"ipc://{gateway.instance}"
+        }
         gateway.end()
         gateway.start()
         alpha.apply(link.Table((gateway.entry(), only.entry())))
         await until(lambda: gateway.leads() and gateway.lease().epoch == 2, "execd is led anew")
-        assert floors(gateway)[SERVICE]["token"] == {"incarnation": keepers.INCARNATION, "group": SERVICE, "epoch": 1}
-        await until(lambda: floors(only)["execd"]["leader"] == msgspec.to_builtins(gateway.process), "omsd's floors name the new execd")
+        assert floors(gateway)[SERVICE]["token"] == {
+            "incarnation": keepers.INCARNATION,
+            "group": SERVICE,
+            "epoch": 1,
+        }
+        await until(
+            lambda: floors(only)["execd"]["leader"] == msgspec.to_builtins(gateway.process),
+            "omsd's floors name the new execd",
+        )
 
     run(tmp_path, case)
 
 
-def test_a_lead_that_was_armed_is_looked_at_until_it_is_active_and_not_at_the_next_look(tmp_path: Path) -> None:
+def test_a_lead_that_was_armed_is_looked_at_until_it_is_active_and_not_at_the_next_look(
+    tmp_path: Path,
+) -> None:
     async def case(floor: Floor) -> None:
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha", poll_s=3_600.0)
         await until(lambda: only.alive().pid == only.process.pid, "the daemon has written its word")
         alpha.apply(link.Table((only.entry(),)))
-        await until(lambda: (found := alpha.members[only.instance].group) and found.row and found.row.active_ns, "the row says active")
+        await until(
+            lambda: (found := alpha.members[only.instance].group) and found.row and found.row.active_ns,
+            "the row says active",
+        )
 
     run(tmp_path, case)
 
 
-def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """R11: a view from before the take does not count."""
     observe, lags_from = handover.Member.observe, []
 
@@ -372,7 +421,10 @@ def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_st
     monkeypatch.setattr(handover.Member, "observe", lagging)
 
     async def case(floor: Floor) -> None:
-        gateway, only = floor.daemon("alpha", "execd", floors=(SERVICE,)), floor.daemon("alpha", floors=("execd",))
+        gateway, only = (
+            floor.daemon("alpha", "execd", floors=(SERVICE,)),
+            floor.daemon("alpha", floors=("execd",)),
+        )
         alpha = await floor.keeper("alpha")
         alpha.apply(link.Table((gateway.entry(),)))
         await until(gateway.leads, "execd is led")
@@ -392,7 +444,10 @@ def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_st
 def test_a_store_below_the_keepers_disk_gets_no_leader(tmp_path: Path) -> None:
     """R19: it was emptied or restored, and its incarnation was not raised."""
     (tmp_path / "alpha").mkdir()
-    seen = {"incarnation": keepers.INCARNATION, "floors": {SERVICE: {"incarnation": keepers.INCARNATION, "epoch": 7}}}
+    seen = {
+        "incarnation": keepers.INCARNATION,
+        "floors": {SERVICE: {"incarnation": keepers.INCARNATION, "epoch": 7}},
+    }
     (tmp_path / "alpha" / "keeper.json").write_bytes(msgspec.json.encode(seen))
 
     async def case(floor: Floor) -> None:
@@ -403,7 +458,10 @@ def test_a_store_below_the_keepers_disk_gets_no_leader(tmp_path: Path) -> None:
         assert await floor.leader() is None and not only.leads()
         await floor.store.put(KEYS.incarnation, str(keepers.INCARNATION + 1).encode())
         await until(only.leads, "with a raised incarnation it leads")
-        await until(lambda: str(keepers.INCARNATION + 1) in (tmp_path / "alpha" / "keeper.json").read_text(), "the disk follows")
+        await until(
+            lambda: str(keepers.INCARNATION + 1) in (tmp_path / "alpha" / "keeper.json").read_text(),
+            "the disk follows",
+        )
 
     run(tmp_path, case)
 

@@ -1,4 +1,6 @@
-"""hft-keeperd as a process, on a real etcd: killed, restarted beside an old one, stopped; and what its agent hears."""
+"""hft-keeperd as a process, on a real etcd: killed, restarted beside an old one, stopped; and what its agent
+hears.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class Agent:
         raise AssertionError(f"nobody listens on {path}")
 
     def want(self, *daemons: Daemon, profile: str = "default") -> None:
-        self.writer.write(msgspec.json.encode(link.Table(tuple(daemon.entry() for daemon in daemons), profile)) + b"\n")
+        self.writer.write(
+            msgspec.json.encode(link.Table(tuple(daemon.entry() for daemon in daemons), profile)) + b"\n"
+        )
 
     async def hear(self, key: str) -> dict[str, object]:
         async with asyncio.timeout(10):
@@ -72,9 +76,23 @@ class Site:
         return made
 
     def keeper(self, host: str, *extra: str) -> subprocess.Popen[bytes]:
-        where = ["--site", KEYS.site, "--host", host, "--site-dir", str(self.folder / "site"), "--run-dir", str(self.folder), "--store", self.where]
+        where = [
+            "--site",
+            KEYS.site,
+            "--host",
+            host,
+            "--site-dir",
+            str(self.folder / "site"),
+            "--run-dir",
+            str(self.folder),
+            "--store",
+            self.where,
+        ]
         log = self.folder / f"keeper-{host}.log"
-        made = subprocess.Popen([sys.executable, "-m", "agents.keeper.daemon", *where, "--log", str(log), *extra], stderr=subprocess.PIPE)
+        made = subprocess.Popen(
+            [sys.executable, "-m", "agents.keeper.daemon", *where, "--log", str(log), *extra],
+            stderr=subprocess.PIPE,
+        )
         self.processes.append(made)
         return made
 
@@ -82,7 +100,9 @@ class Site:
         """As an agent does: what the keeper says of itself goes into the host's record."""
         hello = (await agent.hear("hello"))["hello"]
         assert isinstance(hello, dict)
-        await self.store.put(KEYS.host(host), model.encode(HostRecord(host, "127.0.0.1", "", hello["udp"], "", 1)))
+        await self.store.put(
+            KEYS.host(host), model.encode(HostRecord(host, "127.0.0.1", "", hello["udp"], "", 1))
+        )
 
     async def leader(self) -> LeaderRecord | None:
         entry = await self.store.get(KEYS.leader(SERVICE))
@@ -144,13 +164,17 @@ def test_leader_killed_under_two_keeper_processes(tmp_path: Path, etcd: str) -> 
         report = await beta.hear("groups")
         while report["groups"][SERVICE]["leader"] != second.instance:  # type: ignore[index]
             report = await beta.hear("groups")
-        assert report["groups"][SERVICE]["lease_remaining_ms"] > 0 and report["registered"] == [second.instance]  # type: ignore[index]
+        assert report["groups"][SERVICE]["lease_remaining_ms"] > 0 and report["registered"] == [
+            second.instance
+        ]  # type: ignore[index]
 
     run(tmp_path, etcd, case)
 
 
 def test_keeper_kill_9_and_restart_changes_no_role(tmp_path: Path, etcd: str) -> None:
-    """Row 37, several times over: the daemon keeps the same epoch and never sees its word run out (`safe`: also on a busy machine)."""
+    """Row 37, several times over: the daemon keeps the same epoch and never sees its word run out (`safe`:
+    also on a busy machine).
+    """
 
     async def case(made: Site) -> None:
         only = made.daemon("alpha")
@@ -194,7 +218,9 @@ def test_sigterm_gives_the_lead_back_quickly(tmp_path: Path, etcd: str) -> None:
     run(tmp_path, etcd, case)
 
 
-def test_a_second_keeper_refuses_while_the_old_one_lives_and_waits_for_its_death(tmp_path: Path, etcd: str) -> None:
+def test_a_second_keeper_refuses_while_the_old_one_lives_and_waits_for_its_death(
+    tmp_path: Path, etcd: str
+) -> None:
     """R18: also while the old one is only stopped, and could wake up with a word half written."""
 
     async def case(made: Site) -> None:

@@ -1,9 +1,10 @@
-"""Three keepers, one group, faults drawn from a seed: whatever happens, never two words that lead at one instant, and epochs only rise.
+"""Three keepers, one group, faults drawn from a seed: whatever happens, never two words that lead at one
+instant, and epochs only rise.
 
-Time is fake and moves only between steps; members, words, decisions, transactions and the store's compares are the product's own. The faults: a
-process dies or is replaced, beats or not; a keeper is cut off from the store, loses or waits for an answer, is deaf to its watch, sees a spec
-in which only its own instance is left, or is killed and started anew.
-After the faults everything heals, and somebody must lead.
+Time is fake and moves only between steps; members, words, decisions, transactions and the store's compares
+are the product's own. The faults: a process dies or is replaced, beats or not; a keeper is cut off from the
+store, loses or waits for an answer, is deaf to its watch, sees a spec in which only its own instance is left,
+or is killed and started anew. After the faults everything heals, and somebody must lead.
 """
 
 from __future__ import annotations
@@ -96,9 +97,18 @@ class Host:
 
     def fit_out(self) -> None:
         registration = Registration(SERVICE, self.process.instance, self.name, self.process, {}, "", 0, 0, "")
-        entry = link.Entry(self.process, SERVICE, Mode.ACTIVE_STANDBY, str(self.alive_path), str(self.lease_path), registration)
+        entry = link.Entry(
+            self.process,
+            SERVICE,
+            Mode.ACTIVE_STANDBY,
+            str(self.alive_path),
+            str(self.lease_path),
+            registration,
+        )
         found = words.Words(self.lease_path, self.alive_path)
-        self.watched = FakeWatched(self.member.instance.watched.runs) if self.member and self.same() else FakeWatched()
+        self.watched = (
+            FakeWatched(self.member.instance.watched.runs) if self.member and self.same() else FakeWatched()
+        )
         instance = handover.Instance(entry, self.watched, found, watch.Heartbeat(250_000_000))  # type: ignore[arg-type]
         if self.member is None:
             self.member = handover.Member(self, instance)
@@ -109,7 +119,9 @@ class Host:
         return self.member is not None and self.member.instance.entry.process == self.process
 
     def successors(self) -> frozenset[Process]:
-        return frozenset(host.process for host in self.hosts if host is not self and host.watched.runs and host.beats)
+        return frozenset(
+            host.process for host in self.hosts if host is not self and host.watched.runs and host.beats
+        )
 
     def slots(self, service: str) -> frozenset[str]:
         return frozenset(host.process.instance for host in self.hosts if host is self or not self.alone)
@@ -139,7 +151,11 @@ class Host:
             known.write_bytes(model.encode(standbys))
             phase = word.Phase.ACTIVE if self.leads() else word.Phase.STANDBY
             with word.AliveWord(self.alive_path, writable=True) as alive:
-                alive.write(word.Alive(self.process.pid, 1, now_ns, phase, lease.epoch, 0, hash(standbys) & 0xFFFF | 1))
+                alive.write(
+                    word.Alive(
+                        self.process.pid, 1, now_ns, phase, lease.epoch, 0, hash(standbys) & 0xFFFF | 1
+                    )
+                )
         self.member.instance.look(now_ns)
         if self.store.reachable and not self.deaf:
             self.member.observe(self.store.memory.snapshot(KEYS.root))
@@ -186,7 +202,8 @@ def disturb(host: Host, what: str) -> None:
 
 
 FAULTS = [
-    "die", "restart", "restart", "freeze", "thaw", "thaw", "cut", "heal", "heal", "lose", "deaf", "hear", "hear", "stall", "flow", "keeper",
+    "die", "restart", "restart", "freeze", "thaw", "thaw", "cut", "heal", "heal", "lose", "deaf", "hear",
+    "hear", "stall", "flow", "keeper",
     "moved", "back",
 ]  # fmt: skip
 
@@ -203,7 +220,9 @@ async def story(seed: int, folder: Path) -> None:
     async def turn(host: Host) -> None:
         nonlocal epoch
         host.turn()
-        for _ in range(draw.randrange(6)):  # answers arrive now, or later, or after other things have happened
+        for _ in range(
+            draw.randrange(6)
+        ):  # answers arrive now, or later, or after other things have happened
             await asyncio.sleep(0)
         assert not host.failures, f"seed {seed}: {host.failures}"
         leading = [host.name for host in hosts if host.leads()]
@@ -227,16 +246,24 @@ async def story(seed: int, folder: Path) -> None:
             await turn(host)
         if any(host.leads() for host in hosts):
             break
-    assert any(host.leads() for host in hosts), f"seed {seed}: nobody leads after everything healed: {[host.member for host in hosts]}"
+    assert any(host.leads() for host in hosts), (
+        f"seed {seed}: nobody leads after everything healed: {[host.member for host in hosts]}"
+    )
     for host in hosts:
         for task in host.tasks:
             task.cancel()
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_never_two_leaders_and_somebody_at_the_end(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_never_two_leaders_and_somebody_at_the_end(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alive: list[Host] = []
-    monkeypatch.setattr(handover.processes, "runs", lambda process: any(host.process == process and host.watched.runs for host in alive))
+    monkeypatch.setattr(
+        handover.processes,
+        "runs",
+        lambda process: any(host.process == process and host.watched.runs for host in alive),
+    )
     original = Host.__post_init__
 
     def noted(host: Host) -> None:
@@ -260,7 +287,9 @@ def test_a_renewal_counted_from_its_answer_is_seen(tmp_path: Path, monkeypatch: 
         every_seed(tmp_path)
 
 
-def test_the_oracle_sees_two_leaders_when_a_follower_does_not_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oracle_sees_two_leaders_when_a_follower_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The story is worth something only if it fails without a rule: here R4, the wait of a whole lease."""
     monkeypatch.setattr(handover.processes, "runs", lambda process: False)
     monkeypatch.setattr(failover, "_may_campaign", lambda view, group, now_ns: failover.Cause.LEASE_EXPIRED)

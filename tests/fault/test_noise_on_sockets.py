@@ -1,7 +1,8 @@
 """Fault: somebody sends noise to every socket of a running floor.
 
-Bytes, oversized and wrongly shaped messages, messages that are nearly right, and structures deep enough to exhaust a decoder's stack: all counted and
-dropped. Nothing dies, nobody is restarted, no role changes, and trading goes on. Unix sockets get bytes that are not even ZeroMQ or HTTP.
+Bytes, oversized and wrongly shaped messages, messages that are nearly right, and structures deep enough to
+exhaust a decoder's stack: all counted and dropped. Nothing dies, nobody is restarted, no role changes, and
+trading goes on. Unix sockets get bytes that are not even ZeroMQ or HTTP.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from tests.support import floors
 pytestmark = pytest.mark.timeout(180)
 HOSTS = ("alpha", "beta")
 ROUTERS = ("snapshots", "orders", "requests", "intents", "replica", "executions", "events")
-"""Names of the sockets that somebody may send to; the others are PUB and PUSH, which read nothing but a handshake."""
+"""Names of the sockets that somebody may send to; the others are PUB and PUSH, which read nothing but a
+handshake."""
 DEEP = 100_000
 
 
@@ -40,7 +42,12 @@ def nearly(kind: type[msgspec.Struct], *rest: bytes) -> bytes:
     return b"\xdc" + (6 + len(rest)).to_bytes(2, "big") + head + b"".join(rest)
 
 
-DECODERS = [each for module in (control, orders, requests) for each in vars(module).values() if isinstance(each, codec.Decoder)]
+DECODERS = [
+    each
+    for module in (control, orders, requests)
+    for each in vars(module).values()
+    if isinstance(each, codec.Decoder)
+]
 
 
 def decodes(decoder: codec.Decoder[Any], frame: bytes) -> bool:
@@ -54,10 +61,23 @@ def decodes(decoder: codec.Decoder[Any], frame: bytes) -> bool:
 def noise() -> list[bytes]:
     """Single frames, none of which is a message of the floor."""
     chance = random.Random(1)
-    found = [b"", b"\0", b"hello?", chance.randbytes(1_000), bytes(codec.FRAME_BYTES_MAX + 1), b'{"stream":"btcusdt@trade"}', b"\x91" * DEEP]
+    found = [
+        b"",
+        b"\0",
+        b"hello?",
+        chance.randbytes(1_000),
+        bytes(codec.FRAME_BYTES_MAX + 1),
+        b'{"stream":"btcusdt@trade"}',
+        b"\x91" * DEEP,
+    ]
     deep_map = b"\x81\xa1a" * DEEP
     for kind in (control.Event, orders.Place, orders.Fence, requests.Credit):
-        found += [nearly(kind), nearly(kind, b"\xa3\xff\xfe\xfd"), nearly(kind, b"\xa4kind", deep_map), nearly(kind, b"\xc0" * 40)]
+        found += [
+            nearly(kind),
+            nearly(kind, b"\xa3\xff\xfe\xfd"),
+            nearly(kind, b"\xa4kind", deep_map),
+            nearly(kind, b"\xc0" * 40),
+        ]
     return [frame for frame in found if not any(decodes(decoder, frame) for decoder in DECODERS)]
 
 
@@ -75,26 +95,41 @@ def floor() -> Iterator[floors.Floor]:
 
 @pytest.fixture
 def untroubled(floor: floors.Floor) -> Iterator[None]:
-    """What every test here claims: the same processes in the same roles before and after, healthy, and trading."""
+    """What every test here claims: the same processes in the same roles before and after, healthy, and
+    trading.
+    """
 
     def shown(status: dict[str, Any]) -> list[Any]:
         return [
-            (each["name"], each["leader"], each["epoch"], [(i["id"], i["pid"], i["restarts"]) for i in each["instances"]])
+            (
+                each["name"],
+                each["leader"],
+                each["epoch"],
+                [(i["id"], i["pid"], i["restarts"]) for i in each["instances"]],
+            )
             for each in status["services"]
         ]
 
     def helpers() -> list[Any]:
-        found = [json.loads((floor.site_dir / "hosts" / host / f"{who}.lock").read_text())["pid"] for host in HOSTS for who in ("agent", "keeper")]
+        found = [
+            json.loads((floor.site_dir / "hosts" / host / f"{who}.lock").read_text())["pid"]
+            for host in HOSTS
+            for who in ("agent", "keeper")
+        ]
         return [*found, json.loads((floor.site_dir / "floor.json").read_text())["floord"]]
 
     before, helpers_before = floor.status(), helpers()
     yield
     traded = floor.status()["flow"]["orders"]
-    floors.wait_for("orders after the noise", lambda: floor.status()["flow"]["orders"] > traded + 2, pause_s=0.2)
+    floors.wait_for(
+        "orders after the noise", lambda: floor.status()["flow"]["orders"] > traded + 2, pause_s=0.2
+    )
     floors.wait_for("a healthy floor", floor.healthy)
     assert shown(floor.status()) == shown(before)
     assert helpers() == helpers_before, "agents, keepers and hft-floord are the same processes"
-    floors.wait_for("50 messages of which none is lost", lambda: lossless(floor))  # counters come once a second: those of the noise may still come
+    floors.wait_for(
+        "50 messages of which none is lost", lambda: lossless(floor)
+    )  # counters come once a second: those of the noise may still come
 
 
 def lossless(floor: floors.Floor) -> bool:
@@ -110,12 +145,31 @@ def endpoints(floor: floors.Floor) -> dict[tuple[str, str], str]:
 
 
 def metric(floor: floors.Floor, host: str, name: str, label: str = "") -> float:
-    body = unix_http.request(folders.Folders(floor.site_dir).agent_socket(host), "GET", "/metrics", timeout_s=10).body.decode()
-    return sum(float(line.rsplit(" ", 1)[1]) for line in body.splitlines() if re.match(rf"{name}_total\{{", line) and label in line)
+    body = unix_http.request(
+        folders.Folders(floor.site_dir).agent_socket(host), "GET", "/metrics", timeout_s=10
+    ).body.decode()
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in body.splitlines()
+        if re.match(rf"{name}_total\{{", line) and label in line
+    )
 
 
-def rose(floor: floors.Floor, host: str, name: str, label: str, from_value: float, by: int, seconds: float = floors.WAIT_S) -> None:
-    floors.wait_for(f"{by} more in {name} {label}", lambda: metric(floor, host, name, label) >= from_value + by, seconds=seconds, pause_s=0.1)
+def rose(
+    floor: floors.Floor,
+    host: str,
+    name: str,
+    label: str,
+    from_value: float,
+    by: int,
+    seconds: float = floors.WAIT_S,
+) -> None:
+    floors.wait_for(
+        f"{by} more in {name} {label}",
+        lambda: metric(floor, host, name, label) >= from_value + by,
+        seconds=seconds,
+        pause_s=0.1,
+    )
 
 
 @contextlib.contextmanager
@@ -164,14 +218,22 @@ def test_a_hello_of_a_process_that_is_not_the_instance_is_not_believed(floor: fl
     before = metric(floor, "alpha", "hft_agent_disbelieved")
     who = codec.ProcessOnWire("bookd-alpha-1", "00000000-0000-4000-8000-000000000000", 1, 1)
     with dealer(f"ipc://{run_dir(floor)}/alpha.bus") as stranger:
-        stranger.send(codec.encode(control.Hello(codec.VERSION, 1, 0, "bookd-alpha-1", None, who, "bookd", "0", {"tops": "ipc:///nowhere"})))
+        stranger.send(
+            codec.encode(
+                control.Hello(
+                    codec.VERSION, 1, 0, "bookd-alpha-1", None, who, "bookd", "0", {"tops": "ipc:///nowhere"}
+                )
+            )
+        )
     rose(floor, "alpha", "hft_agent_disbelieved", "", before, 1)
     assert floor.instance("bookd-alpha-1")["endpoints"]["tops"] != "ipc:///nowhere"
 
 
 @pytest.mark.usefixtures("untroubled")
 def test_what_publishers_are_sent_does_not_disturb_them(floor: floors.Floor) -> None:
-    published = [where for (_, name), where in endpoints(floor).items() if name in ("market", "tops", "positions")]
+    published = [
+        where for (_, name), where in endpoints(floor).items() if name in ("market", "tops", "positions")
+    ]
     assert len(published) == 3
     for where in published:
         with dealer(where, zmq.XSUB) as stranger:
@@ -181,7 +243,9 @@ def test_what_publishers_are_sent_does_not_disturb_them(floor: floors.Floor) -> 
 
 
 def raw(path: Path | tuple[str, int], *parts: bytes, to_the_end: bool = False) -> None:
-    """Bytes on a stream socket, then our end of it, and perhaps the other's; whether anybody reads them is not our business."""
+    """Bytes on a stream socket, then our end of it, and perhaps the other's; whether anybody reads them is
+    not our business.
+    """
     family = socket.AF_UNIX if isinstance(path, Path) else socket.AF_INET
     with socket.socket(family) as stranger:
         stranger.settimeout(0.5)
@@ -194,13 +258,23 @@ def raw(path: Path | tuple[str, int], *parts: bytes, to_the_end: bool = False) -
                 pass
 
 
-BYTES = (b"GET / HTTP/1.1\r\n\r\n", b"\xff" + bytes(8) + b"\x7f\x03\x00NULL", random.Random(2).randbytes(100_000), b"\xff" * 64, b"")
+BYTES = (
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"\xff" + bytes(8) + b"\x7f\x03\x00NULL",
+    random.Random(2).randbytes(100_000),
+    b"\xff" * 64,
+    b"",
+)
 
 
 @pytest.mark.usefixtures("untroubled")
 def test_bytes_that_are_not_zeromq_on_every_socket_do_no_harm(floor: floors.Floor) -> None:
-    """To a PUSH socket some of them are a peer of ZeroMQ's first protocol, which gets its share of the feed until it goes: lost, noticed, healed."""
-    paths = [Path(where.removeprefix("ipc://")) for where in endpoints(floor).values()] + [run_dir(floor) / f"{host}.bus" for host in HOSTS]
+    """To a PUSH socket some of them are a peer of ZeroMQ's first protocol, which gets its share of the feed
+    until it goes: lost, noticed, healed.
+    """
+    paths = [Path(where.removeprefix("ipc://")) for where in endpoints(floor).values()] + [
+        run_dir(floor) / f"{host}.bus" for host in HOSTS
+    ]
     for path in paths:
         for part in BYTES:
             raw(path, part)
@@ -220,7 +294,9 @@ LINES = (
 
 
 def lines_counted(floor: floors.Floor, host: str, before: float) -> bool:
-    """To be tried again: an agent that connects takes the stranger's place in turn, and its line may not have been read by then."""
+    """To be tried again: an agent that connects takes the stranger's place in turn, and its line may not have
+    been read by then.
+    """
     for line in LINES:
         raw(run_dir(floor) / f"{host}.keeper.sock", line, to_the_end=True)
     with contextlib.suppress(floors.NotInTime):
@@ -230,7 +306,9 @@ def lines_counted(floor: floors.Floor, host: str, before: float) -> bool:
 
 
 @pytest.mark.usefixtures("untroubled")
-def test_noise_on_a_keeper_s_socket_and_its_pings_is_counted_and_its_agent_comes_back(floor: floors.Floor) -> None:
+def test_noise_on_a_keeper_s_socket_and_its_pings_is_counted_and_its_agent_comes_back(
+    floor: floors.Floor,
+) -> None:
     """A connection takes the agent's place: it has to connect again, and the table is what it was."""
     for host in HOSTS:
         before = metric(floor, host, "hft_agent_keeper_undecodable")
@@ -267,10 +345,20 @@ def answered(ask: Callable[[], unix_http.Answer], status: int) -> None:
 @pytest.mark.usefixtures("untroubled")
 def test_noise_on_the_http_of_agents_and_controller_is_answered_with_an_error(floor: floors.Floor) -> None:
     status = floor.status()
-    ports = [int(host["url"].rsplit(":", 1)[1]) for host in status["hosts"]] + [int(status["controller"]["url"].rsplit(":", 1)[1])]
+    ports = [int(host["url"].rsplit(":", 1)[1]) for host in status["hosts"]] + [
+        int(status["controller"]["url"].rsplit(":", 1)[1])
+    ]
     long = b"GET /live HTTP/1.1\r\nX: " + b"y" * 1_000_000 + b"\r\n\r\n"
-    for where in [*((run_dir(floor) / f"{host}.agent.sock") for host in HOSTS), *(("127.0.0.1", port) for port in ports)]:
-        for part in (*BYTES, long, b"POST /v1/site/failover HTTP/1.1\r\nContent-Length: 99\r\n\r\n{", b"GET /%00/../../etc/passwd HTTP/1.1\r\n\r\n"):
+    for where in [
+        *((run_dir(floor) / f"{host}.agent.sock") for host in HOSTS),
+        *(("127.0.0.1", port) for port in ports),
+    ]:
+        for part in (
+            *BYTES,
+            long,
+            b"POST /v1/site/failover HTTP/1.1\r\nContent-Length: 99\r\n\r\n{",
+            b"GET /%00/../../etc/passwd HTTP/1.1\r\n\r\n",
+        ):
             raw(where, part)
     for host in HOSTS:
         path = folders.Folders(floor.site_dir).agent_socket(host)

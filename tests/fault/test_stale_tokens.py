@@ -1,7 +1,8 @@
-"""Fault: a leader that does not know that it is none sends on. Its token is refused at both receivers, and nothing else is disturbed.
+"""Fault: a leader that does not know that it is none sends on. Its token is refused at both receivers, and
+nothing else is disturbed.
 
-The old leader is played by bare DEALER sockets, so that nothing of our own code is between the old token and the two receivers: no lease word, no
-phase, no client that would have known better.
+The old leader is played by bare DEALER sockets, so that nothing of our own code is between the old token and
+the two receivers: no lease word, no phase, no client that would have known better.
 """
 
 from __future__ import annotations
@@ -49,7 +50,11 @@ class Stage:
 
     def venue(self) -> Any:
         """Accounts as the venue has them, open orders as the order manager has them."""
-        working = [row for row in self.floor.json("orders") if row["status"] in ("working", "partially_filled", "pending_new", "pending_cancel")]
+        working = [
+            row
+            for row in self.floor.json("orders")
+            if row["status"] in ("working", "partially_filled", "pending_new", "pending_cancel")
+        ]
         return self.floor.ask("simd", "accounts"), working
 
 
@@ -100,14 +105,17 @@ def place(token: Token, gateway: Token | None = None) -> orders.Place:
     approval = orders.Approval(1, wire, 1)
     number = time.time_ns()
     return orders.Place(
-        codec.VERSION, 1, number, "omsd-alpha-1", wire, f"late-{number}", "strategy-mm", "spot", "BTCUSDT", orders.Side.BUY, orders.Kind.IOC,
+        codec.VERSION, 1, number, "omsd-alpha-1", wire, f"late-{number}", "strategy-mm", "spot", "BTCUSDT",
+        orders.Side.BUY, orders.Kind.IOC,
         10**14, 10**6, 0, 0, f"omsd-{token.epoch}-{number}", approval, gateway_wire,
     )  # fmt: skip
 
 
 def fence(token: Token, gateway: Token | None = None) -> orders.Fence:
     gateway_wire = codec.TokenOnWire.of(gateway) if gateway else None
-    return orders.Fence(codec.VERSION, 1, time.time_ns(), "omsd-alpha-1", codec.TokenOnWire.of(token), STRANGER, gateway_wire)
+    return orders.Fence(
+        codec.VERSION, 1, time.time_ns(), "omsd-alpha-1", codec.TokenOnWire.of(token), STRANGER, gateway_wire
+    )
 
 
 def test_execd_refuses_an_order_of_the_old_epoch(stage: Stage) -> None:
@@ -122,7 +130,9 @@ def test_execd_refuses_an_order_of_the_old_epoch(stage: Stage) -> None:
 def test_the_venue_refuses_an_order_of_the_old_epoch(stage: Stage, gateway: str) -> None:
     """Even past a gateway that would have let it through."""
     counted, before, pids = stage.refusals(), stage.venue(), stage.floor.pids()
-    answer = say(stage.socket(stage.only("simd")), place(stage.old, stage.gateway if gateway == "present" else None))
+    answer = say(
+        stage.socket(stage.only("simd")), place(stage.old, stage.gateway if gateway == "present" else None)
+    )
     assert isinstance(answer, orders.Refusal)
     if gateway == "present":
         assert answer.reason == reasons.STALE_TOKEN
@@ -148,6 +158,10 @@ def test_the_leader_trades_on_under_its_epoch(stage: Stage) -> None:
     floor, epoch = stage.floor, stage.now.epoch
     assert floor.service("omsd")["epoch"] == epoch and token_of(floor, "execd") == stage.gateway
     floor.up("--services", str(up.default_services("lab")))
-    floors.wait_for("orders of the present epoch", lambda: [row for row in floor.json("orders") if row["epoch"] == epoch], pause_s=0.3)
+    floors.wait_for(
+        "orders of the present epoch",
+        lambda: [row for row in floor.json("orders") if row["epoch"] == epoch],
+        pause_s=0.3,
+    )
     assert floor.service("omsd")["epoch"] == epoch
     floors.wait_for("positions equal to the venue's", floor.settled)

@@ -1,4 +1,6 @@
-"""An agent with a real daemon over the memory store: health for checks, the site for hftctl, metrics, failovers, shutdown."""
+"""An agent with a real daemon over the memory store: health for checks, the site for hftctl, metrics,
+failovers, shutdown.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +76,14 @@ async def test_a_daemon_that_says_that_it_is_not_healthy_is_critical_until_it_sa
         in_the_way.mkdir()
         await store.put(KEYS.spec("auditd"), model.encode(AUDITD))
         [found] = await agent.until("/v1/instances", lambda found: found[0]["health"] == "critical")
-        assert found["reason"].startswith("the audit log cannot be written (Is a directory") and not found["ready"]
+        assert (
+            found["reason"].startswith("the audit log cannot be written (Is a directory")
+            and not found["ready"]
+        )
         in_the_way.rmdir()
-        await agent.until("/v1/instances", lambda found: found[0]["health"] == "passing" and found[0]["ready"])
+        await agent.until(
+            "/v1/instances", lambda found: found[0]["health"] == "passing" and found[0]["ready"]
+        )
 
 
 async def answered(port: int, path: str) -> tuple[int, str]:
@@ -93,7 +100,9 @@ async def test_an_instance_has_its_health_answered_on_a_port_of_its_own() -> Non
             assert await answered(port, path) == (200, "OK")
         code, page = await answered(port, "/metrics")
         families = {family.name: family for family in text_string_to_metric_families(page)}
-        assert code == 200 and families["hft_instance_ready"].samples[0].labels["instance"] == "auditd-alpha-1"
+        assert (
+            code == 200 and families["hft_instance_ready"].samples[0].labels["instance"] == "auditd-alpha-1"
+        )
         assert not any(name.startswith("hft_agent") for name in families)
         assert (await answered(port, "/v1/instances"))[0] == 404, "the instance's, not the agent's"
 
@@ -122,7 +131,11 @@ async def test_a_health_port_that_somebody_holds_is_an_alarm_and_tried_again() -
         async with site_in_process(replace(AUDITD, health_port=port)) as ([agent], _):
             found = await agent.until("/v1/site/status", lambda found: found["alarms"])
             (alarm,) = found["alarms"]
-            assert alarm["id"] == f"health_port.{port}" and "auditd-alpha-1" in alarm["text"] and "Address already in use" in alarm["text"]
+            assert (
+                alarm["id"] == f"health_port.{port}"
+                and "auditd-alpha-1" in alarm["text"]
+                and "Address already in use" in alarm["text"]
+            )
             taken.close()
             await agent.until("/v1/site/status", lambda found: not found["alarms"])
             assert (await answered(port, "/live"))[1] == "OK"
@@ -154,17 +167,23 @@ async def test_a_daemon_that_is_killed_comes_back_and_events_and_log_say_why() -
     async with site_in_process(AUDITD) as ([agent], _):
         [before] = await agent.until("/v1/instances", ready)
         os.kill(before["pid"], signal.SIGKILL)
-        [now] = await agent.until("/v1/instances", lambda found: ready(found) and found[0]["pid"] != before["pid"])
+        [now] = await agent.until(
+            "/v1/instances", lambda found: ready(found) and found[0]["pid"] != before["pid"]
+        )
         assert now["restarts"] == 1
         kinds = ["instance.started", "instance.exited", "instance.started"]
-        events = await agent.until("/v1/site/events", lambda found: [e["kind"] for e in found if e["kind"] in kinds] == kinds)
+        events = await agent.until(
+            "/v1/site/events", lambda found: [e["kind"] for e in found if e["kind"] in kinds] == kinds
+        )
         [exited] = [event for event in events if event["kind"] == "instance.exited"]
         assert exited["fields"]["reason"] == "killed by SIGKILL"
         later = await agent.json(f"/v1/site/events?after={exited['n']}")
         assert exited not in later and events[-1] in later
         code, text, headers = await agent.get("/v1/instances/auditd-alpha-1/log?lines=2")
         assert (code, len(text.splitlines())) == (200, 2)
-        assert (await agent.get(f"/v1/instances/auditd-alpha-1/log?offset={headers['X-Next-Offset']}"))[1] == ""
+        assert (await agent.get(f"/v1/instances/auditd-alpha-1/log?offset={headers['X-Next-Offset']}"))[
+            1
+        ] == ""
         assert (await agent.get("/v1/instances/..%2Fagent/log"))[0] == 404
 
 
@@ -179,7 +198,9 @@ async def test_any_agent_answers_for_the_whole_site() -> None:
         nothing = await beta.json("/v1/site/ask/auditd/weather")
         assert not nothing["ok"]
         assert (await beta.get("/v1/site/ask/nobody/head"))[0] == 404
-        events = await beta.until("/v1/site/events", lambda found: {event["host"] for event in found} == {"alpha", "beta"})
+        events = await beta.until(
+            "/v1/site/events", lambda found: {event["host"] for event in found} == {"alpha", "beta"}
+        )
         assert [event["n"] for event in events] == sorted(event["n"] for event in events)
 
 
@@ -191,7 +212,11 @@ async def test_the_metrics_page_is_prometheus_text_with_the_daemons_labels() -> 
         families = {family.name: family for family in text_string_to_metric_families(text)}
         assert code == 200
         assert headers["Content-Type"].startswith("text/plain")
-        assert families["hft_instance_ready"].samples[0].labels == {"instance": "auditd-alpha-1", "service": "auditd", "host": "alpha"}
+        assert families["hft_instance_ready"].samples[0].labels == {
+            "instance": "auditd-alpha-1",
+            "service": "auditd",
+            "host": "alpha",
+        }
         assert families["hft_agent_store_reachable"].samples[0].value == 1.0
 
 
@@ -214,7 +239,9 @@ async def test_a_changed_spec_restarts_the_instance_and_a_deleted_one_stops_it()
         [before] = await agent.until("/v1/instances", ready)
         changed = replace(AUDITD, settings={**AUDITD.settings, "head_every_s": 0.5})
         await store.put(KEYS.spec("auditd"), model.encode(changed))
-        [now] = await agent.until("/v1/instances", lambda found: ready(found) and found[0]["pid"] != before["pid"])
+        [now] = await agent.until(
+            "/v1/instances", lambda found: ready(found) and found[0]["pid"] != before["pid"]
+        )
         assert now["config_revision"] > before["config_revision"]
         await store.delete(KEYS.spec("auditd"))
         await agent.until("/v1/instances", lambda found: found == [])
@@ -231,7 +258,10 @@ async def test_a_second_agent_of_a_host_is_refused_with_the_pid_of_the_first() -
         await agent.until("/v1/instances", ready)
         folder = agent._socket.parent.parent
         try:
-            await daemon.serve(AgentSettings("lab", "alpha", folder, folder / "run", "memory://other"), connect("memory://other"))
+            await daemon.serve(
+                AgentSettings("lab", "alpha", folder, folder / "run", "memory://other"),
+                connect("memory://other"),
+            )
         except InUse as exc:
             assert f"pid {os.getpid()}" in str(exc)
         else:
@@ -239,7 +269,7 @@ async def test_a_second_agent_of_a_host_is_refused_with_the_pid_of_the_first() -
         assert (await agent.get("/live"))[0] == 200
 
 
-# --- failover, against records as a keeper would write them ------------------------------------------------------------
+# --- failover, against records as a keeper would write them -------------------------------------------------
 
 OMSD = spec("riskd", "alpha", "beta", mode=Mode.ACTIVE_STANDBY)
 ALPHA, BETA = Process("riskd-alpha-1", "b", 1, 1), Process("riskd-beta-1", "b", 2, 1)
@@ -253,7 +283,10 @@ async def lead(store: Any, *electable: Process) -> None:
 
 @sync
 async def test_a_failover_that_cannot_be_is_refused_and_writes_nothing() -> None:
-    async with site_in_process(AUDITD, replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
+    async with site_in_process(AUDITD, replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as (
+        [agent],
+        store,
+    ):
         await agent.until("/v1/instances", ready)
         cases = [
             ({**WISH, "service": "auditd"}, 409, "singleton"),
@@ -266,14 +299,19 @@ async def test_a_failover_that_cannot_be_is_refused_and_writes_nothing() -> None
         await lead(store)
         await until_seen(agent, 4)
         assert "no electable standby" in (await agent.post("/v1/site/failover", WISH))[1]["reason"]
-        assert "is not an instance" in (await agent.post("/v1/site/failover", {**WISH, "to": "x"}))[1]["reason"]
+        assert (
+            "is not an instance" in (await agent.post("/v1/site/failover", {**WISH, "to": "x"}))[1]["reason"]
+        )
         assert (await agent.post("/v1/site/failover", {**WISH, "service": "nobody"}))[0] == 404
         assert (await agent.post("/v1/site/failover", {**WISH, "reason": " "}))[0] == 400
         assert await store.get(KEYS.request("riskd")) is None
 
 
 async def until_seen(agent: Any, epoch: int) -> None:
-    await agent.until("/v1/site/status", lambda found: next(s for s in found["services"] if s["name"] == "riskd")["epoch"] == epoch)
+    await agent.until(
+        "/v1/site/status",
+        lambda found: next(s for s in found["services"] if s["name"] == "riskd")["epoch"] == epoch,
+    )
 
 
 @sync
@@ -292,13 +330,24 @@ async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_
         again = await agent.post("/v1/site/failover", WISH)
         assert "is under way" in again[1]["reason"]
         row = HistoryRow(
-            5, alpha.instance, beta.instance, "failover", "ann", "drill", request.operation, request.created_ns, request.created_ns + 9_000_000
+            5,
+            alpha.instance,
+            beta.instance,
+            "failover",
+            "ann",
+            "drill",
+            request.operation,
+            request.created_ns,
+            request.created_ns + 9_000_000,
         )
         await store.put(KEYS.request("riskd"), model.encode(replace(request, state="succeeded")))
         await store.put(KEYS.history_row("riskd", 5), model.encode(row))
         await asyncio.sleep(0.05)
         assert not asked.done(), "succeeded means active, not only taken"
-        await store.put(KEYS.history_row("riskd", 5), model.encode(replace(row, active_ns=request.created_ns + 31_000_000)))
+        await store.put(
+            KEYS.history_row("riskd", 5),
+            model.encode(replace(row, active_ns=request.created_ns + 31_000_000)),
+        )
         assert await asked == (
             200,
             {
@@ -321,8 +370,13 @@ async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_
 @sync
 async def test_a_failover_that_nobody_settles_is_unknown_with_its_operation() -> None:
     async with site_in_process(replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
-        await store.put(KEYS.leader("riskd"), model.encode(LeaderRecord(Process("riskd-gamma-1", "b", 1, 1), 1, 4, None, "n")))
-        await store.put(KEYS.electable("riskd"), model.encode(ElectableRecord((Process("riskd-delta-1", "b", 2, 1),), 4)))
+        await store.put(
+            KEYS.leader("riskd"),
+            model.encode(LeaderRecord(Process("riskd-gamma-1", "b", 1, 1), 1, 4, None, "n")),
+        )
+        await store.put(
+            KEYS.electable("riskd"), model.encode(ElectableRecord((Process("riskd-delta-1", "b", 2, 1),), 4))
+        )
         await until_seen(agent, 4)
         code, found = await agent.post("/v1/site/failover", {**WISH, "timeout_s": 0.3})
         assert (code, found["outcome"]) == (200, "unknown")

@@ -1,4 +1,6 @@
-"""What stays in front draws itself at a terminal and ends with Ctrl-C: `hftctl up` with its floor, `hftctl status --watch` without."""
+"""What stays in front draws itself at a terminal and ends with Ctrl-C: `hftctl up` with its floor, `hftctl
+status --watch` without.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,13 @@ def at_a_terminal(floor: floors.Floor, *words: str) -> Iterator[Terminal]:
 
     environment = {**floor.environment, "TERM": "xterm"}
     process = subprocess.Popen(
-        [*floors.HFTCTL, *words], stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True, preexec_fn=take_terminal
+        [*floors.HFTCTL, *words],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=take_terminal,
     )
     os.close(slave)
     try:
@@ -68,7 +76,10 @@ def at_a_terminal(floor: floors.Floor, *words: str) -> Iterator[Terminal]:
 
 def test_up_draws_the_floor_and_ctrl_c_takes_it_down() -> None:
     with floors.floor(bring_up=False) as floor, at_a_terminal(floor, "up") as terminal:
-        floors.wait_for("a healthy floor drawn", lambda: terminal.shows("site lab  healthy", "omsd-alpha-1", "strategy-mm-alpha-1", "orders "))
+        floors.wait_for(
+            "a healthy floor drawn",
+            lambda: terminal.shows("site lab  healthy", "omsd-alpha-1", "strategy-mm-alpha-1", "orders "),
+        )
         assert floor.run("status").returncode == 0
         terminal.ctrl_c()
         floors.wait_for("its end", terminal.ended)
@@ -81,7 +92,10 @@ def test_watching_draws_what_changes_and_ctrl_c_ends_the_watching_alone() -> Non
     with floors.floor() as floor, at_a_terminal(floor, "status", "--watch") as terminal:
         floors.wait_for("the floor drawn", lambda: terminal.shows("site lab  healthy", "positiond-beta-1"))
         floor.kill(floor.service("positiond")["instances"][0]["pid"])
-        after = floors.wait_for("a new one", lambda: (now := floor.service("positiond")["instances"][0])["restarts"] and now["ready"] and now)
+        after = floors.wait_for(
+            "a new one",
+            lambda: (now := floor.service("positiond")["instances"][0])["restarts"] and now["ready"] and now,
+        )
         floors.wait_for("its pid drawn", lambda: terminal.shows(str(after["pid"])))
         terminal.ctrl_c()
         floors.wait_for("its end", terminal.ended)

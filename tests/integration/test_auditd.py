@@ -1,4 +1,6 @@
-"""auditd as a process: what it acknowledged survives kill -9 of it, nothing is written twice, and the head follows."""
+"""auditd as a process: what it acknowledged survives kill -9 of it, nothing is written twice, and the head
+follows.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +33,13 @@ def omsd(auditd: daemons.Daemon) -> Iterator[bus.link.Dealer]:
 
 
 def attach(omsd: bus.link.Dealer, epoch: int, claimant: codec.ProcessOnWire = CLAIMANT) -> orders.Attached:
-    frame = codec.encode(orders.Attach(1, 0, 0, "omsd-alpha-1", codec.TokenOnWire(7, "omsd", epoch), claimant))
+    frame = codec.encode(
+        orders.Attach(1, 0, 0, "omsd-alpha-1", codec.TokenOnWire(7, "omsd", epoch), claimant)
+    )
     daemons.wait_for("auditd takes the link", lambda: omsd.send(frame))
-    answer = daemons.receive(omsd.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Attached))
+    answer = daemons.receive(
+        omsd.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Attached)
+    )
     assert isinstance(answer, orders.Attached)
     return answer
 
@@ -41,19 +47,39 @@ def attach(omsd: bus.link.Dealer, epoch: int, claimant: codec.ProcessOnWire = CL
 def send(omsd: bus.link.Dealer, first: int, last: int, epoch: int = 1) -> None:
     token = codec.TokenOnWire(7, "omsd", epoch)
     for n in range(first, last + 1):
-        record = orders.AuditRecord(1, 0, 0, "omsd-alpha-1", token, n, "ORDER_PLACED", "strategy-mm", n, {"order_id": f"omsd-{epoch}-{n}"})
+        record = orders.AuditRecord(
+            1,
+            0,
+            0,
+            "omsd-alpha-1",
+            token,
+            n,
+            "ORDER_PLACED",
+            "strategy-mm",
+            n,
+            {"order_id": f"omsd-{epoch}-{n}"},
+        )
         assert omsd.send(codec.encode(record))
 
 
 def seen(omsd: bus.link.Dealer, up_to: int) -> None:
-    daemons.receive(omsd.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.AuditSeen) and message.up_to == up_to)
+    daemons.receive(
+        omsd.socket,
+        orders.decode_coming_back,
+        lambda message: isinstance(message, orders.AuditSeen) and message.up_to == up_to,
+    )
 
 
 def findings(folder: Path, *, with_head: bool) -> list[audit_verify.Finding]:
-    return audit_verify.verify(folder / "site" / "audit", audit_verify.read_head(folder / "site" / "audit.head") if with_head else None)
+    return audit_verify.verify(
+        folder / "site" / "audit",
+        audit_verify.read_head(folder / "site" / "audit.head") if with_head else None,
+    )
 
 
-def test_what_auditd_acknowledged_survives_kill_9_and_is_written_once(auditd: daemons.Daemon, omsd: bus.link.Dealer, tmp_path: Path) -> None:
+def test_what_auditd_acknowledged_survives_kill_9_and_is_written_once(
+    auditd: daemons.Daemon, omsd: bus.link.Dealer, tmp_path: Path
+) -> None:
     auditd.start()
     assert attach(omsd, 1) and omsd.send(b"noise")
     send(omsd, 1, 40)
@@ -82,7 +108,9 @@ def test_what_auditd_acknowledged_survives_kill_9_and_is_written_once(auditd: da
     assert findings(tmp_path, with_head=True) == [] and len(list((tmp_path / "site" / "audit").iterdir())) > 1
 
 
-def test_a_cut_tail_is_an_alarm_and_stays_in_the_chain(auditd: daemons.Daemon, omsd: bus.link.Dealer, tmp_path: Path) -> None:
+def test_a_cut_tail_is_an_alarm_and_stays_in_the_chain(
+    auditd: daemons.Daemon, omsd: bus.link.Dealer, tmp_path: Path
+) -> None:
     auditd.start()
     attach(omsd, 1)
     send(omsd, 1, 5)

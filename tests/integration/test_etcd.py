@@ -1,6 +1,7 @@
 """The etcd client against servers that are killed, frozen, compacted, replaced and guarded by passwords.
 
-Safety first in each: nothing lost, nothing twice, nothing called unapplied that was applied; the time it takes second.
+Safety first in each: nothing lost, nothing twice, nothing called unapplied that was applied; the time it
+takes second.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from tests.support.stores import SOON_S, put_until_done, until
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
 
-async def test_no_acknowledged_write_is_lost_and_a_watch_misses_none_over_kills_of_the_server(server: servers.Server) -> None:
+async def test_no_acknowledged_write_is_lost_and_a_watch_misses_none_over_kills_of_the_server(
+    server: servers.Server,
+) -> None:
     """Each number is a key of its own: a watch that resumed one revision too late would lack one."""
     client, reader = store.connect(f"etcd://{server.endpoint}"), store.connect(f"etcd://{server.endpoint}")
     acknowledged: list[str] = []
@@ -111,7 +114,9 @@ async def test_a_watch_from_a_compacted_revision_lists_again(server: servers.Ser
     await client.close()
 
 
-async def test_a_frozen_server_makes_a_write_ambiguous_within_its_deadline_and_a_read_not(server: servers.Server) -> None:
+async def test_a_frozen_server_makes_a_write_ambiguous_within_its_deadline_and_a_read_not(
+    server: servers.Server,
+) -> None:
     client = store.connect(f"etcd://{server.endpoint}")
     await client.put("hft/a", b"1")
     server.pause()
@@ -138,7 +143,9 @@ async def _get(client: store.Store, key: str) -> store.Entry | None:
         return None
 
 
-async def test_a_server_that_is_not_there_is_never_ambiguous_and_found_again_at_once(server: servers.Server) -> None:
+async def test_a_server_that_is_not_there_is_never_ambiguous_and_found_again_at_once(
+    server: servers.Server,
+) -> None:
     client = store.connect(f"etcd://{server.endpoint}")
     await client.put("hft/a", b"1")
     server.kill()
@@ -153,7 +160,9 @@ async def test_a_server_that_is_not_there_is_never_ambiguous_and_found_again_at_
     await client.close()
 
 
-async def test_a_silent_stream_is_found_in_two_seconds_and_the_view_ages_meanwhile(server: servers.Server) -> None:
+async def test_a_silent_stream_is_found_in_two_seconds_and_the_view_ages_meanwhile(
+    server: servers.Server,
+) -> None:
     client = etcd.EtcdStore([server.endpoint])
     async with aclosing(client.watch("hft/")) as watch:
         await anext(watch)
@@ -178,7 +187,11 @@ async def test_a_silent_stream_is_found_in_two_seconds_and_the_view_ages_meanwhi
 
 def _stream(client: etcd.EtcdStore) -> asyncio.Task[object] | None:
     """The task that waits on the watch's stream now; None between two streams."""
-    names = [task for task in asyncio.all_tasks() if task.get_name().startswith(f"store etcd {client.calls.addresses[0]}: Watch")]
+    names = [
+        task
+        for task in asyncio.all_tasks()
+        if task.get_name().startswith(f"store etcd {client.calls.addresses[0]}: Watch")
+    ]
     return names[0] if names else None
 
 
@@ -251,7 +264,7 @@ async def test_with_three_members_a_frozen_one_costs_one_try(binary: Path) -> No
         await client.close()
 
 
-# --- passwords --------------------------------------------------------------------------------------------------------
+# --- passwords ----------------------------------------------------------------------------------------------
 
 
 def gateway(server: servers.Server, path: str, **fields: object) -> None:
@@ -261,7 +274,9 @@ def gateway(server: servers.Server, path: str, **fields: object) -> None:
         answer.read()
 
 
-async def test_user_and_password_work_without_tls_and_survive_an_ended_token(binary: Path, tmp_path: Path) -> None:
+async def test_user_and_password_work_without_tls_and_survive_an_ended_token(
+    binary: Path, tmp_path: Path
+) -> None:
     password = tmp_path / "password"
     password.write_text("secret\n")
     with servers.running(binary) as server:
@@ -306,7 +321,12 @@ async def test_errors_of_the_server_leave_as_ours(server: servers.Server) -> Non
         ("Put", rpc.PutRequest(key=b"a", value=b"1" * 2 * 1024 * 1024)),
         ("Put", rpc.PutRequest(key=b"a", value=b"1", lease=77)),
         ("Range", rpc.RangeRequest(key=b"a", revision=10**9)),
-        ("Txn", rpc.TxnRequest(success=[rpc.RequestOp(request_put=rpc.PutRequest(key=str(n).encode())) for n in range(200)])),
+        (
+            "Txn",
+            rpc.TxnRequest(
+                success=[rpc.RequestOp(request_put=rpc.PutRequest(key=str(n).encode())) for n in range(200)]
+            ),
+        ),
         ("LeaseGrant", rpc.LeaseGrantRequest(ttl=10**12)),
         ("Authenticate", rpc.AuthenticateRequest(name="a", password="b")),
     ]

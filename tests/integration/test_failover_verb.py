@@ -36,10 +36,18 @@ def electable(floor: floors.Floor) -> tuple[str, str]:
         service = floor.service("omsd")
         others = [instance["id"] for instance in service["instances"] if instance["id"] != service["leader"]]
         texts = [
-            event["fields"]["text"] for event in floor.json("events") if event["kind"] == "group.decision" and event["fields"]["service"] == "omsd"
+            event["fields"]["text"]
+            for event in floor.json("events")
+            if event["kind"] == "group.decision" and event["fields"]["service"] == "omsd"
         ]
-        leads = next((text for text in reversed(texts) if text.startswith(f"leads epoch {service['epoch']}")), "")
-        return (service["leader"], others[0]) if service["leader"] and f"electable is {others[0]}" in leads else None
+        leads = next(
+            (text for text in reversed(texts) if text.startswith(f"leads epoch {service['epoch']}")), ""
+        )
+        return (
+            (service["leader"], others[0])
+            if service["leader"] and f"electable is {others[0]}" in leads
+            else None
+        )
 
     pair: tuple[str, str] = floors.wait_for("an electable standby", found, pause_s=0.2)
     return pair
@@ -53,11 +61,23 @@ def electable(floor: floors.Floor) -> tuple[str, str]:
         (("omds", "--reason", "drill"), 2, "refused", '"omds"'),
         (("bookd", "--reason", "drill"), 1, "refused", "singleton"),
         (("riskd", "--reason", "drill"), 1, "refused", "no electable standby"),
-        (("omsd", "--reason", "drill", "--to", "omsd-gamma-1"), 1, "refused", "omsd-gamma-1 is not an instance of omsd"),
-        (("omsd", "--reason", "drill", "--to", "riskd-alpha-1"), 1, "refused", "riskd-alpha-1 is not an instance of omsd"),
+        (
+            ("omsd", "--reason", "drill", "--to", "omsd-gamma-1"),
+            1,
+            "refused",
+            "omsd-gamma-1 is not an instance of omsd",
+        ),
+        (
+            ("omsd", "--reason", "drill", "--to", "riskd-alpha-1"),
+            1,
+            "refused",
+            "riskd-alpha-1 is not an instance of omsd",
+        ),
     ],
 )
-def test_what_cannot_be_done_is_refused_and_changes_nothing(floor: floors.Floor, words: tuple[str, ...], code: int, outcome: str, why: str) -> None:
+def test_what_cannot_be_done_is_refused_and_changes_nothing(
+    floor: floors.Floor, words: tuple[str, ...], code: int, outcome: str, why: str
+) -> None:
     before, epoch = floor.pids(), floor.service("omsd")["epoch"]
     found, told = ask(floor, *words)
     assert (found, told["outcome"], told["service"]) == (code, outcome, words[0]) and why in told["reason"]
@@ -68,7 +88,9 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(floor: floors.Floor,
 def test_the_present_leader_is_no_target(floor: floors.Floor) -> None:
     leader, _ = electable(floor)
     code, told = ask(floor, "omsd", "--reason", "drill", "--to", leader)
-    assert (code, told["outcome"], told["from"]) == (1, "refused", leader) and "leads already" in told["reason"]
+    assert (code, told["outcome"], told["from"]) == (1, "refused", leader) and "leads already" in told[
+        "reason"
+    ]
 
 
 def test_one_that_succeeds_says_from_to_epoch_and_time(floor: floors.Floor) -> None:
@@ -77,18 +99,24 @@ def test_one_that_succeeds_says_from_to_epoch_and_time(floor: floors.Floor) -> N
     code, told = ask(floor, "omsd", "--reason", "drill", "--to", standby)
     assert code == 0 and told["took_ms"] > 0 and told["operation"].startswith("failover-omsd-")
     assert {name: told[name] for name in ("service", "from", "to", "epoch", "outcome", "reason")} == {
-        "service": "omsd", "from": leader, "to": standby, "epoch": before["epoch"] + 1, "outcome": "succeeded", "reason": "drill",
+        "service": "omsd", "from": leader, "to": standby, "epoch": before["epoch"] + 1,
+        "outcome": "succeeded", "reason": "drill",
     }  # fmt: skip
     assert floor.service("omsd")["leader"] == standby
     old = {instance["id"]: instance["pid"] for instance in before["instances"]}[leader]
-    floors.wait_for("the old leader back as standby", lambda: (now := floor.instance(leader))["role"] == "standby" and now["pid"] not in (None, old))
+    floors.wait_for(
+        "the old leader back as standby",
+        lambda: (now := floor.instance(leader))["role"] == "standby" and now["pid"] not in (None, old),
+    )
     row = floor.json("history", "omsd")[-1]
     assert (row["epoch"], row["cause"], row["reason"]) == (told["epoch"], "failover", "drill")
 
 
 def test_one_that_is_not_settled_in_time_is_unknown_and_names_its_operation(floor: floors.Floor) -> None:
-    """The leader's keeper is stopped: nobody acts on the request for as long as the caller waits. Later it is carried out or refused, or, where the
-    machine was so slow that the lease ran out meanwhile, settled by the standby's take."""
+    """The leader's keeper is stopped: nobody acts on the request for as long as the caller waits. Later it is
+    carried out or refused, or, where the machine was so slow that the lease ran out meanwhile, settled by the
+    standby's take.
+    """
     leader, _ = electable(floor)
     epoch = floor.service("omsd")["epoch"]
     keeper = floor.holder(leader.split("-")[1], "keeper")

@@ -1,4 +1,6 @@
-"""A small floor (the venue, its market data, risk) brought up, changed, orphaned, adopted and taken down by the real hftctl."""
+"""A small floor (the venue, its market data, risk) brought up, changed, orphaned, adopted and taken down by
+the real hftctl.
+"""
 
 from __future__ import annotations
 
@@ -61,10 +63,19 @@ class Bench:
         self.services.write_text(SERVICES)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "controlplane.cli.main", *arguments, "--site-dir", str(self.folders.site_dir)]
+        return [
+            sys.executable,
+            "-m",
+            "controlplane.cli.main",
+            *arguments,
+            "--site-dir",
+            str(self.folders.site_dir),
+        ]
 
     def hftctl(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S * 2)
+        return subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, timeout=PATIENCE_S * 2
+        )
 
     def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.hftctl("up", "--detach", "--services", str(self.services), *arguments)
@@ -100,7 +111,10 @@ async def registrations(bench: Bench, service: str) -> AsyncIterator[AsyncIterat
     client = store.connect(f"etcd://{bench.status()['store']['endpoints'][0]}")
     try:
         async with contextlib.aclosing(client.watch(Keys("lab").registration(service, ""))) as watch:
-            yield ({key.rpartition("/")[2]: json.loads(entry.value) for key, entry in snapshot.entries.items()} async for snapshot in watch)
+            yield (
+                {key.rpartition("/")[2]: json.loads(entry.value) for key, entry in snapshot.entries.items()}
+                async for snapshot in watch
+            )
     finally:
         await client.close()
 
@@ -140,7 +154,10 @@ def test_a_changed_file_is_shown_and_restarts_only_what_it_changes(bench: Bench)
     bench.services.write_text(SERVICES.replace("messages_per_s: 200", "messages_per_s: 300"))
     changed = bench.hftctl("up", "--detach", "--seed", "7")
     assert changed.returncode == 0, changed.stderr
-    assert "~ riskd.settings.messages_per_s: 200 -> 300" in changed.stdout and "~ simd.settings.seed: 1 -> 7" in changed.stdout
+    assert (
+        "~ riskd.settings.messages_per_s: 200 -> 300" in changed.stdout
+        and "~ simd.settings.seed: 1 -> 7" in changed.stdout
+    )
     after = bench.pids()
     assert {name for name in before if before[name] != after[name]} == {"riskd-beta-1", "simd-alpha-1"}
     assert bench.causes("riskd") == ["first", "stopped"]
@@ -175,10 +192,16 @@ def test_the_registration_of_an_instance_that_dies_disappears_and_comes_back(ben
 
 
 def test_the_only_member_of_a_group_may_be_moved_to_another_host(bench: Bench) -> None:
-    """Its home is no instance any more: the moved one leads after a lease, under the next epoch. And back, where its old data is."""
+    """Its home is no instance any more: the moved one leads after a lease, under the next epoch. And back,
+    where its old data is.
+    """
     assert bench.up().returncode == 0
     for epoch, host in ((2, "alpha"), (3, "beta")):
-        bench.services.write_text(SERVICES.replace("mode: active_standby\n    hosts: [beta]", f"mode: active_standby\n    hosts: [{host}]"))
+        bench.services.write_text(
+            SERVICES.replace(
+                "mode: active_standby\n    hosts: [beta]", f"mode: active_standby\n    hosts: [{host}]"
+            )
+        )
         moved = bench.up()
         assert moved.returncode == 0, moved.stdout + moved.stderr
         (riskd,) = [service for service in bench.status()["services"] if service["name"] == "riskd"]
@@ -191,7 +214,9 @@ def test_after_floords_death_the_floor_goes_on_and_up_adopts_it(bench: Bench) ->
     assert bench.up().returncode == 0
     pids, running = bench.pids(), bench.floor()
     os.kill(running["floord"]["pid"], signal.SIGKILL)
-    floors.wait_for("the lock goes with its holder", lambda: not site_folders.locked(bench.folders.floor_lock))
+    floors.wait_for(
+        "the lock goes with its holder", lambda: not site_folders.locked(bench.folders.floor_lock)
+    )
     assert bench.hftctl("status").returncode == 0
 
     adopted = bench.hftctl("up", "--detach")
@@ -201,7 +226,10 @@ def test_after_floords_death_the_floor_goes_on_and_up_adopts_it(bench: Bench) ->
     assert bench.floor()["floord"]["pid"] != running["floord"]["pid"]
 
     os.kill(bench.floor()["processes"]["etcd"]["pid"], signal.SIGKILL)
-    floors.wait_for("an adopted store is restarted", lambda: bench.floor()["processes"]["etcd"]["pid"] != running["processes"]["etcd"]["pid"])
+    floors.wait_for(
+        "an adopted store is restarted",
+        lambda: bench.floor()["processes"]["etcd"]["pid"] != running["processes"]["etcd"]["pid"],
+    )
     floors.wait_for("healthy again", lambda: bench.hftctl("status").returncode == 0)
     assert bench.pids() == pids
 
@@ -209,7 +237,11 @@ def test_after_floords_death_the_floor_goes_on_and_up_adopts_it(bench: Bench) ->
 def test_down_works_when_floord_and_the_agents_are_dead(bench: Bench) -> None:
     assert bench.up().returncode == 0
     running = bench.floor()
-    for record in (running["floord"], running["processes"]["agent-alpha"], running["processes"]["agent-beta"]):
+    for record in (
+        running["floord"],
+        running["processes"]["agent-alpha"],
+        running["processes"]["agent-beta"],
+    ):
         os.kill(record["pid"], signal.SIGKILL)
     assert bench.hftctl("down").returncode == 0
     bench.nothing_is_left()
@@ -231,7 +263,9 @@ def test_a_port_in_use_is_named_before_anything_starts(bench: Bench) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         refused = bench.up("--http-port", str(port))
-    assert refused.returncode == 2 and f"127.0.0.1:{port}" in refused.stderr and refused.stderr.count("\n") == 1
+    assert (
+        refused.returncode == 2 and f"127.0.0.1:{port}" in refused.stderr and refused.stderr.count("\n") == 1
+    )
     bench.nothing_is_left()
 
 
@@ -240,10 +274,16 @@ def test_a_health_port_in_use_is_named_before_anything_starts_or_changes(bench: 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        named = SERVICES.replace("mode: active_standby\n", f"mode: active_standby\n    health_port: {port}\n", 1)
+        named = SERVICES.replace(
+            "mode: active_standby\n", f"mode: active_standby\n    health_port: {port}\n", 1
+        )
         bench.services.write_text(named)
         refused = bench.up()
-        assert refused.returncode == 2 and f"127.0.0.1:{port}" in refused.stderr and "health_port of riskd-beta-1" in refused.stderr
+        assert (
+            refused.returncode == 2
+            and f"127.0.0.1:{port}" in refused.stderr
+            and "health_port of riskd-beta-1" in refused.stderr
+        )
         bench.nothing_is_left()
         bench.services.write_text(SERVICES)
         assert bench.up().returncode == 0
@@ -262,7 +302,9 @@ def test_a_health_port_in_use_is_named_before_anything_starts_or_changes(bench: 
                     return int(found["riskd-beta-1"]["port"])
         raise AssertionError("the watch ended")
 
-    assert asyncio.run(asyncio.wait_for(registered_port(), PATIENCE_S)) == port, "where a check of the registration asks"
+    assert asyncio.run(asyncio.wait_for(registered_port(), PATIENCE_S)) == port, (
+        "where a check of the registration asks"
+    )
 
 
 def test_a_site_folder_in_use_is_named(bench: Bench) -> None:
@@ -273,15 +315,26 @@ def test_a_site_folder_in_use_is_named(bench: Bench) -> None:
         refused = bench.up()
     finally:
         os.close(fd)
-    assert refused.returncode == 2 and str(bench.folders.site_dir) in refused.stderr and str(os.getpid()) in refused.stderr
+    assert (
+        refused.returncode == 2
+        and str(bench.folders.site_dir) in refused.stderr
+        and str(os.getpid()) in refused.stderr
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_in_front_a_signal_takes_the_floor_down(bench: Bench, number: signal.Signals, code: int) -> None:
-    front = subprocess.Popen(bench.command("up", "--services", str(bench.services)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    front = subprocess.Popen(
+        bench.command("up", "--services", str(bench.services)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         assert front.stdout is not None
-        shown = next((line for line in front.stdout if "bookd-beta-1: running" in line), None)  # a line a change
+        shown = next(
+            (line for line in front.stdout if "bookd-beta-1: running" in line), None
+        )  # a line a change
         floors.wait_for("healthy", lambda: bench.floor() and bench.hftctl("status").returncode == 0)
         front.send_signal(number)
         said, _ = front.communicate(timeout=PATIENCE_S)
@@ -295,7 +348,10 @@ def test_in_front_a_signal_takes_the_floor_down(bench: Bench, number: signal.Sig
 
 def test_an_instance_that_does_not_come_up_is_named_with_its_last_words(bench: Bench) -> None:
     bench.services.write_text(
-        SERVICES.replace("hosts: [alpha]\n  - name: bookd", "hosts: [alpha]\n    settings: {files: [/nowhere]}\n  - name: bookd")
+        SERVICES.replace(
+            "hosts: [alpha]\n  - name: bookd",
+            "hosts: [alpha]\n    settings: {files: [/nowhere]}\n  - name: bookd",
+        )
     )
     failed = bench.up("--timeout", "6")
     assert failed.returncode == 1

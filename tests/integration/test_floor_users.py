@@ -1,4 +1,6 @@
-"""A floor of root, one of an ordinary user, and two beside each other: what only root may is left out, and nobody meets anybody."""
+"""A floor of root, one of an ordinary user, and two beside each other: what only root may is left out, and
+nobody meets anybody.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,8 @@ WITHOUT = {
     ],
     "root in a container": ["--bounding-set=-sys_nice,-ipc_lock", "--inh-caps=-sys_nice,-ipc_lock"],
 }
-"""How root becomes somebody who may not be real-time. The first may read what is here, as the tests' own interpreter may lie in root's home, and
-nothing else that root may."""
+"""How root becomes somebody who may not be real-time. The first may read what is here, as the tests' own
+interpreter may lie in root's home, and nothing else that root may."""
 
 
 REAL_TIME = {"marketd", "bookd", "strategy-mm", "riskd", "omsd", "execd"}
@@ -39,9 +41,15 @@ def test_the_path_runs_in_real_time_where_it_may_and_its_keepers_come_before_it(
     with floors.floor() as floor:
         pids = {service["name"]: service["instances"][0]["pid"] for service in floor.status()["services"]}
         shims = {json.loads(path.read_bytes())["shim"]["pid"] for path in floor.run_dir().glob("*.shim.json")}
-        agents, keepers = ({floor.holder(host, lock) for host in ("alpha", "beta")} for lock in ("agent", "keeper"))
+        agents, keepers = (
+            {floor.holder(host, lock) for host in ("alpha", "beta")} for lock in ("agent", "keeper")
+        )
         found = [{scheduled(pid) for pid in some} for some in ({pids[name] for name in REAL_TIME}, keepers)]
-        assert found == ([{(os.SCHED_FIFO, 1)}, {(os.SCHED_FIFO, 2)}] if privilege.may_be_real_time() else [{(os.SCHED_OTHER, 0)}] * 2)
+        assert found == (
+            [{(os.SCHED_FIFO, 1)}, {(os.SCHED_FIFO, 2)}]
+            if privilege.may_be_real_time()
+            else [{(os.SCHED_OTHER, 0)}] * 2
+        )
         rest = {pid for name, pid in pids.items() if name not in REAL_TIME} | shims | agents
         assert {scheduled(pid) for pid in rest} == {(os.SCHED_OTHER, 0)}
 
@@ -59,7 +67,14 @@ def test_who_may_not_be_real_time_has_a_floor_and_hears_once_what_is_left_out(wh
         floor.environment |= {"XDG_RUNTIME_DIR": str(run), "HOME": str(floor.site_dir)}
 
         def hftctl(*words: str) -> subprocess.CompletedProcess[str]:
-            return subprocess.run([*prefix, *floors.HFTCTL, *words], env=floor.environment, capture_output=True, text=True, timeout=180, check=False)
+            return subprocess.run(
+                [*prefix, *floors.HFTCTL, *words],
+                env=floor.environment,
+                capture_output=True,
+                text=True,
+                timeout=180,
+                check=False,
+            )
 
         try:
             up = hftctl("up", "--detach")
@@ -68,7 +83,9 @@ def test_who_may_not_be_real_time_has_a_floor_and_hears_once_what_is_left_out(wh
             pids = floor.pids()
             assert len(pids) == 10 and {Path(f"/proc/{pid}").stat().st_uid for pid in pids.values()} == {user}
             assert {os.sched_getscheduler(pid) for pid in pids.values()} == {os.SCHED_OTHER}
-            assert hftctl("events").stdout.count("sched fifo and locked memory: not permitted") == 2, "once for each host"
+            assert hftctl("events").stdout.count("sched fifo and locked memory: not permitted") == 2, (
+                "once for each host"
+            )
         finally:
             down = hftctl("down")
         assert down.returncode == 0 and not floors.processes_of(floor.site_dir)
@@ -76,7 +93,11 @@ def test_who_may_not_be_real_time_has_a_floor_and_hears_once_what_is_left_out(wh
 
 def test_a_second_floor_stands_beside_the_first() -> None:
     with floors.floor() as first, floors.floor() as second:
-        assert first.healthy() and second.healthy() and not set(first.pids().values()) & set(second.pids().values())
+        assert (
+            first.healthy()
+            and second.healthy()
+            and not set(first.pids().values()) & set(second.pids().values())
+        )
         before = second.pids()
         assert first.run("down").returncode == 0 and not floors.processes_of(first.site_dir)
         assert second.healthy() and second.pids() == before

@@ -1,4 +1,6 @@
-"""`hftd NAME --config FILE` as a process: registered in a real etcd, found there by others, its log where the file says, gone when it ends."""
+"""`hftd NAME --config FILE` as a process: registered in a real etcd, found there by others, its log where the
+file says, gone when it ends.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,16 @@ class Hand:
         return path
 
     def start(self, daemon: str, more: str = "") -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "HFT_SITE_DIR": str(self.folder / "site"), "XDG_RUNTIME_DIR": str(self.run_dir)}
+        environment = {
+            **os.environ,
+            "HFT_SITE_DIR": str(self.folder / "site"),
+            "XDG_RUNTIME_DIR": str(self.run_dir),
+        }
         command = [sys.executable, "-m", "hftd", daemon, "--config", str(self.config(daemon, more))]
         with (self.folder / f"{daemon}.out").open("wb") as out:
-            self.running[daemon] = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment)
+            self.running[daemon] = subprocess.Popen(
+                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, env=environment
+            )
         return self.running[daemon]
 
     def said(self, daemon: str) -> str:
@@ -69,7 +77,11 @@ async def registered(hand: Hand) -> dict[str, dict[str, object]]:
     client = store.connect(f"etcd://{hand.server.endpoint}")
     try:
         snapshot = await client.range("hft/hand/services/")
-        return {key: json.loads(entry.value) for key, entry in snapshot.entries.items() if not key.endswith("/stranger")}
+        return {
+            key: json.loads(entry.value)
+            for key, entry in snapshot.entries.items()
+            if not key.endswith("/stranger")
+        }
     finally:
         await client.close()
 
@@ -81,17 +93,27 @@ async def test_daemons_by_hand_find_each_other_in_etcd_and_leave_it_when_they_en
     await client.close()
     for daemon in ("bookd", "marketd", "simd"):
         hand.start(daemon)
-    floors.wait_for("the books follow the market", lambda: "market.session" in hand.said("bookd") and " ready" in hand.said("bookd"), pause_s=0.05)
+    floors.wait_for(
+        "the books follow the market",
+        lambda: "market.session" in hand.said("bookd") and " ready" in hand.said("bookd"),
+        pause_s=0.05,
+    )
 
     found = await registered(hand)
     for daemon, process in hand.running.items():
         row = found[f"hft/hand/services/{daemon}/{daemon}-{process.pid}"]
-        assert (row["service"], row["instance"], row["version"]) == (daemon, f"{daemon}-{process.pid}", "0.1.0")
+        assert (row["service"], row["instance"], row["version"]) == (
+            daemon,
+            f"{daemon}-{process.pid}",
+            "0.1.0",
+        )
         assert row["address"] and "port" in row and isinstance(row["timestamp_ns"], int) and row["endpoints"]
 
     hand.running["marketd"].send_signal(signal.SIGTERM)
     assert hand.running["marketd"].wait(30) == 0
-    assert "services/marketd/" not in "".join(await registered(hand)), "withdrawn at once, not left to its lease"
+    assert "services/marketd/" not in "".join(await registered(hand)), (
+        "withdrawn at once, not left to its lease"
+    )
     hand.running["simd"].send_signal(signal.SIGINT)
     assert hand.running["simd"].wait(30) in (0, 130)
     assert "Traceback" not in hand.said("marketd") + hand.said("simd")
@@ -100,8 +122,12 @@ async def test_daemons_by_hand_find_each_other_in_etcd_and_leave_it_when_they_en
 def test_the_log_goes_where_the_file_says(hand: Hand) -> None:
     log = hand.folder / "simd.log"
     hand.start("simd", f"logging: {{level: info, file: {log}}}")
-    floors.wait_for("a line in the log", lambda: log.exists() and "started pid=" in log.read_text(), pause_s=0.05)
-    floors.wait_for("registered", lambda: "registered key='hft/hand/services/simd/" in log.read_text(), pause_s=0.05)
+    floors.wait_for(
+        "a line in the log", lambda: log.exists() and "started pid=" in log.read_text(), pause_s=0.05
+    )
+    floors.wait_for(
+        "registered", lambda: "registered key='hft/hand/services/simd/" in log.read_text(), pause_s=0.05
+    )
     assert hand.said("simd") == ""
 
 
@@ -118,7 +144,10 @@ def test_below_its_level_nothing_is_logged(hand: Hand) -> None:
     [
         ("consul: {address: 127.0.0.1:8500}", "consul: found"),
         ("logging: {level: loud}", "logging.level"),
-        ("logging: {file: /proc/none/simd.log}", "logging.file /proc/none/simd.log: No such file or directory"),
+        (
+            "logging: {file: /proc/none/simd.log}",
+            "logging.file /proc/none/simd.log: No such file or directory",
+        ),
         ("strategy: {parameters: {sped: 3}}", "strategy.parameters.sped"),
     ],
 )

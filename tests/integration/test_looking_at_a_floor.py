@@ -1,4 +1,6 @@
-"""What an operator looks at, on a floor that trades: every reading verb, those that follow, health by curl; and what `make` says is missing."""
+"""What an operator looks at, on a floor that trades: every reading verb, those that follow, health by curl;
+and what `make` says is missing.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,12 @@ def test_a_reading_verb_shows_what_is_there(floor: floors.Floor, verb: str) -> N
 @pytest.mark.parametrize("verb", FOLLOWED)
 def test_a_following_verb_goes_on_until_ctrl_c(floor: floors.Floor, verb: str) -> None:
     follower = subprocess.Popen(
-        [*floors.HFTCTL, *verb.split()], env=floor.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        [*floors.HFTCTL, *verb.split()],
+        env=floor.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
     )
     try:
         assert follower.stdout is not None
@@ -66,7 +73,12 @@ def test_a_following_verb_goes_on_until_ctrl_c(floor: floors.Floor, verb: str) -
 
 
 def curl(url: str) -> tuple[int, str]:
-    done = subprocess.run(["curl", "--silent", "--max-time", "20", "--write-out", "\n%{http_code}", url], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["curl", "--silent", "--max-time", "20", "--write-out", "\n%{http_code}", url],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     body, _, code = done.stdout.rpartition("\n")
     return int(code), body.strip()
 
@@ -103,23 +115,47 @@ def test_every_daemon_s_counters_and_the_latencies_are_prometheus_text(floor: fl
 
     def samples() -> list[Sample]:
         pages = [curl(f"{host['url']}/metrics")[1] for host in floor.status()["hosts"]]
-        return [sample for page in pages for family in text_string_to_metric_families(page + "\n") for sample in family.samples]
+        return [
+            sample
+            for page in pages
+            for family in text_string_to_metric_families(page + "\n")
+            for sample in family.samples
+        ]
 
     def missing() -> set[tuple[str, str]]:
-        counted = {(sample.name, sample.labels.get("service", "")) for sample in samples() if sample.value > 0}
-        return ({(name, service) for service, name in COUNTED.items()} | {(f"{name}_count", service) for name, service in TIMED}) - counted
+        counted = {
+            (sample.name, sample.labels.get("service", "")) for sample in samples() if sample.value > 0
+        }
+        return (
+            {(name, service) for service, name in COUNTED.items()}
+            | {(f"{name}_count", service) for name, service in TIMED}
+        ) - counted
 
     floors.wait_for("everything counted", lambda: not missing())
     found = samples()
     for name, service in TIMED:
-        buckets = [sample for sample in found if (sample.name, sample.labels.get("service")) == (f"{name}_bucket", service) and sample.value]
-        (counted,) = [sample.value for sample in found if (sample.name, sample.labels.get("service")) == (f"{name}_count", service) and sample.value]
+        buckets = [
+            sample
+            for sample in found
+            if (sample.name, sample.labels.get("service")) == (f"{name}_bucket", service) and sample.value
+        ]
+        (counted,) = [
+            sample.value
+            for sample in found
+            if (sample.name, sample.labels.get("service")) == (f"{name}_count", service) and sample.value
+        ]
         assert buckets[-1].labels["le"] == "+Inf" and buckets[-1].value == counted
-        assert [sample.value for sample in buckets] == sorted(sample.value for sample in buckets), "cumulative"
+        assert [sample.value for sample in buckets] == sorted(sample.value for sample in buckets), (
+            "cumulative"
+        )
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *FOLLOWED, "failover omsd --reason x", "host list -o json", "status -o yaml"])
-def test_without_a_floor_a_verb_that_asks_one_says_so_in_one_line_and_exits_3(tmp_path: Path, verb: str) -> None:
+@pytest.mark.parametrize(
+    "verb", [*VERBS, *FOLLOWED, "failover omsd --reason x", "host list -o json", "status -o yaml"]
+)
+def test_without_a_floor_a_verb_that_asks_one_says_so_in_one_line_and_exits_3(
+    tmp_path: Path, verb: str
+) -> None:
     asked = floors.Floor(tmp_path / "nowhere").run(*verb.split())
     assert asked.returncode == 3 and asked.stdout == ""
     assert asked.stderr == f"hftctl: no floor runs in {tmp_path}/nowhere (start one with: hftctl up)\n"
@@ -132,8 +168,14 @@ def test_without_a_floor_a_verb_that_asks_one_says_so_in_one_line_and_exits_3(tm
         ("false", "the venv module of false is missing: apt-get install python3-venv "),
     ],
 )
-def test_what_a_machine_lacks_is_named_with_the_command_that_installs_it(tmp_path: Path, python: str, said: str) -> None:
-    alone = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}}  # not as a part of `make test`
+def test_what_a_machine_lacks_is_named_with_the_command_that_installs_it(
+    tmp_path: Path, python: str, said: str
+) -> None:
+    alone = {
+        name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MFLAGS", "MAKELEVEL"}
+    }  # not as a part of `make test`
     wanted = ["make", "install", f"PYTHON={python}", f"VENV={tmp_path}/venv"]
     done = subprocess.run(wanted, cwd=ROOT, env=alone, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stdout.startswith(said) and done.stdout.count("\n") == 1, done.stdout + done.stderr
+    assert done.returncode == 2 and done.stdout.startswith(said) and done.stdout.count("\n") == 1, (
+        done.stdout + done.stderr
+    )

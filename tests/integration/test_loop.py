@@ -1,4 +1,6 @@
-"""The poll loop over real sockets: hello and status reach the agent, a question is answered, the word is obeyed, stop stops."""
+"""The poll loop over real sockets: hello and status reach the agent, a question is answered, the word is
+obeyed, stop stops.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Agent:
         raise AssertionError("the daemon did not say it in time")
 
     def send(self, make: Callable[..., control.FromAgent], *fields: object) -> None:
-        assert self.router.send(b"omsd-alpha-1", codec.encode(make(codec.VERSION, 1, 0, "agent", None, *fields)))
+        assert self.router.send(
+            b"omsd-alpha-1", codec.encode(make(codec.VERSION, 1, 0, "agent", None, *fields))
+        )
 
 
 @pytest.fixture
@@ -51,11 +55,20 @@ def floor(tmp_path: Path) -> runtime.Floor:
     word.create(alive, word.ALIVE_MAGIC)
     config = Config(1, "omsd", tmp_path, tmp_path, tmp_path / "data", tmp_path / "journal", {})
     return runtime.Floor(
-        site="lab", host="alpha", service="omsd", process=me, config=config, agent_endpoint=f"ipc://{tmp_path}/bus", alive=alive, lease_word=lease
+        site="lab",
+        host="alpha",
+        service="omsd",
+        process=me,
+        config=config,
+        agent_endpoint=f"ipc://{tmp_path}/bus",
+        alive=alive,
+        lease_word=lease,
     )
 
 
-def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
+    floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)  # the loop runs in a thread here
     agent = Agent(f"ipc://{tmp_path}/bus")
     loop = runtime.Loop(floor)
@@ -70,14 +83,28 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(floor: runtime.Flo
     thread.start()
     try:
         hello = agent.wait(lambda message: isinstance(message, control.Hello))
-        assert isinstance(hello, control.Hello) and hello.endpoints == {"replica": f"ipc://{tmp_path}/omsd-alpha-1.replica"}
+        assert isinstance(hello, control.Hello) and hello.endpoints == {
+            "replica": f"ipc://{tmp_path}/omsd-alpha-1.replica"
+        }
         agent.send(control.Welcome, 1)
         event = agent.wait(lambda message: isinstance(message, control.Event))
-        assert isinstance(event, control.Event) and (event.kind, event.fields) == ("simd.recovered", {"orders": 2}), "kept until somebody knows it"
-        agent.send(control.Peers, "execd", "execd", [control.Peer("execd-alpha-1", {"orders": "ipc://x"}, "leader", 3)])
+        assert isinstance(event, control.Event) and (event.kind, event.fields) == (
+            "simd.recovered",
+            {"orders": 2},
+        ), "kept until somebody knows it"
+        agent.send(
+            control.Peers,
+            "execd",
+            "execd",
+            [control.Peer("execd-alpha-1", {"orders": "ipc://x"}, "leader", 3)],
+        )
         agent.send(control.Ask, 5, "orders", {"n": 8})
         answer = agent.wait(lambda message: isinstance(message, control.Answer))
-        assert isinstance(answer, control.Answer) and (answer.ask, answer.ok, answer.body) == (5, True, {"seen": 8})
+        assert isinstance(answer, control.Answer) and (answer.ask, answer.ok, answer.body) == (
+            5,
+            True,
+            {"seen": 8},
+        )
         assert floor.endpoint("execd", "orders") == "ipc://x" and len(peers) == 1
 
         with word.LeaseWord(tmp_path / "o.lease", writable=True) as keeper:
@@ -99,7 +126,9 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(floor: runtime.Flo
     agent.router.close()
 
 
-def test_the_bell_that_the_keeper_rings_wakes_the_loop(floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bell_that_the_keeper_rings_wakes_the_loop(
+    floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With looks an hour apart only the bell can tell it in time."""
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(loops, "WORD_POLL_MS", 3_600_000)
@@ -121,8 +150,14 @@ def test_the_bell_that_the_keeper_rings_wakes_the_loop(floor: runtime.Floor, tmp
     assert not thread.is_alive()
 
 
-def test_a_keeper_rings_at_each_change_of_the_word_and_not_at_a_renewal(floor: runtime.Floor, tmp_path: Path) -> None:
-    keeper, listening, lead = words.Words(tmp_path / "o.lease", tmp_path / "o.alive"), bell.Bell(tmp_path / "o.lease"), Lead(floor.process, 1, 4)
+def test_a_keeper_rings_at_each_change_of_the_word_and_not_at_a_renewal(
+    floor: runtime.Floor, tmp_path: Path
+) -> None:
+    keeper, listening, lead = (
+        words.Words(tmp_path / "o.lease", tmp_path / "o.alive"),
+        bell.Bell(tmp_path / "o.lease"),
+        Lead(floor.process, 1, 4),
+    )
 
     def rang() -> bool:
         heard = bool(select.select([listening], [], [], 0)[0])
@@ -141,7 +176,9 @@ def test_a_keeper_rings_at_each_change_of_the_word_and_not_at_a_renewal(floor: r
     keeper.close()
 
 
-def test_a_daemon_takes_the_scheduling_of_its_spec_with_all_its_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_takes_the_scheduling_of_its_spec_with_all_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HFT_SCHED", "batch")
     with daemons.daemon(tmp_path, "bookd") as bookd:
         bookd.start()
@@ -158,7 +195,8 @@ def test_a_floor_finds_its_config_in_the_environment(tmp_path: Path) -> None:
     found = runtime.Floor.from_environment(
         {
             "HFT_SITE": "lab", "HFT_HOST": "alpha", "HFT_SERVICE": "bookd", "HFT_INSTANCE": "bookd-alpha-1",
-            "HFT_CONFIG": str(tmp_path / "c.json"), "HFT_AGENT": f"ipc://{tmp_path}/bus", "HFT_ALIVE": str(tmp_path / "a"),
+            "HFT_CONFIG": str(tmp_path / "c.json"),
+            "HFT_AGENT": f"ipc://{tmp_path}/bus", "HFT_ALIVE": str(tmp_path / "a"),
         }
     )  # fmt: skip
     assert found.config.settings == {"depth": 5} and found.data_dir.is_dir()

@@ -28,7 +28,9 @@ class Venue:
     def __init__(self, folder: Path, seed: int = 5) -> None:
         self.source = synthetic.Synthetic(seed)
         self.lines: Iterator[replay.Line] = iter(self.source)
-        self.normalise = [binance.Normaliser(one.market, one.id, one.symbol) for one in self.source.instruments]
+        self.normalise = [
+            binance.Normaliser(one.market, one.id, one.symbol) for one in self.source.instruments
+        ]
         self.books = [book.Book() for _ in self.normalise]
         self.endpoints = {name: f"ipc://{folder}/simd.{name}" for name in ("feed", "snapshots")}
         self._push = bus.pipeline.Push(self.endpoints["feed"], hwm=4)
@@ -40,8 +42,14 @@ class Venue:
         self._router.close()
 
     def send(self, lines: list[replay.Line], *, lose: int | None = None) -> bool:
-        """Push a frame; line `lose` of it counts as sent and is not in it. The books are the venue's, so they get it all the same."""
-        kept = [(line.instrument, line.receive_ns, line.raw) for number, line in enumerate(lines) if number != lose]
+        """Push a frame; line `lose` of it counts as sent and is not in it. The books are the venue's, so they
+        get it all the same.
+        """
+        kept = [
+            (line.instrument, line.receive_ns, line.raw)
+            for number, line in enumerate(lines)
+            if number != lose
+        ]
         if not self._push.send(feed.pack(kept, self.sent + 1, self.session)):
             return False
         self.sent += len(lines)
@@ -58,12 +66,16 @@ class Venue:
             identity, frame = self._router.socket.recv_multipart()
             asked, envelope = requests.decode_asked(frame), (codec.VERSION, 1, 0, "simd", None)
             if isinstance(asked, requests.InstrumentsWanted):
-                self._router.send(identity, codec.encode(requests.Instruments(*envelope, self.source.instruments)))
+                self._router.send(
+                    identity, codec.encode(requests.Instruments(*envelope, self.source.instruments))
+                )
             elif isinstance(asked, requests.SnapshotWanted) and self.books[asked.instrument].in_step:
                 shown = self.books[asked.instrument]
                 self.snapshots += 1
                 raw = binance.snapshot(shown.last, *shown.depth(10_000))
-                self._router.send(identity, codec.encode(requests.SnapshotFrame(*envelope, asked.instrument, 1, raw)))
+                self._router.send(
+                    identity, codec.encode(requests.SnapshotFrame(*envelope, asked.instrument, 1, raw))
+                )
 
 
 class Market:
@@ -121,7 +133,10 @@ def floor() -> Iterator[Market]:
 
 
 def test_the_tape_begins_with_the_first_reader_and_its_books_are_the_venues(floor: Market) -> None:
-    floor.until(lambda: "marketd-alpha-1" in floor.pair.status and floor.pair.status["marketd-alpha-1"].ready, "marketd is ready")
+    floor.until(
+        lambda: "marketd-alpha-1" in floor.pair.status and floor.pair.status["marketd-alpha-1"].ready,
+        "marketd is ready",
+    )
     lines = list(itertools.islice(floor.venue.lines, FRAME_LINES))
     assert not floor.venue.send(lines), "nobody reads yet"
     floor.start_bookd()
@@ -129,7 +144,10 @@ def test_the_tape_begins_with_the_first_reader_and_its_books_are_the_venues(floo
     floor.send(100)
     floor.until(floor.in_step, "the books are the venue's")
     assert floor.sum("gaps") == 0 and floor.sum("quotes_compared") == floor.sum("quotes_equal") > 0
-    assert sum(sum(one["counts"].values()) - one["counts"]["instrument"] for one in floor.books().values()) >= floor.venue.sent
+    assert (
+        sum(sum(one["counts"].values()) - one["counts"]["instrument"] for one in floor.books().values())
+        >= floor.venue.sent
+    )
 
 
 def test_a_diff_lost_between_venue_and_marketd_is_noticed_and_the_book_equal_again(floor: Market) -> None:
@@ -139,13 +157,17 @@ def test_a_diff_lost_between_venue_and_marketd_is_noticed_and_the_book_equal_aga
     while True:
         lines = list(itertools.islice(floor.venue.lines, FRAME_LINES))
         diff = next((number for number, line in enumerate(lines) if b"@depth" in line.raw), None)
-        floor.until(lambda lines=lines, diff=diff: floor.venue.send(lines, lose=diff), "the pipe takes a frame")
+        floor.until(
+            lambda lines=lines, diff=diff: floor.venue.send(lines, lose=diff), "the pipe takes a frame"
+        )
         if diff is not None:
             break
     floor.send(50)
     floor.until(floor.in_step, "the books are the venue's again")
     assert (floor.sum("gaps"), floor.sum("resyncs"), floor.venue.snapshots) >= (1, 1, 1)
-    floor.until(lambda: floor.pair.status["marketd-alpha-1"].counters.get("lost") == 1, "marketd counted the line")
+    floor.until(
+        lambda: floor.pair.status["marketd-alpha-1"].counters.get("lost") == 1, "marketd counted the line"
+    )
 
 
 def test_a_killed_bookd_comes_back_and_resynchronises(floor: Market) -> None:
@@ -193,7 +215,10 @@ def test_a_frozen_bookd_stops_the_venue_and_loses_nothing(floor: Market) -> None
         lines = list(itertools.islice(floor.venue.lines, FRAME_LINES))
         while time.monotonic() - refused_since < 0.5:
             if floor.venue.send(lines):
-                lines, refused_since = list(itertools.islice(floor.venue.lines, FRAME_LINES)), time.monotonic()
+                lines, refused_since = (
+                    list(itertools.islice(floor.venue.lines, FRAME_LINES)),
+                    time.monotonic(),
+                )
             floor.venue.answer()
             assert floor.venue.sent - begun < 20_000, "the credit of one window and the pipes, not more"
     finally:
@@ -209,18 +234,41 @@ def test_a_frozen_bookd_stops_the_venue_and_loses_nothing(floor: Market) -> None
 def test_lines_that_do_not_decode_are_counted_named_and_dropped(floor: Market) -> None:
     floor.start_bookd()
     floor.send(20)
-    bad = [replay.Line(1, 0, b'{"stream":"btcusdt@trade","data":{"p":1}}', "", 0), replay.Line(1, 99, b"{}", "", 0)]
+    bad = [
+        replay.Line(1, 0, b'{"stream":"btcusdt@trade","data":{"p":1}}', "", 0),
+        replay.Line(1, 99, b"{}", "", 0),
+    ]
     floor.until(lambda: floor.venue.send(bad), "the pipe takes a frame")
     floor.send(20)
     floor.until(floor.in_step, "the books are the venue's")
-    floor.until(lambda: floor.pair.status["marketd-alpha-1"].counters.get("undecodable") == 2, "marketd counted them")
+    floor.until(
+        lambda: floor.pair.status["marketd-alpha-1"].counters.get("undecodable") == 2, "marketd counted them"
+    )
     alarms = {alarm.id: alarm for alarm in floor.pair.status["marketd-alpha-1"].alarms}
-    assert "unknown shape" in alarms["undecodable:spot:BTCUSDT"].text and "undecodable:unknown instruments" in alarms
+    assert (
+        "unknown shape" in alarms["undecodable:spot:BTCUSDT"].text
+        and "undecodable:unknown instruments" in alarms
+    )
 
 
 def test_the_clock_alarm_fires_when_receive_times_lie_before_event_times(floor: Market) -> None:
     floor.start_bookd()
     ahead_ms = synthetic.START_NS // 1_000_000 + 1_270
-    late = [replay.Line(synthetic.START_NS, 0, binance.trade("BTCUSDT", ahead_ms, n, 10**12, 10**8, buyer_is_maker=True), "", n) for n in range(100)]
+    late = [
+        replay.Line(
+            synthetic.START_NS,
+            0,
+            binance.trade("BTCUSDT", ahead_ms, n, 10**12, 10**8, buyer_is_maker=True),
+            "",
+            n,
+        )
+        for n in range(100)
+    ]
     floor.until(lambda: floor.venue.send(late), "the pipe takes a frame")
-    floor.until(lambda: any(a.id == "clock_offset:spot" and "1270 ms" in a.text for a in floor.pair.status["marketd-alpha-1"].alarms), "the alarm")
+    floor.until(
+        lambda: any(
+            a.id == "clock_offset:spot" and "1270 ms" in a.text
+            for a in floor.pair.status["marketd-alpha-1"].alarms
+        ),
+        "the alarm",
+    )

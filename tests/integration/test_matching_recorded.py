@@ -1,4 +1,6 @@
-"""A minute of the recorded tape through the pure engine: quotes at the touch are filled on both sides, and the accounts add up."""
+"""A minute of the recorded tape through the pure engine: quotes at the touch are filled on both sides, and
+the accounts add up.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ QUANTITY = 100_000  # 0.001: with prices in whole 0.01 every notional is whole
 
 
 class Quoter:
-    """One instrument: a post-only order at each side's best, moved when the best moves and renewed when it ends."""
+    """One instrument: a post-only order at each side's best, moved when the best moves and renewed when it
+    ends.
+    """
 
     def __init__(self, symbol: str) -> None:
         self.normalise = binance.Normaliser("", 0, symbol)

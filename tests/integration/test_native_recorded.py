@@ -40,7 +40,10 @@ def test_every_line_of_the_tape_is_the_same_to_both(recorded: Path, folder: str)
             else:
                 kind, event_ns, packed = found
                 assert isinstance(expected, bytes) and packed == expected
-                assert (kind, event_ns) == (expected[2], int.from_bytes(expected[24:32], "little", signed=True))
+                assert (kind, event_ns) == (
+                    expected[2],
+                    int.from_bytes(expected[24:32], "little", signed=True),
+                )
             assert isinstance(expected, bytes)
             data = frames.add(expected)
             if data is not None:

@@ -1,4 +1,6 @@
-"""omsd and execd as built, over real sockets: what leaves, what is refused, and what a new leader knows of its predecessor's orders."""
+"""omsd and execd as built, over real sockets: what leaves, what is refused, and what a new leader knows of
+its predecessor's orders.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def active(path: OrderPath, **settings: object) -> Member:
     return alpha
 
 
-def standby(path: OrderPath, leader: str = "omsd-alpha-1", epoch: int = 1, instance: str = "omsd-beta-1") -> Member:
+def standby(
+    path: OrderPath, leader: str = "omsd-alpha-1", epoch: int = 1, instance: str = "omsd-beta-1"
+) -> Member:
     beta = path.start(instance)
     path.introduce(omsd_leader=leader, epoch=epoch)
     path.until("the standby is electable", lambda: electable(path.members[leader]) == [instance])
@@ -79,12 +83,16 @@ def test_an_approved_order_goes_to_the_venue_and_its_life_is_told_to_everyone(pa
     (row,) = alpha.ask("orders")
     assert 0 < row["created_ns"] < row["updated_ns"]
     assert row == {
-        "id": order_id, "market": "spot", "symbol": "BTCUSDT", "side": "buy", "price": "61800", "quantity": "0.001", "filled": "0.001",
-        "status": "filled", "epoch": 1, "client_order_id": name, "strategy": row["strategy"], "type": "post_only", "reason": "",
+        "id": order_id, "market": "spot", "symbol": "BTCUSDT", "side": "buy", "price": "61800",
+        "quantity": "0.001", "filled": "0.001",
+        "status": "filled", "epoch": 1, "client_order_id": name, "strategy": row["strategy"],
+        "type": "post_only", "reason": "",
         "created_ns": row["created_ns"], "updated_ns": row["updated_ns"],
     }  # fmt: skip
     assert alpha.ask("order", id=name) == row
-    path.until("audited", lambda: audit(path) == ["LEAD_TAKEN", "ORDER_PLACED", "ORDER_ACKNOWLEDGED", "ORDER_FILLED"])
+    path.until(
+        "audited", lambda: audit(path) == ["LEAD_TAKEN", "ORDER_PLACED", "ORDER_ACKNOWLEDGED", "ORDER_FILLED"]
+    )
     path.until("execd keeps nothing", lambda: not unacknowledged(path))
     assert alpha.floor.histogram("order_to_ack").total == 1
     assert path.members["execd-alpha-1"].floor.histogram("tick_to_order").total == 1
@@ -95,12 +103,17 @@ def test_an_approved_order_goes_to_the_venue_and_its_life_is_told_to_everyone(pa
     [
         (None, reasons.NO_APPROVAL),
         (orders.Approval(1, codec.TokenOnWire(order_path.INCARNATION, "omsd", 9), 1), reasons.NO_APPROVAL),
-        (orders.Approval(1, codec.TokenOnWire(order_path.INCARNATION - 1, "riskd", 9), 1), reasons.STALE_TOKEN),
+        (
+            orders.Approval(1, codec.TokenOnWire(order_path.INCARNATION - 1, "riskd", 9), 1),
+            reasons.STALE_TOKEN,
+        ),
         (orders.Approval(0, order_path.RISK, 1), reasons.NO_APPROVAL),
     ],
     ids=["none", "of another group", "below riskd's token", "of a rehearsal"],
 )
-def test_an_order_without_a_valid_approval_never_leaves(path: OrderPath, approval: orders.Approval | None, reason: str) -> None:
+def test_an_order_without_a_valid_approval_never_leaves(
+    path: OrderPath, approval: orders.Approval | None, reason: str
+) -> None:
     active(path)
     first = path.riskd.place()
     path.until("a good one works", lambda: path.riskd.states(first))
@@ -124,7 +137,9 @@ def test_a_rehearsal_passes_omsd_and_execd_and_leaves_nothing_anywhere(path: Ord
     assert not any(isinstance(message, orders.Place) for message in path.venue.heard[heard:])
     name = path.riskd.place()
     path.until("the real one works", lambda: path.riskd.states(name) == [State.WORKING])
-    path.until("and is the first record after the lead", lambda: audit(path)[:2] == ["LEAD_TAKEN", "ORDER_PLACED"])
+    path.until(
+        "and is the first record after the lead", lambda: audit(path)[:2] == ["LEAD_TAKEN", "ORDER_PLACED"]
+    )
     assert alpha.floor.counters["orders"] == execd.floor.counters["orders"] == 1
     for member in (alpha, execd):
         assert not member.floor.counters.get("undecodable") and not member.floor.counters.get("unexpected")
@@ -141,7 +156,9 @@ def test_a_rehearsal_of_a_deposed_leader_ends_at_execd_and_counts_as_nothing(pat
     path.until("it was sent on", lambda: alpha.floor.counters.get("rehearsals"))
     for _ in range(200):
         path.turn()
-    assert execd.floor.counters == before, "neither rehearsed (its token is below the floor) nor refused (it was no order)"
+    assert execd.floor.counters == before, (
+        "neither rehearsed (its token is below the floor) nor refused (it was no order)"
+    )
 
 
 def test_a_floors_file_that_names_a_higher_riskd_makes_older_approvals_stale(path: OrderPath) -> None:
@@ -184,7 +201,13 @@ def test_one_message_cancels_an_order_and_places_the_next(path: OrderPath) -> No
     path.until("the first one is gone", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
     assert not [message for message in path.venue.heard if isinstance(message, orders.Cancel)]
     assert {row["status"] for row in alpha.ask("orders")} == {"working", "cancelled"}
-    path.until("audited", lambda: audit(path)[1:] == ["ORDER_PLACED", "ORDER_ACKNOWLEDGED", "ORDER_PLACED", "ORDER_CANCELLED", "ORDER_ACKNOWLEDGED"])
+    path.until(
+        "audited",
+        lambda: (
+            audit(path)[1:]
+            == ["ORDER_PLACED", "ORDER_ACKNOWLEDGED", "ORDER_PLACED", "ORDER_CANCELLED", "ORDER_ACKNOWLEDGED"]
+        ),
+    )
 
 
 def test_a_replacement_of_an_order_that_is_not_there_is_placed_all_the_same(path: OrderPath) -> None:
@@ -227,10 +250,14 @@ def test_execd_sends_no_order_past_its_own_lease_and_passes_cancels(path: OrderP
     path.until("execd has refused it", lambda: path.members["execd-alpha-1"].floor.counters.get("refused"))
     assert not path.venue.working
     path.members["execd-alpha-1"].lead(1)
-    path.until("with a valid lease again it is told", lambda: path.riskd.reasons(late) == [reasons.NOT_ACTIVE])
+    path.until(
+        "with a valid lease again it is told", lambda: path.riskd.reasons(late) == [reasons.NOT_ACTIVE]
+    )
 
 
-def test_the_standby_has_every_record_and_leads_on_with_cancelled_orders_and_no_lost_fill(path: OrderPath) -> None:
+def test_the_standby_has_every_record_and_leads_on_with_cancelled_orders_and_no_lost_fill(
+    path: OrderPath,
+) -> None:
     alpha = active(path)
     beta = standby(path)
     filled, between, works = path.riskd.place(), path.riskd.place(), path.riskd.place()
@@ -238,18 +265,28 @@ def test_the_standby_has_every_record_and_leads_on_with_cancelled_orders_and_no_
     ids = list(path.venue.working)
     path.venue.fill(ids[0])
     path.until("one fill is booked", lambda: positions(path) == {"BTCUSDT": "0.001"})
-    path.until("replicated", lambda: len(beta.ask("orders")) == 3 and any(row["status"] == "filled" for row in beta.ask("orders")))
+    path.until(
+        "replicated",
+        lambda: len(beta.ask("orders")) == 3 and any(row["status"] == "filled" for row in beta.ask("orders")),
+    )
     alpha.kill()
     path.venue.fill(ids[1])
     beta.lead(2)
     path.until("beta is active", lambda: beta.phase is Phase.ACTIVE)
     path.until("the fill that came between is booked, once", lambda: positions(path) == {"BTCUSDT": "0.002"})
-    assert {row["id"]: row["status"] for row in beta.ask("orders")} == {ids[0]: "filled", ids[1]: "filled", ids[2]: "cancelled"}
+    assert {row["id"]: row["status"] for row in beta.ask("orders")} == {
+        ids[0]: "filled",
+        ids[1]: "filled",
+        ids[2]: "cancelled",
+    }
     path.until("riskd is told", lambda: path.riskd.epoch == 2)
     after = path.riskd.place()
     path.until("trading goes on", lambda: path.riskd.states(after) == [State.WORKING])
     assert next(iter(path.venue.working)).startswith("omsd-2-")
-    path.until("both leads are audited", lambda: audit(path).count("LEAD_TAKEN") == 2 and audit(path).count("ORDER_FILLED") == 2)
+    path.until(
+        "both leads are audited",
+        lambda: audit(path).count("LEAD_TAKEN") == 2 and audit(path).count("ORDER_FILLED") == 2,
+    )
     assert "gaps" not in path.members["auditd-alpha-1"].floor.counters
 
 
@@ -276,12 +313,17 @@ def test_an_order_of_the_old_epoch_is_refused_by_execd_and_by_the_venue(path: Or
     beta.lead(2)
     path.until("beta is active", lambda: beta.phase is Phase.ACTIVE)
     heard = len(path.venue.heard)
-    alpha.loop._handlers[0][0].send(codec.encode(old))  # alpha's link to execd: frozen before its send, and let go now
+    alpha.loop._handlers[0][0].send(
+        codec.encode(old)
+    )  # alpha's link to execd: frozen before its send, and let go now
     execd = path.members["execd-alpha-1"]
     path.until("execd refuses it", lambda: execd.floor.counters.get("stale_token_refusals"))
     assert not [message for message in path.venue.heard[heard:] if isinstance(message, orders.Place)]
     execd.loop._handlers[0][0].send(codec.encode(old))
-    path.until("the venue has heard it", lambda: [message for message in path.venue.heard[heard:] if isinstance(message, orders.Place)])
+    path.until(
+        "the venue has heard it",
+        lambda: [message for message in path.venue.heard[heard:] if isinstance(message, orders.Place)],
+    )
     path.until("and refuses it", lambda: execd.floor.counters.get("venue_stale_token_refusals"))
     assert not path.venue.working
 
@@ -293,7 +335,10 @@ def test_neither_is_active_before_the_venue_has_acknowledged_the_fence(path: Ord
     path.venue.silent = True
     execd.lead(1)
     alpha.lead(1)
-    path.until("it has asked more than once", lambda: sum(isinstance(message, orders.Fence) for message in path.venue.heard) >= 3)
+    path.until(
+        "it has asked more than once",
+        lambda: sum(isinstance(message, orders.Fence) for message in path.venue.heard) >= 3,
+    )
     assert alpha.phase is execd.phase is Phase.FENCING
     alpha.loop._timers[-1].run(0)
     assert alpha.floor.gauges["journal_seq"] == 0, "an epoch that is not fenced writes nothing"
@@ -316,7 +361,9 @@ def test_a_leader_that_lost_its_word_stands_by_and_sets_its_tail_aside(path: Ord
     assert [fields["records"] for fields in alpha.happened("journal.set_aside")] == [2]
     assert list((path.folder / "data" / "omsd-alpha-1" / "journal").glob("aside-*"))
     path.until("their orders are the same", lambda: alpha.ask("orders") == beta.ask("orders"))
-    assert [row["status"] for row in beta.ask("orders")] == ["cancelled"], "known from the venue's report alone"
+    assert [row["status"] for row in beta.ask("orders")] == ["cancelled"], (
+        "known from the venue's report alone"
+    )
 
 
 def test_a_restarted_leader_rebuilds_its_orders_from_the_journal(path: OrderPath) -> None:
@@ -331,7 +378,11 @@ def test_a_restarted_leader_rebuilds_its_orders_from_the_journal(path: OrderPath
     path.until("active again", lambda: again.phase is Phase.ACTIVE)
     assert [row["status"] for row in again.ask("orders")] == ["cancelled"]
     path.until(
-        "nothing is audited twice", lambda: audit(path) == ["LEAD_TAKEN", "ORDER_PLACED", "ORDER_ACKNOWLEDGED", "LEAD_TAKEN", "ORDER_CANCELLED"]
+        "nothing is audited twice",
+        lambda: (
+            audit(path)
+            == ["LEAD_TAKEN", "ORDER_PLACED", "ORDER_ACKNOWLEDGED", "LEAD_TAKEN", "ORDER_CANCELLED"]
+        ),
     )
 
 
@@ -345,13 +396,17 @@ def test_a_new_execd_fences_the_venue_and_the_order_manager_reconciles_with_it(p
     path.introduce()
     new.lead(2, told=order_path.claim(alpha, 1))
     path.until("execd is active", lambda: new.phase is Phase.ACTIVE)
-    path.until("omsd has reconciled", lambda: positions(path) == {"BTCUSDT": "0.001"} and alpha.phase is Phase.ACTIVE)
+    path.until(
+        "omsd has reconciled", lambda: positions(path) == {"BTCUSDT": "0.001"} and alpha.phase is Phase.ACTIVE
+    )
     assert sorted(row["status"] for row in alpha.ask("orders")) == ["cancelled", "filled"]
     after = path.riskd.place()
     path.until("trading goes on", lambda: path.riskd.states(after) == [State.WORKING])
 
 
-def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(path: OrderPath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
+    path: OrderPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alpha = active(path)
     name = path.riskd.place()
     path.until("it works", lambda: path.riskd.states(name))
@@ -392,7 +447,16 @@ def test_everything_is_cancelled_once_when_no_order_manager_is_heard(path: Order
     path.until("the venue has cancelled it", lambda: not path.venue.working)
     for _ in range(200):
         path.turn()
-    assert len([message for message in path.venue.heard if isinstance(message, orders.CancelAll) and message.token is None]) == 1
+    assert (
+        len(
+            [
+                message
+                for message in path.venue.heard
+                if isinstance(message, orders.CancelAll) and message.token is None
+            ]
+        )
+        == 1
+    )
     assert len(execd.happened("orders.orphaned")) == 1
 
 
@@ -415,7 +479,10 @@ def test_what_does_not_decode_is_counted_and_dropped_everywhere(path: OrderPath)
     path.venue.router.send(path.venue.gateway, b"\xc1")
     alpha.loop._handlers[0][0].send(b"\xff\xff")
     execd = path.members["execd-alpha-1"]
-    path.until("both have counted", lambda: alpha.floor.counters.get("undecodable") and execd.floor.counters.get("undecodable", 0) >= 2)
+    path.until(
+        "both have counted",
+        lambda: alpha.floor.counters.get("undecodable") and execd.floor.counters.get("undecodable", 0) >= 2,
+    )
     name = path.riskd.place()
     path.until("nothing else happened", lambda: path.riskd.states(name) == [State.WORKING])
 

@@ -1,6 +1,8 @@
-"""The whole path between processes, with the test as agent and keeper: tape, books, orders, fills, positions, audit; then omsd's leader is killed.
+"""The whole path between processes, with the test as agent and keeper: tape, books, orders, fills, positions,
+audit; then omsd's leader is killed.
 
-No store and no election here (tests/fault and tests/story have them): the test writes the words, so that a fault is in the path or nowhere.
+No store and no election here (tests/fault and tests/story have them): the test writes the words, so that a
+fault is in the path or nowhere.
 """
 
 from __future__ import annotations
@@ -41,13 +43,31 @@ class Path9:
         self.simd, self.marketd, self.bookd = one("simd"), one("marketd"), one("bookd")
         self.riskd, self.execd = one("riskd", leads=True), one("execd", leads=True)
         self.positiond, self.auditd = one("positiond"), one("auditd")
-        self.strategyd = one("strategyd", {"requote_interval_s": 0.1, "rehearsal_interval_s": 0.002}, service="strategy-mm")
+        self.strategyd = one(
+            "strategyd", {"requote_interval_s": 0.1, "rehearsal_interval_s": 0.002}, service="strategy-mm"
+        )
         self.omsds = [one("omsd", leads=True), one("omsd", leads=True, host="beta")]
-        self.all = [self.simd, self.marketd, self.bookd, self.positiond, self.auditd, self.execd, self.riskd, *self.omsds, self.strategyd]
+        self.all = [
+            self.simd,
+            self.marketd,
+            self.bookd,
+            self.positiond,
+            self.auditd,
+            self.execd,
+            self.riskd,
+            *self.omsds,
+            self.strategyd,
+        ]
 
     def start(self) -> None:
-        told = [daemons.peers(name, **{socket: getattr(self, name).endpoint(socket) for socket in sockets}) for name, sockets in SOCKETS.items()]
-        members = [control.Peer(omsd.instance, {"replica": omsd.endpoint("replica")}, "standby", 0) for omsd in self.omsds]
+        told = [
+            daemons.peers(name, **{socket: getattr(self, name).endpoint(socket) for socket in sockets})
+            for name, sockets in SOCKETS.items()
+        ]
+        members = [
+            control.Peer(omsd.instance, {"replica": omsd.endpoint("replica")}, "standby", 0)
+            for omsd in self.omsds
+        ]
         told.append(control.Peers(1, 1, 0, "agent", None, "omsd", "omsd", members))
         for each in self.all:
             each.spawn()
@@ -60,9 +80,15 @@ class Path9:
 
     def sums(self) -> tuple[dict[tuple[str, str], tuple[str, str]], ...]:
         """(positiond's, the venue's) quantity and cash by instrument."""
-        ours = {(row["market"], row["symbol"]): (row["quantity"], row["cash"]) for row in self.positiond.ask("positions")}
+        ours = {
+            (row["market"], row["symbol"]): (row["quantity"], row["cash"])
+            for row in self.positiond.ask("positions")
+        }
         rows = self.simd.ask("accounts")
-        return ours, {(row["market"], row["symbol"]): (fixed.text(row["quantity"]), fixed.text(row["cash"])) for row in rows}
+        return ours, {
+            (row["market"], row["symbol"]): (fixed.text(row["quantity"]), fixed.text(row["cash"]))
+            for row in rows
+        }
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""The provisioning play says what it would do and, where all is there, changes nothing: run for real against the lab inventory."""
+"""The provisioning play says what it would do and, where all is there, changes nothing: run for real against
+the lab inventory.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,33 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def play(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ansible", "playbook", "-i", "inventory/lab/hosts.yml", "playbooks/site.yml", *words]
-    environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "ANSIBLE_NOCOLOR": "1", "LC_ALL": "C.UTF-8"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "ansible",
+        "playbook",
+        "-i",
+        "inventory/lab/hosts.yml",
+        "playbooks/site.yml",
+        *words,
+    ]
+    environment = {
+        **os.environ,
+        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+        "ANSIBLE_NOCOLOR": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
 
 
 def recap(output: str) -> dict[str, dict[str, int]]:
     rows = [line for line in output.splitlines() if " : ok=" in line]
-    return {row.split()[0]: {key: int(value) for key, value in (field.split("=") for field in row.split()[2:])} for row in rows}
+    return {
+        row.split()[0]: {key: int(value) for key, value in (field.split("=") for field in row.split()[2:])}
+        for row in rows
+    }
 
 
 def test_the_play_s_check_run_finds_nothing_to_do_where_the_host_is_ready() -> None:
@@ -31,7 +52,9 @@ def test_the_play_s_check_run_finds_nothing_to_do_where_the_host_is_ready() -> N
     assert done.returncode == 0, done.stdout + done.stderr
     hosts = recap(done.stdout)
     assert set(hosts) == {"alpha", "beta"}
-    assert all(row["changed"] == 0 and row["failed"] == 0 and row["ok"] >= 4 for row in hosts.values()), done.stdout
+    assert all(row["changed"] == 0 and row["failed"] == 0 and row["ok"] >= 4 for row in hosts.values()), (
+        done.stdout
+    )
 
 
 def test_a_host_that_is_too_old_is_refused_with_what_was_found_and_wanted() -> None:

@@ -1,4 +1,4 @@
-"""The recorded day, through the product's own adapter and book: what is known to be true of it must come out."""
+"""The recorded day through the product's own adapter and book: what is known of it must come out."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def test_no_gap_and_never_crossed(report: data_verify.Report) -> None:
 
 
 def test_applied_and_stale_by_the_venues_rules(report: data_verify.Report) -> None:
-    assert {(one.market, one.symbol): (one.applied, one.stale) for one in report.instruments} == APPLIED_AND_STALE
+    assert {
+        (one.market, one.symbol): (one.applied, one.stale) for one in report.instruments
+    } == APPLIED_AND_STALE
 
 
 def test_rebuilt_books_equal_the_venues_own_quotes(report: data_verify.Report) -> None:
@@ -48,13 +50,19 @@ def test_rebuilt_books_equal_the_venues_own_quotes(report: data_verify.Report) -
 
 
 def test_the_recorders_clock_is_seen_to_be_behind(report: data_verify.Report) -> None:
-    assert all(-1_280 < one.clock_offset_ms < -1_260 for one in report.instruments if one.clock_offset_ms is not None)
+    assert all(
+        -1_280 < one.clock_offset_ms < -1_260 for one in report.instruments if one.clock_offset_ms is not None
+    )
     assert all(one.clock_offset_ms is not None for one in report.instruments)
 
 
 @pytest.mark.parametrize("folder", ["usdm", "spot", "cm"])
-def test_a_dropped_diff_is_noticed_healed_by_a_snapshot_and_the_book_equal_again(recorded: Path, folder: str) -> None:
-    """One diff of each instrument never arrives; the venue answers with a snapshot of its own book, some lines later than it was asked."""
+def test_a_dropped_diff_is_noticed_healed_by_a_snapshot_and_the_book_equal_again(
+    recorded: Path, folder: str
+) -> None:
+    """One diff of each instrument never arrives; the venue answers with a snapshot of its own book, some
+    lines later than it was asked.
+    """
     tape = replay.Tape([recorded / folder])
     taken, publisher = intake.Intake(tape.instruments), market.Batch(1)
     normalise = [binance.Normaliser(one.market, one.id, one.symbol) for one in tape.instruments]

@@ -1,4 +1,6 @@
-"""simd as a process: the tape leaves verbatim, orders trade against it, and what a kill -9 and a stop leave behind."""
+"""simd as a process: the tape leaves verbatim, orders trade against it, and what a kill -9 and a stop leave
+behind.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,24 @@ def receive(socket: zmq.Socket[bytes]) -> bytes:
 
 
 class Simd:
-    """One floor's folders, an agent's end of its bus, and as many simd processes as the test starts, one at a time."""
+    """One floor's folders, an agent's end of its bus, and as many simd processes as the test starts, one at a
+    time.
+    """
 
     def __init__(self, folder: Path, lines: list[tuple[int, bytes]], speed: str) -> None:
         self.folder, self.process = folder, None
         tape = folder / "spot" / "btcusdt_20240808.gz"
         tape.parent.mkdir()
-        tape.write_bytes(gzip.compress(b"".join(b"%d %s\n" % (START_NS + after_ns, raw) for after_ns, raw in lines)))
+        tape.write_bytes(
+            gzip.compress(b"".join(b"%d %s\n" % (START_NS + after_ns, raw) for after_ns, raw in lines))
+        )
         config = {"revision": 1, "daemon": "simd", "settings": {"tape": [str(tape)], "speed": speed}}
-        config |= {"run_dir": str(folder), "site_dir": str(folder), "data_dir": str(folder / "data"), "journal_dir": str(folder / "journals")}
+        config |= {
+            "run_dir": str(folder),
+            "site_dir": str(folder),
+            "data_dir": str(folder / "data"),
+            "journal_dir": str(folder / "journals"),
+        }
         (folder / "config.json").write_text(json.dumps(config))
         word.create(folder / "alive", word.ALIVE_MAGIC)
         self.agent = bus.link.Router(f"ipc://{folder}/bus")
@@ -55,10 +66,18 @@ class Simd:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        given = {"SITE": "lab", "HOST": "alpha", "SERVICE": "simd", "INSTANCE": INSTANCE, "AGENT": f"ipc://{self.folder}/bus"}
+        given = {
+            "SITE": "lab",
+            "HOST": "alpha",
+            "SERVICE": "simd",
+            "INSTANCE": INSTANCE,
+            "AGENT": f"ipc://{self.folder}/bus",
+        }
         given |= {"ALIVE": str(self.folder / "alive"), "CONFIG": str(self.folder / "config.json")}
         environment = os.environ | {f"HFT_{name}": value for name, value in given.items()}
-        self.process = subprocess.Popen([sys.executable, "-m", "hftd", "simd"], env=environment, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hftd", "simd"], env=environment, stdout=subprocess.DEVNULL
+        )
 
     def end(self, how: int) -> None:
         assert self.process is not None
@@ -112,7 +131,19 @@ def envelope(group: str) -> tuple[int, int, int, str, codec.TokenOnWire]:
 
 def place(order_id: str, price: int) -> orders.Place:
     gateway = codec.TokenOnWire(1, "execd", 1)
-    fields = ("c-" + order_id, "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.LIMIT, price * UNIT, UNIT, 0, 0, order_id)
+    fields = (
+        "c-" + order_id,
+        "strategy-mm",
+        "spot",
+        "BTCUSDT",
+        Side.BUY,
+        Kind.LIMIT,
+        price * UNIT,
+        UNIT,
+        0,
+        0,
+        order_id,
+    )
     return orders.Place(*envelope("omsd"), *fields, gateway=gateway)
 
 
@@ -136,19 +167,30 @@ def simd(tmp_path: Path) -> Iterator[Callable[..., Simd]]:
 
 
 def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: Callable[..., Simd]) -> None:
-    """Executions and accounts outlive both; the session changes, so that whoever reads the feed starts its books again."""
+    """Executions and accounts outlive both; the session changes, so that whoever reads the feed starts its
+    books again.
+    """
     raws = [SNAPSHOT, diff(11), diff(12)]
     floor = simd([*enumerate(raws), (FAR_NS, diff(13)), (2 * FAR_NS, diff(14))])
     floor.start()
     first, lines = floor.lines(3)
     assert lines == raws
-    floor.said(lambda message: isinstance(message, control.Status) and message.ready and message.counters.get("messages") == 3)
+    floor.said(
+        lambda message: (
+            isinstance(message, control.Status) and message.ready and message.counters.get("messages") == 3
+        )
+    )
 
-    asks = [requests.InstrumentsWanted(codec.VERSION, 1, 0, "m", None), requests.SnapshotWanted(codec.VERSION, 2, 0, "m", None, 0)]
+    asks = [
+        requests.InstrumentsWanted(codec.VERSION, 1, 0, "m", None),
+        requests.SnapshotWanted(codec.VERSION, 2, 0, "m", None, 0),
+    ]
     for ask in asks:
         assert floor.market.socket.poll(TIMEOUT_MS, zmq.POLLOUT) and floor.market.send(codec.encode(ask))
     listed = requests.decode_answered(receive(floor.market.socket))
-    assert isinstance(listed, requests.Instruments) and [each.name for each in listed.instruments] == ["spot:BTCUSDT"]
+    assert isinstance(listed, requests.Instruments) and [each.name for each in listed.instruments] == [
+        "spot:BTCUSDT"
+    ]
     shown = requests.decode_answered(receive(floor.market.socket))
     assert isinstance(shown, requests.SnapshotFrame) and shown.receive_ns == START_NS + 2
     assert shown.raw == b'{"lastUpdateId":12,"bids":[["100","5"],["99","12"]],"asks":[["102","5"]]}'
@@ -160,12 +202,16 @@ def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: 
     floor.order_path(place("working", 99))
     assert floor.back().state is State.WORKING
     assert floor.accounts() == ([orders.Account("spot", "BTCUSDT", UNIT, -102 * UNIT)], 1)
-    floor.said(lambda message: isinstance(message, control.Status) and message.counters.get("undecodable") == 1)
+    floor.said(
+        lambda message: isinstance(message, control.Status) and message.counters.get("undecodable") == 1
+    )
 
     floor.end(signal.SIGKILL)
     floor.start()
     lost = floor.back()
-    assert (lost.order_id, lost.state, lost.reason) == ("working", State.CANCELLED, reasons.VENUE_RESTART), "told without being asked"
+    assert (lost.order_id, lost.state, lost.reason) == ("working", State.CANCELLED, reasons.VENUE_RESTART), (
+        "told without being asked"
+    )
     second, lines = floor.lines(1)
     assert lines == [diff(13)] and second.isdisjoint(first)
     floor.order_path(place("old", 101))  # floors outlive it: no new Fence was needed
@@ -176,19 +222,36 @@ def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: 
     assert floor.process is not None and floor.process.returncode == 0
     floor.start()
     stopped = floor.back()
-    assert (stopped.order_id, stopped.state, stopped.reason) == ("old", State.CANCELLED, reasons.VENUE_RESTART)
+    assert (stopped.order_id, stopped.state, stopped.reason) == (
+        "old",
+        State.CANCELLED,
+        reasons.VENUE_RESTART,
+    )
     third, lines = floor.lines(3)
     assert lines == raws and third.isdisjoint(first | second)
     assert floor.accounts() == ([orders.Account("spot", "BTCUSDT", UNIT, -102 * UNIT)], 1)
 
 
-def test_the_end_of_the_tape_and_its_bad_lines_are_alarms_and_the_venue_stays_ready(simd: Callable[..., Simd]) -> None:
+def test_the_end_of_the_tape_and_its_bad_lines_are_alarms_and_the_venue_stays_ready(
+    simd: Callable[..., Simd],
+) -> None:
     good = [SNAPSHOT, *(diff(n) for n in range(11, 300))]
-    floor = simd([(0, good[0]), (1, b'{"stream":"btcusdt@trade","data":{'), *((2 + n, raw) for n, raw in enumerate(good[1:]))], speed="max")
+    floor = simd(
+        [
+            (0, good[0]),
+            (1, b'{"stream":"btcusdt@trade","data":{'),
+            *((2 + n, raw) for n, raw in enumerate(good[1:])),
+        ],
+        speed="max",
+    )
     floor.start()
     sessions, lines = floor.lines(len(good) + 1)
     assert [line for line in lines if line in good] == good and len(sessions) == 1
-    status = floor.said(lambda message: isinstance(message, control.Status) and any(alarm.id == "tape_end" for alarm in message.alarms))
+    status = floor.said(
+        lambda message: (
+            isinstance(message, control.Status) and any(alarm.id == "tape_end" for alarm in message.alarms)
+        )
+    )
     alarms = {alarm.id: alarm for alarm in status.alarms}
     assert status.ready and alarms["tape_end"].severity == "info"
     (bad,) = [alarm for alarm in alarms.values() if alarm.id.startswith("tape_bad_lines")]

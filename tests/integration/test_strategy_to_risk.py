@@ -1,4 +1,6 @@
-"""strategyd and riskd as processes, the test as bookd, positiond and omsd: a tick becomes an approved order, and a new omsd gets the next one."""
+"""strategyd and riskd as processes, the test as bookd, positiond and omsd: a tick becomes an approved order,
+and a new omsd gets the next one.
+"""
 
 from __future__ import annotations
 
@@ -42,16 +44,24 @@ class Omsd:
         filled = place.quantity if state is orders.State.FILLED else 0
         self._send(
             orders.Report(
-                1, 0, 0, self.instance, self.token, 0, execution, "omsd-1-1", place.client_order_id, place.strategy, place.market, place.symbol,
-                place.side, state, place.price, place.quantity, filled, place.price if execution else 0, filled, reason, "", 0,
+                1, 0, 0, self.instance, self.token, 0, execution, "omsd-1-1", place.client_order_id,
+                place.strategy, place.market, place.symbol,
+                place.side, state, place.price, place.quantity, filled, place.price if execution else 0,
+                filled, reason, "", 0,
             )
         )  # fmt: skip
 
     def refuse(self, place: orders.Place, reason: str) -> None:
-        self._send(orders.Refusal(1, 0, 0, self.instance, self.token, reason, reasons.text(reason), "", place.client_order_id))
+        self._send(
+            orders.Refusal(
+                1, 0, 0, self.instance, self.token, reason, reasons.text(reason), "", place.client_order_id
+            )
+        )
 
     def next(self, kind: type) -> Any:
-        return daemons.receive(self.dealer.socket, orders.decode_coming_back, lambda message: isinstance(message, kind))
+        return daemons.receive(
+            self.dealer.socket, orders.decode_coming_back, lambda message: isinstance(message, kind)
+        )
 
     def close(self) -> None:
         self.dealer.close()
@@ -71,7 +81,9 @@ class Stage:
         return self.omsds[-1]
 
     def market(self, bid: int = BID, ask: int = ASK) -> None:
-        self.positions.send(codec.encode(orders.Position(1, 1, 0, "positiond", None, "spot", "BTCUSDT", 0, 0, 0, 0, 0, 0)))
+        self.positions.send(
+            codec.encode(orders.Position(1, 1, 0, "positiond", None, "spot", "BTCUSDT", 0, 0, 0, 0, 0, 0))
+        )
         self.bookd.instrument()
         self.bookd.top(bid, ask)
 
@@ -122,10 +134,17 @@ def test_a_tick_becomes_an_order_signed_with_risks_token_and_a_fill_goes_back(st
     omsd = stage.omsd(1)
     assert omsd.attach().ok
     first, second = stage.place(omsd), stage.place(omsd)
-    assert {first.side, second.side} == {orders.Side.BUY, orders.Side.SELL} and first.kind is orders.Kind.POST_ONLY
+    assert {first.side, second.side} == {
+        orders.Side.BUY,
+        orders.Side.SELL,
+    } and first.kind is orders.Kind.POST_ONLY
     assert {first.price, second.price} == {BID, ASK} and first.origin_ns > 0
-    assert first.approval is not None and first.approval.token == first.token == codec.TokenOnWire(1, "riskd", 3)
-    assert first.client_order_id.startswith("strategy-mm-") and first.client_order_id != second.client_order_id
+    assert first.approval is not None and first.approval.token == first.token == codec.TokenOnWire(
+        1, "riskd", 3
+    )
+    assert (
+        first.client_order_id.startswith("strategy-mm-") and first.client_order_id != second.client_order_id
+    )
     omsd.report(first, orders.State.FILLED, execution=1)
     omsd.report(second, orders.State.WORKING)
     assert stage.strategyd.counted("fills").counters["fills"] == 1
@@ -155,8 +174,14 @@ def test_rehearsals_go_as_far_as_an_order_and_count_in_no_limit(tmp_path: Path) 
         first = stage.place(omsd)
         for _ in range(50):
             rehearsed = omsd.next(orders.Rehearsal).place
-        assert rehearsed.approval == orders.Approval(0, codec.TokenOnWire(1, "riskd", 3), first.approval.limits_revision if first.approval else 0)
-        assert (rehearsed.client_order_id, rehearsed.price, rehearsed.origin_ns) == (first.client_order_id.rpartition("-")[0] + "-0", BID, 0)
+        assert rehearsed.approval == orders.Approval(
+            0, codec.TokenOnWire(1, "riskd", 3), first.approval.limits_revision if first.approval else 0
+        )
+        assert (rehearsed.client_order_id, rehearsed.price, rehearsed.origin_ns) == (
+            first.client_order_id.rpartition("-")[0] + "-0",
+            BID,
+            0,
+        )
         (row,) = riskd.ask("risk")
         assert row["working_buy"] in ("0", "0.001"), "of a thousand rehearsals none is an order"
         assert not riskd.counted("rehearsals", 100).counters.get('refused_by{reason="message_rate"}')
@@ -169,14 +194,19 @@ def test_rehearsals_go_as_far_as_an_order_and_count_in_no_limit(tmp_path: Path) 
             if not isinstance(message, control.Status):
                 return False
             seen.append(message.counters["rehearsals"])
-            return 0 < seen[-1] - seen[-2] < 50  # between two reports a second apart: some two hundred when they are not refused
+            return (
+                0 < seen[-1] - seen[-2] < 50
+            )  # between two reports a second apart: some two hundred when they are not refused
 
         strategyd.until(few)
         # To a riskd that cannot answer none is sent: it would find them all when it wakes.
         assert riskd.process is not None
         riskd.process.send_signal(signal.SIGSTOP)
         silent = strategyd.ready(False).counters["rehearsals"]
-        assert strategyd.until(lambda message: isinstance(message, control.Status)).counters["rehearsals"] == silent
+        assert (
+            strategyd.until(lambda message: isinstance(message, control.Status)).counters["rehearsals"]
+            == silent
+        )
         riskd.process.send_signal(signal.SIGCONT)
         strategyd.counted("rehearsals", silent + 10)
 
@@ -188,12 +218,15 @@ def test_of_a_replacement_that_is_refused_the_cancel_goes_on(stage: Stage) -> No
     assert omsd.attach().ok
     strategy = bus.link.Dealer("strategy-x-alpha-1.1", stage.riskd.endpoint("intents"))
     unknown = orders.Place(
-        1, 1, 0, "strategy-x-alpha-1", None, "strategy-x-1-2", "strategy-x", "spot", "NOSUCH", orders.Side.BUY, orders.Kind.LIMIT, 1, 1, 0, 0,
+        1, 1, 0, "strategy-x-alpha-1", None, "strategy-x-1-2", "strategy-x", "spot", "NOSUCH",
+        orders.Side.BUY, orders.Kind.LIMIT, 1, 1, 0, 0,
         replaces="strategy-x-1-1",
     )  # fmt: skip
     daemons.wait_for("riskd takes the link", lambda: strategy.send(codec.encode(unknown)))
     assert omsd.next(orders.Cancel).client_order_id == "strategy-x-1-1"
-    told = daemons.receive(strategy.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Report))
+    told = daemons.receive(
+        strategy.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Report)
+    )
     assert (told.state, told.client_order_id) == (orders.State.REFUSED, "strategy-x-1-2")
     strategy.close()
 
@@ -224,7 +257,9 @@ def test_an_order_that_the_order_manager_does_not_know_is_forgotten_and_quoted_a
     omsd.report(first, orders.State.WORKING)
     for _ in range(400):
         stage.market(BID + 5 * TICK, ASK + 5 * TICK)
-        if omsd.dealer.socket.poll(10) and getattr(orders.decode_coming_back(omsd.dealer.socket.recv()), "replaces", ""):
+        if omsd.dealer.socket.poll(10) and getattr(
+            orders.decode_coming_back(omsd.dealer.socket.recv()), "replaces", ""
+        ):
             break
     omsd.refuse(first, reasons.UNKNOWN_ORDER)
     stage.strategyd.counted("refusals")
@@ -234,7 +269,12 @@ def test_an_order_that_the_order_manager_does_not_know_is_forgotten_and_quoted_a
 def test_without_the_lead_or_an_omsd_nothing_is_approved_and_the_reason_is_told(stage: Stage) -> None:
     stage.riskd.start(stage.bookd.peers, stage.told)
     stage.strategyd.start(stage.bookd.peers, stage.told, stage.risk)
-    assert stage.strategyd.until(lambda message: getattr(message, "reason", "") == reasons.text(reasons.NOT_ACTIVE)).ready is False
+    assert (
+        stage.strategyd.until(
+            lambda message: getattr(message, "reason", "") == reasons.text(reasons.NOT_ACTIVE)
+        ).ready
+        is False
+    )
     stage.riskd.lead(3)
     stage.strategyd.ready()
 
@@ -254,7 +294,9 @@ def test_without_the_lead_or_an_omsd_nothing_is_approved_and_the_reason_is_told(
 
 def _rejects(strategyd: daemons.Daemon) -> int:
     message = control.decode_from_daemon(strategyd.agent.socket.recv_multipart()[-1])
-    return message.counters.get('rejects_by{reason="no_omsd"}', 0) if isinstance(message, control.Status) else 0
+    return (
+        message.counters.get('rejects_by{reason="no_omsd"}', 0) if isinstance(message, control.Status) else 0
+    )
 
 
 def test_a_strategy_that_dies_has_its_working_orders_cancelled(stage: Stage) -> None:
@@ -266,4 +308,6 @@ def test_a_strategy_that_dies_has_its_working_orders_cancelled(stage: Stage) -> 
         omsd.report(place, orders.State.WORKING)
     stage.strategyd.counted("orders", 2)
     stage.strategyd.end(9)
-    assert {omsd.next(orders.Cancel).client_order_id for _ in working} == {place.client_order_id for place in working}
+    assert {omsd.next(orders.Cancel).client_order_id for _ in working} == {
+        place.client_order_id for place in working
+    }

@@ -1,4 +1,4 @@
-"""The supervisor with real shims and real processes: restart, reasons, logs, stop, changed specs, adoption."""
+"""The supervisor with real shims and processes: restart, reasons, logs, stop, new specs, adoption."""
 
 from __future__ import annotations
 
@@ -20,11 +20,18 @@ from agents.supervisor.states import State
 from controlplane.model import Mode, ServiceSpec
 from hftd.native import process, word
 
-SLEEPER = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('begun', flush=True); time.sleep(600)"
-STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
+SLEEPER = (
+    "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('begun', flush=True); "
+    "time.sleep(600)"
+)
+STUBBORN = (
+    "import signal, time; signal.signal(15, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
+)
 
 
-def spec(code: str = SLEEPER, name: str = "bookd", mode: Mode = Mode.SINGLETON, **settings: object) -> ServiceSpec:
+def spec(
+    code: str = SLEEPER, name: str = "bookd", mode: Mode = Mode.SINGLETON, **settings: object
+) -> ServiceSpec:
     return ServiceSpec(name, "bookd", mode, ("alpha",), settings={"code": code, **settings})
 
 
@@ -35,7 +42,9 @@ class Host:
         run_dir = tmp_path / "run"
         run_dir.mkdir(exist_ok=True)
         self.folders = program.Folders("lab", "alpha", tmp_path / "site", run_dir)
-        self.runner = runner.ShimRunner(self.folders, log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX))
+        self.runner = runner.ShimRunner(
+            self.folders, log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX)
+        )
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.supervisor = supervisor.Supervisor(
             self.folders,
@@ -162,7 +171,15 @@ def short_grace(host: Host, code: str) -> program.Program:
     from dataclasses import replace
 
     slot = spec().slots()[0]
-    made = program.program(spec(), slot, host.folders, 1, argv=(sys.executable, "-c", code), environment=os.environ, real_time=False)
+    made = program.program(
+        spec(),
+        slot,
+        host.folders,
+        1,
+        argv=(sys.executable, "-c", code),
+        environment=os.environ,
+        real_time=False,
+    )
     return replace(made, grace_s=0.2)
 
 
@@ -214,7 +231,9 @@ async def test_a_new_supervisor_adopts_what_the_old_one_left_and_still_sees_it_d
 
 
 @sync
-async def test_before_the_specs_are_known_an_adopted_instance_is_left_alone_and_afterwards_stopped_if_unwanted(tmp_path: Path) -> None:
+async def test_an_adopted_instance_is_left_alone_until_the_specs_are_known_and_then_stopped_if_unwanted(
+    tmp_path: Path,
+) -> None:
     async with supervised(Host(tmp_path), stop=False) as old:
         old.want(spec())
         await until(old.pid)
@@ -233,7 +252,11 @@ async def test_a_pid_that_belongs_to_somebody_else_by_now_is_not_adopted(tmp_pat
     started = await host.runner.start(short_grace(host, SLEEPER), 0)
     path = host.folders.shim_state("bookd-alpha-1")
     text = path.read_text()
-    path.write_text(text.replace(f'"start_time": {started.process.start_time}', f'"start_time": {started.process.start_time - 1}'))
+    path.write_text(
+        text.replace(
+            f'"start_time": {started.process.start_time}', f'"start_time": {started.process.start_time - 1}'
+        )
+    )
     assert host.runner.adopt("bookd-alpha-1") is None
     assert process.runs(started.process)
     path.write_text(text)
@@ -268,7 +291,15 @@ async def test_each_process_gets_new_words_and_a_lease_only_where_there_is_a_lea
             first = host.pid("omsd-alpha-1")
             os.kill(first, signal.SIGKILL)
             await until(lambda: host.pid("omsd-alpha-1") not in (None, first))
-            old.write(word.Lease(process.identify("omsd-alpha-1", host.pid("omsd-alpha-1")), 1, 1, word.Wanted.LEAD, 1 << 62))
+            old.write(
+                word.Lease(
+                    process.identify("omsd-alpha-1", host.pid("omsd-alpha-1")),
+                    1,
+                    1,
+                    word.Wanted.LEAD,
+                    1 << 62,
+                )
+            )
             with word.LeaseWord(lease) as new:
                 assert new.read() == word.NOBODY
         assert lease.stat().st_ino != inode
@@ -282,7 +313,9 @@ async def test_the_log_is_rotated_and_a_full_disk_under_it_does_not_hurt_the_dae
     async with supervised(Host(tmp_path, log_bytes_max=bytes_max)) as host:
         host.want(spec(chatter))
         await until(lambda: host.log().endswith("end\n"))
-        sizes = [path.stat().st_size for path in sorted(host.folders.log("x").parent.glob("bookd-alpha-1.log*"))]
+        sizes = [
+            path.stat().st_size for path in sorted(host.folders.log("x").parent.glob("bookd-alpha-1.log*"))
+        ]
         assert len(sizes) == 3
         assert all(size <= bytes_max for size in sizes)
         host.want()
@@ -332,7 +365,14 @@ def test_the_daemon_is_pinned_before_it_runs(tmp_path: Path, cpu: int) -> None:
         from dataclasses import replace
 
         async with supervised(Host(tmp_path)) as host:
-            host.want(replace(spec("import os, time; print(sorted(os.sched_getaffinity(0)), flush=True); time.sleep(600)"), cpus=(cpu,)))
+            host.want(
+                replace(
+                    spec(
+                        "import os, time; print(sorted(os.sched_getaffinity(0)), flush=True); time.sleep(600)"
+                    ),
+                    cpus=(cpu,),
+                )
+            )
             await until(lambda: host.log().endswith("\n"))
             assert host.log() == f"[{cpu}]\n"
 

@@ -1,4 +1,5 @@
-"""From tape to fills without a socket: the recorded day through venue, strategy, risk and positions, as fast as it goes.
+"""From tape to fills without a socket: the recorded day through venue, strategy, risk and positions, as fast
+as it goes.
 
 The same engines that the daemons wire together; what is proved here is what they decide, not how it travels.
 """
@@ -53,7 +54,11 @@ class Trading:
             self._best[line.instrument] = best
             key = base.Instrument(of.market, of.symbol)
             self.risk.on_top(of.market, of.symbol, best[0], best[2], self.now_ns)
-            self.decided(self.maker.on_quote(base.Quote(key, base.Level(*best[:2]), base.Level(*best[2:]), 1, 1), self.now_ns))
+            self.decided(
+                self.maker.on_quote(
+                    base.Quote(key, base.Level(*best[:2]), base.Level(*best[2:]), 1, 1), self.now_ns
+                )
+            )
         if self.now_ns >= self._timer_ns:
             self._timer_ns = self.now_ns + 100_000_000
             self.decided(self.maker.on_timer(self.now_ns))
@@ -72,7 +77,8 @@ class Trading:
                 self.counts["cancels"] += 1
                 self.venue.cancel(f"omsd-1-{intent.replaces}")
             place = orders.Place(
-                1, 0, 0, "", None, f"strategy-mm-1-{intent.order}", "strategy-mm", *intent.instrument, intent.side, intent.kind, intent.price,
+                1, 0, 0, "", None, f"strategy-mm-1-{intent.order}", "strategy-mm", *intent.instrument,
+                intent.side, intent.kind, intent.price,
                 intent.quantity, 0, 0, order_id=order_id,
             )  # fmt: skip
             refused = self.risk.approve(place, 1, self.now_ns)
@@ -88,15 +94,36 @@ class Trading:
             if not isinstance(report, orders.Report):
                 continue
             self.risk.on_report(report, 1)
-            key, number = base.Instrument(report.market, report.symbol), int(report.client_order_id.rpartition("-")[2])
+            key, number = (
+                base.Instrument(report.market, report.symbol),
+                int(report.client_order_id.rpartition("-")[2]),
+            )
             if report.execution_id:
                 self.counts["fills"] += 1
-                execution = position.Execution(report.execution_id, *key, report.side, report.last_price, report.last_quantity)
+                execution = position.Execution(
+                    report.execution_id, *key, report.side, report.last_price, report.last_quantity
+                )
                 assert self.positions.apply(execution) == ""
-                self.decided(self.maker.on_fill(base.Fill(number, key, report.side, report.last_price, report.last_quantity, report.execution_id), 0))
-                self.maker.on_position(key, self.positions.of(*key).quantity, report.execution_id, self.now_ns)
+                self.decided(
+                    self.maker.on_fill(
+                        base.Fill(
+                            number,
+                            key,
+                            report.side,
+                            report.last_price,
+                            report.last_quantity,
+                            report.execution_id,
+                        ),
+                        0,
+                    )
+                )
+                self.maker.on_position(
+                    key, self.positions.of(*key).quantity, report.execution_id, self.now_ns
+                )
             self.counts["rejects"] += report.state is State.REJECTED
-            update = base.OrderUpdate(number, report.client_order_id, key, report.side, report.state, report.filled, report.reason)
+            update = base.OrderUpdate(
+                number, report.client_order_id, key, report.side, report.state, report.filled, report.reason
+            )
             self.decided(self.maker.on_order(update, self.now_ns))
 
 
@@ -112,8 +139,12 @@ def test_a_minute_of_the_tape_is_traded_on_both_sides_and_the_sums_equal_the_ven
         trading.line(line)
     placed = sum(trading.sides.values())
     assert placed >= 50 and min(trading.sides.values()) >= 10 and trading.counts["fills"] >= 10
-    assert trading.counts["by a tick"] > placed // 4, "most quotes follow a tick, and their latency is measured"
-    assert placed + trading.counts["cancels"] <= 4 * 2 * 4 * 60, "two orders and two cancels a second and side at most"
+    assert trading.counts["by a tick"] > placed // 4, (
+        "most quotes follow a tick, and their latency is measured"
+    )
+    assert placed + trading.counts["cancels"] <= 4 * 2 * 4 * 60, (
+        "two orders and two cancels a second and side at most"
+    )
     assert trading.counts["rejects"] < placed // 5, "post-only orders that would have taken"
     venue = {(market, symbol): (kept.quantity, kept.cash) for market, symbol, kept in trading.accounts}
     ours = {(held.market, held.symbol): (held.quantity, held.cash) for held in trading.positions}
@@ -121,4 +152,6 @@ def test_a_minute_of_the_tape_is_traded_on_both_sides_and_the_sums_equal_the_ven
     working = {(market, symbol): (buys, sells) for market, symbol, _, buys, sells in trading.risk.exposures()}
     for key, sums in working.items():
         at_venue = [order for order in trading.venue.open_orders() if (order.market, order.symbol) == key]
-        assert sums == tuple(sum(order.quantity - order.filled for order in at_venue if order.side is side) for side in Side)
+        assert sums == tuple(
+            sum(order.quantity - order.filled for order in at_venue if order.side is side) for side in Side
+        )

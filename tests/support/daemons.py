@@ -1,4 +1,6 @@
-"""One real daemon process with the test as its agent and keeper: peers said to it, words written for it, its status read."""
+"""One real daemon process with the test as its agent and keeper: peers said to it, words written for it, its
+status read.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def wait_for(what: str, found: Callable[[], Any]) -> Any:
     raise AssertionError(f"{what}: not within {WAIT_S:g} s")
 
 
-def receive(socket: zmq.Socket[bytes], decode: Callable[[bytes], Any], wanted: Callable[[Any], bool] = lambda _: True) -> Any:
+def receive(
+    socket: zmq.Socket[bytes], decode: Callable[[bytes], Any], wanted: Callable[[Any], bool] = lambda _: True
+) -> Any:
     """The next message that is wanted; what comes before it is dropped."""
     end = time.monotonic() + WAIT_S
     while socket.poll(max(0, int((end - time.monotonic()) * 1000))):
@@ -45,7 +49,14 @@ def receive(socket: zmq.Socket[bytes], decode: Callable[[bytes], Any], wanted: C
 
 class Daemon:
     def __init__(
-        self, folder: Path, name: str, settings: dict[str, Any] | None = None, *, service: str = "", leads: bool = False, host: str = "alpha"
+        self,
+        folder: Path,
+        name: str,
+        settings: dict[str, Any] | None = None,
+        *,
+        service: str = "",
+        leads: bool = False,
+        host: str = "alpha",
     ) -> None:
         self.folder, self.name, self.service, self.host = folder, name, service or name, host
         self.instance = f"{self.service}-{host}-1"
@@ -81,11 +92,16 @@ class Daemon:
             "INSTANCE": self.instance,
             "AGENT": f"ipc://{self.folder}/{self.instance}.bus",
         }
-        given |= {"ALIVE": str(self.folder / f"{self.instance}.alive"), "CONFIG": str(self.folder / f"{self.instance}.config")}
+        given |= {
+            "ALIVE": str(self.folder / f"{self.instance}.alive"),
+            "CONFIG": str(self.folder / f"{self.instance}.config"),
+        }
         if self.leads:
             given["LEASE"] = str(self.folder / f"{self.instance}.lease")
         environment = os.environ | {f"HFT_{key}": value for key, value in given.items()}
-        self.process = subprocess.Popen([sys.executable, "-m", "hftd", self.name], env=environment, stdout=subprocess.DEVNULL)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "hftd", self.name], env=environment, stdout=subprocess.DEVNULL
+        )
 
     def greet(self, *peers: control.Peers) -> None:
         assert self.process is not None
@@ -104,12 +120,16 @@ class Daemon:
         return self.until(lambda message: isinstance(message, control.Status) and message.ready is ready)
 
     def counted(self, counter: str, least: int = 1) -> control.Status:
-        return self.until(lambda message: isinstance(message, control.Status) and message.counters.get(counter, 0) >= least)
+        return self.until(
+            lambda message: isinstance(message, control.Status) and message.counters.get(counter, 0) >= least
+        )
 
     def ask(self, what: str) -> Any:
         self._asked += 1
         self.say(control.Ask(codec.VERSION, 1, 0, "agent", None, self._asked, what, {}))
-        answer = self.until(lambda message: isinstance(message, control.Answer) and message.ask == self._asked)
+        answer = self.until(
+            lambda message: isinstance(message, control.Answer) and message.ask == self._asked
+        )
         assert answer.ok, answer.body
         return answer.body
 
@@ -133,7 +153,13 @@ class Daemon:
 
 @contextlib.contextmanager
 def daemon(
-    folder: Path, name: str, settings: dict[str, Any] | None = None, *, service: str = "", leads: bool = False, host: str = "alpha"
+    folder: Path,
+    name: str,
+    settings: dict[str, Any] | None = None,
+    *,
+    service: str = "",
+    leads: bool = False,
+    host: str = "alpha",
 ) -> Iterator[Daemon]:
     one = Daemon(folder, name, settings, service=service, leads=leads, host=host)
     try:
@@ -143,7 +169,16 @@ def daemon(
 
 
 def peers(service: str, **endpoints: str) -> control.Peers:
-    return control.Peers(codec.VERSION, 1, 0, "agent", None, service, service, [control.Peer(f"{service}-alpha-1", endpoints, "", 0)])
+    return control.Peers(
+        codec.VERSION,
+        1,
+        0,
+        "agent",
+        None,
+        service,
+        service,
+        [control.Peer(f"{service}-alpha-1", endpoints, "", 0)],
+    )
 
 
 class Bookd:
@@ -156,7 +191,15 @@ class Bookd:
         self.peers = peers("bookd", tops=f"ipc://{folder}/b.tops", marks=f"ipc://{folder}/b.tops")
         self._batch = market.Batch(time.time_ns())
 
-    def say(self, kind: market.Kind, bids: list[tuple[int, int]], asks: list[tuple[int, int]], *, flags: int = 0, payload: bytes = b"") -> None:
+    def say(
+        self,
+        kind: market.Kind,
+        bids: list[tuple[int, int]],
+        asks: list[tuple[int, int]],
+        *,
+        flags: int = 0,
+        payload: bytes = b"",
+    ) -> None:
         message = market.Message(3, kind, flags, 1, 1, time.monotonic_ns(), 0, 0, 0, 0, bids, asks, payload)
         self._batch.add(market.pack(message))
         frame = self._batch.flush()

@@ -1,4 +1,6 @@
-"""A real floor for a test or a benchmark: `hftctl` as a user runs it, in a site folder of its own, taken down on every path."""
+"""A real floor for a test or a benchmark: `hftctl` as a user runs it, in a site folder of its own, taken down
+on every path.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,28 @@ def wait_for(what: str, found: Callable[[], Any], *, seconds: float = WAIT_S, pa
 
 
 class Floor:
-    def __init__(self, site_dir: Path, environment: Mapping[str, str] | None = None, without: Sequence[str] = ()) -> None:
+    def __init__(
+        self, site_dir: Path, environment: Mapping[str, str] | None = None, without: Sequence[str] = ()
+    ) -> None:
         self.site_dir = site_dir
-        self.environment = {**os.environ, **(environment or {}), "HFT_SITE_DIR": str(site_dir), "NO_COLOR": "1"}
+        self.environment = {
+            **os.environ,
+            **(environment or {}),
+            "HFT_SITE_DIR": str(site_dir),
+            "NO_COLOR": "1",
+        }
         for name in without:
             self.environment.pop(name, None)
 
     def run(self, *words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*HFTCTL, *words], env=self.environment, capture_output=True, text=True, timeout=timeout_s, check=False)
+        return subprocess.run(
+            [*HFTCTL, *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
 
     def json(self, *words: str, timeout_s: float = 120) -> Any:
         """What the verb prints with -o json, whatever its exit code."""
@@ -62,7 +78,9 @@ class Floor:
         try:
             return json.loads(done.stdout)
         except ValueError:
-            raise AssertionError(f"hftctl {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}") from None
+            raise AssertionError(
+                f"hftctl {' '.join(words)}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+            ) from None
 
     def up(self, *words: str) -> subprocess.CompletedProcess[str]:
         done = self.run("up", "--detach", *words, timeout_s=180)
@@ -79,7 +97,9 @@ class Floor:
         return dict(service)
 
     def instance(self, id: str) -> dict[str, Any]:
-        (instance,) = [i for service in self.status()["services"] for i in service["instances"] if i["id"] == id]
+        (instance,) = [
+            i for service in self.status()["services"] for i in service["instances"] if i["id"] == id
+        ]
         return dict(instance)
 
     def kill(self, pid: int, number: int = signal.SIGKILL) -> None:
@@ -89,7 +109,11 @@ class Floor:
         return bool(self.status()["healthy"])
 
     def pids(self) -> dict[str, int]:
-        return {instance["id"]: instance["pid"] for service in self.status()["services"] for instance in service["instances"]}
+        return {
+            instance["id"]: instance["pid"]
+            for service in self.status()["services"]
+            for instance in service["instances"]
+        }
 
     def run_dir(self) -> Path:
         return folders.Folders(self.site_dir).run_dir()
@@ -100,14 +124,20 @@ class Floor:
 
     def holder(self, host: str, lock: str) -> int:
         """Pid of the agent or keeper of a host while it runs, as its lock file names it; else 0."""
-        known = processes.from_plain(folders.read_json(self.site_dir / "hosts" / host / f"{lock}.lock") or {}, lock)
+        known = processes.from_plain(
+            folders.read_json(self.site_dir / "hosts" / host / f"{lock}.lock") or {}, lock
+        )
         return known.pid if known is not None and processes.runs(known) else 0
 
     def ask(self, service: str, what: str) -> Any:
         """What a daemon says of itself, over any agent."""
         for host in self.parent()["hosts"]:
             with contextlib.suppress(FloorUnreachable):
-                answer = json.loads(unix_http.request(self.run_dir() / f"{host}.agent.sock", "GET", f"/v1/site/ask/{service}/{what}").body)
+                answer = json.loads(
+                    unix_http.request(
+                        self.run_dir() / f"{host}.agent.sock", "GET", f"/v1/site/ask/{service}/{what}"
+                    ).body
+                )
                 if answer.get("ok"):
                     return answer["body"]
         raise AssertionError(f"{service} was not asked for its {what}")
@@ -115,15 +145,27 @@ class Floor:
     def settled(self) -> bool:
         """Every position equals the venue's account, to the last unit."""
         rows = self.json("positions")
-        return bool(rows) and all((row["quantity"], row["cash"]) == (row["venue_quantity"], row["venue_cash"]) for row in rows)
+        return bool(rows) and all(
+            (row["quantity"], row["cash"]) == (row["venue_quantity"], row["venue_cash"]) for row in rows
+        )
 
     def account(self) -> str:
         """What is needed to see why a test failed on it: its state, its last events, the end of each log."""
-        parts = [f"$ hftctl {verb}\n{done.stdout}{done.stderr}" for verb in ("status", "history omsd") for done in [self.run(*verb.split())]]
+        parts = [
+            f"$ hftctl {verb}\n{done.stdout}{done.stderr}"
+            for verb in ("status", "history omsd")
+            for done in [self.run(*verb.split())]
+        ]
         events = self.run("events")
-        parts.append("$ hftctl events\n" + "\n".join((events.stdout + events.stderr).splitlines()[-EVENTS_KEPT:]))
+        parts.append(
+            "$ hftctl events\n" + "\n".join((events.stdout + events.stderr).splitlines()[-EVENTS_KEPT:])
+        )
         for path in sorted(folders.Folders(self.site_dir).logs.glob("*.log")):
-            lines = [line for line in path.read_text(errors="replace").splitlines() if not line.startswith('{"level":"info"')][-LOG_LINES_KEPT:]
+            lines = [
+                line
+                for line in path.read_text(errors="replace").splitlines()
+                if not line.startswith('{"level":"info"')
+            ][-LOG_LINES_KEPT:]
             parts.append("\n".join([f"--- {path.relative_to(self.site_dir)}", *lines]))
         return "\n".join(parts)
 
@@ -134,7 +176,9 @@ class Floor:
 
 
 def processes_of(site_dir: Path) -> list[str]:
-    """Command lines of live processes that name the site folder or its run folder (what `down` must leave none of)."""
+    """Command lines of live processes that name the site folder or its run folder (what `down` must leave
+    none of).
+    """
     marks = [str(site_dir), str(folders.Folders(site_dir).run_dir())]
     found = []
     for entry in Path("/proc").iterdir():
@@ -149,7 +193,12 @@ def processes_of(site_dir: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def floor(*words: str, environment: Mapping[str, str] | None = None, without: Sequence[str] = (), bring_up: bool = True) -> Iterator[Floor]:
+def floor(
+    *words: str,
+    environment: Mapping[str, str] | None = None,
+    without: Sequence[str] = (),
+    bring_up: bool = True,
+) -> Iterator[Floor]:
     """A floor that is up (unless bring_up is False) and is down, with nothing left, afterwards."""
     with tempfile.TemporaryDirectory(prefix="hft-floor-") as name:
         one = Floor(Path(name).resolve(), environment, without)

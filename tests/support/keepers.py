@@ -1,6 +1,8 @@
-"""Two hosts' keepers in one event loop over one store, with real processes that keep an alive word: what the keepers' fault tests run on.
+"""Two hosts' keepers in one event loop over one store, with real processes that keep an alive word: what the
+keepers' fault tests run on.
 
-The stand-in daemon does what the contract asks of any daemon, and no more: it beats, and says active under the epoch of a lease word that leads it.
+The stand-in daemon does what the contract asks of any daemon, and no more: it beats, and says active under
+the epoch of a lease word that leads it.
 """
 
 from __future__ import annotations
@@ -122,10 +124,26 @@ class Daemon:
 
     def entry(self, *, ready: bool = True) -> link.Entry:
         registration = Registration(
-            self.service, self.instance, self.host, self.process, {"orders": f"ipc://{self.instance}"}, "127.0.0.1", 0, 1, "1"
+            self.service,
+            self.instance,
+            self.host,
+            self.process,
+            {"orders": f"ipc://{self.instance}"},
+            "127.0.0.1",
+            0,
+            1,
+            "1",
         )
         lease = str(self.lease_path)
-        return link.Entry(self.process, self.service, Mode.ACTIVE_STANDBY, str(self.alive_path), lease, registration if ready else None, self.floors)
+        return link.Entry(
+            self.process,
+            self.service,
+            Mode.ACTIVE_STANDBY,
+            str(self.alive_path),
+            lease,
+            registration if ready else None,
+            self.floors,
+        )
 
 
 @dataclass
@@ -148,11 +166,21 @@ class Floor:
         """Start a keeper and announce its address as its agent would."""
         chosen = replace(settings.Settings(), **changed)  # type: ignore[arg-type]
         (self.folder / host).mkdir(exist_ok=True)
-        made = core.Keeper(store or self.store, KEYS, host, chosen, clock.SystemClock(), Disk(self.folder / host / "keeper.json"), self.told.append)
+        made = core.Keeper(
+            store or self.store,
+            KEYS,
+            host,
+            chosen,
+            clock.SystemClock(),
+            Disk(self.folder / host / "keeper.json"),
+            self.told.append,
+        )
         await made.open()
         self.keepers[host] = made
         self.tasks[host] = asyncio.create_task(made.run(), name=f"keeper {host}")
-        await self.store.put(KEYS.host(host), model.encode(HostRecord(host, "127.0.0.1", "", made.peers.address, "", 1)))
+        await self.store.put(
+            KEYS.host(host), model.encode(HostRecord(host, "127.0.0.1", "", made.peers.address, "", 1))
+        )
         return made
 
     async def kill_keeper(self, host: str) -> None:
@@ -167,7 +195,10 @@ class Floor:
     async def meet(self) -> None:
         """Wait until every keeper has an answer of every other."""
         for keeper in self.keepers.values():
-            await until(lambda keeper=keeper: len(keeper.peers._answers) >= len(self.keepers) - 1, f"{keeper.host} has its peers' answers")
+            await until(
+                lambda keeper=keeper: len(keeper.peers._answers) >= len(self.keepers) - 1,
+                f"{keeper.host} has its peers' answers",
+            )
 
     async def pair(self) -> tuple[Daemon, Daemon]:
         """alpha leads, beta is electable and passing."""

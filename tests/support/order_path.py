@@ -1,6 +1,8 @@
-"""The order path in one process over real ZeroMQ: omsd (two of them), execd, positiond and auditd as built, the test as keeper, riskd and venue.
+"""The order path in one process over real ZeroMQ: omsd (two of them), execd, positiond and auditd as built,
+the test as keeper, riskd and venue.
 
-Every loop is turned by hand until a condition holds, so that a test can look between two turns and nothing depends on a scheduler.
+Every loop is turned by hand until a condition holds, so that a test can look between two turns and nothing
+depends on a scheduler.
 """
 
 from __future__ import annotations
@@ -36,7 +38,15 @@ CENT = fixed.UNIT // 100
 class Member:
     """One daemon, built and turned here, with its two words."""
 
-    def __init__(self, folder: Path, instance: str, build: Callable[[runtime.Floor], runtime.Loop], *, leads: bool, generation: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        instance: str,
+        build: Callable[[runtime.Floor], runtime.Loop],
+        *,
+        leads: bool,
+        generation: int,
+    ) -> None:
         service, host, _ = instance.rsplit("-", 2)
         known = processes.identify(instance)
         assert known is not None
@@ -49,7 +59,13 @@ class Member:
         config = floors_of_daemons.Config(1, service, folder, folder / "site", data, data / "journal", {})
         (folder / "site").mkdir(exist_ok=True)
         self.floor = runtime.Floor(
-            site="lab", host=host, service=service, process=self.process, config=config, alive=self.alive, lease_word=self.word if leads else None
+            site="lab",
+            host=host,
+            service=service,
+            process=self.process,
+            config=config,
+            alive=self.alive,
+            lease_word=self.word if leads else None,
         )
         self.floor.log = lambda kind, **fields: self.events.append((kind, fields))  # type: ignore[method-assign]
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -66,7 +82,13 @@ class Member:
             flush()
         loop._turn(0)
 
-    def lead(self, epoch: int, wanted: Wanted = Wanted.LEAD, valid_until_ns: int = FAR_NS, told: dict[str, lease.Floor] | None = None) -> None:
+    def lead(
+        self,
+        epoch: int,
+        wanted: Wanted = Wanted.LEAD,
+        valid_until_ns: int = FAR_NS,
+        told: dict[str, lease.Floor] | None = None,
+    ) -> None:
         """What the keeper does after its own take: the floors first, then the word."""
         word.floors_path(self.word).write_bytes(msgspec.json.encode(told or {}))
         with word.LeaseWord(self.word, writable=True) as keeper:
@@ -95,7 +117,9 @@ class Member:
         return control.Peer(self.process.instance, dict(self.floor.endpoints), role, epoch)
 
     def kill(self, *, clean: bool = False) -> None:
-        """Sockets close and files stay as they are, as after kill -9; `clean` also runs what a stop runs (and lets the journal's folder go)."""
+        """Sockets close and files stay as they are, as after kill -9; `clean` also runs what a stop runs (and
+        lets the journal's folder go).
+        """
         if self.dead:
             return
         self.dead = True
@@ -141,12 +165,26 @@ class Venue:
                 ok = self.floors.admit(token, claimant)
                 if ok:
                     self.gateway = identity
-                self._say(identity, orders.Fenced(*head, token.group, token.epoch, ok, "" if ok else self.floors.objection(token, claimant)))
+                self._say(
+                    identity,
+                    orders.Fenced(
+                        *head,
+                        token.group,
+                        token.epoch,
+                        ok,
+                        "" if ok else self.floors.objection(token, claimant),
+                    ),
+                )
             case orders.Place():
                 if message.replaced_id:
                     self._take(identity, orders.cancel_of(message))
                 if self.floors.refuses(message.gateway) or self.floors.refuses(message.token):
-                    self._say(identity, orders.Refusal(*head, reasons.STALE_TOKEN, "", message.order_id, message.client_order_id))
+                    self._say(
+                        identity,
+                        orders.Refusal(
+                            *head, reasons.STALE_TOKEN, "", message.order_id, message.client_order_id
+                        ),
+                    )
                     return
                 self.working[message.order_id] = message
                 self.report(message, State.WORKING)
@@ -155,7 +193,12 @@ class Venue:
                 if place is not None:
                     self.report(place, State.CANCELLED)
                 else:
-                    self._say(identity, orders.Refusal(*head, reasons.UNKNOWN_ORDER, "", message.order_id, message.client_order_id))
+                    self._say(
+                        identity,
+                        orders.Refusal(
+                            *head, reasons.UNKNOWN_ORDER, "", message.order_id, message.client_order_id
+                        ),
+                    )
             case orders.CancelAll():
                 gone = list(self.working.values())
                 self.working.clear()
@@ -168,11 +211,22 @@ class Venue:
                 found = [each for each in self.executions if each.execution_id > message.after_execution][:2]
                 self._say(identity, orders.Executions(*head, message.request, found))
 
-    def report(self, place: orders.Place, state: State, *, fill: int = 0, filled: int = 0, reason: str = "", said: bool = True) -> orders.Report:
+    def report(
+        self,
+        place: orders.Place,
+        state: State,
+        *,
+        fill: int = 0,
+        filled: int = 0,
+        reason: str = "",
+        said: bool = True,
+    ) -> orders.Report:
         execution = len(self.executions) + 1 if fill else 0
         report = orders.Report(
-            codec.VERSION, 0, time.time_ns(), "simd-alpha-1", None, 0, execution, place.order_id, place.client_order_id, place.strategy, place.market,
-            place.symbol, place.side, state, place.price, place.quantity, filled, place.price if fill else 0, fill, reason, "", time.time_ns(),
+            codec.VERSION, 0, time.time_ns(), "simd-alpha-1", None, 0, execution, place.order_id,
+            place.client_order_id, place.strategy, place.market,
+            place.symbol, place.side, state, place.price, place.quantity, filled, place.price if fill else 0,
+            fill, reason, "", time.time_ns(),
         )  # fmt: skip
         if fill:
             self.executions.append(report)
@@ -208,11 +262,20 @@ class Riskd:
                 ok = message.token.epoch >= self.epoch
                 if ok:
                     self.omsd, self.epoch = identity, message.token.epoch
-                self.router.send(identity, codec.encode(orders.Attached(1, 0, 0, "riskd-alpha-1", RISK, ok, "", 0)))
+                self.router.send(
+                    identity, codec.encode(orders.Attached(1, 0, 0, "riskd-alpha-1", RISK, ok, "", 0))
+                )
             else:
                 self.told.append(message)
 
-    def place(self, client_order_id: str = "", *, approval: orders.Approval | str | None = "", to: bytes = b"", replaces: str = "") -> str:
+    def place(
+        self,
+        client_order_id: str = "",
+        *,
+        approval: orders.Approval | str | None = "",
+        to: bytes = b"",
+        replaces: str = "",
+    ) -> str:
         self.placed += 1
         client_order_id = client_order_id or f"mm-{self.placed}"
         signed = orders.Approval(self.placed, RISK, 1) if isinstance(approval, str) else approval
@@ -221,20 +284,29 @@ class Riskd:
 
     def rehearse(self, *, to: bytes = b"") -> None:
         place = self._order("mm-0", orders.Approval(0, RISK, 1), "mm-0")
-        assert self.router.send(to or self.omsd, codec.encode(orders.Rehearsal(1, 0, 0, "riskd-alpha-1", RISK, place)))
+        assert self.router.send(
+            to or self.omsd, codec.encode(orders.Rehearsal(1, 0, 0, "riskd-alpha-1", RISK, place))
+        )
 
     def _order(self, client_order_id: str, signed: orders.Approval | None, replaces: str) -> orders.Place:
         return orders.Place(
-            1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.POST_ONLY, 6_180_000 * CENT,
+            1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", Side.BUY,
+            Kind.POST_ONLY, 6_180_000 * CENT,
             fixed.UNIT // 1000, time.monotonic_ns(), 1, "", signed, None, replaces,
         )  # fmt: skip
 
     def cancel(self, client_order_id: str) -> None:
-        cancel = orders.Cancel(1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", 0)
+        cancel = orders.Cancel(
+            1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", 0
+        )
         assert self.router.send(self.omsd, codec.encode(cancel))
 
     def states(self, client_order_id: str) -> list[State]:
-        return [message.state for message in self.told if isinstance(message, orders.Report) and message.client_order_id == client_order_id]
+        return [
+            message.state
+            for message in self.told
+            if isinstance(message, orders.Report) and message.client_order_id == client_order_id
+        ]
 
     def reasons(self, client_order_id: str) -> list[str]:
         return [message.reason for message in self.told if message.client_order_id == client_order_id]
@@ -247,7 +319,9 @@ class OrderPath:
         self.folder = folder
         self.members: dict[str, Member] = {}
         self._generation = 0
-        self.venue = Venue(bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), floors.Floors(folder / "venue.json"))
+        self.venue = Venue(
+            bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), floors.Floors(folder / "venue.json")
+        )
         self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"))
 
     def start(self, instance: str, **changed: Any) -> Member:
@@ -259,20 +333,40 @@ class OrderPath:
         }
         service = instance.rsplit("-", 2)[0]
         self._generation += 1
-        member = Member(self.folder, instance, builds[service], leads=service in ("omsd", "execd"), generation=self._generation)
+        member = Member(
+            self.folder,
+            instance,
+            builds[service],
+            leads=service in ("omsd", "execd"),
+            generation=self._generation,
+        )
         self.members[instance] = member
         return member
 
     def introduce(self, *, omsd_leader: str = "", epoch: int = 0) -> None:
         """Everyone hears who serves what now."""
         peers: dict[str, list[control.Peer]] = {
-            "simd": [control.Peer("simd-alpha-1", {"orders": f"ipc://{self.folder}/simd-alpha-1.orders"}, "", 0)],
-            "riskd": [control.Peer("riskd-alpha-1", {"orders": f"ipc://{self.folder}/riskd-alpha-1.orders"}, "leader", 1)],
+            "simd": [
+                control.Peer("simd-alpha-1", {"orders": f"ipc://{self.folder}/simd-alpha-1.orders"}, "", 0)
+            ],
+            "riskd": [
+                control.Peer(
+                    "riskd-alpha-1", {"orders": f"ipc://{self.folder}/riskd-alpha-1.orders"}, "leader", 1
+                )
+            ],
         }
         for instance, member in self.members.items():
             if not member.dead:
-                role = "leader" if instance == omsd_leader else "standby" if member.floor.service == "omsd" else ""
-                peers.setdefault(member.floor.service, []).append(member.peer(role, epoch if role == "leader" else 0))
+                role = (
+                    "leader"
+                    if instance == omsd_leader
+                    else "standby"
+                    if member.floor.service == "omsd"
+                    else ""
+                )
+                peers.setdefault(member.floor.service, []).append(
+                    member.peer(role, epoch if role == "leader" else 0)
+                )
         for member in self.members.values():
             if not member.dead:
                 for service, those in peers.items():
@@ -301,7 +395,9 @@ class OrderPath:
 
 
 def path(folder: Path) -> Iterator[OrderPath]:
-    """For a fixture: the path with an execd that is active, one omsd that leads with epoch 1, positiond and auditd."""
+    """For a fixture: the path with an execd that is active, one omsd that leads with epoch 1, positiond and
+    auditd.
+    """
     one = OrderPath(folder)
     try:
         yield one
@@ -311,4 +407,6 @@ def path(folder: Path) -> Iterator[OrderPath]:
 
 def claim(member: Member, epoch: int) -> dict[str, lease.Floor]:
     """The floors file's line about that leader."""
-    return {member.floor.service: lease.Floor(Token(INCARNATION, member.floor.service, epoch), member.process)}
+    return {
+        member.floor.service: lease.Floor(Token(INCARNATION, member.floor.service, epoch), member.process)
+    }

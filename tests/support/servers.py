@@ -1,8 +1,9 @@
 """Real etcd servers for tests: where a good binary comes from, and one running server as a context manager.
 
-`python -m tests.support.servers etcd` prints the path of a binary that may keep data, getting it when it is missing: HFT_ETCD or PATH if good, the
-cache, a build by Go from the pinned module in tests/servers/, Debian's package. Nothing is installed and no service is started; what was got stays
-in $XDG_CACHE_HOME/hftctl (a folder for each version), so that the second run is instant.
+`python -m tests.support.servers etcd` prints the path of a binary that may keep data, getting it when it is
+missing: HFT_ETCD or PATH if good, the cache, a build by Go from the pinned module in tests/servers/, Debian's
+package. Nothing is installed and no service is started; what was got stays in $XDG_CACHE_HOME/hftctl (a
+folder for each version), so that the second run is instant.
 """
 
 from __future__ import annotations
@@ -51,7 +52,11 @@ def etcd() -> Path:
             try:
                 return etcd_at_hand() or way()
             except (NoServer, OSError, subprocess.SubprocessError) as exc:
-                detail = exc.stderr.decode(errors="replace").strip().splitlines()[-1:] if isinstance(exc, subprocess.CalledProcessError) else []
+                detail = (
+                    exc.stderr.decode(errors="replace").strip().splitlines()[-1:]
+                    if isinstance(exc, subprocess.CalledProcessError)
+                    else []
+                )
                 faults.append(f"{way.__name__}: {' '.join([str(exc), *detail])}")
     raise NoServer("no good etcd: " + "; ".join(faults))
 
@@ -68,8 +73,16 @@ def etcd_at_hand() -> Path | None:
 
 def cached_etcds() -> list[Path]:
     """Every good one in the cache, oldest version first."""
-    found = [(version, folder / "etcd") for folder in cache().glob("etcd-*") if (version := etcd_versions.parse(folder.name)) is not None]
-    return [path for version, path in sorted(found) if os.access(path, os.X_OK) and not etcd_versions.fault(version)]
+    found = [
+        (version, folder / "etcd")
+        for folder in cache().glob("etcd-*")
+        if (version := etcd_versions.parse(folder.name)) is not None
+    ]
+    return [
+        path
+        for version, path in sorted(found)
+        if os.access(path, os.X_OK) and not etcd_versions.fault(version)
+    ]
 
 
 def build_etcd() -> Path:
@@ -95,9 +108,17 @@ def unpack_debian_etcd() -> Path:
         if shutil.which(tool) is None:
             raise NoServer(f"no {tool}")
     with tempfile.TemporaryDirectory(dir=_made(cache())) as scratch:
-        subprocess.run(["apt-get", "download", "etcd-server"], cwd=scratch, check=True, capture_output=True, timeout=BUILD_S_MAX)
+        subprocess.run(
+            ["apt-get", "download", "etcd-server"],
+            cwd=scratch,
+            check=True,
+            capture_output=True,
+            timeout=BUILD_S_MAX,
+        )
         (package,) = Path(scratch).glob("etcd-server_*.deb")
-        subprocess.run(["dpkg-deb", "-x", str(package), f"{scratch}/x"], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            ["dpkg-deb", "-x", str(package), f"{scratch}/x"], check=True, capture_output=True, timeout=60
+        )
         binary = Path(scratch) / "x" / "usr" / "bin" / "etcd"
         version, fault = embedded.look(str(binary))
         if version is None or fault:
@@ -124,12 +145,14 @@ def _locked() -> Iterator[None]:
         yield
 
 
-# --- a running server -------------------------------------------------------------------------------------------------
+# --- a running server ---------------------------------------------------------------------------------------
 
 
 @dataclass
 class Tls:
-    """A server's certificate; with `clients_of` it takes only clients with a certificate of that authority (all PEM files)."""
+    """A server's certificate; with `clients_of` it takes only clients with a certificate of that authority
+    (all PEM files).
+    """
 
     cert_file: Path
     key_file: Path
@@ -139,13 +162,21 @@ class Tls:
 
     def arguments(self, endpoint: str) -> list[str]:
         urls = [f"--{flag}-client-urls=https://{endpoint}" for flag in ("listen", "advertise")]
-        files = [f"--cert-file={self.cert_file}", f"--key-file={self.key_file}", f"--listen-metrics-urls=http://127.0.0.1:{self.health_port}"]
-        return [*urls, *files, *([f"--trusted-ca-file={self.clients_of}", "--client-cert-auth"] if self.clients_of else [])]
+        files = [
+            f"--cert-file={self.cert_file}",
+            f"--key-file={self.key_file}",
+            f"--listen-metrics-urls=http://127.0.0.1:{self.health_port}",
+        ]
+        return [
+            *urls,
+            *files,
+            *([f"--trusted-ca-file={self.clients_of}", "--client-cert-auth"] if self.clients_of else []),
+        ]
 
 
 @dataclass
 class Server:
-    """One etcd process on free ports; `kill`, `start` again on the same data and ports, `pause` and `resume`."""
+    """One etcd process on free ports; `kill`, `start` again on the same data, `pause` and `resume`."""
 
     binary: Path
     folder: Path
@@ -165,9 +196,12 @@ class Server:
         return (self.folder.parent / f"{self.name}.log").read_text(errors="replace")
 
     def start(self, *, wait: bool = True) -> None:
-        # 10/100: elections of a test cluster are over in 0.2 s; a product's server keeps the calmer pair of embedded.py.
+        # 10/100: elections of a test cluster are over in 0.2 s; a product's server keeps the calmer pair of
+        # embedded.py.
         quick = ["--heartbeat-interval=10", "--election-timeout=100"]
-        command = embedded.arguments(str(self.binary), self.folder, self.client_port, self.peer_port, self.name)
+        command = embedded.arguments(
+            str(self.binary), self.folder, self.client_port, self.peer_port, self.name
+        )
         with (self.folder.parent / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, *quick, *(self.tls.arguments(self.endpoint) if self.tls else ()), *self.extra],
@@ -206,7 +240,9 @@ class Server:
         self.process.send_signal(signal.SIGSTOP)
         tasks = Path(f"/proc/{self.process.pid}/task")
         deadline_s = time.monotonic() + START_S_MAX
-        while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+        while any(
+            (task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()
+        ):
             assert time.monotonic() < deadline_s
             time.sleep(0.001)
 
@@ -241,7 +277,11 @@ def cluster(binary: Path, size: int = 3) -> Iterator[list[Server]]:
         for n, name in enumerate(names):
             folder = Path(scratch) / name
             folder.mkdir(mode=0o700)
-            members.append(Server(binary, folder, ports[2 * n], ports[2 * n + 1], name, [f"--initial-cluster={together}"]))
+            members.append(
+                Server(
+                    binary, folder, ports[2 * n], ports[2 * n + 1], name, [f"--initial-cluster={together}"]
+                )
+            )
             stack.callback(members[-1].kill)
             members[-1].start(wait=False)
         for member in members:
@@ -251,10 +291,17 @@ def cluster(binary: Path, size: int = 3) -> Iterator[list[Server]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.support.servers", description="Print the path of a good server binary, getting it if needed."
+        prog="python -m tests.support.servers",
+        description="Print the path of a good server binary, getting it if needed.",
     )
     parser.add_argument("server", choices=["etcd"])
-    parser.add_argument("--from", dest="way", choices=["any", "go", "debian"], default="any", help="insist on one source, to have several versions")
+    parser.add_argument(
+        "--from",
+        dest="way",
+        choices=["any", "go", "debian"],
+        default="any",
+        help="insist on one source, to have several versions",
+    )
     arguments = parser.parse_args()
     try:
         print({"any": etcd, "go": build_etcd, "debian": unpack_debian_etcd}[arguments.way]())

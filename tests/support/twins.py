@@ -13,7 +13,9 @@ from hftd.native import market as native
 
 
 def need_native() -> None:
-    """Skips without the native decoder; in CI, where it must be built, such a skip fails the run (tests/conftest.py)."""
+    """Skips without the native decoder; in CI, where it must be built, such a skip fails the run
+    (tests/conftest.py).
+    """
     if native.pack_line is None:
         pytest.skip("the native decoder is not built, or HFT_NATIVE=0")
 

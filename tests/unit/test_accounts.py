@@ -47,10 +47,15 @@ def test_accounts_come_in_order_and_are_not_the_readers_to_change() -> None:
     kept.restore("usdm", "BTCUSDT", 2, 0)
     kept.restore("spot", "ETHUSDT", 1, 0)
     kept.of("usdm", "BTCUSDT").quantity = 99
-    assert [(market, symbol, account.quantity) for market, symbol, account in kept] == [("spot", "ETHUSDT", 1), ("usdm", "BTCUSDT", 2)]
+    assert [(market, symbol, account.quantity) for market, symbol, account in kept] == [
+        ("spot", "ETHUSDT", 1),
+        ("usdm", "BTCUSDT", 2),
+    ]
 
 
-fills = st.lists(st.tuples(st.sampled_from(list(Side)), st.integers(1, 10**13), st.integers(1, 10**12)), max_size=30)
+fills = st.lists(
+    st.tuples(st.sampled_from(list(Side)), st.integers(1, 10**13), st.integers(1, 10**12)), max_size=30
+)
 
 
 @given(fills)

@@ -21,7 +21,8 @@ def lines(count: int) -> list[bytes]:
     head, made = audit_chain.START, []
     for n in range(1, count + 1):
         record = audit_chain.append(
-            head, timestamp=1_700_000_000_000_000_000 + n, action="ORDER_PLACED", user="strategy-mm", sender=(7, "omsd", 3), audit_seq=n,
+            head, timestamp=1_700_000_000_000_000_000 + n, action="ORDER_PLACED", user="strategy-mm",
+            sender=(7, "omsd", 3), audit_seq=n,
             details={"order_id": f"omsd-3-{n}", "price": "61800.3", "näme": n},
         )  # fmt: skip
         head = record.head
@@ -93,7 +94,9 @@ def test_any_other_order_is_found(tmp_path: Path, order: list[int]) -> None:
         ([[*LINES[:-1], LINES[-1][:-9]]], ("torn", "1.jsonl", 12)),
     ],
 )
-def test_each_mutation_has_its_name_and_place(tmp_path: Path, files: list[list[bytes]], found: tuple[str, str, int]) -> None:
+def test_each_mutation_has_its_name_and_place(
+    tmp_path: Path, files: list[list[bytes]], found: tuple[str, str, int]
+) -> None:
     assert found in kinds(written(tmp_path / "a", *files))
 
 
@@ -106,9 +109,17 @@ def test_a_record_changed_with_its_hash_made_right_is_found_by_the_next(tmp_path
     record = audit_chain.parse(LINES[3])
     assert record is not None
     forged = audit_chain.append(
-        Head(3, record.prev), timestamp=record.timestamp, action="ORDER_CANCELLED", user=record.user, sender=record.sender, audit_seq=4, details={}
+        Head(3, record.prev),
+        timestamp=record.timestamp,
+        action="ORDER_CANCELLED",
+        user=record.user,
+        sender=record.sender,
+        audit_seq=4,
+        details={},
     )
-    assert kinds(written(tmp_path / "a", [*LINES[:3], audit_chain.line(forged), *LINES[4:]])) == [("changed", "1.jsonl", 5)]
+    assert kinds(written(tmp_path / "a", [*LINES[:3], audit_chain.line(forged), *LINES[4:]])) == [
+        ("changed", "1.jsonl", 5)
+    ]
 
 
 def test_a_log_written_anew_from_the_beginning_is_found_by_the_head(tmp_path: Path) -> None:
@@ -117,7 +128,8 @@ def test_a_log_written_anew_from_the_beginning_is_found_by_the_head(tmp_path: Pa
     for line in anew:
         fields = json.loads(line)
         record = audit_chain.append(
-            head, timestamp=fields["timestamp"], action=fields["action"], user=fields["user"], sender=(7, "omsd", 3), audit_seq=fields["audit_seq"],
+            head, timestamp=fields["timestamp"], action=fields["action"], user=fields["user"], sender=(7,
+            "omsd", 3), audit_seq=fields["audit_seq"],
             details=fields["details"],
         )  # fmt: skip
         head = record.head
@@ -138,7 +150,7 @@ def test_an_unreadable_folder_is_said_to_be_one(tmp_path: Path) -> None:
     assert [found.kind for found in audit_verify.verify(tmp_path / "a", HEAD)] == ["cut_tail"]
 
 
-# --- the files ---------------------------------------------------------------------------------------------------------
+# --- the files ----------------------------------------------------------------------------------------------
 
 
 def opened(tmp_path: Path, file_bytes_max: int = 2000) -> audit_log.AuditLog:
@@ -147,11 +159,21 @@ def opened(tmp_path: Path, file_bytes_max: int = 2000) -> audit_log.AuditLog:
 
 def fill(log: audit_log.AuditLog, first: int, last: int, epoch: int = 1) -> None:
     for n in range(first, last + 1):
-        log.append(timestamp=n, action="ORDER_PLACED", user="mm", sender=(7, "omsd", epoch), audit_seq=n, details={"n": n})
+        log.append(
+            timestamp=n,
+            action="ORDER_PLACED",
+            user="mm",
+            sender=(7, "omsd", epoch),
+            audit_seq=n,
+            details={"n": n},
+        )
 
 
 def check(tmp_path: Path) -> list[str]:
-    return [found.kind for found in audit_verify.verify(tmp_path / "audit", audit_verify.read_head(tmp_path / "audit.head"))]
+    return [
+        found.kind
+        for found in audit_verify.verify(tmp_path / "audit", audit_verify.read_head(tmp_path / "audit.head"))
+    ]
 
 
 def test_the_chain_goes_on_over_files_and_restarts(tmp_path: Path) -> None:
@@ -159,11 +181,19 @@ def test_the_chain_goes_on_over_files_and_restarts(tmp_path: Path) -> None:
     fill(log, 1, 20)
     log.close()
     again = opened(tmp_path)
-    assert again.head == log.head and again.head.seq == 20 and again.last_of((7, "omsd", 1)) == 20 == again.last_of_group("omsd")
+    assert (
+        again.head == log.head
+        and again.head.seq == 20
+        and again.last_of((7, "omsd", 1)) == 20 == again.last_of_group("omsd")
+    )
     fill(again, 21, 30)
     fill(again, 1_000_000, 1_000_001, epoch=2)
     again.close()
-    assert len(list((tmp_path / "audit").iterdir())) > 2 and check(tmp_path) == [] and again.last_of_group("omsd") == 1_000_001
+    assert (
+        len(list((tmp_path / "audit").iterdir())) > 2
+        and check(tmp_path) == []
+        and again.last_of_group("omsd") == 1_000_001
+    )
     assert audit_verify.read_head(tmp_path / "audit.head") == again.head
 
 

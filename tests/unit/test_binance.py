@@ -31,7 +31,8 @@ TRADE = (
     b'"X":"MARKET","m":true}}'
 )
 SNAPSHOT = (
-    b'{"lastUpdateId":5123107852948,"E":1723161256501,"T":1723161256493,"bids":[["61800.20","2.909"]],"asks":[["61800.30","1"],["61800.40","2"]]}'
+    b'{"lastUpdateId":5123107852948,"E":1723161256501,"T":1723161256493,'
+    b'"bids":[["61800.20","2.909"]],"asks":[["61800.30","1"],["61800.40","2"]]}'
 )
 
 
@@ -49,7 +50,9 @@ def reason(raw: bytes, symbol: str = "") -> str:
 
 def test_a_spot_diff() -> None:
     bids, asks = [(6173763000000, 0), (5685458000000, 100000)], [(6183764000000, 154698000)]
-    assert message(SPOT_DIFF) == market.Message(3, Kind.DIFF, 0, 1_000, 1723161255208_000_000, 2_000, 50093239189, 50093239202, 0, 0, bids, asks)
+    assert message(SPOT_DIFF) == market.Message(
+        3, Kind.DIFF, 0, 1_000, 1723161255208_000_000, 2_000, 50093239189, 50093239202, 0, 0, bids, asks
+    )
 
 
 def test_a_futures_diff_names_its_predecessor() -> None:
@@ -71,18 +74,29 @@ def test_a_coin_m_ticker() -> None:
 
 def test_a_trade_says_who_was_the_maker() -> None:
     found = message(TRADE)
-    assert (found.kind, found.flags, found.trade_or_bar, found.bids) == (Kind.TRADE, market.BUYER_IS_MAKER, 5266583935, [(6180030000000, 600000)])
+    assert (found.kind, found.flags, found.trade_or_bar, found.bids) == (
+        Kind.TRADE,
+        market.BUYER_IS_MAKER,
+        5266583935,
+        [(6180030000000, 600000)],
+    )
     assert message(TRADE.replace(b'"m":true', b'"m":false')).flags == 0
 
 
 def test_a_snapshot() -> None:
     found = message(SNAPSHOT)
     assert (found.kind, found.last, found.event_ns) == (Kind.SNAPSHOT, 5123107852948, 1723161256501_000_000)
-    assert (found.bids, found.asks) == ([(6180020000000, 290900000)], [(6180030000000, 100000000), (6180040000000, 200000000)])
+    assert (found.bids, found.asks) == (
+        [(6180020000000, 290900000)],
+        [(6180030000000, 100000000), (6180040000000, 200000000)],
+    )
 
 
 def test_keys_in_another_order_and_spaces_mean_the_same() -> None:
-    assert message(b'{ "data": {"u":5,"s":"X","b":"1","B":"2","a":"3","A":"4"}, "stream": "x@bookTicker" }').last == 5
+    assert (
+        message(b'{ "data": {"u":5,"s":"X","b":"1","B":"2","a":"3","A":"4"}, "stream": "x@bookTicker" }').last
+        == 5
+    )
     assert message(b'{"bids":[],"asks":[],"lastUpdateId":9}').kind == Kind.SNAPSHOT
 
 

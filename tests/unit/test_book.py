@@ -12,7 +12,9 @@ from hftd.engine import book
 from hftd.wire import market
 
 
-def restored(last: int = 100, bids: list[book.Level] | None = None, asks: list[book.Level] | None = None) -> book.Book:
+def restored(
+    last: int = 100, bids: list[book.Level] | None = None, asks: list[book.Level] | None = None
+) -> book.Book:
     one = book.Book()
     one.snapshot(last, bids or [(10, 5), (9, 7)], asks or [(12, 4), (13, 6)])
     return one
@@ -48,7 +50,7 @@ def test_a_price_that_leaves_and_returns_is_the_best_again() -> None:
     assert one.best()[:2] == (9, 7)
 
 
-# --- spot: U/u -------------------------------------------------------------------------------------------------------
+# --- spot: U/u ----------------------------------------------------------------------------------------------
 
 
 def test_spot_diff_at_or_below_the_book_is_stale() -> None:
@@ -72,7 +74,9 @@ def test_diffs_before_the_first_snapshot_are_kept_then_judged() -> None:
     one = book.Book()
     for first, last in ((90, 95), (96, 100), (101, 103), (104, 104)):
         assert one.diff(first, last, 0, [(last, last)], []) is book.WAITING
-    assert one.snapshot(100, [(1, 1)], [(200, 1)]) == book.Restored(applied=2, stale=2, crossed=0, gap=False, resync=False)
+    assert one.snapshot(100, [(1, 1)], [(200, 1)]) == book.Restored(
+        applied=2, stale=2, crossed=0, gap=False, resync=False
+    )
     assert one.bids == {1: 1, 103: 103, 104: 104} and one.last == 104 and one.at_diff == 104
 
 
@@ -89,7 +93,9 @@ def test_after_a_gap_kept_diffs_that_the_snapshot_holds_are_dropped_and_newer_on
     assert one.diff(103, 104, 0, [(3, 3)], []) is book.GAP
     one.diff(105, 106, 0, [(4, 4)], [])
     one.diff(107, 108, 0, [(5, 5)], [])
-    assert one.snapshot(106, [(9, 1)], []) == book.Restored(applied=1, stale=2, crossed=0, gap=False, resync=True)
+    assert one.snapshot(106, [(9, 1)], []) == book.Restored(
+        applied=1, stale=2, crossed=0, gap=False, resync=True
+    )
     assert one.bids == {9: 1, 5: 5}
 
 
@@ -99,7 +105,7 @@ def test_a_snapshot_for_a_book_in_step_is_ignored() -> None:
     assert one.best() == (10, 5, 12, 4)
 
 
-# --- futures: pu -----------------------------------------------------------------------------------------------------
+# --- futures: pu --------------------------------------------------------------------------------------------
 
 
 def test_futures_first_diff_covers_the_snapshot_and_the_rest_follow_their_predecessor() -> None:
@@ -124,7 +130,7 @@ def test_at_diff_is_zero_until_a_diff_has_been_applied() -> None:
     assert one.at_diff == 100
 
 
-# --- the whole -------------------------------------------------------------------------------------------------------
+# --- the whole ----------------------------------------------------------------------------------------------
 
 
 def test_crossed_is_seen() -> None:
@@ -150,7 +156,9 @@ def test_kept_diffs_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     one = book.Book()
     for number in range(book.KEPT_MAX + 10):
         one.diff(number, number, 0, [], [])
-    assert isinstance(one.snapshot(book.KEPT_MAX + 9, [], []), book.Restored) and one.last == book.KEPT_MAX + 9
+    assert (
+        isinstance(one.snapshot(book.KEPT_MAX + 9, [], []), book.Restored) and one.last == book.KEPT_MAX + 9
+    )
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 40), st.integers(0, 3)), max_size=400))

@@ -118,7 +118,9 @@ def test_a_new_session_empties_every_book_and_loses_nothing(stream: Stream) -> N
 
 
 def test_trades_pass_and_bars_close_by_receive_time(stream: Stream) -> None:
-    assert [one.kind for one in stream.send(trade(0, SECOND_NS + 5, 10, 3), trade(0, SECOND_NS + 6, 12, 4))] == [Kind.TRADE, Kind.TRADE]
+    assert [
+        one.kind for one in stream.send(trade(0, SECOND_NS + 5, 10, 3), trade(0, SECOND_NS + 6, 12, 4))
+    ] == [Kind.TRADE, Kind.TRADE]
     bar = stream.send(trade(1, 2 * SECOND_NS, 20, 1))[0]
     assert (bar.kind, bar.instrument, bar.event_ns, bar.trade_or_bar) == (Kind.BAR, 0, SECOND_NS, SECOND_NS)
     assert bar.bids == [(10, 12), (10, 12), (7, 2)]
@@ -144,5 +146,10 @@ def test_an_id_that_means_another_instrument_is_a_new_book(stream: Stream) -> No
 
 def test_the_answer_to_an_ask_is_plain_and_exact(stream: Stream) -> None:
     plain = stream.books.plain()["spot:BTCUSDT"]
-    assert (plain["bid"], plain["ask"], plain["last"], plain["in_step"]) == ("0.0000001", "0.00000012", 100, True)
+    assert (plain["bid"], plain["ask"], plain["last"], plain["in_step"]) == (
+        "0.0000001",
+        "0.00000012",
+        100,
+        True,
+    )
     assert plain["counts"] == {"instrument": 1, "snapshot": 1}

@@ -1,4 +1,6 @@
-"""The budget's promise: with whatever passes `checked`, the old leader's last order is out before the new leader's first moment."""
+"""The budget's promise: with whatever passes `checked`, the old leader's last order is out before the new
+leader's first moment.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +15,16 @@ shares = st.floats(min_value=0.001, max_value=1.2)
 
 
 @given(lease_s=st.floats(min_value=0.01, max_value=60), every=shares, deadline=shares, fence=shares)
-def test_no_budget_that_passes_lets_two_leaders_overlap(lease_s: float, every: float, deadline: float, fence: float) -> None:
+def test_no_budget_that_passes_lets_two_leaders_overlap(
+    lease_s: float, every: float, deadline: float, fence: float
+) -> None:
     """R1 with both clocks wrong in the worst direction: the leader's slow, the follower's fast."""
-    candidate = budget.Budget(lease_s, renew_every_s=lease_s * deadline * every, renew_deadline_s=lease_s * deadline, fence_s=lease_s * fence)
+    candidate = budget.Budget(
+        lease_s,
+        renew_every_s=lease_s * deadline * every,
+        renew_deadline_s=lease_s * deadline,
+        fence_s=lease_s * fence,
+    )
     try:
         candidate.checked()
     except InvalidSettings:
@@ -31,7 +40,9 @@ def test_every_profile_survives_two_lost_renewals(name: str) -> None:
     assert 2 * chosen.renew_every_s < chosen.renew_deadline_s
 
 
-@pytest.mark.parametrize(("name", "lease_s", "bound_s"), [("safe", 2.5, 4.0), ("default", 1.5, 2.5), ("fast", 0.6, 1.0)])
+@pytest.mark.parametrize(
+    ("name", "lease_s", "bound_s"), [("safe", 2.5, 4.0), ("default", 1.5, 2.5), ("fast", 0.6, 1.0)]
+)
 def test_every_profile_can_meet_its_goal_for_a_lost_host(name: str, lease_s: float, bound_s: float) -> None:
     assert budget.profile(name).lease_s == lease_s
     assert budget.profile(name).lease_s + budget.profile(name).renew_every_s < bound_s
@@ -46,8 +57,12 @@ def test_clock_error_counts_for_both_clocks() -> None:
     """One tick less than two errors fails: the fence alone does not make it safe."""
     lease_s, fence_s = 1.0, 1e-9
     with pytest.raises(InvalidSettings):
-        budget.Budget(lease_s, 0.1, renew_deadline_s=lease_s - 1.5 * lease_s * budget.CLOCK_ERROR_MAX, fence_s=fence_s).checked()
-    budget.Budget(lease_s, 0.1, renew_deadline_s=lease_s - 2.5 * lease_s * budget.CLOCK_ERROR_MAX, fence_s=fence_s).checked()
+        budget.Budget(
+            lease_s, 0.1, renew_deadline_s=lease_s - 1.5 * lease_s * budget.CLOCK_ERROR_MAX, fence_s=fence_s
+        ).checked()
+    budget.Budget(
+        lease_s, 0.1, renew_deadline_s=lease_s - 2.5 * lease_s * budget.CLOCK_ERROR_MAX, fence_s=fence_s
+    ).checked()
 
 
 def test_too_few_renewals_before_the_deadline_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""`hftd NAME --config FILE`: the documented sections, checked as a whole, become the daemon's own settings."""
+"""`hftd NAME --config FILE`: the documented sections, checked, become the daemon's own settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from hftd import by_hand, kinds, settings
 SAMPLES = Path(__file__).parents[2] / "inventory" / "lab" / "config"
 
 
-@pytest.mark.parametrize(("sample", "daemon"), [("strategy", "strategyd"), ("risk", "riskd"), ("orders", "omsd")])
+@pytest.mark.parametrize(
+    ("sample", "daemon"), [("strategy", "strategyd"), ("risk", "riskd"), ("orders", "omsd")]
+)
 def test_the_sample_files_are_good(sample: str, daemon: str) -> None:
     config, given = by_hand.read(SAMPLES / f"{sample}.yml")
     assert by_hand.settings_for(kinds.kind_of(daemon), config, given, sample)
@@ -32,7 +34,10 @@ def test_limits_and_parameters_become_settings_and_explicit_endpoints_peers() ->
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("service: {name: a}\nconsul: {address: localhost:8500}\n", ":2: consul: found localhost:8500, wanted etcd"),
+        (
+            "service: {name: a}\nconsul: {address: localhost:8500}\n",
+            ":2: consul: found localhost:8500, wanted etcd",
+        ),
         ("service: {name: a}\nzeromq:\n  orders: {endpoit: x}\n", ":3: zeromq.orders.endpoit"),
         ("etcd: {endpoints: [a:1]}\n", "service: found nothing"),
         ("service: {name: 3}\n", ":1: service.name: found 3, wanted a text"),

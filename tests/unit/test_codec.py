@@ -14,7 +14,8 @@ from hftd.wire import codec, control, orders
 
 TOKEN = codec.TokenOnWire(1_700_000_000_000, "omsd", 7)
 PLACE = orders.Place(
-    1, 42, 1_700_000_000_000_000_000, "omsd-alpha-1", TOKEN, "strategy-mm-1-1", "strategy-mm", "usdm", "BTCUSDT",
+    1, 42, 1_700_000_000_000_000_000, "omsd-alpha-1", TOKEN, "strategy-mm-1-1", "strategy-mm", "usdm",
+    "BTCUSDT",
     orders.Side.BUY, orders.Kind.POST_ONLY, 6_180_020_000_000, 100_000, 5, 6, "omsd-7-1",
     orders.Approval(9, codec.TokenOnWire(1_700_000_000_000, "riskd", 3), 1), None,
 )  # fmt: skip
@@ -44,7 +45,11 @@ def test_a_newer_writer_s_fields_are_ignored_and_an_older_one_s_are_filled_in() 
     fields = msgspec.msgpack.decode(codec.encode(PLACE))
     assert orders.decode_towards_venue(msgspec.msgpack.encode([*fields, "later"])) == PLACE
     older = orders.decode_towards_venue(msgspec.msgpack.encode(fields[:-5]))
-    assert isinstance(older, orders.Place) and (older.order_id, older.approval, older.replaces) == ("", None, "")
+    assert isinstance(older, orders.Place) and (older.order_id, older.approval, older.replaces) == (
+        "",
+        None,
+        "",
+    )
 
 
 @given(st.binary(max_size=200))
@@ -66,6 +71,8 @@ def test_a_frame_beyond_the_bound_is_refused() -> None:
 
 
 def test_arrays_inside_each_other_by_the_thousand_are_invalid_and_not_a_crash() -> None:
-    head = b"".join(map(msgspec.msgpack.encode, (control.Event.__struct_config__.tag, 1, 1, 0, "x", None, "kind")))
+    head = b"".join(
+        map(msgspec.msgpack.encode, (control.Event.__struct_config__.tag, 1, 1, 0, "x", None, "kind"))
+    )
     with pytest.raises(InvalidInput, match="does not decode"):
         control.decode_from_daemon(b"\x98" + head + b"\x81\xa1a" * 100_000)

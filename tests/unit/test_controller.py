@@ -39,6 +39,8 @@ def test_the_record_of_a_dead_process_of_this_boot_is_replaced_at_once() -> None
         assert await one.hold(await one.client.lease(5))
         elsewhere = daemon.ControllerRecord("http://far", replace(one.process, boot_id="another boot"), 0)
         await one.client.put(one.keys.controller(), model.encode(elsewhere))
-        assert not await other.hold(await other.client.lease(5)), "of another machine nothing is known: its lease decides"
+        assert not await other.hold(await other.client.lease(5)), (
+            "of another machine nothing is known: its lease decides"
+        )
 
     asyncio.run(story())

@@ -40,7 +40,9 @@ def verify(folder: Path, data: bytes) -> tuple[data_verify.InstrumentReport, dat
 
 
 def test_a_whole_capture_is_clean(tmp_path: Path) -> None:
-    one, report = verify(tmp_path, spot(diff(90, 99), diff(100, 101), snapshot(100), ticker(101), diff(102, 103), ticker(104)))
+    one, report = verify(
+        tmp_path, spot(diff(90, 99), diff(100, 101), snapshot(100), ticker(101), diff(102, 103), ticker(104))
+    )
     assert (one.market, one.symbol, one.messages, one.level_updates) == ("spot", "BTCUSDT", 6, 3)
     assert (one.applied, one.stale, one.gaps, one.resyncs, one.crossed) == (2, 1, 0, 0, 0)
     assert (one.quotes_compared, one.quotes_equal) == (1, 1)
@@ -48,7 +50,17 @@ def test_a_whole_capture_is_clean(tmp_path: Path) -> None:
 
 
 def test_between_a_gap_and_the_next_snapshot_nothing_is_applied_stale_or_compared(tmp_path: Path) -> None:
-    lines = [snapshot(100), diff(101, 101), diff(105, 106), diff(107, 108), ticker(108), diff(107, 108), snapshot(108), diff(109, 109), ticker(109)]
+    lines = [
+        snapshot(100),
+        diff(101, 101),
+        diff(105, 106),
+        diff(107, 108),
+        ticker(108),
+        diff(107, 108),
+        snapshot(108),
+        diff(109, 109),
+        ticker(109),
+    ]
     one, report = verify(tmp_path, spot(*lines))
     assert (one.applied, one.stale, one.gaps, one.resyncs) == (2, 0, 1, 1)
     assert (one.quotes_compared, one.quotes_equal, one.level_updates) == (1, 1, 5)
@@ -65,7 +77,10 @@ def test_a_quote_at_the_snapshots_own_id_is_not_compared(tmp_path: Path) -> None
 
 
 def test_crossing_diffs_are_counted_kept_ones_too(tmp_path: Path) -> None:
-    one, report = verify(tmp_path, spot(diff(101, 101, [(12, 1)]), snapshot(100), diff(102, 102, [(12, 0)]), diff(103, 103, [(13, 1)])))
+    one, report = verify(
+        tmp_path,
+        spot(diff(101, 101, [(12, 1)]), snapshot(100), diff(102, 102, [(12, 0)]), diff(103, 103, [(13, 1)])),
+    )
     assert one.crossed == 2 and not report.clean
 
 
@@ -75,7 +90,9 @@ def test_the_clock_offset_is_a_median_in_ms(tmp_path: Path) -> None:
 
 
 def test_bad_lines_are_named_and_skipped(tmp_path: Path) -> None:
-    data = spot(snapshot(100), diff(101, 101), b"{oops}", diff(102, 102), (10**9, diff(103, 103))) + b"no line\n"
+    data = (
+        spot(snapshot(100), diff(101, 101), b"{oops}", diff(102, 102), (10**9, diff(103, 103))) + b"no line\n"
+    )
     one, report = verify(tmp_path, data)
     assert one.applied == 3 and one.messages == 4, "out of order is reported and applied"
     assert [(bad["line"], bad["reason"].split(":")[0]) for bad in report.plain()["bad_lines"]] == [
@@ -100,5 +117,15 @@ def test_no_such_file_is_refused(tmp_path: Path) -> None:
 def test_the_report_has_the_fields_of_the_issue_and_no_others(tmp_path: Path) -> None:
     plain = verify(tmp_path, spot(snapshot(1)))[1].plain()
     assert list(plain) == ["instruments", "bad_lines"]
-    names = ["market", "symbol", "messages", "level_updates", "applied", "stale", "gaps", "resyncs", "crossed"]
+    names = [
+        "market",
+        "symbol",
+        "messages",
+        "level_updates",
+        "applied",
+        "stale",
+        "gaps",
+        "resyncs",
+        "crossed",
+    ]
     assert list(plain["instruments"][0]) == [*names, "quotes_compared", "quotes_equal", "clock_offset_ms"]

@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from controlplane import clock, discovery, model, operations_log, registry
 from controlplane.errors import LeaseLost, Refused, Unavailable
-from controlplane.model import HistoryRow, HostRecord, LeaderRecord, Mode, OperationRecord, Process, Registration, ServiceSpec
+from controlplane.model import (
+    HistoryRow,
+    HostRecord,
+    LeaderRecord,
+    Mode,
+    OperationRecord,
+    Process,
+    Registration,
+    ServiceSpec,
+)
 from controlplane.store import Keys, Snapshot
 from controlplane.store.base import Entry
 from controlplane.store.memory import Memory, MemoryStore
@@ -24,7 +33,9 @@ def snapshot(records: dict[str, bytes], revision: int = 7) -> Snapshot:
 
 
 def registration(process: Process = OLD) -> Registration:
-    return Registration("omsd", process.instance, "alpha", process, {"replica": "ipc://x"}, "127.0.0.1", 0, 1, "0.1")
+    return Registration(
+        "omsd", process.instance, "alpha", process, {"replica": "ipc://x"}, "127.0.0.1", 0, 1, "0.1"
+    )
 
 
 def host(updated_ns: int = 1) -> HostRecord:
@@ -56,9 +67,16 @@ SITE = {
 
 def test_every_kind_of_record_has_its_place() -> None:
     view = discovery.decode_snapshot(KEYS, snapshot(SITE))
-    assert (view.site, view.revision, view.incarnation, view.controller_url) == ("lab", 7, 1700000000000, "http://127.0.0.1:2")
+    assert (view.site, view.revision, view.incarnation, view.controller_url) == (
+        "lab",
+        7,
+        1700000000000,
+        "http://127.0.0.1:2",
+    )
     assert view.specs["omsd"].hosts == ("alpha", "beta") and view.spec_revisions == {"omsd": 7}
-    assert view.registrations == {OLD.instance: registration()} and view.registered("omsd") == [registration()]
+    assert view.registrations == {OLD.instance: registration()} and view.registered("omsd") == [
+        registration()
+    ]
     assert view.hosts == {"alpha": host()}
     assert view.leaders["omsd"].holder == OLD
     assert [each.epoch for each in view.history["omsd"]] == [9, 10]
@@ -88,13 +106,18 @@ def test_a_record_under_the_key_of_another_subject_is_not_believed() -> None:
 
 
 def test_keys_of_a_newer_version_are_left_alone() -> None:
-    view = discovery.decode_snapshot(KEYS, snapshot({f"{KEYS.root}breakers/x/y": b"?", f"{KEYS.group('omsd')}quorum": b"?"}))
+    view = discovery.decode_snapshot(
+        KEYS, snapshot({f"{KEYS.root}breakers/x/y": b"?", f"{KEYS.group('omsd')}quorum": b"?"})
+    )
     assert not view.undecodable
 
 
 def test_a_record_that_did_not_change_is_not_decoded_again() -> None:
     before = discovery.decode_snapshot(KEYS, snapshot(SITE))
-    entries = {**snapshot(SITE).entries, KEYS.host("alpha"): Entry(KEYS.host("alpha"), model.encode(host(2)), 8)}
+    entries = {
+        **snapshot(SITE).entries,
+        KEYS.host("alpha"): Entry(KEYS.host("alpha"), model.encode(host(2)), 8),
+    }
     after = discovery.decode_snapshot(KEYS, Snapshot(8, entries), before)
     assert after.specs["omsd"] is before.specs["omsd"]
     assert after.hosts["alpha"] == host(2)
@@ -144,14 +167,16 @@ def test_changes_in_quick_succession_are_one_view() -> None:
             views += changed.is_set()
         while follower.view is None or follower.view.hosts.get("alpha") != host(21):
             await follower.changed.wait()
-        assert views < 10, "the rest waits until the floor between two views has passed, and the last one has it all"
+        assert views < 10, (
+            "the rest waits until the floor between two views has passed, and the last one has it all"
+        )
         await store.close()
         await running
 
     asyncio.run(story())
 
 
-# --- registering ------------------------------------------------------------------------------------------------------
+# --- registering --------------------------------------------------------------------------------------------
 
 
 def test_an_instance_is_registered_under_its_lease_and_gone_with_it() -> None:
@@ -159,7 +184,9 @@ def test_an_instance_is_registered_under_its_lease_and_gone_with_it() -> None:
         store = MemoryStore()
         lease = await store.lease(60)
         await registry.register(store, KEYS, registration(), lease)
-        assert discovery.decode_snapshot(KEYS, await store.range(KEYS.root)).registered("omsd") == [registration()]
+        assert discovery.decode_snapshot(KEYS, await store.range(KEYS.root)).registered("omsd") == [
+            registration()
+        ]
         await lease.revoke()
         assert (await store.range(KEYS.root)).entries == {}
         with pytest.raises(LeaseLost):
@@ -182,7 +209,7 @@ def test_a_late_farewell_of_the_old_process_does_not_deregister_the_new_one() ->
     asyncio.run(story())
 
 
-# --- operations -------------------------------------------------------------------------------------------------------
+# --- operations ---------------------------------------------------------------------------------------------
 
 
 def test_an_operation_begins_once_even_when_the_answer_was_lost() -> None:

@@ -1,4 +1,6 @@
-"""The transactions of leadership on the in-memory store: what each compares, what it writes, and what a lost answer means."""
+"""The transactions of leadership on the in-memory store: what each compares, what it writes, and what a lost
+answer means.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ async def read(store: MemoryStore) -> Group:
     return await election.read(store, KEYS, "omsd")
 
 
-async def take(store: MemoryStore, group: Group, to: Process, nonce: str = "t", cause: Cause = Cause.FIRST) -> Done | Reread:
+async def take(
+    store: MemoryStore, group: Group, to: Process, nonce: str = "t", cause: Cause = Cause.FIRST
+) -> Done | Reread:
     return await election.take(store, KEYS, group, to, nonce, cause, 5, 6)
 
 
@@ -54,9 +58,18 @@ def test_a_take_raises_the_epoch_names_the_holder_and_writes_the_row() -> None:
     async def case(store: MemoryStore) -> None:
         await led(store)
         group = await read(store)
-        assert group.leader and (group.leader.holder, group.leader.epoch, group.leader.home) == (ALPHA, 1, ALPHA.instance)
+        assert group.leader and (group.leader.holder, group.leader.epoch, group.leader.home) == (
+            ALPHA,
+            1,
+            ALPHA.instance,
+        )
         assert group.epoch and (group.epoch.incarnation, group.epoch.epoch) == (1000, 1)
-        assert group.row and (group.row.cause, group.row.to_instance, group.row.started_ns, group.row.taken_ns) == ("first", ALPHA.instance, 5, 6)
+        assert group.row and (
+            group.row.cause,
+            group.row.to_instance,
+            group.row.started_ns,
+            group.row.taken_ns,
+        ) == ("first", ALPHA.instance, 5, 6)
 
     run(case)
 
@@ -88,7 +101,10 @@ def test_a_take_or_release_misses_no_change(key: str, naming: bool) -> None:
         group = await led(store)
         name = {"pause": KEYS.pause, "incarnation": KEYS.incarnation}.get(key) or f"{KEYS.group('omsd')}{key}"
         entry = await store.get(name)
-        value = {"electable": b'{"processes":[],"writer_epoch":1}', "request": model.encode(replace(REQUEST, state="cancelled"))}.get(key, b"{}")
+        value = {
+            "electable": b'{"processes":[],"writer_epoch":1}',
+            "request": model.encode(replace(REQUEST, state="cancelled")),
+        }.get(key, b"{}")
         await store.put(name, entry.value if entry else value)
         if naming:
             outcome = await take(store, group, BETA, "b", Cause.PROCESS_LOST)
@@ -104,7 +120,9 @@ def test_a_take_or_release_misses_no_change(key: str, naming: bool) -> None:
 def test_of_two_that_race_exactly_one_wins() -> None:
     async def case(store: MemoryStore) -> None:
         group = await read(store)
-        outcomes = await asyncio.gather(take(store, group, ALPHA, "a"), take(store.client(), group, BETA, "b"))
+        outcomes = await asyncio.gather(
+            take(store, group, ALPHA, "a"), take(store.client(), group, BETA, "b")
+        )
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "Reread"]
         now = await read(store)
         assert now.epoch_number == 1
@@ -119,7 +137,10 @@ def test_a_renewal_keeps_everything_but_the_nonce() -> None:
         outcome = await election.renew(store, KEYS, group, "r")
         assert isinstance(outcome, Done) and group.leader
         assert outcome.group.leader == replace(group.leader, nonce="r")
-        assert outcome.group.leader_revision > group.leader_revision and outcome.group.epoch_revision == group.epoch_revision
+        assert (
+            outcome.group.leader_revision > group.leader_revision
+            and outcome.group.epoch_revision == group.epoch_revision
+        )
 
     run(case)
 
@@ -162,14 +183,19 @@ def test_electable_rewrites_the_leader_record() -> None:
         group = await led(store)
         outcome = await election.write_electable(store, KEYS, group, [BETA], "e")
         assert isinstance(outcome, Done) and outcome.group.leader
-        assert outcome.group.leader.nonce == "e" and outcome.group.leader_revision == outcome.group.electable_revision
+        assert (
+            outcome.group.leader.nonce == "e"
+            and outcome.group.leader_revision == outcome.group.electable_revision
+        )
         stale = await election.write_electable(store, KEYS, group, [], "late")
         assert isinstance(stale, Reread) and stale.group.candidates == (BETA,)
 
     run(case)
 
 
-@pytest.mark.parametrize(("to", "state"), [(None, "succeeded"), (BETA.instance, "succeeded"), ("omsd-gamma-1", "failed")])
+@pytest.mark.parametrize(
+    ("to", "state"), [(None, "succeeded"), (BETA.instance, "succeeded"), ("omsd-gamma-1", "failed")]
+)
 def test_a_take_settles_the_request_in_its_own_transaction(to: str | None, state: str) -> None:
     """R15."""
 
@@ -181,7 +207,13 @@ def test_a_take_settles_the_request_in_its_own_transaction(to: str | None, state
         assert outcome.group.request.state == state
         assert outcome.group.request_revision == outcome.group.leader_revision  # one transaction
         row = outcome.group.row
-        assert (row.actor, row.reason, row.operation, row.started_ns, row.from_instance) == ("ops", "drill", "op-1", 77, ALPHA.instance)
+        assert (row.actor, row.reason, row.operation, row.started_ns, row.from_instance) == (
+            "ops",
+            "drill",
+            "op-1",
+            77,
+            ALPHA.instance,
+        )
 
     run(case)
 
@@ -204,7 +236,10 @@ def test_a_refused_request_leaves_the_leader_and_says_why() -> None:
         await ask(store)
         outcome = await election.settle(store, KEYS, await read(store), "refused", "nobody is electable")
         assert isinstance(outcome, Done) and outcome.group.request
-        assert (outcome.group.request.state, outcome.group.request.outcome) == ("refused", "nobody is electable")
+        assert (outcome.group.request.state, outcome.group.request.outcome) == (
+            "refused",
+            "nobody is electable",
+        )
         assert outcome.group.holder == ALPHA
 
     run(case)
@@ -214,7 +249,11 @@ def test_naming_nobody_keeps_home_and_epoch_and_the_next_taker_completes_the_row
     async def case(store: MemoryStore) -> None:
         outcome = await election.release(store, KEYS, await led(store), "r", Cause.PROCESS_LOST, 42)
         assert isinstance(outcome, Done) and outcome.group.leader
-        assert (outcome.group.leader.holder, outcome.group.leader.home, outcome.group.epoch_number) == (None, ALPHA.instance, 1)
+        assert (outcome.group.leader.holder, outcome.group.leader.home, outcome.group.epoch_number) == (
+            None,
+            ALPHA.instance,
+            1,
+        )
         outcome = await take(store, await read(store), BETA, "b", Cause.RELEASED)
         assert isinstance(outcome, Done) and outcome.group.row
         row = outcome.group.row
@@ -261,6 +300,10 @@ def test_a_raised_incarnation_is_in_the_next_token_and_epochs_go_on() -> None:
         await store.put(KEYS.incarnation, b"2000")
         outcome = await take(store, await read(store), BETA, "b", Cause.PROCESS_LOST)
         assert isinstance(outcome, Done) and outcome.group.epoch and outcome.group.leader
-        assert (outcome.group.epoch.incarnation, outcome.group.epoch.epoch, outcome.group.leader.incarnation) == (2000, 2, 2000)
+        assert (
+            outcome.group.epoch.incarnation,
+            outcome.group.epoch.epoch,
+            outcome.group.leader.incarnation,
+        ) == (2000, 2, 2000)
 
     run(case)

@@ -1,4 +1,6 @@
-"""The laptop's etcd: the choice is the safest one at hand, and data is never opened by a version that cannot read it."""
+"""The laptop's etcd: the choice is the safest one at hand, and data is never opened by a version that cannot
+read it.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def test_a_good_etcd_on_path_comes_before_the_wheel(tmp_path: Path, wheel: Path)
     assert embedded.choose({"PATH": str(on_path.parent)}).path == str(on_path)
 
 
-def test_the_wheel_is_the_last_resort_and_says_that_its_data_is_for_throwing_away(tmp_path: Path, wheel: Path) -> None:
+def test_the_wheel_is_the_last_resort_and_says_that_its_data_is_for_throwing_away(
+    tmp_path: Path, wheel: Path
+) -> None:
     choice = embedded.choose({"PATH": str(tmp_path / "nothing")})
     assert (choice.path, choice.version, choice.throw_away) == (str(wheel), "3.5.1", True)
     assert "throw-away data" in choice.sentence and "\n" not in choice.sentence
@@ -66,8 +70,13 @@ def test_a_bad_etcd_on_path_is_passed_over_and_named(tmp_path: Path, wheel: Path
     assert choice.path == str(wheel) and "3.5.2" in choice.sentence and str(on_path) in choice.sentence
 
 
-@pytest.mark.parametrize(("version", "part"), [("3.5.1", "can lose acknowledged writes"), ("3.3.1", "not known to work"), ("?", "for its version")])
-def test_a_bad_etcd_that_was_asked_for_is_refused_not_replaced(tmp_path: Path, wheel: Path, version: str, part: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "part"),
+    [("3.5.1", "can lose acknowledged writes"), ("3.3.1", "not known to work"), ("?", "for its version")],
+)
+def test_a_bad_etcd_that_was_asked_for_is_refused_not_replaced(
+    tmp_path: Path, wheel: Path, version: str, part: str
+) -> None:
     with pytest.raises(InvalidSettings, match=part):
         embedded.choose({"HFT_ETCD": str(binary(tmp_path / "a", version)), "PATH": ""})
 
@@ -77,13 +86,15 @@ def test_an_etcd_that_is_not_there_is_named(tmp_path: Path) -> None:
         embedded.choose({"HFT_ETCD": str(tmp_path / "no-such-etcd")})
 
 
-def test_without_any_etcd_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_etcd_the_error_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(embedded, "wheel_binary", lambda: None)
     with pytest.raises(InvalidSettings, match="apt install etcd-server"):
         embedded.choose({"PATH": str(tmp_path)})
 
 
-# --- data folders -----------------------------------------------------------------------------------------------------
+# --- data folders -------------------------------------------------------------------------------------------
 
 
 def choice_of(version: str) -> Choice:
@@ -152,6 +163,10 @@ def test_the_command_listens_on_loopback_only_and_keeps_its_bounds(tmp_path: Pat
     assert command[0] == "/usr/bin/etcd"
     urls = [flag for flag in command if "url" in flag]
     assert len(urls) == 4 and all("http://127.0.0.1:" in url for url in urls)
-    assert {"--heartbeat-interval=50", "--election-timeout=500", f"--data-dir={tmp_path / 'etcd-3.4'}"} <= set(command)
+    assert {
+        "--heartbeat-interval=50",
+        "--election-timeout=500",
+        f"--data-dir={tmp_path / 'etcd-3.4'}",
+    } <= set(command)
     assert any(flag.startswith("--quota-backend-bytes=") for flag in command)
     assert any(flag.startswith("--auto-compaction-retention=") for flag in command)

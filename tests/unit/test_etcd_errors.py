@@ -5,10 +5,20 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from controlplane.errors import Compacted, Denied, HftctlError, InvalidInput, LeaseLost, Refused, TooLarge, Unavailable
+from controlplane.errors import (
+    Compacted,
+    Denied,
+    HftctlError,
+    InvalidInput,
+    LeaseLost,
+    Refused,
+    TooLarge,
+    Unavailable,
+)
 from controlplane.store import etcd_errors
 
-# From etcd's api/v3rpc/rpctypes/error.go and from servers that were asked: (code, text, error, ambiguous for a write).
+# From etcd's api/v3rpc/rpctypes/error.go and from servers that were asked: (code, text, error, ambiguous for
+# a write).
 KNOWN: list[tuple[str, str, type[HftctlError], bool]] = [
     ("INVALID_ARGUMENT", "etcdserver: key is not provided", InvalidInput, False),
     ("INVALID_ARGUMENT", "etcdserver: duplicate key given in txn request", InvalidInput, False),
@@ -31,10 +41,20 @@ KNOWN: list[tuple[str, str, type[HftctlError], bool]] = [
     ("PERMISSION_DENIED", "etcdserver: permission denied", Denied, False),
     ("UNAUTHENTICATED", "etcdserver: invalid auth token", Denied, False),
     ("UNAVAILABLE", "etcdserver: no leader", Unavailable, False),
-    ("UNAVAILABLE", "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused", Unavailable, False),
+    (
+        "UNAVAILABLE",
+        "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Connection refused",
+        Unavailable,
+        False,
+    ),
     ("UNAVAILABLE", "etcdserver: leader changed", Unavailable, True),
     ("UNAVAILABLE", "etcdserver: request timed out", Unavailable, True),
-    ("UNAVAILABLE", "etcdserver: request timed out, possibly due to previous leader failure", Unavailable, True),
+    (
+        "UNAVAILABLE",
+        "etcdserver: request timed out, possibly due to previous leader failure",
+        Unavailable,
+        True,
+    ),
     ("UNAVAILABLE", "etcdserver: request timed out, possibly due to connection lost", Unavailable, True),
     ("UNAVAILABLE", "etcdserver: server stopped", Unavailable, True),
     ("UNAVAILABLE", "Socket closed", Unavailable, True),
@@ -53,7 +73,9 @@ KNOWN: list[tuple[str, str, type[HftctlError], bool]] = [
 
 
 @pytest.mark.parametrize(("code", "text", "error", "ambiguous"), KNOWN)
-def test_each_known_error_says_what_the_caller_can_do(code: str, text: str, error: type[HftctlError], ambiguous: bool) -> None:
+def test_each_known_error_says_what_the_caller_can_do(
+    code: str, text: str, error: type[HftctlError], ambiguous: bool
+) -> None:
     verdict = etcd_errors.classify(code, text)
     translated = etcd_errors.translate(verdict, "store etcd 127.0.0.1:1: Put", code, text, writes=True)
     assert type(translated) is error
@@ -67,7 +89,9 @@ def test_every_code_of_grpc_has_a_verdict() -> None:
 
 @pytest.mark.parametrize("code", [*etcd_errors.CODES, "A_CODE_OF_NEXT_YEAR"])
 def test_a_text_that_nobody_foresaw_is_still_one_of_our_errors(code: str) -> None:
-    error = etcd_errors.translate(etcd_errors.classify(code, "surprise"), "Put", code, "surprise", writes=True)
+    error = etcd_errors.translate(
+        etcd_errors.classify(code, "surprise"), "Put", code, "surprise", writes=True
+    )
     assert isinstance(error, HftctlError)
 
 
@@ -83,4 +107,8 @@ def test_a_read_is_never_ambiguous() -> None:
 
 def test_only_errors_of_a_stale_token_are_worth_a_new_authentication() -> None:
     worth = {text for code, text, _, _ in KNOWN if etcd_errors.classify(code, text).authenticate}
-    assert worth == {"etcdserver: invalid auth token", "etcdserver: user name is empty", "etcdserver: revision of auth store is old"}
+    assert worth == {
+        "etcdserver: invalid auth token",
+        "etcdserver: user name is empty",
+        "etcdserver: revision of auth store is old",
+    }

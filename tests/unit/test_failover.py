@@ -7,7 +7,21 @@ from dataclasses import replace
 import pytest
 
 from controlplane import budget, failover
-from controlplane.failover import Campaign, Cause, Claim, Close, Group, HandOver, Lead, RecordActive, Renew, Settle, StandDown, View, WriteElectable
+from controlplane.failover import (
+    Campaign,
+    Cause,
+    Claim,
+    Close,
+    Group,
+    HandOver,
+    Lead,
+    RecordActive,
+    Renew,
+    Settle,
+    StandDown,
+    View,
+    WriteElectable,
+)
 from controlplane.model import ElectableRecord, EpochRecord, HistoryRow, LeaderRecord, Process, RequestRecord
 
 ALPHA = Process("omsd-alpha-1", "boot", 10, 100)
@@ -35,7 +49,10 @@ LEAD = Lead(ALPHA, INC, 3)
 
 def alpha(group: Group | None = LED, **changed: object) -> View:
     """alpha's keeper, leading, everything in order, the next renewal due at 1000."""
-    return replace(View(group, ALPHA, BUDGET, runs=True, lead=LEAD, renew_ns=1000, successors=frozenset({BETA, GAMMA})), **changed)  # type: ignore[arg-type]
+    return replace(
+        View(group, ALPHA, BUDGET, runs=True, lead=LEAD, renew_ns=1000, successors=frozenset({BETA, GAMMA})),
+        **changed,
+    )  # type: ignore[arg-type]
 
 
 def beta(group: Group | None = LED, **changed: object) -> View:
@@ -53,7 +70,7 @@ def closed(cause: Cause = Cause.PROCESS_LOST, **changed: object) -> Lead:
     return replace(LEAD, closed=cause, **changed)  # type: ignore[arg-type]
 
 
-# --- standing by -----------------------------------------------------------------------------------------------------
+# --- standing by --------------------------------------------------------------------------------------------
 
 
 def test_nothing_is_done_before_the_store_was_seen() -> None:
@@ -95,7 +112,9 @@ def test_a_deleted_leader_record_is_waited_out_like_a_lost_host() -> None:
     assert action(beta(deleted), LEASE_NS) == Campaign(Cause.LEASE_EXPIRED)
 
 
-@pytest.mark.parametrize("unfit", [{"runs": False}, {"fresh": False}, {"ready": False}, {"leaving": True}, {"free": False}])
+@pytest.mark.parametrize(
+    "unfit", [{"runs": False}, {"fresh": False}, {"ready": False}, {"leaving": True}, {"free": False}]
+)
 def test_an_unfit_standby_does_not_campaign(unfit: dict[str, bool]) -> None:
     assert action(beta(RELEASED, **unfit)) is None
 
@@ -122,8 +141,9 @@ def test_the_home_lets_an_electable_standby_that_is_passing_go_first_for_a_lease
 
 
 def test_the_home_waits_only_five_pings_for_electable_standbys_of_which_none_is_passing() -> None:
-    """Not at once: a keeper that has just started has asked nobody. After five pings: as after a whole floor was down, when the list still names the
-    processes of before."""
+    """Not at once: a keeper that has just started has asked nobody. After five pings: as after a whole floor
+    was down, when the list still names the processes of before.
+    """
     view = alpha(RELEASED, lead=None, me=ALPHA_AGAIN, successors=frozenset(), changed_ns=5)
     assert action(view, failover.HOME_WAIT_NS + 4) is None
     assert action(view, failover.HOME_WAIT_NS + 5) == Campaign(Cause.RELEASED)
@@ -147,7 +167,9 @@ def test_a_holder_that_was_moved_away_is_followed_only_when_its_lease_has_run_ou
 
 
 @pytest.mark.parametrize("slots", [frozenset(), frozenset({ALPHA.instance, BETA.instance})])
-def test_nobody_but_the_home_takes_while_it_is_an_instance_or_the_spec_is_not_known(slots: frozenset[str]) -> None:
+def test_nobody_but_the_home_takes_while_it_is_an_instance_or_the_spec_is_not_known(
+    slots: frozenset[str],
+) -> None:
     alone = replace(RELEASED, electable=None, electable_revision=0)
     assert action(beta(alone, slots=slots), 10 * LEASE_NS) is None
     assert action(beta(replace(LED, electable=None), slots=slots), 10 * LEASE_NS) is None
@@ -155,10 +177,19 @@ def test_nobody_but_the_home_takes_while_it_is_an_instance_or_the_spec_is_not_kn
 
 def test_a_renewal_is_no_news() -> None:
     """One sentence for as long as the same process leads with the same standbys behind it."""
-    said = {failover.decide(alpha(renew_ns=due, active=active), 500).sentence for due in (0, 1000) for active in (True, False)}
+    said = {
+        failover.decide(alpha(renew_ns=due, active=active), 500).sentence
+        for due in (0, 1000)
+        for active in (True, False)
+    }
     assert said == {"leads epoch 3; electable is omsd-beta-1, omsd-gamma-1"}
-    assert failover.decide(alpha(electable=(BETA,)), 500).sentence == "leads epoch 3; electable is omsd-beta-1"
-    assert failover.decide(alpha(replace(LED, electable=ElectableRecord((BETA,), 2))), 500).sentence == "leads epoch 3"
+    assert (
+        failover.decide(alpha(electable=(BETA,)), 500).sentence == "leads epoch 3; electable is omsd-beta-1"
+    )
+    assert (
+        failover.decide(alpha(replace(LED, electable=ElectableRecord((BETA,), 2))), 500).sentence
+        == "leads epoch 3"
+    )
 
 
 def test_a_store_that_went_back_gets_no_promotion_and_no_renewal() -> None:
@@ -169,7 +200,7 @@ def test_a_store_that_went_back_gets_no_promotion_and_no_renewal() -> None:
     assert action(beta(replace(RELEASED, incarnation=INC + 1), floor=(INC, 4))) == Campaign(Cause.RELEASED)
 
 
-# --- named, restarted ------------------------------------------------------------------------------------------------
+# --- named, restarted ---------------------------------------------------------------------------------------
 
 
 def test_a_named_successor_claims_by_a_renewal_of_its_own() -> None:
@@ -201,7 +232,7 @@ def test_the_process_before_this_one_is_closed_only_when_it_is_dead() -> None:
     assert isinstance(found, Close) and found.lead.process == ALPHA
 
 
-# --- leading ---------------------------------------------------------------------------------------------------------
+# --- leading ------------------------------------------------------------------------------------------------
 
 
 def test_a_leader_renews_when_due_and_only_then() -> None:
@@ -253,25 +284,33 @@ def test_the_history_is_completed_when_the_daemon_is_active() -> None:
     assert action(alpha(replace(LED, row=replace(row, active_ns=2)), active=True)) is None
 
 
-# --- handing over ----------------------------------------------------------------------------------------------------
+# --- handing over -------------------------------------------------------------------------------------------
 
 
 def test_the_successor_is_electable_and_passing() -> None:
     assert action(alpha(lead=closed(), runs=False)) == HandOver(BETA, Cause.PROCESS_LOST)
-    assert action(alpha(lead=closed(), runs=False, successors=frozenset({GAMMA}))) == HandOver(GAMMA, Cause.PROCESS_LOST)
+    assert action(alpha(lead=closed(), runs=False, successors=frozenset({GAMMA}))) == HandOver(
+        GAMMA, Cause.PROCESS_LOST
+    )
 
 
 def test_nobody_is_named_when_no_standby_answers() -> None:
-    assert action(alpha(lead=closed(), runs=False, successors=frozenset())) == HandOver(None, Cause.PROCESS_LOST)
+    assert action(alpha(lead=closed(), runs=False, successors=frozenset())) == HandOver(
+        None, Cause.PROCESS_LOST
+    )
 
 
 def test_nobody_is_named_that_only_answers_and_is_not_electable() -> None:
     group = replace(LED, electable=ElectableRecord((GAMMA,), 3))
-    assert action(alpha(group, lead=closed(), runs=False, successors=frozenset({BETA}))) == HandOver(None, Cause.PROCESS_LOST)
+    assert action(alpha(group, lead=closed(), runs=False, successors=frozenset({BETA}))) == HandOver(
+        None, Cause.PROCESS_LOST
+    )
 
 
 def test_a_closed_epoch_is_never_renewed() -> None:
-    """R7: not even when the process lives and a renewal is long due; it may lead again only by a take with the next epoch."""
+    """R7: not even when the process lives and a renewal is long due; it may lead again only by a take with
+    the next epoch.
+    """
     for cause in (Cause.PROCESS_LOST, Cause.FAILOVER, Cause.RELEASED):
         assert not isinstance(action(alpha(lead=closed(cause)), 10**12), Renew)
     alone = replace(LED, electable=None)
@@ -281,7 +320,9 @@ def test_a_closed_epoch_is_never_renewed() -> None:
 def test_the_home_is_named_with_its_new_process_when_nobody_is_electable() -> None:
     alone = replace(LED, electable=None)
     assert action(alpha(alone, lead=closed(), me=ALPHA_AGAIN)) == HandOver(ALPHA_AGAIN, Cause.PROCESS_LOST)
-    assert action(alpha(alone, lead=closed(), me=ALPHA_AGAIN, ready=False)) == HandOver(None, Cause.PROCESS_LOST)
+    assert action(alpha(alone, lead=closed(), me=ALPHA_AGAIN, ready=False)) == HandOver(
+        None, Cause.PROCESS_LOST
+    )
 
 
 def test_one_transaction_at_a_time() -> None:
@@ -314,10 +355,12 @@ def test_the_lead_of_a_process_that_its_agent_stops_goes_on_and_is_called_stoppe
     found = action(alpha(ending=True, runs=False))
     assert isinstance(found, Close) and (found.lead.closed, found.kill) == (Cause.STOPPED, False)
     assert action(alpha(ending=True, runs=False, lead=found.lead)) == HandOver(BETA, Cause.STOPPED)
-    assert action(alpha(ending=True, runs=False, lead=found.lead, successors=frozenset())) == HandOver(None, Cause.STOPPED)
+    assert action(alpha(ending=True, runs=False, lead=found.lead, successors=frozenset())) == HandOver(
+        None, Cause.STOPPED
+    )
 
 
-# --- requests --------------------------------------------------------------------------------------------------------
+# --- requests -----------------------------------------------------------------------------------------------
 
 
 def test_a_failover_closes_kills_and_then_hands_over() -> None:
@@ -330,12 +373,16 @@ def test_a_failover_closes_kills_and_then_hands_over() -> None:
 
 def test_a_killed_process_that_does_not_die_is_handed_over_all_the_same() -> None:
     lead = closed(Cause.FAILOVER, killed=True, closed_ns=0)
-    assert action(alpha(replace(LED, request=REQUEST), lead=lead), failover.KILL_WAIT_NS) == HandOver(BETA, Cause.FAILOVER)
+    assert action(alpha(replace(LED, request=REQUEST), lead=lead), failover.KILL_WAIT_NS) == HandOver(
+        BETA, Cause.FAILOVER
+    )
 
 
 def test_a_killed_process_is_never_named_itself() -> None:
     lead = closed(Cause.FAILOVER, killed=True, closed_ns=0)
-    assert action(alpha(replace(LED, electable=None), lead=lead), failover.KILL_WAIT_NS) == HandOver(None, Cause.FAILOVER)
+    assert action(alpha(replace(LED, electable=None), lead=lead), failover.KILL_WAIT_NS) == HandOver(
+        None, Cause.FAILOVER
+    )
 
 
 def test_a_failover_goes_where_it_was_asked_to() -> None:
@@ -345,7 +392,9 @@ def test_a_failover_goes_where_it_was_asked_to() -> None:
 
 def test_a_killed_leader_is_replaced_by_anyone_when_the_wished_one_has_gone() -> None:
     asked = replace(LED, request=replace(REQUEST, to=GAMMA.instance))
-    assert action(alpha(asked, lead=closed(Cause.FAILOVER), runs=False, successors=frozenset({BETA}))) == HandOver(BETA, Cause.FAILOVER)
+    assert action(
+        alpha(asked, lead=closed(Cause.FAILOVER), runs=False, successors=frozenset({BETA}))
+    ) == HandOver(BETA, Cause.FAILOVER)
 
 
 @pytest.mark.parametrize(
@@ -357,7 +406,9 @@ def test_a_killed_leader_is_replaced_by_anyone_when_the_wished_one_has_gone() ->
         ({"kind": "upgrade"}, "kind 'upgrade'"),
     ],
 )
-def test_a_request_that_cannot_be_carried_out_is_refused_and_the_leader_left_alone(changed: dict[str, object], why: str) -> None:
+def test_a_request_that_cannot_be_carried_out_is_refused_and_the_leader_left_alone(
+    changed: dict[str, object], why: str
+) -> None:
     found = action(alpha(replace(LED, request=replace(REQUEST, **changed))))  # type: ignore[arg-type]
     assert isinstance(found, Settle) and found.state == "refused" and why in found.outcome
 

@@ -68,8 +68,14 @@ def test_golden_questions(message: requests.Asked, golden: str) -> None:
 @pytest.mark.parametrize(
     ("message", "golden"),
     [
-        (requests.Instruments(*ENVELOPE, [INSTRUMENT]), "9702010203ad626f6f6b642d616c7068612d31c0919604a47573646da742544355534454f8f8a66c696e656172"),
-        (requests.SnapshotFrame(*ENVELOPE, 4, 9, b"{}"), "9904010203ad626f6f6b642d616c7068612d31c00409c4027b7d"),
+        (
+            requests.Instruments(*ENVELOPE, [INSTRUMENT]),
+            "9702010203ad626f6f6b642d616c7068612d31c0919604a47573646da742544355534454f8f8a66c696e656172",
+        ),
+        (
+            requests.SnapshotFrame(*ENVELOPE, 4, 9, b"{}"),
+            "9904010203ad626f6f6b642d616c7068612d31c00409c4027b7d",
+        ),
     ],
 )
 def test_golden_answers(message: requests.Answered, golden: str) -> None:

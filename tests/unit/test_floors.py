@@ -1,4 +1,6 @@
-"""A floor's promise: what admit has said yes to once shuts every lower token out, whatever happens to the process."""
+"""A floor's promise: what admit has said yes to once shuts every lower token out, whatever happens to the
+process.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_the_floor_is_on_disk_when_admit_returns(floors: Floors) -> None:
     assert not again.admit(token(4), BETA)
 
 
-def test_file_and_folder_are_synced_before_admit_returns(floors: Floors, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_and_folder_are_synced_before_admit_returns(
+    floors: Floors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
     assert floors.admit(token(5), ALPHA)
@@ -73,7 +77,9 @@ def test_a_higher_incarnation_wins_over_any_epoch(floors: Floors) -> None:
     assert floors.refuses(token(9, incarnation=1))
 
 
-def test_orders_of_a_group_that_never_fenced_and_of_a_token_not_yet_fenced_are_refused(floors: Floors) -> None:
+def test_orders_of_a_group_that_never_fenced_and_of_a_token_not_yet_fenced_are_refused(
+    floors: Floors,
+) -> None:
     assert floors.refuses(token(1))
     assert floors.refuses(None)
     floors.admit(token(1), ALPHA)
@@ -87,7 +93,9 @@ def test_the_form_on_the_wire_is_checked_like_the_model(floors: Floors) -> None:
     assert floors.stale(TokenOnWire(1, "omsd", 4))
 
 
-def test_a_floor_that_cannot_be_written_lets_nobody_through_until_it_can(floors: Floors, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_floor_that_cannot_be_written_lets_nobody_through_until_it_can(
+    floors: Floors, monkeypatch: pytest.MonkeyPatch
+) -> None:
     floors.admit(token(5), ALPHA)
 
     def full(_fd: int) -> None:
@@ -110,7 +118,9 @@ def test_a_damaged_file_stops_the_start(tmp_path: Path) -> None:
         Floors(path)
 
 
-claims = st.lists(st.tuples(st.integers(1, 2), st.integers(1, 4), st.sampled_from([ALPHA, BETA])), max_size=12)
+claims = st.lists(
+    st.tuples(st.integers(1, 2), st.integers(1, 4), st.sampled_from([ALPHA, BETA])), max_size=12
+)
 
 
 @given(claims=claims)
@@ -125,4 +135,8 @@ def test_whatever_is_claimed_no_token_has_two_claimants_and_the_floor_never_sink
             assert (incarnation, epoch) >= floor
             assert admitted.setdefault((incarnation, epoch), claimant) == claimant
             floor = (incarnation, epoch)
-    assert all(floors.refuses(token(epoch, incarnation)) for incarnation, epoch in admitted if (incarnation, epoch) != floor)
+    assert all(
+        floors.refuses(token(epoch, incarnation))
+        for incarnation, epoch in admitted
+        if (incarnation, epoch) != floor
+    )

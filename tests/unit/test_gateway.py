@@ -1,4 +1,6 @@
-"""execd's promise: nothing of a lower token reaches the venue once a higher one was acknowledged, and no report is lost between the two."""
+"""execd's promise: nothing of a lower token reaches the venue once a higher one was acknowledged, and no
+report is lost between the two.
+"""
 
 from __future__ import annotations
 
@@ -51,12 +53,14 @@ def fence(gateway: Gateway, one: Claim, identity: bytes = b"alpha") -> None:
     assert gateway.venue_fenced(fenced("omsd", one.token.epoch)) == (identity, one)
 
 
-# --- before it is active -----------------------------------------------------------------------------------------------
+# --- before it is active ------------------------------------------------------------------------------------
 
 
 def test_it_is_active_only_when_the_venue_has_acknowledged_every_fence(gateway: Gateway) -> None:
     assert gateway.lead(OWN, SELF, [claim(4)])
-    assert [each.token.group for each in gateway.outstanding()] == ["execd", "omsd"], "its own first: the venue asks for it"
+    assert [each.token.group for each in gateway.outstanding()] == ["execd", "omsd"], (
+        "its own first: the venue asks for it"
+    )
     gateway.venue_fenced(fenced("omsd", 4))
     assert gateway.stage is Stage.FENCING
     gateway.venue_fenced(fenced("execd", 1))
@@ -82,7 +86,9 @@ def test_an_active_one_that_the_venue_refuses_is_active_no_more(gateway: Gateway
     assert [each.token for each in gateway.outstanding()] == [OWN]
 
 
-def test_a_clients_fence_that_the_venue_refuses_is_settled_because_its_floor_is_higher(gateway: Gateway) -> None:
+def test_a_clients_fence_that_the_venue_refuses_is_settled_because_its_floor_is_higher(
+    gateway: Gateway,
+) -> None:
     gateway.lead(OWN, SELF, [claim(4)])
     gateway.venue_fenced(fenced("execd", 1))
     gateway.venue_fenced(fenced("omsd", 4, ok=False, reason="below the floor 1/5"))
@@ -105,7 +111,7 @@ def test_a_closed_epoch_keeps_lower_tokens_out_without_a_claim_at_the_venue(gate
     assert gateway.fence(b"beta", claim(6, BETA)) == ""
 
 
-# --- fencing clients ---------------------------------------------------------------------------------------------------
+# --- fencing clients ----------------------------------------------------------------------------------------
 
 
 def test_only_the_token_fenced_last_passes(gateway: Gateway) -> None:
@@ -152,8 +158,12 @@ def test_a_fence_that_the_venue_refuses_is_answered_so(gateway: Gateway) -> None
     assert "omsd" not in gateway.links
 
 
-@pytest.mark.parametrize(("order_id", "reason"), [("omsd-3-1", ""), ("omsd-4-1", ""), ("omsd-5-1", reasons.STALE_TOKEN)])
-def test_cancels_of_an_own_or_older_epoch_pass_whatever_the_floor(gateway: Gateway, order_id: str, reason: str) -> None:
+@pytest.mark.parametrize(
+    ("order_id", "reason"), [("omsd-3-1", ""), ("omsd-4-1", ""), ("omsd-5-1", reasons.STALE_TOKEN)]
+)
+def test_cancels_of_an_own_or_older_epoch_pass_whatever_the_floor(
+    gateway: Gateway, order_id: str, reason: str
+) -> None:
     active(gateway)
     fence(gateway, claim(5, BETA), b"beta")
     assert gateway.cancel_objection(wire(4), order_id) == reason
@@ -181,12 +191,13 @@ def test_whatever_is_fenced_at_most_one_claimant_passes_and_never_a_lower_token(
         assert passing == ([highest] if highest else [])
 
 
-# --- reports -----------------------------------------------------------------------------------------------------------
+# --- reports ------------------------------------------------------------------------------------------------
 
 
 def report(n: int) -> orders.Report:
     return orders.Report(
-        *HEAD, 0, 0, f"omsd-4-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, State.WORKING, 1, 1, 0, 0, 0, "", "", 0
+        *HEAD, 0, 0, f"omsd-4-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, State.WORKING, 1,
+        1, 0, 0, 0, "", "", 0
     )  # fmt: skip
 
 
@@ -247,7 +258,7 @@ def test_reports_are_bounded_and_what_is_dropped_is_counted() -> None:
     assert (link.got, len(reports), reports.lost) == ([3, 4, 5], 3, 2)
 
 
-# --- questions and orphans ---------------------------------------------------------------------------------------------
+# --- questions and orphans ----------------------------------------------------------------------------------
 
 
 def test_an_answer_finds_who_asked_once() -> None:

@@ -12,7 +12,10 @@ def test_a_value_is_at_most_its_bucket_s_end_and_within_a_sixteenth(value: int) 
     assert value <= end <= value + value // 16
 
 
-@given(st.lists(st.integers(min_value=0, max_value=10**12), min_size=1, max_size=300), st.integers(min_value=0, max_value=299))
+@given(
+    st.lists(st.integers(min_value=0, max_value=10**12), min_size=1, max_size=300),
+    st.integers(min_value=0, max_value=299),
+)
 def test_merging_two_halves_is_counting_the_whole(values: list[int], cut: int) -> None:
     whole, left, right = histogram.Histogram(), histogram.Histogram(), histogram.Histogram()
     for number, value in enumerate(values):

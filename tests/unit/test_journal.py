@@ -1,4 +1,6 @@
-"""The journal's promise: what append returned for is there after kill -9, a torn tail is not, and a full disk costs only what it refused."""
+"""The journal's promise: what append returned for is there after kill -9, a torn tail is not, and a full disk
+costs only what it refused.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def content(journal: Journal, after: int = 0) -> list[tuple[int, int, bytes]]:
 
 
 def as_if_killed(journal: Journal) -> Journal:
-    """A second opening of the same files, as after kill -9: nothing of the first process's memory or close() helps."""
+    """A second opening of the same files, as after kill -9: nothing of the first process's memory or close()
+    helps.
+    """
     copy = journal.folder.with_name("after-the-kill")
     copy.mkdir()
     for path in journal.folder.glob("*.journal"):
@@ -149,7 +153,9 @@ class SmallDisk:
         self._cut(fd, size)
 
 
-def test_a_full_disk_refuses_a_record_whole_and_takes_one_again_when_there_is_room(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_refuses_a_record_whole_and_takes_one_again_when_there_is_room(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal.append(1, b"before")
     disk = SmallDisk(room=20)
     monkeypatch.setattr(os, "pwrite", disk.pwrite)
@@ -166,7 +172,9 @@ def test_a_full_disk_refuses_a_record_whole_and_takes_one_again_when_there_is_ro
     assert content(journal) == [(1, 1, b"before"), (1, 2, b"after")]
 
 
-def test_no_room_for_a_new_segment_is_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_new_segment_is_a_full_disk_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path, segment_bytes=50)
     journal.append(1, bytes(40))
     with monkeypatch.context() as patched:
@@ -212,7 +220,9 @@ def test_a_disk_slower_than_the_work_is_shown_and_bounds_what_is_taken(tmp_path:
     journal.close()
 
 
-def test_a_failed_sync_refuses_records_until_the_segment_was_written_anew(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_sync_refuses_records_until_the_segment_was_written_anew(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(_fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 

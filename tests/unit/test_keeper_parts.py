@@ -22,7 +22,7 @@ LEAD = Lead(ALPHA, 1000, 3)
 MS = 1_000_000
 
 
-# --- heartbeat -------------------------------------------------------------------------------------------------------
+# --- heartbeat ----------------------------------------------------------------------------------------------
 
 
 def test_a_heartbeat_is_stale_after_the_grace_and_fresh_again_at_the_next_beat() -> None:
@@ -44,7 +44,7 @@ def test_time_in_which_the_keeper_itself_did_not_run_does_not_count() -> None:
     assert heartbeat.fresh
 
 
-# --- words -----------------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -67,7 +67,11 @@ def test_a_closed_word_says_so_to_the_next_keeper(found: words.Words) -> None:
     found.hand_over(LEAD)
     assert (found.lease().wanted, found.lease().valid_until_ns) == (Wanted.HAND_OVER, 0)
     again = words.Words(found.lease_path, found.alive_path)
-    assert again.closed_rank(ALPHA) == (1000, 3) and again.closed_rank(BETA) is None and not again.armed_for(LEAD)
+    assert (
+        again.closed_rank(ALPHA) == (1000, 3)
+        and again.closed_rank(BETA) is None
+        and not again.armed_for(LEAD)
+    )
 
 
 def test_an_existing_word_is_kept(tmp_path: Path, found: words.Words) -> None:
@@ -89,13 +93,15 @@ def test_an_alive_word_counts_only_when_it_is_this_processs_own(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"not json", b'[{"instance": 3}]'])
-def test_a_list_of_standbys_that_is_none_is_refused(tmp_path: Path, found: words.Words, content: bytes) -> None:
+def test_a_list_of_standbys_that_is_none_is_refused(
+    tmp_path: Path, found: words.Words, content: bytes
+) -> None:
     word.electable_path(tmp_path / "a.alive").write_bytes(content)
     with pytest.raises(InvalidInput, match=r"electable: expected a list of processes"):
         found.electable()
 
 
-# --- disk ------------------------------------------------------------------------------------------------------------
+# --- disk ---------------------------------------------------------------------------------------------------
 
 
 def group(incarnation: int, epoch: int) -> Group:
@@ -118,7 +124,7 @@ def test_a_disk_that_does_not_decode_is_named(tmp_path: Path) -> None:
         Disk(tmp_path / "keeper.json")
 
 
-# --- pings -----------------------------------------------------------------------------------------------------------
+# --- pings --------------------------------------------------------------------------------------------------
 
 
 class Wire:
@@ -136,7 +142,10 @@ class Wire:
 
 def asked(fit: list[Process]) -> tuple[clock.FakeClock, peers.Peers, peers.Peers, Wire, Wire]:
     time = clock.FakeClock()
-    alpha, beta = peers.Peers("site", "alpha", "n1", time, list), peers.Peers("site", "beta", "n2", time, lambda: fit)
+    alpha, beta = (
+        peers.Peers("site", "alpha", "n1", time, list),
+        peers.Peers("site", "beta", "n2", time, lambda: fit),
+    )
     out, back = Wire(), Wire()
     alpha.connection_made(out)  # type: ignore[arg-type]
     beta.connection_made(back)  # type: ignore[arg-type]
@@ -179,22 +188,32 @@ def test_an_answer_to_an_earlier_life_of_this_keeper_does_not_count() -> None:
 
 
 def test_an_answer_stays_under_the_size_of_a_datagram() -> None:
-    many = [Process(f"some-quite-long-service-name-alpha-{n}", ALPHA.boot_id, 2**22, 2**40) for n in range(100)]
+    many = [
+        Process(f"some-quite-long-service-name-alpha-{n}", ALPHA.boot_id, 2**22, 2**40) for n in range(100)
+    ]
     _, _, beta, out, back = asked(many)
     beta.datagram_received(out.sent[0], ("127.0.0.1", 1))
     assert len(back.sent[0]) < 8192
 
 
-# --- the agent's lines -----------------------------------------------------------------------------------------------
+# --- the agent's lines --------------------------------------------------------------------------------------
 
 
 def test_a_table_is_read_as_the_agent_writes_it() -> None:
     table = link.decode(
-        b'{"instances": [{"process": {"instance": "omsd-alpha-1", "boot_id": "b", "pid": 1, "start_time": 2}, "service": "omsd", '
-        b'"mode": "active_standby", "lease": "/r/l", "alive": "/r/a", "registration": null, "floors": ["execd"], "home_ok": true, "newer": 1}]}'
+        b'{"instances": [{"process": {"instance": "omsd-alpha-1", "boot_id": "b", "pid": 1, "start_time": '
+        b'2}, "service": "omsd", '
+        b'"mode": "active_standby", "lease": "/r/l", "alive": "/r/a", "registration": null, "floors": '
+        b'["execd"], "home_ok": true, "newer": 1}]}'
     )
     entry = table.instances[0]
-    assert (entry.service, entry.lease, entry.floors, entry.registration, table.profile) == ("omsd", "/r/l", ("execd",), None, "default")
+    assert (entry.service, entry.lease, entry.floors, entry.registration, table.profile) == (
+        "omsd",
+        "/r/l",
+        ("execd",),
+        None,
+        "default",
+    )
 
 
 @pytest.mark.parametrize(
@@ -203,7 +222,8 @@ def test_a_table_is_read_as_the_agent_writes_it() -> None:
         b"",
         b"[]",
         b"\xff\n",
-        b'{"instances": [{"process": {"instance": "i", "boot_id": "b", "pid": 1, "start_time": 2}, "service": "omsd", '
+        b'{"instances": [{"process": {"instance": "i", "boot_id": "b", "pid": 1, "start_time": 2}, '
+        b'"service": "omsd", '
         b'"mode": "active_standby", "lease": null, "alive": "/r/a"}]}',
     ],
 )

@@ -47,11 +47,15 @@ def test_a_full_pipe_loses_whole_lines_and_the_caller_no_time(pipe: tuple[int, i
     lines = log.Log(pipe[1])
     lines.never_wait()
     kept = 0
-    while lines.line("order.sent", {"n": kept, "text": "x" * 300}):  # a write that waited would never come back: nobody reads
+    while lines.line(
+        "order.sent", {"n": kept, "text": "x" * 300}
+    ):  # a write that waited would never come back: nobody reads
         kept += 1
     assert not lines.line("order.sent", {"n": kept, "text": "x" * 300})
     found = written(pipe[0]).splitlines()
-    assert len(found) == kept and [int(line.split("n=")[1].split()[0]) for line in found] == list(range(kept)), "each of them whole"
+    assert len(found) == kept and [int(line.split("n=")[1].split()[0]) for line in found] == list(
+        range(kept)
+    ), "each of them whole"
     assert lines.line("order.sent", {"n": kept}), "there is room again"
 
 

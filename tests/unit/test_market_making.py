@@ -1,4 +1,6 @@
-"""The market maker: both sides at the touch, bounded in rate and inventory, healed by itself when a report is lost."""
+"""The market maker: both sides at the touch, bounded in rate and inventory, healed by itself when a report is
+lost.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,12 @@ def working(strategy: market_making.MarketMaking, intents: list[Intent], now_ns:
 def test_it_quotes_both_sides_post_only_at_the_touch_with_the_ticks_origin() -> None:
     buy, sell = maker().on_quote(quote(6_180_000, 6_180_010), 0)
     assert isinstance(buy, Place) and isinstance(sell, Place)
-    assert (buy.side, buy.kind, buy.price, buy.quantity) == (Side.BUY, Kind.POST_ONLY, 6_180_000 * TICK, ONE // 1000)
+    assert (buy.side, buy.kind, buy.price, buy.quantity) == (
+        Side.BUY,
+        Kind.POST_ONLY,
+        6_180_000 * TICK,
+        ONE // 1000,
+    )
     assert (sell.side, sell.price, sell.origin_ns, sell.origin_seq) == (Side.SELL, 6_180_010 * TICK, 5, 9)
     assert buy.price * buy.quantity % ONE == 0
 
@@ -69,11 +76,20 @@ def test_a_quote_follows_the_touch_by_one_replacement_of_one_tick() -> None:
     assert strategy.on_quote(quote(100_01, 100_02), 3 * MS) == [], "too soon"
     moved = strategy.on_quote(quote(100_01, 100_02, origin_ns=77), 600 * MS)
     (only,) = moved
-    assert isinstance(only, Place) and (only.price, only.origin_ns, only.replaces) == (100_01 * TICK, 77, first[0].order)
+    assert isinstance(only, Place) and (only.price, only.origin_ns, only.replaces) == (
+        100_01 * TICK,
+        77,
+        first[0].order,
+    )
 
 
-@pytest.mark.parametrize(("bid", "ask", "first"), [(100_02, 100_04, Side.SELL), (99_98, 100_00, Side.BUY), (100_01, 100_03, Side.BUY)])
-def test_the_side_that_makes_room_is_moved_before_a_new_order_could_meet_an_own_one(bid: int, ask: int, first: Side) -> None:
+@pytest.mark.parametrize(
+    ("bid", "ask", "first"),
+    [(100_02, 100_04, Side.SELL), (99_98, 100_00, Side.BUY), (100_01, 100_03, Side.BUY)],
+)
+def test_the_side_that_makes_room_is_moved_before_a_new_order_could_meet_an_own_one(
+    bid: int, ask: int, first: Side
+) -> None:
     strategy = maker()
     working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
     moved = strategy.on_quote(quote(bid, ask), 600 * MS)
@@ -105,7 +121,12 @@ def test_an_order_that_ended_is_quoted_anew_after_its_interval(state: State) -> 
     buy, _ = working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
     assert strategy.on_order(update(buy, state), 2 * MS) == []
     again = strategy.on_timer(500 * MS)
-    assert len(again) == 1 and isinstance(again[0], Place) and again[0].side is Side.BUY and again[0].order != buy.order
+    assert (
+        len(again) == 1
+        and isinstance(again[0], Place)
+        and again[0].side is Side.BUY
+        and again[0].order != buy.order
+    )
 
 
 def test_a_cancel_unasked_is_quoted_anew_at_once_when_the_interval_is_over() -> None:
@@ -130,7 +151,9 @@ def test_an_order_thought_lost_that_lives_is_cancelled_as_a_stray() -> None:
     buy = strategy.on_quote(quote(100_00, 100_02), 0)[0]
     assert isinstance(buy, Place)
     strategy.on_timer(2_000 * MS)
-    assert strategy.on_order(update(buy, State.WORKING), 2_100 * MS) == [Cancel(buy.order, BTC, f"s-{buy.order}")]
+    assert strategy.on_order(update(buy, State.WORKING), 2_100 * MS) == [
+        Cancel(buy.order, BTC, f"s-{buy.order}")
+    ]
     assert strategy.on_order(update(buy, State.CANCELLED), 2_200 * MS) == []
     earlier = OrderUpdate(0, "mm-1-77", BTC, Side.SELL, State.PARTIALLY_FILLED, 1, "")
     assert strategy.on_order(earlier, 2_300 * MS) == [Cancel(0, BTC, "mm-1-77")]
@@ -186,16 +209,21 @@ def test_own_fills_count_before_positiond_has_told_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("bids", "asks", "sides"), [(300, 1, [Side.BUY]), (1, 300, [Side.SELL]), (101, 1, [Side.BUY]), (99, 1, [Side.BUY, Side.SELL])]
+    ("bids", "asks", "sides"),
+    [(300, 1, [Side.BUY]), (1, 300, [Side.SELL]), (101, 1, [Side.BUY]), (99, 1, [Side.BUY, Side.SELL])],
 )
-def test_a_side_whose_price_is_not_better_than_fair_is_not_quoted(bids: int, asks: int, sides: list[Side]) -> None:
+def test_a_side_whose_price_is_not_better_than_fair_is_not_quoted(
+    bids: int, asks: int, sides: list[Side]
+) -> None:
     # Spread 0.02: fair passes the offer when bid volume - ask volume reaches 0.01 / 0.0001 = 100.
     placed = maker().on_quote(quote(2_680_00, 2_680_02, bids * ONE, asks * ONE), 0)
     assert [intent.side for intent in placed if isinstance(intent, Place)] == sides
     assert len(maker(skew_ppm=0).on_quote(quote(2_680_00, 2_680_02, bids * ONE, asks * ONE), 0)) == 2
 
 
-@pytest.mark.parametrize("top", [quote(0, 100_02), quote(100_02, 100_02), quote(100_03, 100_02), quote(100_00, 100_02, bids=0)])
+@pytest.mark.parametrize(
+    "top", [quote(0, 100_02), quote(100_02, 100_02), quote(100_03, 100_02), quote(100_00, 100_02, bids=0)]
+)
 def test_an_empty_locked_or_crossed_top_is_not_quoted(top: Quote) -> None:
     assert maker().on_quote(top, 0) == []
 
@@ -214,14 +242,25 @@ def test_parameters_may_change_while_trading_and_bad_ones_leave_the_old() -> Non
 
 
 moves = st.lists(
-    st.tuples(st.integers(0, 300), st.integers(99_90, 100_10), st.integers(1, 5), st.integers(1, 400), st.integers(1, 400), st.integers(0, 9)),
+    st.tuples(
+        st.integers(0, 300),
+        st.integers(99_90, 100_10),
+        st.integers(1, 5),
+        st.integers(1, 400),
+        st.integers(1, 400),
+        st.integers(0, 9),
+    ),
     max_size=120,
 )
 
 
 @given(moves=moves)
-def test_whatever_happens_rate_and_working_orders_stay_bounded(moves: list[tuple[int, int, int, int, int, int]]) -> None:
-    """Every third report is lost; even so a side has at most two orders that are not ended or forgotten, and places at most twice a second."""
+def test_whatever_happens_rate_and_working_orders_stay_bounded(
+    moves: list[tuple[int, int, int, int, int, int]],
+) -> None:
+    """Every third report is lost; even so a side has at most two orders that are not ended or forgotten, and
+    places at most twice a second.
+    """
     strategy, now, placed = maker(), 0, {Side.BUY: [0], Side.SELL: [0]}
     prices: dict[int, tuple[Side, int]] = {}
     for n, (wait_ms, bid, spread, bids, asks, fate) in enumerate(moves):

@@ -9,10 +9,13 @@ from hftd.wire import market
 
 pytestmark = pytest.mark.usefixtures("decoder")
 
-MESSAGE = market.Message(3, market.Kind.DIFF, 1, 10, 20, 30, 40, 50, 60, 70, [(1, 2), (3, 4)], [(5, -6)], b"xyz")
+MESSAGE = market.Message(
+    3, market.Kind.DIFF, 1, 10, 20, 30, 40, 50, 60, 70, [(1, 2), (3, 4)], [(5, -6)], b"xyz"
+)
 GOLDEN = (
     "444d0100010000000900000000000000e803000000000000"  # type, version, 1 message, sequence 9, session 1000
-    "03000201030000000200000003000000"  # instrument, kind, flags, 3 levels, 2 of them bids, 3 bytes of payload
+    # Instrument, kind, flags, 3 levels, 2 of them bids, 3 bytes of payload
+    "03000201030000000200000003000000"
     "0a0000000000000014000000000000001e00000000000000"  # receive, event, origin
     "2800000000000000320000000000000 03c000000000000004600000000000000"  # first, last, previous, trade or bar
     "0100000000000000020000000000000003000000000000000400000000000000"

@@ -1,4 +1,6 @@
-"""The venue's matching: each rule as a list of what happens and the list of every event that it causes, then what holds for all lists."""
+"""The venue's matching: each rule as a list of what happens and the list of every event that it causes, then
+what holds for all lists.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Levels = dict[int, int]
 
 @dataclass
 class Shown:
-    """Two dicts stand in for the book of the tape. Prices in tests are whole units, so every notional is whole."""
+    """Two dicts stand in for the book of the tape. Prices in tests are whole units, so every notional is
+    whole.
+    """
 
     bids: Levels = field(default_factory=dict)
     asks: Levels = field(default_factory=dict)
@@ -37,7 +41,9 @@ def priced(levels: Levels) -> Levels:
 class Venue:
     """One instrument's matching, driven by tuples."""
 
-    def __init__(self, bids: Levels, asks: Levels, accept: matching.Accept | None = None, orders_max: int = 100) -> None:
+    def __init__(
+        self, bids: Levels, asks: Levels, accept: matching.Accept | None = None, orders_max: int = 100
+    ) -> None:
         self.shown = Shown(priced(bids), priced(asks))
         self.fills: list[tuple[Side, int, int]] = []
         self.engine = matching.Matching(self.shown, accept or self._book, orders_max)
@@ -137,7 +143,11 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], list[matching.Event]]] = {
         [full("a", 3, 101, 3), full("b", 3, 101, 3)],
     ),
     "a post-only order that would take is rejected": (
-        [("place", "a", BUY, POST, 101, 1), ("place", "b", SELL, POST, 100, 1), ("place", "c", BUY, POST, 100, 1)],
+        [
+            ("place", "a", BUY, POST, 101, 1),
+            ("place", "b", SELL, POST, 100, 1),
+            ("place", "c", BUY, POST, 100, 1),
+        ],
         [rejected("a", reasons.WOULD_TAKE), rejected("b", reasons.WOULD_TAKE), working("c")],
     ),
     "a post-only order may rest where all is taken": (
@@ -145,7 +155,12 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], list[matching.Event]]] = {
         [full("a", 3, 101, 3), working("b")],
     ),
     "a resting order queues behind the displayed quantity": (
-        [("place", "a", BUY, LIMIT, 100, 2), ("trade", 100, 5, True), ("trade", 100, 1, True), ("trade", 100, 9, True)],
+        [
+            ("place", "a", BUY, LIMIT, 100, 2),
+            ("trade", 100, 5, True),
+            ("trade", 100, 1, True),
+            ("trade", 100, 9, True),
+        ],
         [working("a"), part("a", 1, 100, 1), full("a", 2, 100, 1)],
     ),
     "one trade fills what is left of it after the queue ahead": (
@@ -179,7 +194,12 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], list[matching.Event]]] = {
         [working("a"), working("b"), full("a", 2, 100, 2), part("b", 1, 100, 1)],
     ),
     "a diff lowers the queue ahead, and raising the level does not lengthen it": (
-        [("place", "a", BUY, LIMIT, 100, 2), ("diff", {100: 1}, {}), ("diff", {100: 50}, {}), ("trade", 100, 2, True)],
+        [
+            ("place", "a", BUY, LIMIT, 100, 2),
+            ("diff", {100: 1}, {}),
+            ("diff", {100: 50}, {}),
+            ("trade", 100, 2, True),
+        ],
         [working("a"), part("a", 1, 100, 1)],
     ),
     "a level that goes leaves nothing ahead": (
@@ -191,7 +211,12 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], list[matching.Event]]] = {
         [working("a"), full("a", 2, 100, 2)],
     ),
     "an opposite best at our price fills us up to its quantity": (
-        [("place", "a", BUY, LIMIT, 100, 4), ("diff", {100: 0}, {100: 3}), ("diff", {}, {105: 1}), ("diff", {}, {100: 1})],
+        [
+            ("place", "a", BUY, LIMIT, 100, 4),
+            ("diff", {100: 0}, {100: 3}),
+            ("diff", {}, {105: 1}),
+            ("diff", {}, {100: 1}),
+        ],
         [working("a"), part("a", 3, 100, 3), full("a", 4, 100, 1)],
     ),
     "an opposite best through our price fills us at our price": (
@@ -203,7 +228,12 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], list[matching.Event]]] = {
         [working("a"), full("a", 2, 102, 2)],
     ),
     "own never meets own: the newest is cancelled": (
-        [("place", "a", SELL, LIMIT, 101, 2), ("diff", {}, {101: 0}), ("place", "b", BUY, LIMIT, 101, 2), ("place", "c", BUY, POST, 101, 1)],
+        [
+            ("place", "a", SELL, LIMIT, 101, 2),
+            ("diff", {}, {101: 0}),
+            ("place", "b", BUY, LIMIT, 101, 2),
+            ("place", "c", BUY, POST, 101, 1),
+        ],
         [working("a"), cancelled("b", 0, reasons.SELF_MATCH), cancelled("c", 0, reasons.SELF_MATCH)],
     ),
     "an incoming order takes what stands before an own order, not beyond it": (
@@ -227,18 +257,38 @@ SCENARIOS: dict[str, tuple[list[tuple[Any, ...]], list[matching.Event]]] = {
         [part("a", 3, 101, 3), part("a", 7, 102, 4), cancelled("a", 7)],
     ),
     "all are cancelled, oldest first, with the reason": (
-        [("place", "a", BUY, LIMIT, 100, 2), ("place", "b", SELL, LIMIT, 105, 2), ("cancel_all", reasons.TAPE_END)],
-        [working("a"), working("b"), cancelled("a", 0, reasons.TAPE_END), cancelled("b", 0, reasons.TAPE_END)],
+        [
+            ("place", "a", BUY, LIMIT, 100, 2),
+            ("place", "b", SELL, LIMIT, 105, 2),
+            ("cancel_all", reasons.TAPE_END),
+        ],
+        [
+            working("a"),
+            working("b"),
+            cancelled("a", 0, reasons.TAPE_END),
+            cancelled("b", 0, reasons.TAPE_END),
+        ],
     ),
     "an id that works already is a duplicate": (
         [("place", "a", BUY, LIMIT, 100, 2), ("place", "a", BUY, LIMIT, 99, 2)],
         [working("a"), rejected("a", reasons.DUPLICATE)],
     ),
     "nothing for nothing": (
-        [("place", "a", BUY, LIMIT, 0, 2), ("place", "b", BUY, LIMIT, 100, 0), ("place", "c", SELL, LIMIT, 100, -1)],
-        [rejected("a", reasons.NOT_POSITIVE), rejected("b", reasons.NOT_POSITIVE), rejected("c", reasons.NOT_POSITIVE)],
+        [
+            ("place", "a", BUY, LIMIT, 0, 2),
+            ("place", "b", BUY, LIMIT, 100, 0),
+            ("place", "c", SELL, LIMIT, 100, -1),
+        ],
+        [
+            rejected("a", reasons.NOT_POSITIVE),
+            rejected("b", reasons.NOT_POSITIVE),
+            rejected("c", reasons.NOT_POSITIVE),
+        ],
     ),
-    "a notional past 64 bits is refused": ([("place", "a", BUY, LIMIT, 1 << 40, 1 << 40)], [rejected("a", reasons.OVERFLOW)]),
+    "a notional past 64 bits is refused": (
+        [("place", "a", BUY, LIMIT, 1 << 40, 1 << 40)],
+        [rejected("a", reasons.OVERFLOW)],
+    ),
 }
 
 
@@ -250,16 +300,22 @@ def test_matching(name: str) -> None:
 
 def test_an_order_whose_notional_is_not_whole_is_rejected_up_front() -> None:
     venue = Venue(BIDS, ASKS)
-    assert venue.engine.place("a", BUY, LIMIT, 100 * accounts.UNIT + 1, 1) == [rejected("a", reasons.NOT_WHOLE)]
+    assert venue.engine.place("a", BUY, LIMIT, 100 * accounts.UNIT + 1, 1) == [
+        rejected("a", reasons.NOT_WHOLE)
+    ]
 
 
 def test_a_fill_that_cannot_be_booked_ends_the_order_and_is_not_filled() -> None:
-    """Refused before anything became of it: rejected. Refused later: cancelled, with what was booked before."""
+    """Refused before anything came of it: rejected. Refused later: cancelled, keeping what was booked."""
     kept = accounts.Accounts()
     kept.restore("spot", "BTC", accounts.INT64_MAX - 4, 0)
-    venue = Venue({100: 5}, {101: 9}, lambda side, price, quantity: kept.book("spot", "BTC", side, price, quantity))
+    venue = Venue(
+        {100: 5}, {101: 9}, lambda side, price, quantity: kept.book("spot", "BTC", side, price, quantity)
+    )
     assert venue.run([("place", "a", BUY, LIMIT, 101, 5)]) == [rejected("a", reasons.OVERFLOW)]
-    assert venue.run([("place", "b", BUY, LIMIT, 100, 9), ("trade", 100, 8, True), ("trade", 100, 2, True)]) == [
+    assert venue.run(
+        [("place", "b", BUY, LIMIT, 100, 9), ("trade", 100, 8, True), ("trade", 100, 2, True)]
+    ) == [
         working("b"),
         part("b", 3, 100, 3),
         cancelled("b", 3, reasons.OVERFLOW),
@@ -269,15 +325,32 @@ def test_a_fill_that_cannot_be_booked_ends_the_order_and_is_not_filled() -> None
 
 def test_working_orders_are_bounded() -> None:
     venue = Venue(BIDS, ASKS, orders_max=1)
-    script = [("place", "a", BUY, LIMIT, 99, 1), ("place", "b", BUY, LIMIT, 99, 1), ("cancel", "a"), ("place", "c", BUY, LIMIT, 99, 1)]
-    assert venue.run(script) == [working("a"), rejected("b", reasons.TOO_MANY_ORDERS), cancelled("a", 0), working("c")]
+    script = [
+        ("place", "a", BUY, LIMIT, 99, 1),
+        ("place", "b", BUY, LIMIT, 99, 1),
+        ("cancel", "a"),
+        ("place", "c", BUY, LIMIT, 99, 1),
+    ]
+    assert venue.run(script) == [
+        working("a"),
+        rejected("b", reasons.TOO_MANY_ORDERS),
+        cancelled("a", 0),
+        working("c"),
+    ]
 
 
 prices, amounts = st.integers(98, 103), st.integers(1, 6)
 levels = st.dictionaries(prices, st.integers(0, 6), max_size=3)
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("place"), st.integers(0, 999).map(str), st.sampled_from(list(Side)), st.sampled_from(list(Kind)), prices, amounts),
+        st.tuples(
+            st.just("place"),
+            st.integers(0, 999).map(str),
+            st.sampled_from(list(Side)),
+            st.sampled_from(list(Kind)),
+            prices,
+            amounts,
+        ),
         st.tuples(st.just("cancel"), st.integers(0, 999).map(str)),
         st.tuples(st.just("diff"), levels, levels),
         st.tuples(st.just("trade"), prices, amounts, st.booleans()),
@@ -302,20 +375,26 @@ def numbered(script: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 @given(steps)
 def test_whatever_happens_the_books_balance(script: list[tuple[Any, ...]]) -> None:
-    """Fills sum to `filled` and what was booked, never more than ordered; nothing follows the end; moves are legal; a trade fills at most itself."""
+    """Fills sum to `filled` and what was booked, never more than ordered; nothing follows the end; moves are
+    legal; a trade fills at most itself.
+    """
     venue = Venue({99: 3, 98: 2}, {101: 3, 102: 2})
     orders: dict[str, order.Order] = {}
     filled = {BUY: 0, SELL: 0}
     for step in numbered(script):
         if step[0] == "place":
             _, order_id, side, kind, price, quantity = step
-            orders[order_id] = order.Order(order_id, order_id, "s", "spot", "BTC", side, kind, price * accounts.UNIT, quantity)
+            orders[order_id] = order.Order(
+                order_id, order_id, "s", "spot", "BTC", side, kind, price * accounts.UNIT, quantity
+            )
         events = venue.do(*step)
         assert step[0] != "trade" or sum(event.quantity for event in events) <= step[2]
         for event in events:
             known = orders[event.order_id]
             assert known.open and event.filled == known.filled + event.quantity <= known.quantity
-            assert not event.quantity or (event.price <= known.price if known.side is BUY else event.price >= known.price)
+            assert not event.quantity or (
+                event.price <= known.price if known.side is BUY else event.price >= known.price
+            )
             known.reported(event.state, event.filled)
             filled[known.side] += event.quantity
         assert set(venue.engine.orders) == {order_id for order_id, known in orders.items() if known.open}
@@ -324,7 +403,9 @@ def test_whatever_happens_the_books_balance(script: list[tuple[Any, ...]]) -> No
 
 @given(steps)
 def test_own_orders_never_cross_and_keep_their_turn(script: list[tuple[Any, ...]]) -> None:
-    """Best own bid below best own ask at all times, and of two orders at one price the earlier has no more ahead and is filled first."""
+    """Best own bid below best own ask at all times, and of two orders at one price the earlier has no more
+    ahead and is filled first.
+    """
     venue = Venue({99: 3, 98: 2}, {101: 3, 102: 2})
     for step in numbered(script):
         queues: dict[tuple[Side, int], list[str]] = {}

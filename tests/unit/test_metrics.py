@@ -38,7 +38,9 @@ def observed(**more: Any) -> InstanceStatus:
     return InstanceStatus(**plain | more)
 
 
-def page(*instances: InstanceStatus, gauges: dict[str, dict[str, float]] | None = None) -> dict[str, list[Any]]:
+def page(
+    *instances: InstanceStatus, gauges: dict[str, dict[str, float]] | None = None
+) -> dict[str, list[Any]]:
     text = metrics.text(instances, gauges or {}, OWN).decode()
     return {family.name: family.samples for family in text_string_to_metric_families(text)}
 
@@ -51,7 +53,9 @@ def test_counters_and_gauges_carry_instance_service_and_host() -> None:
 
 
 def test_a_counter_of_two_instances_is_one_family() -> None:
-    found = page(observed(counters={"gaps": 3}), observed(id="bookd-beta-1", host="beta", counters={"gaps": 4}))
+    found = page(
+        observed(counters={"gaps": 3}), observed(id="bookd-beta-1", host="beta", counters={"gaps": 4})
+    )
     assert sorted(sample.value for sample in found["hft_gaps"]) == [3.0, 4.0]
 
 

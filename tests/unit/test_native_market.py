@@ -1,4 +1,6 @@
-"""The native decoder of market data says what its Python twin says, or nothing. Bytes that nobody expected are the greater part of it."""
+"""The native decoder of market data says what its Python twin says, or nothing. Bytes that nobody expected
+are the greater part of it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ PLAIN = {
     "spot ticker": test_binance.SPOT_TICKER,
     "coin-m ticker": test_binance.COINM_TICKER,
     "futures trade": test_binance.TRADE,
-    "simulated diff": binance.diff("BTCUSDT", 5, 7, 8, [(6180020000000, 290900000), (1, 1)], [(6180030000000, 0)]),
+    "simulated diff": binance.diff(
+        "BTCUSDT", 5, 7, 8, [(6180020000000, 290900000), (1, 1)], [(6180030000000, 0)]
+    ),
     "simulated ticker": binance.ticker("BTCUSDT", 6, (0, 0, 11, 2)),
     "simulated trade": binance.trade("BTCUSDT", 5, 77, 10, 1, buyer_is_maker=True),
 }
@@ -76,11 +80,17 @@ def test_plain_lines_are_taken_and_equal(raw: bytes) -> None:
 
 
 def test_golden_bytes_of_a_line() -> None:
-    record = "03000201030000000200000000000000"  # instrument, DIFF, flags, 3 levels, 2 of them bids, no payload
+    record = (
+        "03000201030000000200000000000000"  # instrument, DIFF, flags, 3 levels, 2 of them bids, no payload
+    )
     times = struct.pack("<qqq", RECEIVE_NS, 1723161255208_000_000, ORIGIN_NS).hex()
     ids = struct.pack("<QQQQ", 50093239189, 50093239202, 0, 0).hex()
     levels = struct.pack("<6q", 6173763000000, 0, 5685458000000, 100000, 6183764000000, 154698000).hex()
-    assert pack_line(DIFF) == (market.Kind.DIFF, 1723161255208_000_000, bytes.fromhex(record.replace("0201", "0200", 1) + times + ids + levels))
+    assert pack_line(DIFF) == (
+        market.Kind.DIFF,
+        1723161255208_000_000,
+        bytes.fromhex(record.replace("0201", "0200", 1) + times + ids + levels),
+    )
 
 
 def test_golden_bytes_of_a_frame() -> None:
@@ -160,10 +170,14 @@ def test_whatever_is_not_plain_is_left_to_python(raw: bytes) -> None:
 
 
 def test_asks_before_bids_are_left_to_python_and_come_out_in_order() -> None:
-    raw = b'{"stream":"x@depth","data":{"e":"depthUpdate","E":1,"s":"X","U":1,"u":2,"a":[["2","1"]],"b":[["1","1"]]}}'
+    raw = b'{"stream":"x@depth","data":{"e":"depthUpdate","E":1,"s":"X","U":1,"u":2,'
+    raw += b'"a":[["2","1"]],"b":[["1","1"]]}}'
     assert not check(raw)
     found = binance.Normaliser("spot")(raw, 1)
-    assert isinstance(found, market.Message) and (found.bids, found.asks) == ([(10**8, 10**8)], [(2 * 10**8, 10**8)])
+    assert isinstance(found, market.Message) and (found.bids, found.asks) == (
+        [(10**8, 10**8)],
+        [(2 * 10**8, 10**8)],
+    )
 
 
 def test_the_most_levels_fit_and_one_more_is_left_to_python() -> None:
@@ -212,11 +226,13 @@ def test_intake_says_the_same_of_every_line_and_counts_the_same() -> None:
 
 def test_a_variable_switches_it_off() -> None:
     code = "from hftd.native import market; print(market.pack_line, market.normalise, market.unpack)"
-    found = subprocess.run([sys.executable, "-c", code], env={"HFT_NATIVE": "0"}, capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"HFT_NATIVE": "0"}, capture_output=True, text=True, check=True
+    )
     assert found.stdout == "None None None\n"
 
 
-# --- bytes that nobody expected -----------------------------------------------------------------------------------------
+# --- bytes that nobody expected -----------------------------------------------------------------------------
 
 TOKENS = [
     b'"',
@@ -281,7 +297,10 @@ def test_a_number_is_read_like_the_twin_reads_it(number: bytes) -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("eEsTUutpqmbaBAx"), st.sampled_from(['"1"', '"X"', "1", "0", "true", "[]", '[["1","2"]]', '"depthUpdate"'])),
+        st.tuples(
+            st.sampled_from("eEsTUutpqmbaBAx"),
+            st.sampled_from(['"1"', '"X"', "1", "0", "true", "[]", '[["1","2"]]', '"depthUpdate"']),
+        ),
         max_size=12,
     )
 )

@@ -1,4 +1,6 @@
-"""Order management's promise: an order leaves with an approval or not at all, and what the journal tells is the same orders again, however often."""
+"""Order management's promise: an order leaves with an approval or not at all, and what the journal tells is
+the same orders again, however often.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +22,33 @@ BOUNDS = oms.Bounds(open_orders_max=4, client_order_ids_max=100, closed_orders_m
 QUANTITY = 1_000
 
 
-def place(n: int = 1, *, approval: codec.TokenOnWire | None = RISK, order_id: str | None = None) -> orders.Place:
+def place(
+    n: int = 1, *, approval: codec.TokenOnWire | None = RISK, order_id: str | None = None
+) -> orders.Place:
     signed = orders.Approval(n, approval, 1) if approval else None
     name = f"omsd-3-{n}" if order_id is None else order_id
-    return orders.Place(*HEAD, f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.LIMIT, 50_000, QUANTITY, 0, 0, name, signed)
+    return orders.Place(
+        *HEAD,
+        f"mm-{n}",
+        "strategy-mm",
+        "spot",
+        "BTCUSDT",
+        Side.BUY,
+        Kind.LIMIT,
+        50_000,
+        QUANTITY,
+        0,
+        0,
+        name,
+        signed,
+    )
 
 
 def report(n: int, state: State, *, filled: int = 0, execution: int = 0, reason: str = "") -> orders.Report:
     last = QUANTITY if execution else 0
     return orders.Report(
-        *HEAD, 0, execution, f"omsd-3-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, state, 50_000, QUANTITY, filled, 0, last,
+        *HEAD, 0, execution, f"omsd-3-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, state,
+        50_000, QUANTITY, filled, 0, last,
         reason, "", 0,
     )  # fmt: skip
 
@@ -48,15 +67,20 @@ def take(known: oms.Oms, *messages: oms.Journaled) -> None:
         known.apply(message)
 
 
-def test_a_replacement_is_one_record_that_moves_both_orders_and_says_so_to_the_auditor(known: oms.Oms) -> None:
+def test_a_replacement_is_one_record_that_moves_both_orders_and_says_so_to_the_auditor(
+    known: oms.Oms,
+) -> None:
     replacement = msgspec.structs.replace(place(2), replaces="mm-1", replaced_id="omsd-3-1")
     take(known, place(1), replacement)
     assert [each.state for each in known.orders.values()] == [State.PENDING_CANCEL, State.PENDING_NEW]
     assert oms.audited("omsd", 3, 2, replacement).details["replaces"] == "omsd-3-1"
-    assert orders.cancel_of(replacement).order_id == "omsd-3-1" and orders.cancel_of(replacement).client_order_id == "mm-1"
+    assert (
+        orders.cancel_of(replacement).order_id == "omsd-3-1"
+        and orders.cancel_of(replacement).client_order_id == "mm-1"
+    )
 
 
-# --- what may leave ----------------------------------------------------------------------------------------------------
+# --- what may leave -----------------------------------------------------------------------------------------
 
 
 def test_an_order_without_approval_or_with_anothers_signature_is_refused(known: oms.Oms) -> None:
@@ -66,7 +90,9 @@ def test_an_order_without_approval_or_with_anothers_signature_is_refused(known: 
 
 
 def test_a_rehearsals_approval_approves_nothing(known: oms.Oms) -> None:
-    unsigned = msgspec.structs.replace(place(), approval=orders.Approval(0, codec.TokenOnWire(7, "riskd", 3), 1))
+    unsigned = msgspec.structs.replace(
+        place(), approval=orders.Approval(0, codec.TokenOnWire(7, "riskd", 3), 1)
+    )
     assert known.objection(unsigned) == reasons.NO_APPROVAL
 
 
@@ -74,9 +100,13 @@ def test_an_approval_below_riskds_highest_token_is_stale_wherever_that_was_seen(
     known.learn_risk(Token(7, "riskd", 3))
     assert known.objection(place()) == reasons.STALE_TOKEN
     assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 4))) == ""
-    assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 3))) == reasons.STALE_TOKEN, "the last approval was seen too"
+    assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 3))) == reasons.STALE_TOKEN, (
+        "the last approval was seen too"
+    )
     known.learn_risk(Token(9, "omsd", 9))
-    assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 4))) == "", "other groups say nothing of riskd"
+    assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 4))) == "", (
+        "other groups say nothing of riskd"
+    )
 
 
 def test_a_client_order_id_is_refused_when_it_comes_again_even_after_its_order_ended(known: oms.Oms) -> None:
@@ -106,7 +136,7 @@ def test_a_cancel_finds_its_order_by_either_id_open_or_ended(known: oms.Oms) -> 
     assert known.find(cancel(3)) is None
 
 
-# --- what happened -----------------------------------------------------------------------------------------------------
+# --- what happened ------------------------------------------------------------------------------------------
 
 
 def test_a_report_sent_again_is_no_news(known: oms.Oms) -> None:
@@ -158,7 +188,11 @@ def test_a_fill_after_an_end_that_was_only_assumed_counts_and_is_noted(known: om
 def test_an_order_that_was_never_replicated_is_known_from_its_report(known: oms.Oms) -> None:
     take(known, report(9, State.PARTIALLY_FILLED, filled=10, execution=4))
     row = known.row("omsd-3-9")
-    assert row is not None and (row["status"], row["epoch"], row["filled"]) == ("partially_filled", 3, "0.0000001")
+    assert row is not None and (row["status"], row["epoch"], row["filled"]) == (
+        "partially_filled",
+        3,
+        "0.0000001",
+    )
 
 
 def test_executions_are_kept_rising_even_when_one_comes_late_and_are_bounded(known: oms.Oms) -> None:
@@ -177,9 +211,13 @@ steps = st.lists(
         st.builds(place, st.integers(1, 3)),
         st.builds(lambda n: cancel(n, f"omsd-3-{n}"), st.integers(1, 3)),
         st.builds(
-            lambda n, state, filled, execution: report(n, state, filled=QUANTITY if state is State.FILLED else filled, execution=execution),
+            lambda n, state, filled, execution: report(
+                n, state, filled=QUANTITY if state is State.FILLED else filled, execution=execution
+            ),
             st.integers(1, 3),
-            st.sampled_from([State.WORKING, State.PARTIALLY_FILLED, State.FILLED, State.CANCELLED, State.REJECTED]),
+            st.sampled_from(
+                [State.WORKING, State.PARTIALLY_FILLED, State.FILLED, State.CANCELLED, State.REJECTED]
+            ),
             st.integers(0, QUANTITY),
             st.integers(0, 6),
         ),
@@ -199,7 +237,9 @@ def test_live_and_replayed_are_the_same_and_every_execution_counts_once(steps: l
             after = live.judge(step)
             if after is None:
                 continue
-            own = oms.with_head(step, (1, 1, step.sent_ns + 5, "omsd-alpha-1", None))  # as omsd journals it and tells it on
+            own = oms.with_head(
+                step, (1, 1, step.sent_ns + 5, "omsd-alpha-1", None)
+            )  # as omsd journals it and tells it on
             journal.append(codec.encode(own))
             live.commit(after, own)
         else:
@@ -212,12 +252,14 @@ def test_live_and_replayed_are_the_same_and_every_execution_counts_once(steps: l
     assert ids == sorted(set(ids))
 
 
-# --- the audit ---------------------------------------------------------------------------------------------------------
+# --- the audit ----------------------------------------------------------------------------------------------
 
 
 def test_an_audit_record_is_a_function_of_the_journal_record_alone() -> None:
     term = replica.term(Token(7, "omsd", 3))
-    first, again = (oms.audited("omsd", term, 12, oms.decode_journaled(codec.encode(place()))) for _ in range(2))
+    first, again = (
+        oms.audited("omsd", term, 12, oms.decode_journaled(codec.encode(place()))) for _ in range(2)
+    )
     assert first == again
     assert (first.audit_seq, first.action, first.user) == (12, "ORDER_PLACED", "strategy-mm")
     assert first.token == TOKEN, "of the epoch that wrote it, whoever sends it"
@@ -245,7 +287,7 @@ def test_order_ids_name_group_and_epoch() -> None:
     assert (oms.group_of("nonsense"), oms.epoch_of("a-b-c")) == ("", 0)
 
 
-# --- taking the lead ---------------------------------------------------------------------------------------------------
+# --- taking the lead ----------------------------------------------------------------------------------------
 
 LEAD = Token(7, "omsd", 4)
 
@@ -284,7 +326,13 @@ def test_nothing_is_asked_of_the_venue_before_the_fence_stands() -> None:
 def test_a_fence_without_an_answer_is_sent_again() -> None:
     lead = Takeover(fence_retry_ns=50, reconcile_timeout_ns=500)
     lead.lead(LEAD, 0, now_ns=0)
-    assert [lead.due(now_ns) for now_ns in (0, 49, 50, 99, 100)] == [Wish.FENCE, None, Wish.FENCE, None, Wish.FENCE]
+    assert [lead.due(now_ns) for now_ns in (0, 49, 50, 99, 100)] == [
+        Wish.FENCE,
+        None,
+        Wish.FENCE,
+        None,
+        Wish.FENCE,
+    ]
 
 
 def test_all_three_answers_make_it_complete_in_any_order() -> None:
@@ -293,7 +341,10 @@ def test_all_three_answers_make_it_complete_in_any_order() -> None:
 
 def test_executions_are_asked_for_page_by_page_until_there_is_none() -> None:
     lead = reconciling(last_execution=5)
-    assert answers(lead, report(1, State.FILLED, execution=6), report(2, State.FILLED, execution=7))[-1] is Wish.MORE
+    assert (
+        answers(lead, report(1, State.FILLED, execution=6), report(2, State.FILLED, execution=7))[-1]
+        is Wish.MORE
+    )
     assert lead.after_execution == 7
     assert lead.answered(orders.Executions(*HEAD, lead.request + 2, [])) is Wish.COMPLETE
 

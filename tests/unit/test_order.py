@@ -13,7 +13,9 @@ from hftd.wire.orders import Kind, Side, State
 
 
 def an_order(state: State = State.PENDING_NEW, filled: int = 0) -> order.Order:
-    made = order.Order("omsd-1-1", "c-1", "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.POST_ONLY, 100, 10, epoch=1)
+    made = order.Order(
+        "omsd-1-1", "c-1", "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.POST_ONLY, 100, 10, epoch=1
+    )
     made.state, made.filled = state, filled
     return made
 
@@ -85,7 +87,9 @@ def test_an_order_whose_cancel_was_refused_is_where_its_fills_put_it() -> None:
         (State.WORKING, 0, State.REJECTED, 0),
     ],
 )
-def test_a_report_that_cannot_be_true_raises_and_changes_nothing(state: State, filled: int, report: State, total: int) -> None:
+def test_a_report_that_cannot_be_true_raises_and_changes_nothing(
+    state: State, filled: int, report: State, total: int
+) -> None:
     known = an_order(state, filled)
     with pytest.raises(order.IllegalMove):
         known.reported(report, total)
@@ -93,7 +97,9 @@ def test_a_report_that_cannot_be_true_raises_and_changes_nothing(state: State, f
 
 
 @given(st.lists(st.tuples(st.sampled_from(list(State)), st.integers(-1, 12)), max_size=12))
-def test_whatever_is_reported_fills_never_fall_and_nothing_follows_the_end(reports: list[tuple[State, int]]) -> None:
+def test_whatever_is_reported_fills_never_fall_and_nothing_follows_the_end(
+    reports: list[tuple[State, int]],
+) -> None:
     known = an_order()
     for state, filled in reports:
         before = (known.state, known.filled)

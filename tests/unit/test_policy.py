@@ -1,4 +1,6 @@
-"""A scheduling policy is taken by who asks for it, with its memory locked under a real-time one, or the reason is said."""
+"""A scheduling policy is taken by who asks for it, with its memory locked under a real-time one, or the
+reason is said.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ import os, sys, zmq
 from hftd.native import policy
 zmq.Context.instance().socket(zmq.PUB)  # its threads come along
 said = policy.take(sys.argv[1]) or "taken"
-now = {(os.sched_getscheduler(thread), os.sched_getparam(thread).sched_priority) for thread in map(int, os.listdir("/proc/self/task"))}
+threads = [int(name) for name in os.listdir("/proc/self/task")]
+now = {(os.sched_getscheduler(each), os.sched_getparam(each).sched_priority) for each in threads}
 [locked] = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmLck")]
 print(said, *now.pop(), len(now), locked)
 os._exit(0)
@@ -23,8 +26,12 @@ os._exit(0)
 
 
 def taken(wish: str) -> list[str]:
-    """What was said, policy and priority, how many threads differ, and kB locked; in a process of its own, so that no test runs under it."""
-    return subprocess.run([sys.executable, "-u", "-c", TAKE, wish], capture_output=True, text=True, check=True).stdout.rsplit(maxsplit=4)
+    """What was said, policy and priority, how many threads differ, and kB locked; in a process of its own, so
+    that no test runs under it.
+    """
+    return subprocess.run(
+        [sys.executable, "-u", "-c", TAKE, wish], capture_output=True, text=True, check=True
+    ).stdout.rsplit(maxsplit=4)
 
 
 def test_batch_needs_nobodys_leave() -> None:

@@ -18,7 +18,11 @@ ONE = fixed.UNIT
 TICK, STEP = ONE // 100, ONE // 1000
 
 fills = st.lists(
-    st.tuples(st.sampled_from(Side), st.integers(1, 10_000_000).map(lambda n: n * TICK), st.integers(1, 5000).map(lambda n: n * STEP)),
+    st.tuples(
+        st.sampled_from(Side),
+        st.integers(1, 10_000_000).map(lambda n: n * TICK),
+        st.integers(1, 5000).map(lambda n: n * STEP),
+    ),
     min_size=1,
     max_size=30,
 )
@@ -29,7 +33,9 @@ def executions(made: list[tuple[Side, int, int]]) -> list[Execution]:
 
 
 @given(made=fills, data=st.data())
-def test_executions_in_any_order_and_repeated_give_the_venues_sums(made: list[tuple[Side, int, int]], data: st.DataObject) -> None:
+def test_executions_in_any_order_and_repeated_give_the_venues_sums(
+    made: list[tuple[Side, int, int]], data: st.DataObject
+) -> None:
     venue, ours = accounts.Accounts(), Positions()
     for each in executions(made):
         assert venue.book(each.market, each.symbol, each.side, each.price, each.quantity) == ""
@@ -42,7 +48,9 @@ def test_executions_in_any_order_and_repeated_give_the_venues_sums(made: list[tu
 
 
 @given(made=fills, mark=st.integers(1, 10_000_000).map(lambda n: n * TICK))
-def test_realised_and_unrealised_add_up_to_what_the_account_is_worth(made: list[tuple[Side, int, int]], mark: int) -> None:
+def test_realised_and_unrealised_add_up_to_what_the_account_is_worth(
+    made: list[tuple[Side, int, int]], mark: int
+) -> None:
     ours = Positions()
     for each in executions(made):
         ours.apply(each)
@@ -56,14 +64,21 @@ def test_realised_and_unrealised_add_up_to_what_the_account_is_worth(made: list[
 
 def test_average_cost_realises_what_was_closed() -> None:
     ours = Positions()
-    for n, (side, price, quantity) in enumerate([(Side.BUY, 100, 2), (Side.BUY, 110, 2), (Side.SELL, 120, 1), (Side.SELL, 100, 4)], start=1):
+    for n, (side, price, quantity) in enumerate(
+        [(Side.BUY, 100, 2), (Side.BUY, 110, 2), (Side.SELL, 120, 1), (Side.SELL, 100, 4)], start=1
+    ):
         ours.apply(Execution(n, "spot", "ETHUSDT", side, price * ONE, quantity * ONE))
         if n == 3:
             held = ours.of("spot", "ETHUSDT")
             assert (held.quantity, held.average_price, held.realised) == (3 * ONE, 105 * ONE, 15 * ONE)
     ours.mark("spot", "ETHUSDT", 90 * ONE)
     held = ours.of("spot", "ETHUSDT")
-    assert (held.quantity, held.average_price, held.realised, held.unrealised) == (-ONE, 100 * ONE, 0, 10 * ONE)
+    assert (held.quantity, held.average_price, held.realised, held.unrealised) == (
+        -ONE,
+        100 * ONE,
+        0,
+        10 * ONE,
+    )
     assert held.last_execution == 4
 
 
@@ -98,11 +113,14 @@ def test_an_inventory_counts_a_fill_once_whoever_tells_it_first() -> None:
     assert inventory.quantity == 7
 
 
-# --- on disk -----------------------------------------------------------------------------------------------------------
+# --- on disk ------------------------------------------------------------------------------------------------
 
 
 def some(first: int, last: int) -> list[Execution]:
-    return [Execution(n, "spot", "BTCUSDT", Side.BUY if n % 3 else Side.SELL, n * TICK, STEP) for n in range(first, last + 1)]
+    return [
+        Execution(n, "spot", "BTCUSDT", Side.BUY if n % 3 else Side.SELL, n * TICK, STEP)
+        for n in range(first, last + 1)
+    ]
 
 
 def test_positions_survive_without_a_close_and_over_a_fold(tmp_path: Path) -> None:

@@ -12,12 +12,30 @@ from agents.supervisor import program, supervisor
 from controlplane.model import Mode, ServiceSpec
 
 FOLDERS = program.Folders("lab", "alpha", Path("/s"), Path("/r"))
-OMSD = ServiceSpec("omsd", "omsd", Mode.ACTIVE_STANDBY, ("alpha", "beta"), settings={"risk": "riskd"}, uses=("riskd",), floors=("execd",))
+OMSD = ServiceSpec(
+    "omsd",
+    "omsd",
+    Mode.ACTIVE_STANDBY,
+    ("alpha", "beta"),
+    settings={"risk": "riskd"},
+    uses=("riskd",),
+    floors=("execd",),
+)
 
 
-def made(spec: ServiceSpec = OMSD, real_time: bool = False, folders: program.Folders = FOLDERS) -> program.Program:
+def made(
+    spec: ServiceSpec = OMSD, real_time: bool = False, folders: program.Folders = FOLDERS
+) -> program.Program:
     environment = {"PATH": "/bin", "HFT_SITE_DIR": "/elsewhere", "HFT_FLOOR": "/s"}
-    return program.program(spec, spec.slots()[0], folders, 7, argv=program.command(spec), environment=environment, real_time=real_time)
+    return program.program(
+        spec,
+        spec.slots()[0],
+        folders,
+        7,
+        argv=program.command(spec),
+        environment=environment,
+        real_time=real_time,
+    )
 
 
 def test_the_environment_is_the_contract_and_nothing_of_the_agents_own() -> None:
@@ -56,7 +74,10 @@ def test_journals_can_have_a_disk_of_their_own() -> None:
     assert (moved["journal_dir"], moved["data_dir"]) == ("/j/omsd-alpha-1", "/s/data/omsd-alpha-1")
 
 
-@pytest.mark.parametrize("change", [{"daemon": "other"}, {"settings": {"risk": "r2"}}, {"cpus": (1,)}, {"sched": "fifo:10"}, {"floors": ()}])
+@pytest.mark.parametrize(
+    "change",
+    [{"daemon": "other"}, {"settings": {"risk": "r2"}}, {"cpus": (1,)}, {"sched": "fifo:10"}, {"floors": ()}],
+)
 def test_what_a_process_was_started_with_changes_its_hash(change: dict[str, object]) -> None:
     assert program.spec_hash(replace(OMSD, **change)) != program.spec_hash(OMSD)  # type: ignore[arg-type]
 
@@ -73,8 +94,14 @@ def test_the_hash_does_not_depend_on_the_order_of_settings() -> None:
 
 def test_fifo_without_root_is_left_out_and_said() -> None:
     fifo = replace(OMSD, sched="fifo:10")
-    assert ("HFT_SCHED" in made(fifo).env, made(fifo).left_out) == (False, ("sched fifo:10 and locked memory: not permitted to this user",))
-    assert (made(fifo, real_time=True).env["HFT_SCHED"], made(fifo, real_time=True).left_out) == ("fifo:10", ())
+    assert ("HFT_SCHED" in made(fifo).env, made(fifo).left_out) == (
+        False,
+        ("sched fifo:10 and locked memory: not permitted to this user",),
+    )
+    assert (made(fifo, real_time=True).env["HFT_SCHED"], made(fifo, real_time=True).left_out) == (
+        "fifo:10",
+        (),
+    )
     assert made(replace(OMSD, sched="batch")).env["HFT_SCHED"] == "batch", "needs nobody's leave"
 
 
@@ -101,5 +128,8 @@ def test_users_are_stopped_before_what_they_use() -> None:
 
 
 def test_services_that_use_each_other_are_stopped_all_the_same() -> None:
-    ring = [ServiceSpec(name, name, Mode.SINGLETON, ("alpha",), uses=(other,)) for name, other in (("a", "b"), ("b", "a"))]
+    ring = [
+        ServiceSpec(name, name, Mode.SINGLETON, ("alpha",), uses=(other,))
+        for name, other in (("a", "b"), ("b", "a"))
+    ]
     assert supervisor.stop_order(ring) == [{"a", "b"}]

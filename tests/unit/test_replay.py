@@ -1,4 +1,6 @@
-"""A tape gives its lines in the order in which they were received; what is wrong with it comes out as values beside them."""
+"""A tape gives its lines in the order in which they were received; what is wrong with it comes out as values
+beside them.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,26 @@ def capture(path: Path, *lines: tuple[int, str]) -> Path:
 
 def read(*paths: Path) -> tuple[list[replay.Line], list[replay.BadLine]]:
     items = list(replay.Tape(paths))
-    return [item for item in items if isinstance(item, replay.Line)], [item for item in items if isinstance(item, replay.BadLine)]
+    return [item for item in items if isinstance(item, replay.Line)], [
+        item for item in items if isinstance(item, replay.BadLine)
+    ]
 
 
 def test_market_is_the_folder_and_symbol_the_name_without_its_date(tmp_path: Path) -> None:
-    for name in ("spot/btcusdt_20240808.gz", "cm/btcusd_perp_20240808.gz", "usdm/ethusdt.gz", "usdm/x-2024-08-08.jsonl.gz"):
+    for name in (
+        "spot/btcusdt_20240808.gz",
+        "cm/btcusd_perp_20240808.gz",
+        "usdm/ethusdt.gz",
+        "usdm/x-2024-08-08.jsonl.gz",
+    ):
         capture(tmp_path / name, (1, "{}"))
     found = {(one.market, one.symbol, one.contract) for one in replay.Tape([tmp_path]).instruments}
-    assert found == {("spot", "BTCUSDT", "spot"), ("cm", "BTCUSD_PERP", "inverse"), ("usdm", "ETHUSDT", "linear"), ("usdm", "X", "linear")}
+    assert found == {
+        ("spot", "BTCUSDT", "spot"),
+        ("cm", "BTCUSD_PERP", "inverse"),
+        ("usdm", "ETHUSDT", "linear"),
+        ("usdm", "X", "linear"),
+    }
 
 
 def test_ids_are_indices(tmp_path: Path) -> None:
@@ -74,14 +88,18 @@ def test_a_truncated_file_ends_there_and_what_came_before_is_given(tmp_path: Pat
     after = capture(tmp_path / "spot/b.gz", (3_000, "{}"))
     lines, bad = read(path, after)
     assert 100 < len(lines) < 2_001 and lines[-1].file == str(after)
-    assert [(one.file, one.number) for one in bad] == [(str(path), len(lines))] and "truncated" in bad[0].reason
+    assert [(one.file, one.number) for one in bad] == [(str(path), len(lines))] and "truncated" in bad[
+        0
+    ].reason
 
 
 def test_a_damaged_block_gives_all_lines_before_the_damage(tmp_path: Path) -> None:
     path = tmp_path / "spot/a.gz"
     path.parent.mkdir()
     packer = zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
-    good = packer.compress(b"".join(b"%d {}\n" % n for n in range(1, 1_001))) + packer.flush(zlib.Z_FULL_FLUSH)
+    good = packer.compress(b"".join(b"%d {}\n" % n for n in range(1, 1_001))) + packer.flush(
+        zlib.Z_FULL_FLUSH
+    )
     path.write_bytes(good + b"\xff" * 100)
     lines, bad = read(path)
     assert len(lines) == 1_000
@@ -93,7 +111,11 @@ def test_what_is_not_gzip_is_said_at_line_one(tmp_path: Path, content: bytes) ->
     path = tmp_path / "a.gz"
     path.write_bytes(content)
     lines, bad = read(path)
-    assert not lines and [(one.file, one.number) for one in bad] == [(str(path), 1)] and "not gzip" in bad[0].reason
+    assert (
+        not lines
+        and [(one.file, one.number) for one in bad] == [(str(path), 1)]
+        and "not gzip" in bad[0].reason
+    )
 
 
 def test_several_gzip_members_and_padding_are_one_file(tmp_path: Path) -> None:
@@ -103,12 +125,18 @@ def test_several_gzip_members_and_padding_are_one_file(tmp_path: Path) -> None:
     assert [line.receive_ns for line in lines] == [1, 2, 3] and not bad
 
 
-@pytest.mark.parametrize("line", ["", "x {}", "12", "12 []", "-1 {}", "1.5 {}", "99999999999999999999 {}", "1619378326.39: {}"])
+@pytest.mark.parametrize(
+    "line", ["", "x {}", "12", "12 []", "-1 {}", "1.5 {}", "99999999999999999999 {}", "1619378326.39: {}"]
+)
 def test_a_line_of_another_shape_is_named_and_skipped(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(f"1 {{}}\n{line}\n2 {{}}\n".encode()))
     lines, bad = read(path)
-    assert [one.number for one in lines] == [1, 3] and [one.number for one in bad] == [2] and "unknown shape" in bad[0].reason
+    assert (
+        [one.number for one in lines] == [1, 3]
+        and [one.number for one in bad] == [2]
+        and "unknown shape" in bad[0].reason
+    )
 
 
 def test_a_line_out_of_order_is_named_and_given_all_the_same(tmp_path: Path) -> None:
@@ -126,7 +154,9 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch
     assert len(lines) == 1 and "a line of over 1000 bytes" in bad[0].reason
 
 
-def test_blocks_that_inflate_beyond_the_bound_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_that_inflate_beyond_the_bound_lose_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(replay, "INFLATED_BYTES_MAX", 100)
     path = capture(tmp_path / "a.gz", *((n, '{"same":"same"}') for n in range(1, 5_001)))
     lines, bad = read(path)

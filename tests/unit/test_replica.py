@@ -1,4 +1,6 @@
-"""Replication's promise: a standby's journal is always the beginning of its leader's, and what it had beyond that is kept aside."""
+"""Replication's promise: a standby's journal is always the beginning of its leader's, and what it had beyond
+that is kept aside.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +26,15 @@ def follow(leader: Log, standby: Log) -> tuple[Log, Log]:
     oldest = leader[0][1] if leader else 1
     _, common = replica.common_point(ends(leader), ends(standby), oldest)
     kept = [record for record in standby if record[1] <= common]
-    return kept + [record for record in leader if record[1] > common], [record for record in standby if record[1] > common]
+    return kept + [record for record in leader if record[1] > common], [
+        record for record in standby if record[1] > common
+    ]
 
 
 @given(data=st.data())
-def test_after_any_history_of_take_overs_a_standby_that_attached_equals_its_leader(data: st.DataObject) -> None:
+def test_after_any_history_of_take_overs_a_standby_that_attached_equals_its_leader(
+    data: st.DataObject,
+) -> None:
     logs: list[Log] = [[], []]
     for last_term in range(1, 1 + data.draw(st.integers(1, 6), label="terms")):
         leader = data.draw(st.integers(0, 1), label="leader")

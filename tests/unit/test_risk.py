@@ -1,4 +1,6 @@
-"""Pre-trade risk: no order passes a limit, whatever came before it; every refusal says which limit and by how much."""
+"""Pre-trade risk: no order passes a limit, whatever came before it; every refusal says which limit and by how
+much.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +19,46 @@ from hftd.wire.orders import Kind, Place, Report, Side, State
 
 ONE = fixed.UNIT
 BTC = ("spot", "BTCUSDT")
-LIMITS = dataclasses.replace(riskd.limits(RiskSettings(), 4), position_max=10 * ONE, order_size_max=4 * ONE, messages_per_s=10, message_burst=20)
+LIMITS = dataclasses.replace(
+    riskd.limits(RiskSettings(), 4),
+    position_max=10 * ONE,
+    order_size_max=4 * ONE,
+    messages_per_s=10,
+    message_burst=20,
+)
 
 
-def place(n: int, side: Side = Side.BUY, price: int = 100, quantity: int = 1, symbol: str = "BTCUSDT", strategy: str = "mm") -> Place:
-    return Place(1, 0, 0, "s", None, f"mm-1-{n}", strategy, "spot", symbol, side, Kind.POST_ONLY, price * ONE, quantity * ONE, 0, 0)
+def place(
+    n: int,
+    side: Side = Side.BUY,
+    price: int = 100,
+    quantity: int = 1,
+    symbol: str = "BTCUSDT",
+    strategy: str = "mm",
+) -> Place:
+    return Place(
+        1,
+        0,
+        0,
+        "s",
+        None,
+        f"mm-1-{n}",
+        strategy,
+        "spot",
+        symbol,
+        side,
+        Kind.POST_ONLY,
+        price * ONE,
+        quantity * ONE,
+        0,
+        0,
+    )
 
 
 def report(of: Place, state: State, filled: int = 0, execution: int = 0, last: int = 0) -> Report:
     return Report(
-        1, 0, 0, "omsd", None, 0, execution, "o", of.client_order_id, of.strategy, of.market, of.symbol, of.side, state, of.price, of.quantity,
+        1, 0, 0, "omsd", None, 0, execution, "o", of.client_order_id, of.strategy, of.market, of.symbol,
+        of.side, state, of.price, of.quantity,
         filled * ONE, of.price, last * ONE, "", "", 0,
     )  # fmt: skip
 
@@ -77,7 +109,9 @@ def test_a_refusal_says_what_was_found_and_what_was_wanted() -> None:
     risk = ready()
     risk.on_position(*BTC, 9 * ONE, 0)
     refused = risk.approve(place(1, quantity=2), 1, 0)
-    assert refused is not None and refused.text == "Position limit exceeded: 11 if all fills, at most 10 wanted"
+    assert (
+        refused is not None and refused.text == "Position limit exceeded: 11 if all fills, at most 10 wanted"
+    )
 
 
 def test_nothing_is_judged_by_a_price_that_is_old_gone_or_by_a_position_not_known() -> None:
@@ -166,7 +200,10 @@ def test_in_no_second_more_pass_than_the_rate_and_one_burst(gaps: list[int]) -> 
         assert sum(begin <= at < begin + 1_000_000_000 for at in passed[index:]) <= 10 + 5
 
 
-steps = st.lists(st.tuples(st.sampled_from(["buy", "sell", "fill", "cancel"]), st.integers(1, 4), st.integers(0, 30)), max_size=60)
+steps = st.lists(
+    st.tuples(st.sampled_from(["buy", "sell", "fill", "cancel"]), st.integers(1, 4), st.integers(0, 30)),
+    max_size=60,
+)
 
 
 @given(steps=steps)
@@ -184,7 +221,9 @@ def test_whatever_fills_the_position_never_passes_the_limit(steps: list[tuple[st
             if what == "fill":
                 execution += 1
                 position += order.quantity if order.side is Side.BUY else -order.quantity
-                risk.on_report(report(order, State.FILLED, order.quantity // ONE, execution, order.quantity // ONE), 1)
+                risk.on_report(
+                    report(order, State.FILLED, order.quantity // ONE, execution, order.quantity // ONE), 1
+                )
                 if pick % 2:
                     risk.on_position(*BTC, position, execution)
             else:
@@ -195,7 +234,10 @@ def test_whatever_fills_the_position_never_passes_the_limit(steps: list[tuple[st
         assert position + buys <= LIMITS.position_max and sells - position <= LIMITS.position_max
 
 
-@pytest.mark.parametrize("given", [{"max_position": "0"}, {"max_order_size": "1e3"}, {"price_collar_ppm": 0}, {"strategy_silent_s": 0.5}])
+@pytest.mark.parametrize(
+    "given",
+    [{"max_position": "0"}, {"max_order_size": "1e3"}, {"price_collar_ppm": 0}, {"strategy_silent_s": 0.5}],
+)
 def test_limits_that_make_no_sense_are_refused_by_name(given: dict[str, object]) -> None:
     with pytest.raises(InvalidSettings, match=next(iter(given))):
         RiskSettings(**given)  # type: ignore[arg-type]

@@ -1,4 +1,6 @@
-"""When a line of the tape leaves: by its receive time, never hurried, never lost, and applied only after it was sent."""
+"""When a line of the tape leaves: by its receive time, never hurried, never lost, and applied only after it
+was sent.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,10 @@ def test_at_full_speed_frames_are_bounded_and_orders_get_their_turn() -> None:
     assert len(rig.sent) == sim_tape.TURN_BATCHES_MAX * feed.BATCH_MAX
     while rig.turn(5) is not None:
         pass
-    assert rig.sent == list(range(1000)) and max(feed.header(frame).lines for frame in rig.frames) == feed.BATCH_MAX
+    assert (
+        rig.sent == list(range(1000))
+        and max(feed.header(frame).lines for frame in rig.frames) == feed.BATCH_MAX
+    )
 
 
 def test_the_tape_stands_still_while_nobody_pulls_and_goes_on_where_it_stood() -> None:
@@ -115,7 +120,11 @@ def test_after_a_crash_sent_lines_are_read_again_in_slices_and_not_sent() -> Non
     assert turns == 3 and rig.skipped == list(range(2400))
     while rig.turn(0) is not None:
         pass
-    assert rig.sent == list(range(2400, 2500)) and rig.feeder.position == 2500 and feed.header(rig.frames[0]).sequence == 1
+    assert (
+        rig.sent == list(range(2400, 2500))
+        and rig.feeder.position == 2500
+        and feed.header(rig.frames[0]).sequence == 1
+    )
 
 
 def test_a_tape_that_is_shorter_than_it_was_ends() -> None:

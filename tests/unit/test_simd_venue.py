@@ -1,4 +1,6 @@
-"""The venue's order desk: tokens, reports in order, what is journaled before it is said, and what is left after a crash."""
+"""The venue's order desk: tokens, reports in order, what is journaled before it is said, and what is left
+after a crash.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,21 @@ class Desk:
         self.counts: dict[str, int] = {}
         self.connected = True
         ticks = itertools.count(1)
-        self.venue = sim.Venue([BTC, COIN], self.journal.accounts, self.journal.last_execution, "simd-alpha-1", lambda: next(ticks))
+        self.venue = sim.Venue(
+            [BTC, COIN],
+            self.journal.accounts,
+            self.journal.last_execution,
+            "simd-alpha-1",
+            lambda: next(ticks),
+        )
         self.session = sim_session.Session(
-            self.venue, self.journal, floors.Floors(folder / "floors.json"), self._send, source="simd-alpha-1", gateway=gateway, count=self._count
+            self.venue,
+            self.journal,
+            floors.Floors(folder / "floors.json"),
+            self._send,
+            source="simd-alpha-1",
+            gateway=gateway,
+            count=self._count,
         )
 
     def _send(self, identity: bytes, frame: bytes) -> bool:
@@ -67,10 +81,17 @@ class Desk:
         self.session.handle(sender, message)
         return [answer for _, answer in self.out[before:]]
 
-    def fence(self, group: str, epoch: int, gateway: int | None = None, by: str = "", sender: bytes = EXECD) -> orders.Fenced:
+    def fence(
+        self, group: str, epoch: int, gateway: int | None = None, by: str = "", sender: bytes = EXECD
+    ) -> orders.Fenced:
         envelope = (codec.VERSION, 1, 0, "execd-alpha-1", token(group, epoch))
         [answer] = self.handle(
-            orders.Fence(*envelope, claimant(by or f"{group}-alpha-1"), None if gateway is None else token("execd", gateway)), sender
+            orders.Fence(
+                *envelope,
+                claimant(by or f"{group}-alpha-1"),
+                None if gateway is None else token("execd", gateway),
+            ),
+            sender,
         )
         return answer
 
@@ -78,7 +99,15 @@ class Desk:
         assert self.fence("execd", 1).ok and self.fence("omsd", 1, gateway=1).ok
         return self
 
-    def place(self, order_id: str, side: Side = Side.BUY, price: int = 100, quantity: int = UNIT, kind: Kind = Kind.LIMIT, **given: Any) -> list[Any]:
+    def place(
+        self,
+        order_id: str,
+        side: Side = Side.BUY,
+        price: int = 100,
+        quantity: int = UNIT,
+        kind: Kind = Kind.LIMIT,
+        **given: Any,
+    ) -> list[Any]:
         return self.handle(a_place(order_id, side, price, quantity, kind, **given))
 
     def close(self) -> None:
@@ -117,7 +146,9 @@ def a_place(
 
 def a_cancel(order_id: str, epoch: int | None = 1, gateway: int | None = 1) -> orders.Cancel:
     gate = None if gateway is None else token("execd", gateway)
-    return orders.Cancel(*envelope(epoch), f"c-{order_id}", "strategy-mm", "spot", "BTCUSDT", 0, order_id, gate)
+    return orders.Cancel(
+        *envelope(epoch), f"c-{order_id}", "strategy-mm", "spot", "BTCUSDT", 0, order_id, gate
+    )
 
 
 def cancel_all(epoch: int | None = 1, gateway: int | None = 1) -> orders.CancelAll:
@@ -140,7 +171,7 @@ def told(answers: list[Any]) -> list[tuple[str, State, int]]:
     return [(each.order_id, each.state, each.filled) for each in answers]
 
 
-# --- orders and their reports ----------------------------------------------------------------------------------------
+# --- orders and their reports -------------------------------------------------------------------------------
 
 
 def test_an_order_rests_fills_and_moves_the_account(desk: Desk) -> None:
@@ -151,10 +182,21 @@ def test_an_order_rests_fills_and_moves_the_account(desk: Desk) -> None:
     desk.tape(trade(99, 9 * UNIT))
     reports = [answer for _, answer in desk.out[before:]]
     assert told(reports) == [("a", State.PARTIALLY_FILLED, UNIT), ("a", State.FILLED, 2 * UNIT)]
-    assert [(each.execution_id, each.last_price, each.last_quantity) for each in reports] == [(1, 100 * UNIT, UNIT), (2, 100 * UNIT, UNIT)]
-    assert reports[0].client_order_id == "c-a" and reports[0].strategy == "strategy-mm" and reports[0].price == 100 * UNIT
+    assert [(each.execution_id, each.last_price, each.last_quantity) for each in reports] == [
+        (1, 100 * UNIT, UNIT),
+        (2, 100 * UNIT, UNIT),
+    ]
+    assert (
+        reports[0].client_order_id == "c-a"
+        and reports[0].strategy == "strategy-mm"
+        and reports[0].price == 100 * UNIT
+    )
     [answer] = desk.handle(orders.AccountsWanted(*envelope(1), 4))
-    assert (answer.request, answer.accounts, answer.last_execution) == (4, [orders.Account("spot", "BTCUSDT", 2 * UNIT, -200 * UNIT)], 2)
+    assert (answer.request, answer.accounts, answer.last_execution) == (
+        4,
+        [orders.Account("spot", "BTCUSDT", 2 * UNIT, -200 * UNIT)],
+        2,
+    )
     assert desk.counts == {"orders": 1, "fills": 2}
 
 
@@ -164,7 +206,11 @@ def test_rejections_carry_a_reason_and_its_sentence(desk: Desk) -> None:
     assert (early.state, early.reason) == (State.REJECTED, reasons.NO_PRICE)
     desk.book()
     [taking] = desk.place("b", price=102, kind=Kind.POST_ONLY)
-    assert (taking.state, taking.reason, taking.text) == (State.REJECTED, reasons.WOULD_TAKE, "Post-only order would take liquidity")
+    assert (taking.state, taking.reason, taking.text) == (
+        State.REJECTED,
+        reasons.WOULD_TAKE,
+        "Post-only order would take liquidity",
+    )
     desk.book(instrument=1)
     for market, symbol in (("cm", "BTCUSD_PERP"), ("spot", "DOGE")):
         [foreign] = desk.place(f"c-{symbol}", market=market, symbol=symbol)
@@ -179,19 +225,27 @@ def test_a_cancel_ends_an_order_and_a_second_one_hears_the_last_word_again(desk:
     [again] = desk.handle(a_cancel("a"))
     assert first == again and (first.state, first.reason) == (State.CANCELLED, "")
     [unknown] = desk.handle(a_cancel("never"))
-    assert isinstance(unknown, orders.Refusal) and (unknown.reason, unknown.order_id) == (reasons.UNKNOWN_ORDER, "never")
+    assert isinstance(unknown, orders.Refusal) and (unknown.reason, unknown.order_id) == (
+        reasons.UNKNOWN_ORDER,
+        "never",
+    )
 
 
 def test_a_replacement_cancels_first_whatever_becomes_of_the_new_order(desk: Desk) -> None:
     desk.fenced().book()
     desk.place("a")
-    assert told(desk.place("b", price=99, replaced_id="a")) == [("a", State.CANCELLED, 0), ("b", State.WORKING, 0)]
+    assert told(desk.place("b", price=99, replaced_id="a")) == [
+        ("a", State.CANCELLED, 0),
+        ("b", State.WORKING, 0),
+    ]
     assert desk.fence("omsd", 2, gateway=1).ok
     cancelled, refused = desk.place("c", replaced_id="b")
     assert told([cancelled]) == [("b", State.CANCELLED, 0)] and refused.reason == reasons.STALE_TOKEN
     assert not desk.venue.working
     desk.place("d", epoch=2)
-    assert [answer.reason for answer in desk.place("e", replaced_id="d")] == [reasons.STALE_TOKEN] * 2, "a newer epoch's order is not its to cancel"
+    assert [answer.reason for answer in desk.place("e", replaced_id="d")] == [reasons.STALE_TOKEN] * 2, (
+        "a newer epoch's order is not its to cancel"
+    )
 
 
 def test_an_order_id_is_used_once(desk: Desk) -> None:
@@ -209,7 +263,9 @@ def test_open_orders_and_executions_are_told_when_wanted(desk: Desk) -> None:
     desk.place("a", price=102, quantity=UNIT)
     desk.place("b", price=102, quantity=7 * UNIT)
     [answer] = desk.handle(orders.OpenOrdersWanted(*envelope(1), 5, token("execd", 1)))
-    assert [(each.order_id, each.filled, each.quantity) for each in answer.orders] == [("b", 4 * UNIT, 7 * UNIT)]
+    assert [(each.order_id, each.filled, each.quantity) for each in answer.orders] == [
+        ("b", 4 * UNIT, 7 * UNIT)
+    ]
     [executions] = desk.handle(orders.ExecutionsWanted(*envelope(1), 6, 1, token("execd", 1)))
     assert [(each.execution_id, each.order_id) for each in executions.executions] == [(2, "b")]
 
@@ -219,7 +275,10 @@ def test_cancel_all_reports_each_order_before_it_answers(desk: Desk) -> None:
     desk.place("a", price=99)
     desk.place("b", Side.SELL, 103)
     *reports, done = desk.handle(cancel_all())
-    assert told(reports) == [("a", State.CANCELLED, 0), ("b", State.CANCELLED, 0)] and reports[0].reason == reasons.TAKE_OVER
+    assert (
+        told(reports) == [("a", State.CANCELLED, 0), ("b", State.CANCELLED, 0)]
+        and reports[0].reason == reasons.TAKE_OVER
+    )
     assert isinstance(done, orders.CancelledAll) and (done.request, done.cancelled) == (9, 2)
 
 
@@ -233,14 +292,17 @@ def test_the_end_of_the_tape_cancels_and_closes(desk: Desk) -> None:
     assert late.reason == reasons.TAPE_END
 
 
-# --- tokens ----------------------------------------------------------------------------------------------------------
+# --- tokens -------------------------------------------------------------------------------------------------
 
 
 def test_an_order_of_an_older_epoch_is_refused_and_counted(desk: Desk) -> None:
     desk.fenced().book()
     assert desk.fence("omsd", 2, gateway=1).ok
     [refusal] = desk.place("a", epoch=1)
-    assert isinstance(refusal, orders.Refusal) and (refusal.reason, refusal.order_id) == (reasons.STALE_TOKEN, "a")
+    assert isinstance(refusal, orders.Refusal) and (refusal.reason, refusal.order_id) == (
+        reasons.STALE_TOKEN,
+        "a",
+    )
     assert desk.counts["stale_token_refusals"] == 1 and not desk.venue.working
     assert told(desk.place("a", epoch=2)) == [("a", State.WORKING, 0)]
 
@@ -256,7 +318,9 @@ def test_an_order_of_an_older_epoch_is_refused_and_counted(desk: Desk) -> None:
         (1, 0, reasons.STALE_TOKEN),
     ],
 )
-def test_an_order_needs_both_tokens_as_they_were_fenced(desk: Desk, epoch: int | None, gateway: int | None, reason: str) -> None:
+def test_an_order_needs_both_tokens_as_they_were_fenced(
+    desk: Desk, epoch: int | None, gateway: int | None, reason: str
+) -> None:
     desk.fenced().book()
     [refusal] = desk.place("a", epoch=epoch, gateway=gateway)
     assert isinstance(refusal, orders.Refusal) and refusal.reason == reason and not desk.venue.working
@@ -265,7 +329,11 @@ def test_an_order_needs_both_tokens_as_they_were_fenced(desk: Desk, epoch: int |
 def test_one_group_cannot_vouch_for_both_tokens(desk: Desk) -> None:
     desk.fenced().book()
     order = a_place("a", gateway=None)
-    [refusal] = desk.handle(orders.Place(**{name: getattr(order, name) for name in order.__struct_fields__} | {"gateway": token("omsd", 1)}))
+    [refusal] = desk.handle(
+        orders.Place(
+            **{name: getattr(order, name) for name in order.__struct_fields__} | {"gateway": token("omsd", 1)}
+        )
+    )
     assert isinstance(refusal, orders.Refusal) and refusal.reason == reasons.NOT_FENCED
 
 
@@ -296,7 +364,9 @@ def test_floors_outlive_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("epoch", "passes"), [(1, False), (2, True), (3, True), (None, True)])
-def test_a_cancel_passes_for_orders_of_its_own_or_an_older_epoch(desk: Desk, epoch: int | None, passes: bool) -> None:
+def test_a_cancel_passes_for_orders_of_its_own_or_an_older_epoch(
+    desk: Desk, epoch: int | None, passes: bool
+) -> None:
     desk.fenced().book()
     assert desk.fence("omsd", 2, gateway=1).ok
     desk.place("a", epoch=2, price=99)
@@ -311,10 +381,14 @@ def test_a_cancel_all_of_an_older_epoch_leaves_newer_orders_alone(desk: Desk) ->
     assert desk.fence("omsd", 2, gateway=1).ok
     desk.place("b", epoch=2, price=99)
     *reports, done = desk.handle(cancel_all(epoch=1))
-    assert [each.order_id for each in reports] == ["a"] and done.cancelled == 1 and set(desk.venue.working) == {"b"}
+    assert (
+        [each.order_id for each in reports] == ["a"]
+        and done.cancelled == 1
+        and set(desk.venue.working) == {"b"}
+    )
 
 
-# --- saying it, once and in order -------------------------------------------------------------------------------------
+# --- saying it, once and in order ---------------------------------------------------------------------------
 
 
 def test_reports_wait_for_a_gateway_that_is_away_and_keep_their_order(desk: Desk) -> None:
@@ -326,7 +400,10 @@ def test_reports_wait_for_a_gateway_that_is_away_and_keep_their_order(desk: Desk
     desk.connected = True
     before = len(desk.out)
     desk.session.pump()
-    assert told([answer for _, answer in desk.out[before:]]) == [("a", State.PARTIALLY_FILLED, UNIT), ("a", State.CANCELLED, UNIT)]
+    assert told([answer for _, answer in desk.out[before:]]) == [
+        ("a", State.PARTIALLY_FILLED, UNIT),
+        ("a", State.CANCELLED, UNIT),
+    ]
 
 
 def test_reports_go_to_the_newest_gateway(desk: Desk) -> None:
@@ -339,7 +416,9 @@ def test_reports_go_to_the_newest_gateway(desk: Desk) -> None:
     assert desk.out[-2][0] == EXECD and desk.out[-2][1].reason == reasons.STALE_TOKEN
 
 
-def test_a_full_journal_refuses_orders_holds_reports_back_and_loses_none(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_journal_refuses_orders_holds_reports_back_and_loses_none(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.fenced().book()
     desk.place("a", quantity=2 * UNIT)
     append = desk.journal.append
@@ -384,11 +463,17 @@ def test_after_a_crash_accounts_and_numbers_go_on_and_working_orders_are_cancell
     first.close()  # the journal's lock, as the kernel would
 
     second = Desk(tmp_path, gateway=EXECD)
-    assert [(place.order_id, filled) for place, filled in second.journal.working.values()] == [("part", UNIT), ("open", 0)]
+    assert [(place.order_id, filled) for place, filled in second.journal.working.values()] == [
+        ("part", UNIT),
+        ("open", 0),
+    ]
     second.venue.restarted(second.journal.working.values())
     second.session.pump()
     reports = [answer for identity, answer in second.out if identity == EXECD]
-    assert told(reports) == [("part", State.CANCELLED, UNIT), ("open", State.CANCELLED, 0)] and reports[0].reason == reasons.VENUE_RESTART
+    assert (
+        told(reports) == [("part", State.CANCELLED, UNIT), ("open", State.CANCELLED, 0)]
+        and reports[0].reason == reasons.VENUE_RESTART
+    )
     assert second.venue.open_accounts() == [orders.Account("spot", "BTCUSDT", 2 * UNIT, -203 * UNIT)]
     [executions] = second.handle(orders.ExecutionsWanted(*envelope(1), 1, 0, token("execd", 1)))
     assert [each.execution_id for each in executions.executions] == [1, 2]
@@ -402,14 +487,23 @@ def test_after_a_crash_accounts_and_numbers_go_on_and_working_orders_are_cancell
     third.close()
 
 
-# --- the tape --------------------------------------------------------------------------------------------------------
+# --- the tape -----------------------------------------------------------------------------------------------
 
 
 def test_a_snapshot_is_the_venues_own_format_and_comes_only_from_a_book_in_step(desk: Desk) -> None:
     assert desk.venue.snapshot(0) is None and desk.venue.snapshot(99) is None
-    desk.tape(binance.snapshot(10, [(fixed.parse("61837.63"), fixed.parse("3.78826"))], [(fixed.parse("61837.64"), UNIT)]))
-    desk.tape(binance.diff("BTCUSDT", 1, 11, 12, [(fixed.parse("61837.6"), UNIT)], [(fixed.parse("61837.64"), 0)]))
-    assert desk.venue.snapshot(0) == (1, b'{"lastUpdateId":12,"bids":[["61837.63","3.78826"],["61837.6","1"]],"asks":[]}')
+    desk.tape(
+        binance.snapshot(
+            10, [(fixed.parse("61837.63"), fixed.parse("3.78826"))], [(fixed.parse("61837.64"), UNIT)]
+        )
+    )
+    desk.tape(
+        binance.diff("BTCUSDT", 1, 11, 12, [(fixed.parse("61837.6"), UNIT)], [(fixed.parse("61837.64"), 0)])
+    )
+    assert desk.venue.snapshot(0) == (
+        1,
+        b'{"lastUpdateId":12,"bids":[["61837.63","3.78826"],["61837.6","1"]],"asks":[]}',
+    )
 
 
 def test_an_undecodable_line_says_why_and_changes_nothing(desk: Desk) -> None:

@@ -12,12 +12,16 @@ from hftd.native import slice
 SHOW = """
 from pathlib import Path
 from hftd.native import slice
-print(slice.ask(slice.SHORT_NS), [line.split(":")[1].strip() for line in Path("/proc/self/sched").read_text().splitlines() if "se.slice" in line])
+asked = slice.ask(slice.SHORT_NS)
+lines = Path("/proc/self/sched").read_text().splitlines()
+print(asked, [line.split(":")[1].strip() for line in lines if "se.slice" in line])
 """
 
 
 def test_a_process_that_asks_for_a_short_slice_has_it_where_the_kernel_knows_slices() -> None:
-    done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW], capture_output=True, text=True, check=True, timeout=60
+    )
     granted, _, seen = done.stdout.strip().partition(" ")
     assert granted == "True"
     kernel = tuple(int(part) for part in os.uname().release.split(".")[:2])

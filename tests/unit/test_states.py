@@ -28,7 +28,9 @@ def test_what_was_asked_to_stop_ends_as_stopped_and_what_died_by_itself_in_backo
 
 
 @pytest.mark.parametrize(("state", "wanted", "same", "released", "due"), EVERY)
-def test_every_decision_is_a_legal_move(state: State, wanted: bool, same: bool, released: bool, due: bool) -> None:
+def test_every_decision_is_a_legal_move(
+    state: State, wanted: bool, same: bool, released: bool, due: bool
+) -> None:
     match decide(state, wanted=wanted, same=same, released=released, due=due):
         case Step.START:
             assert wanted

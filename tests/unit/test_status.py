@@ -6,7 +6,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from controlplane import histogram, status
-from controlplane.model import Alarm, Former, HostRecord, InstanceStatus, LeaderRecord, Mode, OperationRecord, Process, Registration, ServiceSpec
+from controlplane.model import (
+    Alarm,
+    Former,
+    HostRecord,
+    InstanceStatus,
+    LeaderRecord,
+    Mode,
+    OperationRecord,
+    Process,
+    Registration,
+    ServiceSpec,
+)
 from controlplane.store.base import Health
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -53,8 +64,19 @@ def observed(instance: str, **more: Any) -> InstanceStatus:
     return InstanceStatus(**plain | more)
 
 
-def host(name: str, *instances: InstanceStatus, age_ms: int = 100, alarms: tuple[Alarm, ...] = ()) -> HostRecord:
-    return HostRecord(name, "127.0.0.1", "http://127.0.0.1:2", "", "b", NOW_NS - age_ms * 1_000_000, instances=instances, alarms=alarms)
+def host(
+    name: str, *instances: InstanceStatus, age_ms: int = 100, alarms: tuple[Alarm, ...] = ()
+) -> HostRecord:
+    return HostRecord(
+        name,
+        "127.0.0.1",
+        "http://127.0.0.1:2",
+        "",
+        "b",
+        NOW_NS - age_ms * 1_000_000,
+        instances=instances,
+        alarms=alarms,
+    )
 
 
 def led_by(instance: str | None, epoch: int = 4) -> LeaderRecord:
@@ -83,20 +105,31 @@ def service(found: dict[str, Any], name: str) -> dict[str, Any]:
 def test_the_fields_are_those_of_the_design_word_for_word() -> None:
     found = build(floor())
     assert list(found) == [
-        "site", "healthy", "store", "controller", "paused", "hosts", "services", "breakers", "operations", "alarms", "flow",
+        "site", "healthy", "store", "controller", "paused", "hosts", "services", "breakers", "operations",
+        "alarms", "flow",
     ]  # fmt: skip
     assert list(found["store"]) == ["kind", "endpoints", "healthy", "version", "latency_ms"]
-    assert list(found["hosts"][0]) == ["name", "state", "address", "url", "last_seen_ms", "tuning", "instances"]
+    assert list(found["hosts"][0]) == [
+        "name",
+        "state",
+        "address",
+        "url",
+        "last_seen_ms",
+        "tuning",
+        "instances",
+    ]
     assert set(found["hosts"][0]["tuning"]) == {"verdict", "findings"}
     assert list(service(found, "omsd")) == [
         "name", "daemon", "mode", "desired", "running", "leader", "epoch", "lease_remaining_ms", "instances",
     ]  # fmt: skip
     assert list(service(found, "omsd")["instances"][0]) == [
-        "id", "host", "pid", "state", "role", "health", "reason", "ready", "uptime_s", "restarts", "cpus", "sched", "endpoints", "version",
+        "id", "host", "pid", "state", "role", "health", "reason", "ready", "uptime_s", "restarts", "cpus",
+        "sched", "endpoints", "version",
         "config_revision",
     ]  # fmt: skip
     assert list(found["flow"]) == [
-        "messages", "messages_per_s", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals", "tick_to_order_us", "order_to_ack_us",
+        "messages", "messages_per_s", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals",
+        "tick_to_order_us", "order_to_ack_us",
     ]  # fmt: skip
     assert list(found["flow"]["tick_to_order_us"]) == ["p50", "p99", "p99_9"]
 
@@ -104,7 +137,8 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
 def test_a_floor_where_all_is_ready_and_led_is_healthy() -> None:
     found = build(floor())
     assert found["healthy"]
-    assert (service(found, "omsd")["leader"], service(found, "omsd")["epoch"], service(found, "omsd")["lease_remaining_ms"]) == (
+    omsd = service(found, "omsd")
+    assert (omsd["leader"], omsd["epoch"], omsd["lease_remaining_ms"]) == (
         "omsd-alpha-1", 4, 900,
     )  # fmt: skip
     assert service(found, "bookd")["leader"] is None
@@ -113,17 +147,31 @@ def test_a_floor_where_all_is_ready_and_led_is_healthy() -> None:
 
 def test_alarms_do_not_make_it_unhealthy() -> None:
     site = floor()
-    site.hosts["beta"] = host("beta", observed("omsd-beta-1"), alarms=(Alarm("tape.end", "critical", "simd", "the tape is over", NOW_NS),))
+    site.hosts["beta"] = host(
+        "beta",
+        observed("omsd-beta-1"),
+        alarms=(Alarm("tape.end", "critical", "simd", "the tape is over", NOW_NS),),
+    )
     found = build(site)
     assert found["healthy"]
     assert found["alarms"] == [
-        {"id": "tape.end", "severity": "critical", "subject": "simd", "text": "the tape is over", "since": "2023-11-14T22:13:20.000Z"}
+        {
+            "id": "tape.end",
+            "severity": "critical",
+            "subject": "simd",
+            "text": "the tape is over",
+            "since": "2023-11-14T22:13:20.000Z",
+        }
     ]
 
 
 def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy() -> None:
     not_ready = floor()
-    not_ready.hosts["alpha"] = host("alpha", observed("omsd-alpha-1"), observed("bookd-alpha-1", ready=False, health="warning", reason="gap"))
+    not_ready.hosts["alpha"] = host(
+        "alpha",
+        observed("omsd-alpha-1"),
+        observed("bookd-alpha-1", ready=False, health="warning", reason="gap"),
+    )
     not_led = floor()
     not_led.leaders["omsd"] = led_by(None)
     for found, why in (
@@ -146,7 +194,11 @@ def test_an_agent_that_is_silent_leaves_its_instances_shown_as_last_heard_of() -
     site.hosts["beta"] = host("beta", observed("omsd-beta-1"), age_ms=5000)
     found = build(site)
     standby = service(found, "omsd")["instances"][1]
-    assert (standby["health"], standby["reason"], standby["pid"]) == ("warning", "agent of beta silent for 5 s", 7)
+    assert (standby["health"], standby["reason"], standby["pid"]) == (
+        "warning",
+        "agent of beta silent for 5 s",
+        7,
+    )
     assert found["hosts"][1]["state"] == "silent"
     assert not found["healthy"]
 
@@ -155,18 +207,31 @@ def test_a_host_that_has_vanished_is_down_and_its_registered_instances_keep_pid_
     site = floor()
     del site.hosts["beta"]
     beta = Process("omsd-beta-1", "b", 99, 1)
-    site.registrations["omsd-beta-1"] = Registration("omsd", "omsd-beta-1", "beta", beta, {"replica": "ipc:///r/y"}, "127.0.0.1", 1, 0, "1")
+    site.registrations["omsd-beta-1"] = Registration(
+        "omsd", "omsd-beta-1", "beta", beta, {"replica": "ipc:///r/y"}, "127.0.0.1", 1, 0, "1"
+    )
     found = build(site)
     standby = service(found, "omsd")["instances"][1]
-    assert (standby["state"], standby["pid"], standby["endpoints"]) == ("unknown", 99, {"replica": "ipc:///r/y"})
+    assert (standby["state"], standby["pid"], standby["endpoints"]) == (
+        "unknown",
+        99,
+        {"replica": "ipc:///r/y"},
+    )
     assert next(h for h in found["hosts"] if h["name"] == "beta")["state"] == "down"
 
 
 def test_an_instance_that_is_no_longer_desired_is_shown_and_does_not_count() -> None:
     site = floor()
-    site.hosts["beta"] = host("beta", observed("omsd-beta-1"), observed("bookd-beta-1", state="stopping", ready=False, health="warning"))
+    site.hosts["beta"] = host(
+        "beta",
+        observed("omsd-beta-1"),
+        observed("bookd-beta-1", state="stopping", ready=False, health="warning"),
+    )
     found = build(site)
-    assert [instance["id"] for instance in service(found, "bookd")["instances"]] == ["bookd-alpha-1", "bookd-beta-1"]
+    assert [instance["id"] for instance in service(found, "bookd")["instances"]] == [
+        "bookd-alpha-1",
+        "bookd-beta-1",
+    ]
     assert service(found, "bookd")["desired"] == 1
     assert found["healthy"]
 
@@ -185,28 +250,45 @@ def test_the_flow_takes_each_count_from_the_daemon_that_owns_it() -> None:
     found = status.flow(
         [
             observed("marketd-alpha-1", counters={"messages": 100, "gaps": 9}, rates={"messages": 12.34}),
-            observed("bookd-alpha-1", counters={"messages": 100, "gaps": 2, "lost": 1}, rates={"messages": 12.0}),
             observed(
-                "omsd-alpha-1", counters={"orders": 5, "fills": 2, "rejects": 1, "stale_token_refusals": 1}, histograms={"order_to_ack": acks.counts}
+                "bookd-alpha-1", counters={"messages": 100, "gaps": 2, "lost": 1}, rates={"messages": 12.0}
+            ),
+            observed(
+                "omsd-alpha-1",
+                counters={"orders": 5, "fills": 2, "rejects": 1, "stale_token_refusals": 1},
+                histograms={"order_to_ack": acks.counts},
             ),
             observed("omsd-beta-1", counters={"orders": 7}),
-            observed("execd-alpha-1", counters={"stale_token_refusals": 2, "orders": 12}, histograms={"tick_to_order": ticks.counts}),
+            observed(
+                "execd-alpha-1",
+                counters={"stale_token_refusals": 2, "orders": 12},
+                histograms={"tick_to_order": ticks.counts},
+            ),
         ]
     )
-    assert {key: found[key] for key in ("messages", "messages_per_s", "gaps", "lost", "orders", "fills", "rejects", "stale_token_refusals")} == {
-        "messages": 100, "messages_per_s": 12.3, "gaps": 2, "lost": 1, "orders": 12, "fills": 2, "rejects": 1, "stale_token_refusals": 3,
+    wanted = {
+        "messages": 100, "messages_per_s": 12.3, "gaps": 2, "lost": 1, "orders": 12, "fills": 2,
+        "rejects": 1, "stale_token_refusals": 3,
     }  # fmt: skip
+    assert {key: found[key] for key in wanted} == wanted
     assert 50 <= found["tick_to_order_us"]["p50"] <= 50 * 1.0625
     assert 2000 <= found["order_to_ack_us"]["p99_9"] <= 2000 * 1.0625
 
 
 def test_the_flow_counts_on_where_ended_processes_stopped() -> None:
-    """A new process counts from zero; a leader that died and a service that moved away had orders all the same."""
+    """A new process counts from zero; a leader that died and a service that moved away had orders all the
+    same.
+    """
     acks = histogram.Histogram()
     acks.record(2_000_000)
     site = floor()
-    former = (Former("omsd", {"orders": 5, "stale_token_refusals": 1}, {"order_to_ack": acks.counts}), Former("bookd", {"gaps": 2, "orders": 9}, {}))
-    site.hosts["alpha"] = replace(host("alpha", observed("omsd-alpha-1", counters={"orders": 1})), former=former)
+    former = (
+        Former("omsd", {"orders": 5, "stale_token_refusals": 1}, {"order_to_ack": acks.counts}),
+        Former("bookd", {"gaps": 2, "orders": 9}, {}),
+    )
+    site.hosts["alpha"] = replace(
+        host("alpha", observed("omsd-alpha-1", counters={"orders": 1})), former=former
+    )
     site.hosts["beta"] = host("beta", observed("omsd-beta-1", counters={"orders": 3}))
     flow = build(site)["flow"]
     assert (flow["orders"], flow["gaps"], flow["stale_token_refusals"]) == (9, 2, 1)
@@ -219,7 +301,15 @@ def test_percentiles_of_nothing_are_null() -> None:
 
 def test_the_newest_operations_come_first_and_are_bounded() -> None:
     site = floor()
-    site.operations = [OperationRecord(f"op-{n}", "failover", "omsd", "succeeded", "ann", "drill", n) for n in range(50)]
+    site.operations = [
+        OperationRecord(f"op-{n}", "failover", "omsd", "succeeded", "ann", "drill", n) for n in range(50)
+    ]
     found = build(site)["operations"]
     assert len(found) == status.OPERATIONS_MAX
-    assert found[0] == {"id": "op-49", "kind": "failover", "state": "succeeded", "actor": "ann", "reason": "drill"}
+    assert found[0] == {
+        "id": "op-49",
+        "kind": "failover",
+        "state": "succeeded",
+        "actor": "ann",
+        "reason": "drill",
+    }

@@ -23,7 +23,11 @@ def test_etcd_is_reached_by_url_list_or_bare_addresses() -> None:
         return found
 
     wanted = ("127.0.0.1:1", "127.0.0.1:2")
-    for where in ("etcd://127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1,127.0.0.1:2", ["http://127.0.0.1:1", "127.0.0.1:2"]):
+    for where in (
+        "etcd://127.0.0.1:1,127.0.0.1:2",
+        "127.0.0.1:1,127.0.0.1:2",
+        ["http://127.0.0.1:1", "127.0.0.1:2"],
+    ):
         assert asyncio.run(endpoints(where)) == wanted
 
 
@@ -37,7 +41,9 @@ def test_two_clients_of_one_memory_name_share_it_and_another_name_does_not() -> 
     asyncio.run(story())
 
 
-@pytest.mark.parametrize("where", ["zookeeper://a:1", "etcd://", "etcd://nohost", "etcd://a:b", [], "consul://a:1"])
+@pytest.mark.parametrize(
+    "where", ["zookeeper://a:1", "etcd://", "etcd://nohost", "etcd://a:b", [], "consul://a:1"]
+)
 def test_an_address_that_is_none_is_refused_with_what_was_wanted(where: str | list[str]) -> None:
     with pytest.raises(InvalidSettings, match="wanted"):
         store.connect(where)
@@ -69,5 +75,8 @@ def test_a_range_ends_right_after_its_prefix() -> None:
 
 def test_the_port_alone_does_not_load_grpc() -> None:
     """`hftctl status` imports names of the port and has 200 ms for everything."""
-    code = "import sys, controlplane.store, controlplane.store.embedded, controlplane.discovery; sys.exit('grpc' in sys.modules)"
+    code = (
+        "import sys, controlplane.store, controlplane.store.embedded, controlplane.discovery; "
+        "sys.exit('grpc' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0

@@ -14,7 +14,10 @@ LINES = 12_000
 
 
 def lines(seed: int) -> list[bytes]:
-    return [b"%d %d %s" % (line.receive_ns, line.instrument, line.raw) for line in itertools.islice(synthetic.Synthetic(seed), LINES)]
+    return [
+        b"%d %d %s" % (line.receive_ns, line.instrument, line.raw)
+        for line in itertools.islice(synthetic.Synthetic(seed), LINES)
+    ]
 
 
 def test_same_seed_same_bytes_and_another_seed_others() -> None:

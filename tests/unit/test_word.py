@@ -1,4 +1,6 @@
-"""The two words: what one side writes the other reads whole; a word addressed to another process leads nobody."""
+"""The two words: what one side writes the other reads whole; a word addressed to another process leads
+nobody.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ def test_only_the_process_addressed_leads_and_only_while_valid(tmp_path: Path) -
     lease = word.Lease(LEADER, 1, 7, word.Wanted.LEAD, 1_000)
     assert lease.leads(LEADER, 999)
     assert not lease.leads(LEADER, 1_000)
-    assert not lease.leads(Process("omsd-alpha-1", BOOT, 4711, 999), 999), "same pid, another start: another process (R2)"
+    assert not lease.leads(Process("omsd-alpha-1", BOOT, 4711, 999), 999), (
+        "same pid, another start: another process (R2)"
+    )
     assert not word.Lease(LEADER, 1, 7, word.Wanted.HAND_OVER, 1_000).leads(LEADER, 999)
 
 
@@ -51,7 +55,9 @@ def test_a_writer_that_died_in_the_middle_does_not_block_the_next(tmp_path: Path
 
 
 def test_a_reader_of_a_half_done_write_goes_on_with_what_it_read_last(tmp_path: Path) -> None:
-    """The keeper was killed in the middle of a write: its daemon must not hang, and its lead still ends at the deadline that it has."""
+    """The keeper was killed in the middle of a write: its daemon must not hang, and its lead still ends at
+    the deadline that it has.
+    """
     writer, reader = lease_word(tmp_path)
     lease = word.Lease(LEADER, 1, 2, word.Wanted.LEAD, 3)
     writer.write(lease)
@@ -91,9 +97,9 @@ def test_the_lease_word_has_its_golden_bytes(tmp_path: Path) -> None:
     assert raw[16:80] == b"omsd-alpha-1".ljust(64, b"\0")
     assert raw[80:96].hex() == BOOT.replace("-", "")
     assert raw[96:112] == (4711).to_bytes(8, "little") + (123456).to_bytes(8, "little")
-    assert raw[112:144] == bytes.fromhex("0807060504030201") + (9).to_bytes(8, "little") + (2).to_bytes(8, "little") + bytes.fromhex(
-        "1817161514131211"
-    )
+    assert raw[112:144] == bytes.fromhex("0807060504030201") + (9).to_bytes(8, "little") + (2).to_bytes(
+        8, "little"
+    ) + bytes.fromhex("1817161514131211")
 
 
 def test_a_heartbeat_moves_nothing_else(tmp_path: Path) -> None:
