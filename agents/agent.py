@@ -19,17 +19,22 @@ from typing import Any
 import msgspec
 
 from agents import bus as buses
-from agents import events, former, metrics, settings, view
-from agents.keeper_link import KeeperLink
-from agents.supervisor import program, runner
+from agents import ended_counters, events, health, metrics, paths, peers, settings
+from agents.keeper_process import KeeperLink
+from agents.supervisor import runner
 from agents.supervisor import supervisor as supervisors
 from agents.supervisor.supervisor import Desired, Instance
-from controlplane import budget, clock, discovery, status
+from controlplane import clock
 from controlplane.errors import InvalidInput
-from controlplane.model import Alarm, HistoryRow, HostRecord, InstanceStatus, Mode, Process
+from controlplane.host import identity
+from controlplane.host.system_clock import SystemClock
+from controlplane.leadership import budget
+from controlplane.model import Alarm, HostRecord, InstanceStatus, Mode, Process, records
+from controlplane.site import status
+from controlplane.site.follower import Follower
+from controlplane.site.view import SiteView
 from controlplane.store.base import Health
-from hftd.native import process as processes
-from hftd.native import word
+from hftd.shm import pages
 from hftd.wire import codec, control
 
 VIEW_OLD_S = 5.0
@@ -41,13 +46,11 @@ AUDIT_DAEMON = "auditd"
 
 class Agent:
     def __init__(
-        self, given: settings.AgentSettings, follower: discovery.Follower, wall: clock.Clock | None = None
+        self, given: settings.AgentSettings, follower: Follower, wall: clock.Clock | None = None
     ) -> None:
         self.given = given
-        self.clock = wall or clock.SystemClock()
-        self.folders = program.Folders(
-            given.site, given.host, given.site_dir, given.run_dir, given.journal_dir
-        )
+        self.clock = wall or SystemClock()
+        self.folders = paths.Paths(given.site, given.host, given.site_dir, given.run_dir, given.journal_dir)
         self.follower = follower
         self.events = events.Events(given.host, self.folders.host_dir / "events.jsonl", self.clock.wall_ns)
         self.supervisor = supervisors.Supervisor(
@@ -58,7 +61,7 @@ class Agent:
             released=self.released,
         )
         self.bus = buses.Bus(self.folders.bus, f"agent-{given.host}", self)
-        self.former = former.Ledger()
+        self.former = ended_counters.Ledger()
         self.keeper: KeeperLink | None = None
         self.keeper_udp = ""
         self.keeper_undecodable = 0
@@ -83,7 +86,7 @@ class Agent:
         )
 
     @property
-    def site(self) -> discovery.SiteView | None:
+    def site(self) -> SiteView | None:
         return self.follower.view
 
     # --- events and alarms ----------------------------------------------------------------------------------
@@ -188,7 +191,7 @@ class Agent:
 
     def believes(self, process: Process) -> int | None:
         instance = self.supervisor.hello(process)
-        return None if instance is None else view.revision_of(instance)
+        return None if instance is None else health.revision_of(instance)
 
     def heard(self, report: buses.Reported, message: control.FromDaemon) -> None:
         name = report.process.instance
@@ -270,12 +273,12 @@ class Agent:
             return
         for service in instance.desired.spec.uses:
             spec = site.specs.get(service)
-            self.bus.peers(name, service, spec.daemon if spec else "", view.peers_of(site, service))
+            self.bus.peers(name, service, spec.daemon if spec else "", peers.peers_of(site, service))
 
     def audits(self, instance: Instance) -> bool:
         return instance.desired is not None and instance.desired.spec.daemon == AUDIT_DAEMON
 
-    def _tell_history(self, site: discovery.SiteView) -> None:
+    def _tell_history(self, site: SiteView) -> None:
         """An event for each finished change of leader, told by the host that has the new leader."""
         for service, rows in site.history.items():
             told = self._rows_told.get(service)
@@ -297,7 +300,7 @@ class Agent:
                         **{"from": row.from_instance, "to": row.to_instance},
                     )
 
-    def _is_mine(self, site: discovery.SiteView, service: str, row: HistoryRow) -> bool:
+    def _is_mine(self, site: SiteView, service: str, row: records.HistoryRow) -> bool:
         spec = site.specs.get(service)
         return spec is not None and any(
             slot.instance == row.to_instance and slot.host == self.given.host for slot in spec.slots()
@@ -307,7 +310,7 @@ class Agent:
 
     def keeper_table(self) -> dict[str, Any]:
         rows = [
-            view.keeper_row(
+            peers.keeper_row(
                 instance, self.bus.reports.get(name), self.folders, self.given.http_address, self.port
             )
             for name, instance in sorted(self.supervisor.instances.items())
@@ -341,16 +344,16 @@ class Agent:
 
     # --- answers --------------------------------------------------------------------------------------------
 
-    def alive_word(self, instance: str) -> word.Alive | None:
+    def alive_word(self, instance: str) -> pages.Alive | None:
         try:
-            with word.AliveWord(self.folders.alive(instance)) as alive:
+            with pages.AliveWord(self.folders.alive(instance)) as alive:
                 return alive.read()
         except (OSError, ValueError, InvalidInput):
             return None
 
-    def lease_word(self, instance: str) -> word.Lease | None:
+    def lease_word(self, instance: str) -> pages.Lease | None:
         try:
-            with word.LeaseWord(self.folders.lease(instance)) as lease:
+            with pages.LeaseWord(self.folders.lease(instance)) as lease:
                 return lease.read()
         except (OSError, ValueError, InvalidInput):
             return None
@@ -359,7 +362,7 @@ class Agent:
         return [self.observe(instance) for _, instance in sorted(self.supervisor.instances.items())]
 
     def observe(self, instance: Instance) -> InstanceStatus:
-        return view.observe(
+        return health.observe(
             instance,
             self.bus.reports.get(instance.id),
             self.alive_word(instance.id),
@@ -368,7 +371,7 @@ class Agent:
         )
 
     def alarms(self) -> tuple[Alarm, ...]:
-        of_daemons = [alarm for report in self.bus.reports.values() for alarm in view.alarms_of(report)]
+        of_daemons = [alarm for report in self.bus.reports.values() for alarm in health.alarms_of(report)]
         return (*of_daemons, *self._alarms.values())
 
     def host_record(self) -> HostRecord:
@@ -377,7 +380,7 @@ class Agent:
             address=self.given.http_address,
             url=self.url,
             keeper=self.keeper_udp,
-            boot_id=processes.boot_id(),
+            boot_id=identity.boot_id(),
             updated_ns=self.clock.wall_ns(),
             instances=tuple(self.statuses()),
             alarms=self.alarms(),

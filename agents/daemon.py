@@ -22,16 +22,18 @@ import anyio
 import msgspec
 from aiohttp import web
 
-from agents import failovers, health_ports, http, keeper_link, records
+from agents import audit_head, host_record, keeper_process
 from agents.agent import Agent
+from agents.http import instance_ports, routes
 from agents.settings import AgentSettings
-from controlplane import discovery
 from controlplane import store as stores
 from controlplane.errors import HftctlError, InUse
+from controlplane.host import identity
+from controlplane.operations import failover
+from controlplane.site.follower import Follower
 from controlplane.store.base import Store
 from controlplane.store.keys import Keys
-from hftd.native import process as processes
-from hftd.native import slice
+from hftd.sched import slice
 
 WITHDRAW_S = 1.0
 
@@ -85,20 +87,22 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     lock = take_lock(given.site_dir / "hosts" / given.host / "agent.lock", f"agent-{given.host}")
     store = store or stores.connect(given.store)
     keys = Keys(given.site)
-    follower = discovery.Follower(store, keys)
+    follower = Follower(store, keys)
     agent = Agent(given, follower)
-    host_records = records.HostRecords(agent, store, keys)
-    wishes = failovers.Failovers(store, keys, follower)
+    host_records = host_record.HostRecords(agent, store, keys)
+    wishes = failover.Failovers(store, keys, follower)
     if given.keeper:
-        agent.keeper = keeper_link.KeeperLink(
+        agent.keeper = keeper_process.KeeperLink(
             agent.folders,
-            keeper_link.keeper_command(given.site, agent.folders, given.store),
+            keeper_process.keeper_command(given.site, agent.folders, given.store),
             table=agent.keeper_table,
             report=agent.report,
             heard=agent.keeper_heard,
             ready=agent.keeper_table_known,
         )
-    web_runner = web.AppRunner(http.Http(agent, wishes).application(), access_log=None, shutdown_timeout=1.0)
+    web_runner = web.AppRunner(
+        routes.Http(agent, wishes).application(), access_log=None, shutdown_timeout=1.0
+    )
     try:
         agent.bus.open()
         agent.adopt()
@@ -109,9 +113,9 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             tasks.start_soon(follower.run, name="site view")
             tasks.start_soon(_tell_changes, follower, agent, name="site changes")
             tasks.start_soon(host_records.run, name="host record")
-            tasks.start_soon(health_ports.HealthPorts(agent).run, name="health ports")
-            tasks.start_soon(records.copy_audit_heads, agent, store, keys, name="audit head")
-            tasks.start_soon(records.ask_store_health, agent, store, name="store health")
+            tasks.start_soon(instance_ports.HealthPorts(agent).run, name="health ports")
+            tasks.start_soon(audit_head.copy_audit_heads, agent, store, keys, name="audit head")
+            tasks.start_soon(host_record.ask_store_health, agent, store, name="store health")
             if agent.keeper is not None:
                 tasks.start_soon(agent.keeper.run, name="keeper")
             tasks.start_soon(_until_signalled, tasks.cancel_scope, name="signals")
@@ -127,14 +131,14 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     return 0
 
 
-async def _tell_changes(follower: discovery.Follower, agent: Agent) -> None:
+async def _tell_changes(follower: Follower, agent: Agent) -> None:
     while True:
         changed = follower.changed
         agent.site_changed()
         await changed.wait()
 
 
-async def _go_down(agent: Agent, host_records: records.HostRecords, store: Store, keys: Keys) -> None:
+async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: Store, keys: Keys) -> None:
     auditors = [
         instance.slot.service for instance in agent.supervisor.instances.values() if agent.audits(instance)
     ]
@@ -146,7 +150,7 @@ async def _go_down(agent: Agent, host_records: records.HostRecords, store: Store
         await agent.keeper.stop()
     with anyio.move_on_after(WITHDRAW_S):
         try:
-            await records.copy_last_audit_head(agent, store, keys, auditors)
+            await audit_head.copy_last_audit_head(agent, store, keys, auditors)
             await host_records.withdraw()
         except (HftctlError, OSError, msgspec.DecodeError) as exc:
             agent.report(
@@ -206,12 +210,11 @@ def take_lock(path: Path, name: str) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:
         os.close(fd)
-        owner = keeper_link.lock_owner(path)
+        owner = keeper_process.lock_owner(path)
         raise InUse(
             f"{path}: held by {f'pid {owner.pid}' if owner else 'another process'}; a host has one agent"
         ) from exc
-    me = processes.identify(name)
-    assert me is not None, "a running process has an identity"
+    me = identity.myself(name)
     content = msgspec.json.encode(
         {"name": name, "pid": me.pid, "start_time": me.start_time, "boot_id": me.boot_id}
     )

@@ -2,8 +2,8 @@
 the agent's own.
 
 Pure: InstanceStatus in, metric families out. Histograms travel as sparse log-linear buckets in ns
-(controlplane/histogram.py); Prometheus gets them in seconds with cumulative `le` bounds, only the bounds that
-were hit (a scrape of an idle daemon is short).
+(controlplane/site/histogram.py); Prometheus gets them in seconds with cumulative `le` bounds, only the bounds
+that were hit (a scrape of an idle daemon is short).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controlplane import histogram
 from controlplane.model import InstanceStatus
+from controlplane.site import histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LABELS = ("instance", "service", "host")

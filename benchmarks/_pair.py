@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hftd import bus, settings
-from hftd.native import word
+from hftd.shm import pages
 from hftd.wire import codec, control
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,7 @@ class Pair:
             )
         )
         if not alive.exists():
-            word.create(alive, word.ALIVE_MAGIC)
+            pages.create(alive, pages.ALIVE_MAGIC)
         names = {"HFT_SITE": "bench", "HFT_HOST": "alpha", "HFT_SERVICE": name, "HFT_INSTANCE": instance}
         paths = {"HFT_CONFIG": str(config), "HFT_ALIVE": str(alive), "HFT_AGENT": f"ipc://{folder}/bus"}
         with (folder / f"{instance}.log").open("ab") as log:

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from controlplane import model, store
+from controlplane.model import records
 from tests.conftest import recorded_data
 from tests.support import floors
 
@@ -31,11 +32,11 @@ async def kill_once(client: store.Store, keys: store.Keys) -> float:
     while True:
         leader, electable = await client.get(keys.leader(GROUP)), await client.get(keys.electable(GROUP))
         if leader and electable:
-            record = model.decode(model.LeaderRecord, leader.value)
-            able = model.decode(model.ElectableRecord, electable.value)
+            record = model.decode(records.LeaderRecord, leader.value)
+            able = model.decode(records.ElectableRecord, electable.value)
             others = [process for process in able.processes if process != record.holder]
             row = await client.get(keys.history_row(GROUP, record.epoch))
-            if record.holder and others and row and model.decode(model.HistoryRow, row.value).active_ns:
+            if record.holder and others and row and model.decode(records.HistoryRow, row.value).active_ns:
                 break
         assert time.monotonic() < end, "no electable standby within 60 s"
         await asyncio.sleep(0.02)
@@ -45,7 +46,7 @@ async def kill_once(client: store.Store, keys: store.Keys) -> float:
     await asyncio.sleep(0.2)  # asking the store now would take the CPU from what is measured
     while time.monotonic() < end:
         found = await client.range(keys.history(GROUP))
-        rows = [model.decode(model.HistoryRow, entry.value) for entry in found.entries.values()]
+        rows = [model.decode(records.HistoryRow, entry.value) for entry in found.entries.values()]
         for row_found in rows:
             if row_found.epoch > record.epoch and row_found.active_ns:
                 return (row_found.active_ns - killed_ns) / 1e6

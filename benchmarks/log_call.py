@@ -1,7 +1,7 @@
 """What a line of a daemon's log costs its caller, beside the standard library's logging and the bare write,
 in turn, into a pipe that somebody reads.
 
-Goal: 3 to 8 us or less, and never a wait (tests/unit/test_log.py has the full pipe).
+Goal: 3 to 8 us or less, and never a wait (tests/unit/hftd/test_log.py has the full pipe).
 """
 
 from __future__ import annotations

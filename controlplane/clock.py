@@ -7,7 +7,6 @@ Pure modules take `now` as an argument; what must wait or look at a clock takes 
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
 
 
@@ -20,17 +19,6 @@ class Clock(Protocol):
 
     def wall_ns(self) -> int:
         """UNIX time in ns: for display, logs and records read by people."""
-
-
-class SystemClock:
-    def boot_ns(self) -> int:
-        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-    def mono_ns(self) -> int:
-        return time.monotonic_ns()
-
-    def wall_ns(self) -> int:
-        return time.time_ns()
 
 
 class FakeClock:

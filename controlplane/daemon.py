@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import signal
 import sys
 import time
@@ -20,10 +19,15 @@ from typing import Any
 
 from aiohttp import web
 
-from controlplane import budget, clock, discovery, identity, model, status, store
+from controlplane import model, store
 from controlplane.api import http
 from controlplane.errors import HftctlError, InUse
-from controlplane.model import LeaderRecord, Process
+from controlplane.host import identity
+from controlplane.host.system_clock import SystemClock
+from controlplane.leadership import budget
+from controlplane.model import Process, records
+from controlplane.site import status
+from controlplane.site.follower import Follower
 from controlplane.store.base import Health
 
 LEASE_TTL_S = 5.0
@@ -46,20 +50,18 @@ class ControllerRecord:
 
 
 class Controller:
-    def __init__(self, site: str, client: store.Store, follower: discovery.Follower) -> None:
+    def __init__(self, site: str, client: store.Store, follower: Follower) -> None:
         self.site = site
         self.keys = store.Keys(site)
         self.client = client
         self.follower = follower
-        self.clock = clock.SystemClock()
+        self.clock = SystemClock()
         self.elected = False
         self.url = ""
-        self.leaders_seen: dict[str, tuple[LeaderRecord | None, int]] = {}
+        self.leaders_seen: dict[str, tuple[records.LeaderRecord | None, int]] = {}
         """Leader record as last seen, and when it became so (boot ns)."""
         self.store_health = Health("", (), False, "", None, "not asked yet")
-        me = identity.identify("controld", os.getpid())
-        assert me is not None, "a running process has an identity"
-        self.process = Process(me.name, me.boot_id, me.pid, me.start_time)
+        self.process = identity.myself("controld")
 
     def __repr__(self) -> str:
         return f"<Controller {self.site} {self.url} {'elected' if self.elected else 'waiting'}>"
@@ -133,9 +135,7 @@ class Controller:
             if record.process == self.process and self.elected:
                 return True
             holder = record.process
-            if holder.boot_id != self.process.boot_id or identity.runs(
-                identity.Known("", holder.pid, holder.start_time, holder.boot_id)
-            ):
+            if holder.boot_id != self.process.boot_id or identity.runs(holder):
                 return record.process == self.process
         value = model.encode(ControllerRecord(self.url, self.process, self.clock.wall_ns()))
         written = await self.client.put(key, value, expect=entry.revision if entry else 0, lease=lease)
@@ -168,7 +168,7 @@ async def serve(controller: Controller, address: str, port: int) -> web.AppRunne
 
 async def keep(given: argparse.Namespace) -> int:
     client = store.connect(given.store)
-    follower = discovery.Follower(client, store.Keys(given.site))
+    follower = Follower(client, store.Keys(given.site))
     controller = Controller(given.site, client, follower)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,5 +1,5 @@
 """`python -m hftd NAME`: what an agent's shim runs."""
 
-from hftd.cli import main
+from hftd.cli.main import main
 
 main()

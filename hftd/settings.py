@@ -4,7 +4,7 @@ the daemon's kind below it.
 A field that names a service says which daemon that service must run: `field(default="bookd",
 metadata={"service": "bookd"})`; with "floor": True too, the token of that service's group is written beside
 the lease word. The kinds are found by the entry point group `hftctl.daemons`. What checks a services.yml
-against them is controlplane/specs.py; what reads them in a daemon's own process is hftd/cli.py.
+against them is controlplane/specs/read.py; what reads them in a daemon's own process is hftd/cli/main.py.
 """
 
 from __future__ import annotations

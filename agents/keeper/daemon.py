@@ -28,14 +28,16 @@ from pathlib import Path
 
 import msgspec
 
-from agents.keeper import core, link, settings
-from agents.keeper.disk import Disk
-from controlplane import clock, store
+from agents.keeper import keeper as keepers
+from agents.keeper import protocol, settings
+from agents.keeper.seen_tokens import Disk
+from controlplane import store
 from controlplane.errors import HftctlError, InUse
+from controlplane.host import identity
+from controlplane.host.system_clock import SystemClock
 from controlplane.model import Process
 from controlplane.store.keys import Keys
-from hftd.native import policy, slice
-from hftd.native import process as processes
+from hftd.sched import policy, slice
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +113,8 @@ async def _serve(arguments: argparse.Namespace) -> int:
     client = store.connect(arguments.store)
     disk = Disk(arguments.site_dir / "hosts" / arguments.host / "keeper.json")
     chosen = settings.Settings(address=arguments.address)
-    keeper = core.Keeper(client, Keys(arguments.site), arguments.host, chosen, clock.SystemClock(), disk)
-    line = link.Link(lambda: {"hello": {"udp": keeper.peers.address}}, keeper.apply)
+    keeper = keepers.Keeper(client, Keys(arguments.site), arguments.host, chosen, SystemClock(), disk)
+    line = protocol.Link(lambda: {"hello": {"udp": keeper.peers.address}}, keeper.apply)
     keeper.tell = line.send
     keeper.lines_undecodable = lambda: line.undecodable
     await keeper.open()
@@ -158,8 +160,7 @@ def sole_keeper(path: Path, host: str, wait_s: float) -> Iterator[None]:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
             raise InUse(f"{path}: held by another process; a host has one keeper") from exc
-        me = processes.identify(f"keeper-{host}")
-        assert me is not None
+        me = identity.myself(f"keeper-{host}")
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(asdict(me)).encode(), 0)
         yield
@@ -180,7 +181,7 @@ def _ended(process: Process, wait_s: float) -> bool:
     except ProcessLookupError:
         return True
     try:
-        if not processes.runs(process):
+        if not identity.runs(process):
             return True
         return bool(select.select([fd], [], [], wait_s)[0])
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from controlplane import budget
+from controlplane.leadership import budget
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 import msgspec
 
 from controlplane.errors import InvalidInput
-from controlplane.failover import Lead, Rank
+from controlplane.leadership.decide import Lead, Rank
 from controlplane.model import Process, Token
-from hftd.native import bell, word
+from hftd.shm import bell, pages
 
 ELECTABLE_BYTES_MAX = 1 << 20
 """A daemon's list of standbys; a longer file is not one."""
@@ -34,8 +34,8 @@ class Words:
     def __init__(self, lease: Path | None, alive: Path) -> None:
         self.lease_path = lease
         self.alive_path = alive
-        self._lease: word.LeaseWord | None = None
-        self._alive: word.AliveWord | None = None
+        self._lease: pages.LeaseWord | None = None
+        self._alive: pages.AliveWord | None = None
         self._alive_inode = 0
         if lease is not None:
             self._lease = _lease_word(lease)
@@ -57,12 +57,12 @@ class Words:
         same = (
             now.process == lead.process
             and (now.incarnation, now.epoch) == lead.rank
-            and now.wanted is word.Wanted.LEAD
+            and now.wanted is pages.Wanted.LEAD
         )
         if same and now.valid_until_ns >= valid_until_ns:
             return
         self._lease.write(
-            word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.LEAD, valid_until_ns)
+            pages.Lease(lead.process, lead.incarnation, lead.epoch, pages.Wanted.LEAD, valid_until_ns)
         )
         if not same:
             self._ring()
@@ -72,20 +72,20 @@ class Words:
         on.
         """
         assert self._lease is not None
-        self._lease.write(word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.HAND_OVER, 0))
+        self._lease.write(pages.Lease(lead.process, lead.incarnation, lead.epoch, pages.Wanted.HAND_OVER, 0))
         self._ring()
 
     def stand_by(self, lead: Lead) -> None:
         assert self._lease is not None
-        self._lease.write(word.Lease(lead.process, lead.incarnation, lead.epoch, word.Wanted.STANDBY, 0))
+        self._lease.write(pages.Lease(lead.process, lead.incarnation, lead.epoch, pages.Wanted.STANDBY, 0))
         self._ring()
 
     def _ring(self) -> None:
         assert self.lease_path is not None
         bell.ring(self.lease_path)
 
-    def lease(self) -> word.Lease:
-        return word.NOBODY if self._lease is None else self._lease.read()
+    def lease(self) -> pages.Lease:
+        return pages.NOBODY if self._lease is None else self._lease.read()
 
     def armed_for(self, lead: Lead) -> bool:
         """The word makes exactly this process leader in exactly this epoch (its time may be over)."""
@@ -93,7 +93,7 @@ class Words:
         return (
             now.process == lead.process
             and (now.incarnation, now.epoch) == lead.rank
-            and now.wanted is word.Wanted.LEAD
+            and now.wanted is pages.Wanted.LEAD
         )
 
     def closed_rank(self, process: Process) -> Rank | None:
@@ -101,20 +101,20 @@ class Words:
         now = self.lease()
         return (
             (now.incarnation, now.epoch)
-            if now.process == process and now.wanted is word.Wanted.HAND_OVER
+            if now.process == process and now.wanted is pages.Wanted.HAND_OVER
             else None
         )
 
     def write_floors(self, floors: Mapping[str, Floor]) -> None:
         assert self.lease_path is not None
-        path = word.floors_path(self.lease_path)
+        path = pages.floors_path(self.lease_path)
         fresh = path.with_name(f".{path.name}.{os.getpid()}")
         fresh.write_bytes(msgspec.json.encode(floors))
         fresh.rename(path)
 
     # --- the alive word -------------------------------------------------------------------------------------
 
-    def alive(self, process: Process) -> word.Alive | None:
+    def alive(self, process: Process) -> pages.Alive | None:
         """What the daemon says of itself; None until exactly this process has written its word."""
         if self._alive is None and not self._open_alive():
             return None
@@ -132,7 +132,7 @@ class Words:
     def _open_alive(self) -> bool:
         try:
             inode = _inode(self.alive_path)
-            fresh = word.AliveWord(self.alive_path)
+            fresh = pages.AliveWord(self.alive_path)
         except (OSError, InvalidInput):  # not there yet, or half made
             return False
         if self._alive is not None:
@@ -146,7 +146,7 @@ class Words:
         Raises:
             InvalidInput: the file is not such a list.
         """
-        path = word.electable_path(self.alive_path)
+        path = pages.electable_path(self.alive_path)
         try:
             with path.open("rb") as file:
                 content = file.read(ELECTABLE_BYTES_MAX + 1)
@@ -164,12 +164,12 @@ def _inode(path: Path) -> int:
         return 0
 
 
-def _lease_word(path: Path) -> word.LeaseWord:
+def _lease_word(path: Path) -> pages.LeaseWord:
     """Open the word; make it when there is none. One that is not a word is replaced: whoever maps the old
     file is led by nobody.
     """
     try:
-        return word.LeaseWord(path, writable=True)
+        return pages.LeaseWord(path, writable=True)
     except (FileNotFoundError, InvalidInput):
-        word.create(path, word.LEASE_MAGIC)
-        return word.LeaseWord(path, writable=True)
+        pages.create(path, pages.LEASE_MAGIC)
+        return pages.LeaseWord(path, writable=True)

@@ -16,59 +16,11 @@ from pathlib import Path
 
 import msgspec
 
+from agents import paths
 from controlplane.model import Mode, ServiceSpec, Slot
 
 STOP_GRACE_S = 5.0
 """From SIGTERM to SIGKILL: a daemon has to cancel, sync and say goodbye in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Folders:
-    """Where an agent's instances live; layout as in docs/protocol.md."""
-
-    site: str
-    host: str
-    site_dir: Path
-    run_dir: Path
-    journal_dir: Path | None = None
-    """HFT_JOURNAL_DIR: journals on a disk of their own; None: beside the other data."""
-
-    def config(self, instance: str) -> Path:
-        return self.run_dir / f"{instance}.config.json"
-
-    def alive(self, instance: str) -> Path:
-        return self.run_dir / f"{instance}.alive"
-
-    def lease(self, instance: str) -> Path:
-        return self.run_dir / f"{instance}.lease"
-
-    def shim_state(self, instance: str) -> Path:
-        return self.run_dir / f"{instance}.shim.json"
-
-    def log(self, instance: str) -> Path:
-        return self.site_dir / "logs" / f"{instance}.log"
-
-    def data(self, instance: str) -> Path:
-        return self.site_dir / "data" / instance
-
-    def journal(self, instance: str) -> Path:
-        return self.journal_dir / instance if self.journal_dir else self.data(instance)
-
-    @property
-    def bus(self) -> str:
-        return f"ipc://{self.run_dir / self.host}.bus"
-
-    @property
-    def http_socket(self) -> Path:
-        return self.run_dir / f"{self.host}.agent.sock"
-
-    @property
-    def keeper_socket(self) -> Path:
-        return self.run_dir / f"{self.host}.keeper.sock"
-
-    @property
-    def host_dir(self) -> Path:
-        return self.site_dir / "hosts" / self.host
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +60,7 @@ def scheduling(spec: ServiceSpec, *, real_time: bool) -> str:
     return spec.sched if real_time or not spec.real_time else "other"
 
 
-def render(spec: ServiceSpec, slot: Slot, folders: Folders, config_revision: int) -> bytes:
+def render(spec: ServiceSpec, slot: Slot, folders: paths.Paths, config_revision: int) -> bytes:
     return msgspec.json.encode(
         {
             "revision": config_revision,
@@ -130,7 +82,7 @@ def command(spec: ServiceSpec) -> tuple[str, ...]:
 def program(
     spec: ServiceSpec,
     slot: Slot,
-    folders: Folders,
+    folders: paths.Paths,
     config_revision: int,
     *,
     argv: tuple[str, ...],

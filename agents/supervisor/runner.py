@@ -21,10 +21,11 @@ from typing import Protocol
 
 import msgspec
 
+from agents import paths
 from agents.supervisor import program as programs
 from controlplane.errors import HftctlError
+from controlplane.host import identity
 from controlplane.model import Process, Slot
-from hftd.native import process
 
 START_TIMEOUT_S = 10.0
 """From fork to the shim's first byte; tens of milliseconds on an idle machine."""
@@ -104,7 +105,7 @@ class Running:
             state = read_state(self.state_path)
             if state is not None and state.exit is not None and state.daemon.pid == self.process.pid:
                 return state.exit
-            if not process.runs(self.shim) or time.monotonic() > deadline_mono_s:
+            if not identity.runs(self.shim) or time.monotonic() > deadline_mono_s:
                 return None
             await asyncio.sleep(0.005)
 
@@ -112,9 +113,9 @@ class Running:
         """Ask the shim to stop its daemon within the grace of its plan; it does so even if this agent dies
         now.
         """
-        if process.runs(self.shim):
+        if identity.runs(self.shim):
             os.kill(self.shim.pid, signal.SIGTERM)
-        elif process.runs(self.process):
+        elif identity.runs(self.process):
             os.kill(self.process.pid, signal.SIGTERM)
 
     def kill(self) -> None:
@@ -175,7 +176,7 @@ def read_state(path: Path) -> ShimState | None:
 
 
 class ShimRunner:
-    def __init__(self, folders: programs.Folders, *, log_bytes_max: int = LOG_BYTES_MAX) -> None:
+    def __init__(self, folders: paths.Paths, *, log_bytes_max: int = LOG_BYTES_MAX) -> None:
         self._folders = folders
         self._log_bytes_max = log_bytes_max
         self._script = folders.run_dir / "shim.pyc"
@@ -236,11 +237,11 @@ class ShimRunner:
         if (
             state is None
             or state.instance != instance
-            or state.boot_id != process.boot_id()
+            or state.boot_id != identity.boot_id()
             or state.exit is not None
         ):
             return None
-        if process.start_time(state.shim.pid) != state.shim.start_time:
+        if identity.start_time(state.shim.pid) != state.shim.start_time:
             return None  # the daemon died with its shim
         return self._running(instance, state, None)
 
@@ -249,13 +250,13 @@ class ShimRunner:
         mine = [
             state
             for state in states
-            if state is not None and state.host == self._folders.host and state.boot_id == process.boot_id()
+            if state is not None and state.host == self._folders.host and state.boot_id == identity.boot_id()
         ]
         return [Slot(state.instance, state.service, state.host) for state in mine]
 
     def last_exit(self, instance: str) -> Exit | None:
         state = read_state(self._folders.shim_state(instance))
-        return state.exit if state is not None and state.boot_id == process.boot_id() else None
+        return state.exit if state is not None and state.boot_id == identity.boot_id() else None
 
     def _arguments(self, program: programs.Program, restarts: int, ready_fd: int) -> list[str]:
         instance = program.slot.instance
@@ -292,7 +293,7 @@ class ShimRunner:
             pidfd = os.pidfd_open(daemon.pid)
         except ProcessLookupError:
             return None
-        if not process.runs(daemon):  # looked at after the pidfd is held: now the pid cannot change hands
+        if not identity.runs(daemon):  # looked at after the pidfd is held: now the pid cannot change hands
             os.close(pidfd)
             return None
         return Running(

@@ -20,12 +20,14 @@ import anyio
 import anyio.abc
 import anyio.lowlevel
 
+from agents import paths
 from agents.supervisor import program as programs
 from agents.supervisor import runner as runners
 from agents.supervisor.states import Move, State, Step, after, decide
-from controlplane import backoff, privilege
+from controlplane.host import sched
 from controlplane.model import Mode, Process, ServiceSpec, Slot
-from hftd.native import word
+from controlplane.resilience import backoff
+from hftd.shm import pages
 
 KILL_AFTER_GRACE_S = 2.0
 """Beyond the grace that the shim itself keeps: then the shim is not doing its work."""
@@ -94,7 +96,7 @@ class Instance:
 class Supervisor:
     def __init__(
         self,
-        folders: programs.Folders,
+        folders: paths.Paths,
         runner: runners.Runner,
         *,
         report: Report,
@@ -113,7 +115,7 @@ class Supervisor:
         self._changed = changed
         self._released = released
         self._environment = os.environ if environment is None else environment
-        self._real_time = privilege.may_be_real_time() if real_time is None else real_time
+        self._real_time = sched.may_be_real_time() if real_time is None else real_time
         self._command = command
         self._tasks: anyio.abc.TaskGroup | None = None
         self._known = False
@@ -294,11 +296,11 @@ class Supervisor:
     def _make_words(self, instance: str, mode: Mode) -> None:
         """New files for each process: whoever still maps the old ones can do no harm."""
         alive, lease = self._folders.alive(instance), self._folders.lease(instance)
-        for stale in (word.electable_path(alive), word.floors_path(lease), lease):
+        for stale in (pages.electable_path(alive), pages.floors_path(lease), lease):
             stale.unlink(missing_ok=True)
-        word.create(alive, word.ALIVE_MAGIC)
+        pages.create(alive, pages.ALIVE_MAGIC)
         if mode is Mode.ACTIVE_STANDBY:
-            word.create(lease, word.LEASE_MAGIC)
+            pages.create(lease, pages.LEASE_MAGIC)
 
     def _took(self, instance: Instance, running: runners.Running, move: Move | None) -> None:
         instance.running = running

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from controlplane.cli import asking, render
+from controlplane.cli import agent_client, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable
 
@@ -29,7 +29,7 @@ def events(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Events of the site, oldest first."""
-    floor = asking.Floor(site_dir, timeout)
+    floor = agent_client.Floor(site_dir, timeout)
     found = floor.get(f"/v1/site/events?limit={lines}")
     if not follow:
         if output is Output.table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from controlplane.cli import asking, render
+from controlplane.cli import agent_client, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 
 host = typer.Typer(
@@ -24,5 +24,5 @@ def listing(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Hosts, their agents and how many instances each runs."""
-    found = asking.Floor(site_dir, timeout).status()["hosts"]
+    found = agent_client.Floor(site_dir, timeout).status()["hosts"]
     render.show(found, output, ("name", "state", "address", "url", "last_seen_ms", "instances"))

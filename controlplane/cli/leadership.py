@@ -12,10 +12,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from controlplane import unix_http
-from controlplane.cli import asking, render
+from controlplane.cli import agent_client, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
+from controlplane.http import unix
 
 EXIT_CODES = {"succeeded": 0, "refused": 1, "failed": 1, "cancelled": 1, "unknown": 4}
 
@@ -27,8 +27,8 @@ def history(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Every change of leader of a service, with cause, actor and reason."""
-    floor = asking.Floor(site_dir, timeout)
-    asking.service_of(floor.status(), service)
+    floor = agent_client.Floor(site_dir, timeout)
+    agent_client.service_of(floor.status(), service)
     rows = floor.get(f"/v1/site/history/{service}")
     if output is Output.table:
         rows = [
@@ -62,7 +62,7 @@ def failover(
     """Kill the leader of a service and let a standby lead."""
     try:
         result = request(
-            service, to, reason, timeout, asking.Floor(site_dir, ASK_TIMEOUT_S) if reason else None
+            service, to, reason, timeout, agent_client.Floor(site_dir, ASK_TIMEOUT_S) if reason else None
         )
         code = EXIT_CODES.get(result["outcome"], 1)
     except HftctlError as exc:
@@ -80,7 +80,7 @@ def failover(
 
 
 def request(
-    service: str, to: str | None, reason: str | None, timeout_s: float, floor: asking.Floor | None
+    service: str, to: str | None, reason: str | None, timeout_s: float, floor: agent_client.Floor | None
 ) -> dict[str, Any]:
     """The result of one failover.
 
@@ -89,7 +89,7 @@ def request(
     """
     if not reason or not reason.strip() or floor is None:
         raise InvalidInput(f'failover of "{service}": --reason is missing (it is kept in the history)')
-    asking.service_of(floor.status(), service)
+    agent_client.service_of(floor.status(), service)
     body = json.dumps(
         {"service": service, "to": to, "reason": reason, "actor": getpass.getuser(), "timeout_s": timeout_s}
     ).encode()
@@ -97,11 +97,11 @@ def request(
     for host in floor.hosts:
         socket = floor.run_dir / f"{host}.agent.sock"
         try:
-            unix_http.request(socket, "GET", "/live", timeout_s=1)
+            unix.request(socket, "GET", "/live", timeout_s=1)
         except FloorUnreachable:
             continue
         try:
-            answer = unix_http.request(socket, "POST", "/v1/site/failover", body, timeout_s=timeout_s + 5)
+            answer = unix.request(socket, "POST", "/v1/site/failover", body, timeout_s=timeout_s + 5)
         except FloorUnreachable as exc:
             return outcome(service, "unknown", f"the agent of {host} did not answer: {exc}", to)
         try:
@@ -111,8 +111,10 @@ def request(
         if isinstance(found, dict) and "outcome" in found:
             return found
         if answer.status == 404:
-            raise InvalidInput(asking.reason_of(answer))
-        return outcome(service, "refused" if answer.status < 500 else "failed", asking.reason_of(answer), to)
+            raise InvalidInput(agent_client.reason_of(answer))
+        return outcome(
+            service, "refused" if answer.status < 500 else "failed", agent_client.reason_of(answer), to
+        )
     raise FloorUnreachable(f"no agent of the floor in {floor.folders.site_dir} answers")
 
 

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import typer
 
-from controlplane import unix_http
-from controlplane.cli import asking
+from controlplane.cli import agent_client
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, InvalidInput
+from controlplane.http import unix
 
 FOLLOW_EVERY_S = 0.25
 
@@ -30,7 +30,7 @@ def logs(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """The log of one instance."""
-    floor = asking.Floor(site_dir, timeout)
+    floor = agent_client.Floor(site_dir, timeout)
     answer = ask(floor, instance, f"lines={lines}")
     if answer is None:
         own_file(floor, instance, lines, follow)
@@ -48,7 +48,7 @@ def logs(
             offset = more.headers.get("x-next-offset", offset)
 
 
-def ask(floor: asking.Floor, instance: str, query: str) -> unix_http.Answer | None:
+def ask(floor: agent_client.Floor, instance: str, query: str) -> unix.Answer | None:
     """From the agent that has it; None when no agent knows it."""
     for answer in floor.answers("GET", f"/v1/instances/{quote(instance, safe='')}/log?{query}"):
         if answer.status == 200:
@@ -56,7 +56,7 @@ def ask(floor: asking.Floor, instance: str, query: str) -> unix_http.Answer | No
     return None
 
 
-def own_file(floor: asking.Floor, name: str, lines: int, follow: bool) -> None:
+def own_file(floor: agent_client.Floor, name: str, lines: int, follow: bool) -> None:
     """The floor's own processes write their logs beside those of the instances, on this machine."""
     path: Path = floor.folders.log(name)
     if "/" in name or not path.is_file():

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from controlplane.cli import complaint
+from controlplane.cli import stderr
 from controlplane.cli.output import ASK_TIMEOUT_S, Output
 from controlplane.errors import HftctlError
 
@@ -37,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code
     except HftctlError as exc:
-        complaint.say(str(exc))
+        stderr.say(str(exc))
         return exc.exit_code
     except KeyboardInterrupt:
         return 130
@@ -49,7 +49,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as exc:
         if os.environ.get("HFT_DEBUG"):
             raise
-        complaint.say(f"unexpected {type(exc).__name__}: {exc} (a fault of hftctl; HFT_DEBUG=1 shows where)")
+        stderr.say(f"unexpected {type(exc).__name__}: {exc} (a fault of hftctl; HFT_DEBUG=1 shows where)")
         return 1
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from controlplane.cli import asking, render
+from controlplane.cli import agent_client, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import InvalidInput
 
@@ -17,7 +17,7 @@ def services(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """The services of the site: wanted, running, led by."""
-    found = asking.Floor(site_dir, timeout).status()["services"]
+    found = agent_client.Floor(site_dir, timeout).status()["services"]
     keys = ("name", "daemon", "mode", "desired", "running", "leader", "epoch")
     show = (
         found
@@ -34,7 +34,7 @@ def endpoints(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Where the instances of a service listen."""
-    found = asking.service_of(asking.Floor(site_dir, timeout).status(), service)
+    found = agent_client.service_of(agent_client.Floor(site_dir, timeout).status(), service)
     keys: tuple[str, ...] = ("instance", "host", "role", "health", "endpoints")
     rows = [
         {"instance": i["id"], **{key: i.get(key) for key in keys[1:]}}
@@ -60,7 +60,7 @@ def health(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> int:
     """Health of instances; exit 1 when one is not passing."""
-    status = asking.Floor(site_dir, timeout).status()
+    status = agent_client.Floor(site_dir, timeout).status()
     keys = ("id", "service", "host", "state", "health", "ready", "reason")
     rows = [
         {"service": s["name"], **i}

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from controlplane.cli import asking, status_text
+from controlplane.cli import agent_client, status_text
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable
 
@@ -26,7 +26,7 @@ def status(
     if not watch:
         return status_text.run(site_dir, output, timeout)
     if sys.stdout.isatty() and output is Output.table:
-        return watching(asking.Floor(site_dir, timeout))
+        return watching(agent_client.Floor(site_dir, timeout))
     return repeating(site_dir, output, timeout)
 
 
@@ -42,7 +42,7 @@ def repeating(site_dir: Path | None, output: Output, timeout_s: float) -> int:
             print(f"hftctl: {exc}", file=sys.stderr)
 
 
-def watching(floor: asking.Floor) -> int:
+def watching(floor: agent_client.Floor) -> int:
     from rich.live import Live
 
     from controlplane.floor import watch_screen

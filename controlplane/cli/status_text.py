@@ -7,12 +7,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from controlplane.cli import asking, render
+from controlplane.cli import agent_client, render
 from controlplane.cli.output import Output
 
 
 def run(site_dir: Path | None, output: Output, timeout_s: float) -> int:
-    found = asking.Floor(site_dir, timeout_s).status()
+    found = agent_client.Floor(site_dir, timeout_s).status()
     if output is Output.table:
         print(text(found))
     else:

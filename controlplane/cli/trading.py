@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from controlplane import status
-from controlplane.cli import asking, render
+from controlplane.cli import agent_client, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import Refused
+from controlplane.site import status
 
 ORDER_KEYS = ("id", "market", "symbol", "side", "price", "quantity", "filled", "status", "epoch")
 ORDER_KEYS_WIDE = (*ORDER_KEYS, "type", "strategy", "client_order_id", "created", "updated", "reason")
@@ -36,7 +36,7 @@ def orders(
     """Orders, oldest first, as the leading omsd has them. Wide: also type, strategy and its own id, when made
     and last changed, why ended.
     """
-    floor = asking.Floor(site_dir, timeout)
+    floor = agent_client.Floor(site_dir, timeout)
     keys = ORDER_KEYS_WIDE if wide else ORDER_KEYS
     orders = ask_daemon(floor, "omsd", "orders")
     found = [
@@ -54,7 +54,7 @@ def positions(
     """Positions and cash by instrument, ours beside the venue's own account. Wide: also average price,
     realised and unrealised P&L.
     """
-    floor = asking.Floor(site_dir, timeout)
+    floor = agent_client.Floor(site_dir, timeout)
     keys = (*POSITION_KEYS, *VALUED) if wide else POSITION_KEYS
     render.show(
         merge(ask_daemon(floor, "positiond", "positions"), ask_daemon(floor, "simd", "accounts"), keys),
@@ -68,7 +68,7 @@ def order_field(order: dict[str, Any], key: str) -> Any:
     return order.get(key) if at_ns is None else status.iso(at_ns)
 
 
-def ask_daemon(floor: asking.Floor, daemon: str, what: str) -> list[dict[str, Any]]:
+def ask_daemon(floor: agent_client.Floor, daemon: str, what: str) -> list[dict[str, Any]]:
     """One answer of each service that runs the daemon, put together."""
     services = [service["name"] for service in floor.status()["services"] if service["daemon"] == daemon]
     if not services:

@@ -16,7 +16,7 @@ import typer
 import typer.core
 import typer.main
 
-from controlplane.cli import complaint
+from controlplane.cli import stderr
 from controlplane.cli.options import Output
 
 VERBS_GROUP = "hftctl.verbs"
@@ -115,6 +115,6 @@ def dispatch(arguments: Sequence[str] | None) -> int:
         if "\n" in message or not message:  # no arguments at all: click's way to ask for help
             print(message or (context.get_help() if context else ""), file=sys.stderr)
         else:
-            complaint.say(f"{message} (see {context.command_path} --help)" if context else message)
+            stderr.say(f"{message} (see {context.command_path} --help)" if context else message)
         return int(getattr(exc, "exit_code", 2))
     return code if isinstance(code, int) else 0

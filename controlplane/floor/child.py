@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from controlplane.floor import processes
-from controlplane.floor.processes import Known
+from controlplane.host import identity
+from controlplane.model import Process
 
 RESTART_FIRST_S = 0.2
 RESTART_MAX_S = 5.0
@@ -44,7 +44,7 @@ class Child:
         self.command = list(command)
         self.log = log
         self.environment = dict(environment)
-        self.process: Known | None = None
+        self.process: Process | None = None
         self.starts = 0
         self.stopping = False
         self._said = said
@@ -55,9 +55,9 @@ class Child:
     def __repr__(self) -> str:
         return f"<Child {self.name} {self.process.pid if self.process else 'not running'}>"
 
-    def adopt(self, known: Known | None) -> bool:
+    def adopt(self, known: Process | None) -> bool:
         """Take over what an earlier hft-floord started, if it still runs."""
-        if known is None or not processes.runs(known):
+        if known is None or not identity.runs(known):
             return False
         self.process = known
         self._said(f"{self.name}: adopted pid {known.pid}")
@@ -78,7 +78,7 @@ class Child:
                 cwd="/",
             )
         self.starts += 1
-        self.process = processes.identify(self.name, self._popen.pid)
+        self.process = identity.identify(self.name, self._popen.pid)
         self._changed()
 
     async def supervise(self) -> None:
@@ -115,7 +115,7 @@ class Child:
         dead = asyncio.Event()
         loop.add_reader(fd, dead.set)
         try:
-            if processes.runs(known):
+            if identity.runs(known):
                 await dead.wait()
         finally:
             loop.remove_reader(fd)

@@ -13,11 +13,13 @@ import signal
 import threading
 from pathlib import Path
 
-from controlplane import unix_http
 from controlplane.errors import FloorUnreachable, HftctlError
 from controlplane.floor import folders as site_folders
 from controlplane.floor import processes
 from controlplane.floor.folders import Folders
+from controlplane.host import identity
+from controlplane.http import unix
+from controlplane.model import Process
 
 SHUTDOWN_ASK_S = 5.0
 """An agent answers at once that it shuts down; this is for one that is busy."""
@@ -35,7 +37,7 @@ def take_down(folders: Folders, *, timeout_s: float) -> str:
     alive = processes.recorded(folders)
     if floor is None and not alive and not site_folders.locked(folders.floor_lock):
         return f"no floor runs in {folders.site_dir}: nothing to do"
-    floord = processes.from_plain((floor or {}).get("floord"), "floord")
+    floord = identity.from_plain((floor or {}).get("floord"), "floord")
     if floord and processes.send(floord, signal.SIGTERM):
         processes.wait_gone([floord], timeout_s)
     stop(folders, timeout_s=timeout_s)
@@ -43,7 +45,7 @@ def take_down(folders: Folders, *, timeout_s: float) -> str:
     if left:
         raise HftctlError(
             f"floor in {folders.site_dir}: not ended even by SIGKILL: "
-            f"{', '.join(f'{k.name} (pid {k.pid})' for k in left)}"
+            f"{', '.join(f'{k.instance} (pid {k.pid})' for k in left)}"
         )
     remove(folders)
     return f"floor {(floor or {}).get('site', '')} in {folders.site_dir} is down; its data is kept".replace(
@@ -68,7 +70,7 @@ def stop(folders: Folders, *, timeout_s: float) -> None:
     for ask in asks:
         ask.join(SHUTDOWN_ASK_S + 1)
     recorded = {
-        name: processes.from_plain(record, name) for name, record in (floor.get("processes") or {}).items()
+        name: identity.from_plain(record, name) for name, record in (floor.get("processes") or {}).items()
     }
     known = {name: process for name, process in recorded.items() if process is not None}
     agents = [process for name, process in known.items() if name.startswith("agent")]
@@ -78,7 +80,7 @@ def stop(folders: Folders, *, timeout_s: float) -> None:
     of_hosts = [
         k
         for k in processes.recorded(folders)
-        if not k.name.endswith(" daemon") and k.name not in {*known, "floord"}
+        if not k.instance.endswith(" daemon") and k.instance not in {*known, "floord"}
     ]
     processes.end(of_hosts, grace_s=6.0)
     if "controld" in known:
@@ -89,12 +91,12 @@ def stop(folders: Folders, *, timeout_s: float) -> None:
 
 def _ask_to_shut_down(socket: Path) -> None:
     try:
-        unix_http.request(socket, "POST", "/v1/shutdown", timeout_s=SHUTDOWN_ASK_S)
+        unix.request(socket, "POST", "/v1/shutdown", timeout_s=SHUTDOWN_ASK_S)
     except FloorUnreachable:
         return  # dead or hung: its processes are ended by their pids
 
 
-def sweep(folders: Folders) -> list[processes.Known]:
+def sweep(folders: Folders) -> list[Process]:
     """End whatever of the floor still runs; what is left cannot be ended."""
     left = {
         (known.pid, known.start_time): known

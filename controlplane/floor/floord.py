@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -24,12 +25,13 @@ from typing import Any
 from controlplane import model, store
 from controlplane.errors import HftctlError, InUse, Unavailable
 from controlplane.floor import desired as desired_file
-from controlplane.floor import down, incarnation, processes
+from controlplane.floor import down, etcd, incarnation, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
 from controlplane.floor.desired import Desired
 from controlplane.floor.folders import Folders
-from controlplane.store import embedded
+from controlplane.host import identity
+from controlplane.model import Process, records
 
 LOOK_EVERY_S = 0.2
 """At desired.json (an `hftctl up` that changes something) and at the controller's key."""
@@ -67,19 +69,21 @@ class Floord:
         self.say(text)
 
     def write_floor(self) -> None:
-        me = processes.identify("floord", os.getpid())
+        me = identity.identify("floord", os.getpid())
         floor = {
             "site": self.site,
             "site_dir": str(self.folders.site_dir),
             "run_dir": str(self.run_dir),
-            "floord": me.plain if me else None,
+            "floord": identity.to_plain(me) if me else None,
             "started_ns": self.started_ns,
             "hosts": self.desired.hosts,
             "services_file": self.desired.services_file,
             "store": self.store_said,
             "controller": {"url": self.controller_url},
             "processes": {
-                name: child.process.plain for name, child in self.children.items() if child.process
+                name: identity.to_plain(child.process)
+                for name, child in self.children.items()
+                if child.process
             },
             "applied": self.applied,
             "revisions": self.revisions,
@@ -99,7 +103,7 @@ class Floord:
         # find it.
         for name, record in (self.before.get("processes") or {}).items():
             child = self.child(name, ["false"])
-            if not child.adopt(processes.from_plain(record, name)):
+            if not child.adopt(identity.from_plain(record, name)):
                 del self.children[name]
         self.store_said = self.before.get("store") or {}
         self.write_floor()
@@ -139,9 +143,9 @@ class Floord:
         child = self.children.get("etcd")
         for tries_left in reversed(range(STORE_STARTS)):
             if child is None:
-                choice = embedded.choose()
-                client_port, peer_port = embedded.free_ports(2)
-                command = embedded.command(choice, self.folders.site_dir, client_port, peer_port)
+                choice = etcd.choose()
+                client_port, peer_port = etcd.free_ports(2)
+                command = etcd.command(choice, self.folders.site_dir, client_port, peer_port)
                 self.store_said = {
                     "kind": "etcd",
                     "endpoints": [f"127.0.0.1:{client_port}"],
@@ -155,12 +159,10 @@ class Floord:
             process = child.process
             try:
                 port = int(self.store_said["endpoints"][0].rpartition(":")[2])
-                await embedded.wait_ready(
-                    port, died=lambda known=process: known is None or not processes.runs(known)
-                )  # type: ignore[misc]
+                await etcd.wait_ready(port, died=functools.partial(_dead, process))
                 break
             except Unavailable as exc:
-                if process is not None and processes.runs(process):
+                if process is not None and identity.runs(process):
                     raise  # it runs and does not answer: another beside it would find its data locked
                 if not tries_left:
                     raise Unavailable(f"{exc} ({self.folders.log('etcd')})") from exc
@@ -202,7 +204,7 @@ class Floord:
         for key, entry in (await client.range(self.keys.groups)).entries.items():
             group, _, leaf = key.removeprefix(self.keys.groups).partition("/")
             if leaf == "epoch":
-                record = model.decode(model.EpochRecord, entry.value)
+                record = model.decode(records.EpochRecord, entry.value)
                 epochs[group] = (record.incarnation, record.epoch)
         stored = int(found.value) if found else None
         decision = incarnation.decide(
@@ -262,6 +264,10 @@ class Floord:
             if url != self.controller_url:
                 self.controller_url = url
                 self.write_floor()
+
+
+def _dead(process: Process | None) -> bool:
+    return process is None or not identity.runs(process)
 
 
 def stamp(path: Path) -> tuple[int, int]:

@@ -17,39 +17,37 @@ from contextlib import suppress
 from pathlib import Path
 
 from controlplane.floor.folders import Folders, read_json
-from controlplane.identity import Known as Known
-from controlplane.identity import boot_id as boot_id
-from controlplane.identity import from_plain as from_plain
-from controlplane.identity import identify as identify
-from controlplane.identity import runs as runs
-from controlplane.identity import start_time as start_time
+from controlplane.host import identity
+from controlplane.model import Process
 
 FLOOR_MARK = "HFT_FLOOR"
 """Environment variable of every process under hft-floord: the site folder."""
 KILL_AFTER_S = 5.0
 
 
-def recorded(folders: Folders) -> list[Known]:
+def recorded(folders: Folders) -> list[Process]:
     """What floor.json, the locks and the shims' state files name, and still runs."""
     floor = folders.running() or {}
-    found = [from_plain(floor.get("floord"), "floord")]
-    found += [from_plain(record, name) for name, record in (floor.get("processes") or {}).items()]
+    found = [identity.from_plain(floor.get("floord"), "floord")]
+    found += [identity.from_plain(record, name) for name, record in (floor.get("processes") or {}).items()]
     for path in folders.hosts.glob("*/*.lock"):
-        found.append(from_plain(read_json(path), f"{path.stem}-{path.parent.name}"))
+        found.append(identity.from_plain(read_json(path), f"{path.stem}-{path.parent.name}"))
     for path in folders.run_dir().glob("*.shim.json"):
         state = read_json(path) or {}
         for part in ("shim", "daemon"):
             found.append(
-                from_plain(
+                identity.from_plain(
                     {**(state.get(part) or {}), "boot_id": state.get("boot_id")},
                     f"{state.get('instance')} {part}",
                 )
             )
-    alive = {(known.pid, known.start_time): known for known in found if known is not None and runs(known)}
+    alive = {
+        (known.pid, known.start_time): known for known in found if known is not None and identity.runs(known)
+    }
     return [known for known in alive.values() if known.pid != os.getpid()]
 
 
-def marked(folders: Folders) -> list[Known]:
+def marked(folders: Folders) -> list[Process]:
     """Every process of this user that carries the floor's mark, or a config of its run folder, in its
     environment.
     """
@@ -64,12 +62,12 @@ def marked(folders: Folders) -> list[Known]:
                 name = (
                     (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
                 )
-                if known := identify(name, int(entry.name)):
+                if known := identity.identify(name, int(entry.name)):
                     found.append(known)
     return found
 
 
-def send(known: Known, number: signal.Signals) -> bool:
+def send(known: Process, number: signal.Signals) -> bool:
     """Signal exactly this process; False when it is gone. The pidfd keeps the pid from being another's
     between look and kill.
     """
@@ -78,7 +76,7 @@ def send(known: Known, number: signal.Signals) -> bool:
     except OSError:
         return False
     try:
-        if not runs(known):
+        if not identity.runs(known):
             return False
         signal.pidfd_send_signal(fd, number)
     except ProcessLookupError:
@@ -88,10 +86,10 @@ def send(known: Known, number: signal.Signals) -> bool:
     return True
 
 
-def wait_gone(all_known: Iterable[Known], timeout_s: float) -> list[Known]:
+def wait_gone(all_known: Iterable[Process], timeout_s: float) -> list[Process]:
     """Wait until they have ended; those that have not are returned. Sleeps in poll, wakes at each death."""
     deadline_mono_s = time.monotonic() + timeout_s
-    left = [known for known in all_known if runs(known)]
+    left = [known for known in all_known if identity.runs(known)]
     while left:
         remaining_s = deadline_mono_s - time.monotonic()
         if remaining_s <= 0:
@@ -110,11 +108,11 @@ def wait_gone(all_known: Iterable[Known], timeout_s: float) -> list[Known]:
         finally:
             for fd in fds:
                 os.close(fd)
-        left = [known for known in left if runs(known)]
+        left = [known for known in left if identity.runs(known)]
     return []
 
 
-def end(all_known: Iterable[Known], grace_s: float = KILL_AFTER_S) -> list[Known]:
+def end(all_known: Iterable[Process], grace_s: float = KILL_AFTER_S) -> list[Process]:
     """SIGTERM, then SIGKILL for what does not go; what even that does not end (never, short of a hung kernel)
     is returned.
     """

@@ -19,15 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controlplane import privilege, specs_diff, unix_http
-from controlplane import specs as service_specs
 from controlplane.errors import FloorUnreachable, InUse, InvalidInput
 from controlplane.floor import desired as desired_file
+from controlplane.floor import etcd, processes
 from controlplane.floor import folders as site_folders
-from controlplane.floor import processes
 from controlplane.floor.desired import Desired
 from controlplane.floor.folders import Folders
-from controlplane.store import embedded
+from controlplane.host import identity, sched
+from controlplane.http import unix
+from controlplane.specs import diff
+from controlplane.specs import read as service_specs
 
 VENUE_DAEMON = "simd"
 """--tape, --speed and --seed are settings of the services that run it."""
@@ -57,7 +58,7 @@ class Started:
 
     fresh: bool
     """hft-floord was started (it may have adopted what ran)."""
-    changes: tuple[specs_diff.Change, ...]
+    changes: tuple[diff.Change, ...]
     desired: Desired
     floord: subprocess.Popen[bytes] | None = None
 
@@ -75,14 +76,14 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     before = desired_file.read(folders) if runs or orphaned else None
     desired = _desired(folders, wish, before)
     require_free_health_ports(desired, before)
-    changes: tuple[specs_diff.Change, ...] = ()
+    changes: tuple[diff.Change, ...] = ()
     if before is not None:
         if desired.site != before.site:
             raise InUse(
                 f'site folder {folders.site_dir}: in use by the floor of site "{before.site}" (choose '
                 "another with --site-dir)"
             )
-        changes = tuple(specs_diff.diff(before.specs, desired.specs))
+        changes = tuple(diff.diff(before.specs, desired.specs))
         new_hosts = sorted(set(desired.hosts) - set(before.hosts))
         if new_hosts:
             raise InvalidInput(
@@ -97,17 +98,17 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
             desired_file.write(folders, desired)
     if runs:
         return Started(False, changes, desired)
-    choice = embedded.choose()
+    choice = etcd.choose()
     # Those of an orphaned floor are its own, about to be adopted.
     for port in () if orphaned else _http_ports(desired):
         require_free_port(port, "choose another with --http-port")
     folders.create()
     run_dir = folders.create_run_dir()
-    embedded.prepare(
+    etcd.prepare(
         choice, folders.site_dir
     )  # a data folder of another version is refused here, before anything runs
     say(choice.sentence)
-    if any(spec.real_time for spec in desired.specs) and not privilege.may_be_real_time():
+    if any(spec.real_time for spec in desired.specs) and not sched.may_be_real_time():
         say(
             "real-time scheduling (sched fifo) and locked memory are left out: not permitted to this user "
             "(root may, and CAP_SYS_NICE)"
@@ -128,8 +129,8 @@ def _floord_runs(folders: Folders) -> bool:
     """
     deadline_mono_s = time.monotonic() + LOCK_WITHOUT_FLOOR_S
     while site_folders.locked(folders.floor_lock):
-        floord = processes.from_plain((folders.running() or {}).get("floord"), "floord")
-        if floord is not None and processes.runs(floord):
+        floord = identity.from_plain((folders.running() or {}).get("floord"), "floord")
+        if floord is not None and identity.runs(floord):
             return True
         if time.monotonic() > deadline_mono_s:
             holder = site_folders.lock_holder(folders.floor_lock)
@@ -279,7 +280,7 @@ class Watch:
         floor = self.floor()
         for host in floor.get("hosts", ()):
             try:
-                answer = unix_http.request(
+                answer = unix.request(
                     Path(floor["run_dir"]) / f"{host}.agent.sock", "GET", "/v1/site/status", timeout_s=2
                 )
             except FloorUnreachable:
@@ -300,13 +301,13 @@ class Watch:
     def healthy(self, status: dict[str, Any] | None) -> bool:
         """Healthy as asked for: the specs are in the store and every instance runs its newest."""
         floor = self.floor()
-        floord = processes.from_plain(floor.get("floord"))
+        floord = identity.from_plain(floor.get("floord"))
         if (
             status is None
             or not status["healthy"]
             or floor.get("applied") != self.digest
             or floord is None
-            or not processes.runs(floord)
+            or not identity.runs(floord)
         ):
             return False
         if {service["name"] for service in status["services"]} != {spec.name for spec in self.desired.specs}:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from controlplane import clock as clocks
 from controlplane.errors import LeaseLost, Unavailable
+from controlplane.host.system_clock import SystemClock
 from controlplane.store import limits
 from controlplane.store.base import Committed, Compare, Delete, Entry, Health, Lease, Lost, Put, Snapshot
 from controlplane.store.latest import Latest
@@ -33,7 +34,7 @@ class Memory:
     """Keys, revisions and leases, shared by the clients of one process and event loop."""
 
     def __init__(self, clock: clocks.Clock | None = None) -> None:
-        self.clock = clock or clocks.SystemClock()
+        self.clock = clock or SystemClock()
         self.revision = 1
         self.up = True
         """False: every client gets Unavailable and watches are silent, as with a killed server."""

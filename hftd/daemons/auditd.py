@@ -11,9 +11,8 @@ from __future__ import annotations
 import time
 
 from hftd import bus, runtime
-from hftd.records import audit_log
-from hftd.runtime import floors
 from hftd.settings import AuditSettings
+from hftd.storage import audit_log, fences
 from hftd.wire import codec, orders
 
 FromOmsd = orders.Attach | orders.AuditRecord
@@ -27,7 +26,7 @@ class Scribe:
         self.log = audit_log.AuditLog(
             site / "audit", site / "audit.head", file_bytes_max=settings.file_bytes_max
         )
-        self.floors = floors.Floors(floor.data_dir / "floors.json")
+        self.floors = fences.Floors(floor.data_dir / "floors.json")
         self.events = bus.link.Router(floor.bind("events"))
         self._to_acknowledge: dict[bytes, int] = {}
         self._stuck: dict[str, int] = {}

@@ -16,10 +16,10 @@ from controlplane.model import Process
 from hftd import bus, runtime
 from hftd.engine import gateway, oms, reasons
 from hftd.engine.gateway import Claim, Stage
-from hftd.native import word
-from hftd.native.word import Phase, Wanted
-from hftd.runtime import floors
 from hftd.settings import ExecutionSettings
+from hftd.shm import pages
+from hftd.shm.pages import Phase, Wanted
+from hftd.storage import fences
 from hftd.wire import codec, control, orders
 
 TICK_S = 0.02
@@ -31,7 +31,7 @@ VENUE_SILENCE = 4
 class Execd:
     def __init__(self, floor: runtime.Floor, settings: ExecutionSettings) -> None:
         self.floor, self.settings = floor, settings
-        self.gateway = gateway.Gateway(floors.Floors(floor.data_dir / "floors.json"))
+        self.gateway = gateway.Gateway(fences.Floors(floor.data_dir / "floors.json"))
         self.reports = gateway.Reports(settings.reports_max)
         self.questions = gateway.Questions()
         self.orphans = gateway.Orphans(int(settings.orphan_s * 1e9), time.monotonic_ns())
@@ -48,7 +48,7 @@ class Execd:
 
     # --- own leadership -------------------------------------------------------------------------------------
 
-    def on_lease(self, lease: word.Lease) -> None:
+    def on_lease(self, lease: pages.Lease) -> None:
         token = self.floor.lease.token()
         if lease.wanted is not Wanted.LEAD or token is None:
             self.gateway.stand_by()
@@ -63,7 +63,7 @@ class Execd:
             return
         told = self.floor.lease.floors().get(self.settings.orders)
         clients = (
-            [Claim(told.token, told.leader or floors.NOBODY)] if told is not None and told.token.epoch else []
+            [Claim(told.token, told.leader or fences.NOBODY)] if told is not None and told.token.epoch else []
         )
         self._unheld = not self.gateway.lead(token, self.floor.process, clients)
         if self._unheld:

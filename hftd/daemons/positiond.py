@@ -13,9 +13,8 @@ import time
 
 from hftd import bus, runtime
 from hftd.engine import fixed, position, reasons
-from hftd.records import position_log
-from hftd.runtime import floors
 from hftd.settings import PositionSettings
+from hftd.storage import fences, position_log
 from hftd.wire import codec, control, market, orders, tops
 
 PUBLISH_EVERY_S = 1.0
@@ -30,7 +29,7 @@ class Keeper:
     def __init__(self, floor: runtime.Floor, settings: PositionSettings) -> None:
         self.floor, self.settings = floor, settings
         self.log = position_log.PositionLog(floor.data_dir)
-        self.floors = floors.Floors(floor.data_dir / "floors.json")
+        self.floors = fences.Floors(floor.data_dir / "floors.json")
         self.executions = bus.link.Router(floor.bind("executions"))
         self.publisher = bus.publish.Publisher(floor.bind("positions"))
         self.market = bus.publish.Subscriber()

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from hftd import bus, runtime
 from hftd.engine import fixed, reasons, risk
-from hftd.native import word
-from hftd.native.word import Phase
-from hftd.runtime import floors
 from hftd.settings import RiskSettings
+from hftd.shm import pages
+from hftd.shm.pages import Phase
+from hftd.storage import fences
 from hftd.wire import codec, control, market, orders, tops
 
 WATCH_EVERY_S = 1.0
@@ -55,7 +55,7 @@ class Gate:
     def __init__(self, floor: runtime.Floor, settings: RiskSettings) -> None:
         self.floor, self.settings = floor, settings
         self.risk = risk.Risk(limits(settings, floor.config.revision))
-        self.floors = floors.Floors(floor.data_dir / "floors.json")
+        self.floors = fences.Floors(floor.data_dir / "floors.json")
         self.intents = bus.link.Router(floor.bind("intents"))
         self.orders = bus.link.Router(floor.bind("orders"))
         self.market = bus.publish.Subscriber()
@@ -74,9 +74,9 @@ class Gate:
 
     # --- leadership -----------------------------------------------------------------------------------------
 
-    def on_lease(self, lease: word.Lease) -> None:
+    def on_lease(self, lease: pages.Lease) -> None:
         """Nobody to fence: leading is being active. A standby is ready too, else nobody could be elected."""
-        leads = lease.wanted is word.Wanted.LEAD
+        leads = lease.wanted is pages.Wanted.LEAD
         self.floor.lease.phase(Phase.ACTIVE if leads else Phase.STANDBY, lease.epoch if leads else 0)
         self.floor.set_ready(True, "")
 

@@ -5,6 +5,6 @@ loop.py (the loop) · log.py (lines that never wait) · health.py (what it says 
 floors on disk) · journal.py (records that survive kill -9). A daemon is wiring: hftd/daemons.
 """
 
-from hftd.runtime.floor import Floor as Floor
+from hftd.runtime.context import Floor as Floor
 from hftd.runtime.loop import Loop as Loop
 from hftd.runtime.loop import waits as waits

@@ -20,8 +20,8 @@ from typing import Any
 import zmq
 
 from controlplane.errors import InvalidInput
-from hftd.native import word
-from hftd.runtime.floor import Floor
+from hftd.runtime.context import Floor
+from hftd.shm import pages
 from hftd.wire import control
 
 BURST = 64
@@ -81,7 +81,7 @@ class Loop:
         self._before_wait: list[Callable[[], None]] = []
         self._on_stop: list[Callable[[], None]] = []
         self._on_drain: list[Callable[[str], None]] = []
-        self._on_lease: list[Callable[[word.Lease], None]] = []
+        self._on_lease: list[Callable[[pages.Lease], None]] = []
         self._on_peers: dict[str, list[Callable[[list[control.Peer]], None]]] = {}
         self._on_ask: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self._lease_seen: tuple[object, ...] | None = None
@@ -170,7 +170,7 @@ class Loop:
     def on_ask(self, what: str, run: Callable[[dict[str, Any]], Any]) -> None:
         self._on_ask[what] = run
 
-    def on_lease(self, run: Callable[[word.Lease], None]) -> None:
+    def on_lease(self, run: Callable[[pages.Lease], None]) -> None:
         """Called when who is wanted to do what changed (not at renewals), and once at the start."""
         self._on_lease.append(run)
 

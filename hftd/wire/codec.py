@@ -7,7 +7,6 @@ does not decode is counted and dropped by the caller, never fatal.
 
 from __future__ import annotations
 
-import time
 from typing import Generic, TypeVar, cast
 
 import msgspec
@@ -56,19 +55,6 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 Head = tuple[int, int, int, str, TokenOnWire | None]
 """The first five fields of a message: version, seq, sent_ns, source, token."""
-
-
-class Heads:
-    """Numbers the messages of one sender."""
-
-    __slots__ = ("_seq", "_source")
-
-    def __init__(self, source: str) -> None:
-        self._source, self._seq = source, 0
-
-    def __call__(self, token: TokenOnWire | None = None) -> Head:
-        self._seq += 1
-        return (VERSION, self._seq, time.time_ns(), self._source, token)
 
 
 M = TypeVar("M")

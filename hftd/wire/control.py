@@ -44,7 +44,7 @@ class Status(Message, tag=3, frozen=True):
     """Since the process began; `_total` is added for Prometheus. A key may be `name{label="value"}`."""
     gauges: dict[str, float]
     histograms: dict[str, dict[int, int]]
-    """controlplane.histogram, ns, since the process began."""
+    """controlplane.site.histogram, ns, since the process began."""
     alarms: list[AlarmOnWire]
     """All that stand now."""
     healthy: bool = True

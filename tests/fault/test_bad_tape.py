@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from controlplane import unix_http
 from controlplane.floor import folders
+from controlplane.http import unix
 from hftd.venues import base, binance, replay, sim_faults, synthetic
 from hftd.wire import market
 from tests.support import floors
@@ -111,7 +111,7 @@ def floor(tape: Tape) -> Iterator[floors.Floor]:
 
 
 def ask(floor: floors.Floor, service: str, what: str) -> Any:
-    answer = unix_http.request(
+    answer = unix.request(
         folders.Folders(floor.site_dir).agent_socket("alpha"),
         "GET",
         f"/v1/site/ask/{service}/{what}",

@@ -20,10 +20,10 @@ from typing import Any
 
 import pytest
 
-from controlplane import unix_http
 from controlplane.floor import folders
+from controlplane.http import unix
 from hftd.engine import oms
-from hftd.runtime import journal
+from hftd.storage import journal
 from hftd.wire import orders
 from tests.support import floors
 
@@ -58,7 +58,7 @@ def fill(folder: Path) -> Path:
 
 def counter(floor: floors.Floor, host: str, name: str, instance: str) -> float:
     """From the agent's /metrics; 0 while it is not there."""
-    body = unix_http.request(
+    body = unix.request(
         folders.Folders(floor.site_dir).agent_socket(host), "GET", "/metrics", timeout_s=10
     ).body.decode()
     return sum(

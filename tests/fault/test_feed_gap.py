@@ -20,8 +20,8 @@ import pytest
 import zmq
 
 from benchmarks import _pair
-from controlplane import unix_http
 from controlplane.floor import folders
+from controlplane.http import unix
 from hftd import bus, settings
 from hftd.engine import book, fixed
 from hftd.venues import binance, replay, synthetic
@@ -206,7 +206,7 @@ def floor() -> Iterator[floors.Floor]:
 
 
 def books(floor: floors.Floor) -> dict[str, dict[str, Any]]:
-    answer = unix_http.request(
+    answer = unix.request(
         folders.Folders(floor.site_dir).agent_socket("alpha"), "GET", "/v1/site/ask/bookd/books", timeout_s=10
     )
     told = json.loads(answer.body)

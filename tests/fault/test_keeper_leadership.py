@@ -16,14 +16,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.keeper import handover, link
+from agents.keeper import member, protocol
 from controlplane import model
 from controlplane.errors import Unavailable
-from controlplane.model import EpochRecord, HistoryRow, LeaderRecord, RequestRecord
+from controlplane.model import records
 from controlplane.store.base import Committed, Compare, Delete, Lost, Put, Snapshot
 from controlplane.store.memory import MemoryStore
-from hftd.native import word
-from hftd.native.word import Wanted
+from hftd.shm import pages
+from hftd.shm.pages import Wanted
 from tests.support import keepers
 from tests.support.keepers import KEYS, SERVICE, Daemon, Floor, until
 
@@ -38,20 +38,20 @@ def run(folder: Path, case: Case, store: MemoryStore | None = None) -> None:
     asyncio.run(on_floor())
 
 
-async def row(floor: Floor, epoch: int) -> HistoryRow | None:
+async def row(floor: Floor, epoch: int) -> records.HistoryRow | None:
     entry = await floor.store.get(KEYS.history_row(SERVICE, epoch))
-    return model.decode(HistoryRow, entry.value) if entry else None
+    return model.decode(records.HistoryRow, entry.value) if entry else None
 
 
 async def request(floor: Floor, **changed: object) -> None:
-    asked = RequestRecord("op-1", "failover", None, 1, "pending", "ops", "drill", 1)
+    asked = records.RequestRecord("op-1", "failover", None, 1, "pending", "ops", "drill", 1)
     await floor.store.put(KEYS.request(SERVICE), model.encode(replace(asked, **changed)))  # type: ignore[arg-type]
 
 
-async def outcome(floor: Floor) -> RequestRecord:
+async def outcome(floor: Floor) -> records.RequestRecord:
     entry = await floor.store.get(KEYS.request(SERVICE))
     assert entry is not None
-    return model.decode(RequestRecord, entry.value)
+    return model.decode(records.RequestRecord, entry.value)
 
 
 async def never_two(
@@ -72,14 +72,14 @@ class Witness(MemoryStore):
 
     def __init__(self) -> None:
         super().__init__()
-        self.on_leader: Callable[[LeaderRecord], None] = lambda record: None
+        self.on_leader: Callable[[records.LeaderRecord], None] = lambda record: None
         self.hold: asyncio.Event | None = None
         self.held = 0
 
     async def txn(self, compares: Sequence[Compare], then: Sequence[Put | Delete]) -> Committed | Lost:
         for operation in then:
             if isinstance(operation, Put) and operation.key == KEYS.leader(SERVICE):
-                self.on_leader(model.decode(LeaderRecord, operation.value))
+                self.on_leader(model.decode(records.LeaderRecord, operation.value))
         answer = await super().txn(compares, then)
         if self.hold is not None and any(operation.key == KEYS.leader(SERVICE) for operation in then):
             self.held += 1
@@ -93,9 +93,9 @@ def test_killed_leader_is_succeeded_by_the_named_standby_with_the_next_epoch(tmp
 
     async def case(floor: Floor) -> None:
         first, second = await floor.pair()
-        named: list[word.Lease] = []
+        named: list[pages.Lease] = []
 
-        def look(record: LeaderRecord) -> None:
+        def look(record: records.LeaderRecord) -> None:
             if record.holder == second.process and record.epoch == 2:
                 named.append(first.lease())
 
@@ -136,7 +136,7 @@ def test_keeper_killed_and_restarted_changes_no_role(tmp_path: Path) -> None:
         before = first.lease()
         await floor.kill_keeper("alpha")
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((first.entry(),)))
+        alpha.apply(protocol.Table((first.entry(),)))
 
         def goes_on() -> bool:
             assert first.leads(), "the leader lost its word while its keeper restarted"
@@ -156,10 +156,10 @@ def test_keeper_restarted_after_it_closed_hands_over(tmp_path: Path) -> None:
     async def case(floor: Floor) -> None:
         first, second = await floor.pair()
         await floor.kill_keeper("alpha")
-        with word.LeaseWord(first.lease_path, writable=True) as lease:
+        with pages.LeaseWord(first.lease_path, writable=True) as lease:
             lease.write(replace(lease.read(), wanted=Wanted.HAND_OVER, valid_until_ns=0))
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((first.entry(),)))
+        alpha.apply(protocol.Table((first.entry(),)))
         await never_two([first, second], lambda: first.leads() or second.leads(), "somebody leads")
         leader = await floor.leader()
         assert leader and leader.epoch >= 2
@@ -178,7 +178,7 @@ def test_late_answer_of_a_renewal_does_not_arm_a_closed_word(tmp_path: Path) -> 
         await until(lambda: first.lease().wanted is Wanted.HAND_OVER, "alpha's epoch is closed")
         hold, store.hold = store.hold, None
         hold.set()
-        armed: list[word.Lease] = []
+        armed: list[pages.Lease] = []
         await never_two([first, second], lambda: armed.append(first.lease()) or second.leads(), "beta leads")
         assert {(lease.wanted, lease.valid_until_ns) for lease in armed} == {(Wanted.HAND_OVER, 0)}
 
@@ -190,7 +190,7 @@ def test_two_keepers_race_for_holder_none_and_exactly_one_wins(tmp_path: Path) -
         daemons = [floor.daemon(host) for host in ("alpha", "beta", "gamma")]
         made = [await floor.keeper(daemon.host, floor.store.client()) for daemon in daemons]  # type: ignore[attr-defined]
         for keeper, daemon in zip(made, daemons, strict=True):
-            keeper.apply(link.Table((daemon.entry(),)))
+            keeper.apply(protocol.Table((daemon.entry(),)))
         await never_two(daemons, lambda: any(daemon.leads() for daemon in daemons), "one leads")
         await asyncio.sleep(0.2)  # a second winner would show here
         await never_two(daemons, lambda: True, "still one")
@@ -215,7 +215,7 @@ def test_a_lost_answer_of_the_first_take_still_leads_after_a_renewal_of_its_own(
             return await txn(compares, then)
 
         store.txn = lossy  # type: ignore[method-assign]
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         await until(only.leads, "alpha leads")
         leader = await floor.leader()
         assert leader and leader.epoch == 1 and only.lease().epoch == 1
@@ -232,7 +232,7 @@ def test_leader_cut_off_from_the_store_stops_before_its_successor_begins(tmp_pat
         await floor.kill_keeper("alpha")
         cut = floor.store.client()  # type: ignore[attr-defined]
         alpha = await floor.keeper("alpha", cut)
-        alpha.apply(link.Table((first.entry(),)))
+        alpha.apply(protocol.Table((first.entry(),)))
         await until(lambda: alpha.members[first.instance].lead, "alpha's keeper goes on")
         cut.cut()
         await never_two([first, second], second.leads, "beta leads")
@@ -257,7 +257,7 @@ def test_leader_sigstop_is_not_renewed_and_comes_back_as_standby(tmp_path: Path)
         first.kill(signal.SIGCONT)
         await never_two(
             [first, second],
-            lambda: first.lease().wanted is Wanted.STANDBY and first.alive().phase is word.Phase.STANDBY,
+            lambda: first.lease().wanted is Wanted.STANDBY and first.alive().phase is pages.Phase.STANDBY,
             "alpha stands by",
         )
 
@@ -302,7 +302,7 @@ def test_a_stopped_keeper_gives_the_lead_back_and_leaves_discovery(tmp_path: Pat
     async def case(floor: Floor) -> None:
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         await until(only.leads, "alpha leads")
         await until(lambda: alpha.registrar.registered == [only.instance], "alpha is registered")
         await alpha.stop()
@@ -320,13 +320,13 @@ def test_the_only_member_leads_again_with_a_new_process_and_the_next_epoch(tmp_p
     async def case(floor: Floor) -> None:
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         await until(only.leads, "alpha leads")
         old = only.process
         only.end()
         await until(lambda: alpha.members[only.instance].lead is None, "the lead is given back")
         only.start()
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         await until(only.leads, "the new process leads")
         assert only.process != old and only.lease().epoch == 2
         found = await row(floor, 2)
@@ -344,7 +344,7 @@ def test_a_process_replaced_while_no_keeper_ran_is_handed_over(tmp_path: Path) -
         first.end()
         first.start()
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((first.entry(),)))
+        alpha.apply(protocol.Table((first.entry(),)))
         await never_two([first, second], lambda: first.leads() or second.leads(), "somebody leads")
         leader = await floor.leader()
         assert leader and leader.epoch >= 2 and leader.holder in (first.process, second.process)
@@ -361,13 +361,13 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
             floor.daemon("alpha", floors=("execd",)),
         )
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((gateway.entry(),)))
+        alpha.apply(protocol.Table((gateway.entry(),)))
         await until(gateway.leads, "execd is led")
         await until(lambda: alpha.registrar.registered == [gateway.instance], "execd is registered")
-        alpha.apply(link.Table((gateway.entry(), only.entry())))
+        alpha.apply(protocol.Table((gateway.entry(), only.entry())))
 
         def floors(daemon: Daemon) -> dict[str, dict[str, object]]:
-            return msgspec.json.decode(word.floors_path(daemon.lease_path).read_bytes())  # type: ignore[no-any-return]
+            return msgspec.json.decode(pages.floors_path(daemon.lease_path).read_bytes())  # type: ignore[no-any-return]
 
         await until(only.leads, "omsd is led")
         found = floors(only)["execd"]
@@ -377,7 +377,7 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
         }
         gateway.end()
         gateway.start()
-        alpha.apply(link.Table((gateway.entry(), only.entry())))
+        alpha.apply(protocol.Table((gateway.entry(), only.entry())))
         await until(lambda: gateway.leads() and gateway.lease().epoch == 2, "execd is led anew")
         assert floors(gateway)[SERVICE]["token"] == {
             "incarnation": keepers.INCARNATION,
@@ -399,7 +399,7 @@ def test_a_lead_that_was_armed_is_looked_at_until_it_is_active_and_not_at_the_ne
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha", poll_s=3_600.0)
         await until(lambda: only.alive().pid == only.process.pid, "the daemon has written its word")
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         await until(
             lambda: (found := alpha.members[only.instance].group) and found.row and found.row.active_ns,
             "the row says active",
@@ -412,13 +412,13 @@ def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_st
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R11: a view from before the take does not count."""
-    observe, lags_from = handover.Member.observe, []
+    observe, lags_from = member.Member.observe, []
 
-    def lagging(member: handover.Member, snapshot: Snapshot) -> None:
+    def lagging(member: member.Member, snapshot: Snapshot) -> None:
         if not lags_from or snapshot.revision <= lags_from[0].revision:
             observe(member, snapshot)
 
-    monkeypatch.setattr(handover.Member, "observe", lagging)
+    monkeypatch.setattr(member.Member, "observe", lagging)
 
     async def case(floor: Floor) -> None:
         gateway, only = (
@@ -426,16 +426,16 @@ def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_st
             floor.daemon("alpha", floors=("execd",)),
         )
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((gateway.entry(),)))
+        alpha.apply(protocol.Table((gateway.entry(),)))
         await until(gateway.leads, "execd is led")
         seen = alpha.snapshot
         assert seen is not None
         lags_from.append(seen)
-        await floor.store.put(KEYS.epoch("execd"), model.encode(EpochRecord(keepers.INCARNATION, 7)))
+        await floor.store.put(KEYS.epoch("execd"), model.encode(records.EpochRecord(keepers.INCARNATION, 7)))
         alpha.snapshot = seen
-        alpha.apply(link.Table((gateway.entry(), only.entry())))
+        alpha.apply(protocol.Table((gateway.entry(), only.entry())))
         await until(only.leads, "omsd is led")
-        found = msgspec.json.decode(word.floors_path(only.lease_path).read_bytes())
+        found = msgspec.json.decode(pages.floors_path(only.lease_path).read_bytes())
         assert found["execd"]["token"]["epoch"] == 7
 
     run(tmp_path, case)
@@ -453,7 +453,7 @@ def test_a_store_below_the_keepers_disk_gets_no_leader(tmp_path: Path) -> None:
     async def case(floor: Floor) -> None:
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha")
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         await until(lambda: "went back" in alpha.members[only.instance].sentence, "the keeper says so")
         assert await floor.leader() is None and not only.leads()
         await floor.store.put(KEYS.incarnation, str(keepers.INCARNATION + 1).encode())
@@ -470,7 +470,7 @@ def test_registrations_come_back_after_the_store_lost_their_lease(tmp_path: Path
     async def case(floor: Floor) -> None:
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha", registration_keep_s=0.05)
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         key = KEYS.registration(SERVICE, only.instance)
         await until(lambda: alpha.registrar.registered, "registered")
         await floor.store.delete(key)
@@ -488,7 +488,7 @@ def test_an_unreachable_store_at_the_start_is_waited_for(tmp_path: Path) -> None
         away.cut()
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha", away)
-        alpha.apply(link.Table((only.entry(),)))
+        alpha.apply(protocol.Table((only.entry(),)))
         with pytest.raises(Unavailable):
             await away.get(KEYS.incarnation)
         away.heal()

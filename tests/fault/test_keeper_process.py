@@ -18,11 +18,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from agents.keeper import link
+from agents.keeper import protocol
 from controlplane import model, store
-from controlplane.model import HostRecord, LeaderRecord
+from controlplane.model import HostRecord, records
 from controlplane.store.base import Store
-from hftd.native.word import Wanted
+from hftd.shm.pages import Wanted
 from tests.support import keepers, servers
 from tests.support.keepers import KEYS, SERVICE, Daemon, until
 
@@ -51,7 +51,7 @@ class Agent:
 
     def want(self, *daemons: Daemon, profile: str = "default") -> None:
         self.writer.write(
-            msgspec.json.encode(link.Table(tuple(daemon.entry() for daemon in daemons), profile)) + b"\n"
+            msgspec.json.encode(protocol.Table(tuple(daemon.entry() for daemon in daemons), profile)) + b"\n"
         )
 
     async def hear(self, key: str) -> dict[str, object]:
@@ -104,9 +104,9 @@ class Site:
             KEYS.host(host), model.encode(HostRecord(host, "127.0.0.1", "", hello["udp"], "", 1))
         )
 
-    async def leader(self) -> LeaderRecord | None:
+    async def leader(self) -> records.LeaderRecord | None:
         entry = await self.store.get(KEYS.leader(SERVICE))
-        return model.decode(LeaderRecord, entry.value) if entry else None
+        return model.decode(records.LeaderRecord, entry.value) if entry else None
 
 
 @contextlib.asynccontextmanager

@@ -18,13 +18,15 @@ from typing import Any
 
 import pytest
 
-from agents.keeper import handover, link, settings, watch, words
-from agents.keeper.disk import Disk
-from controlplane import clock, failover, model
-from controlplane.model import LeaderRecord, Mode, Process, Registration
+from agents.keeper import liveness, member, protocol, settings, words
+from agents.keeper.seen_tokens import Disk
+from controlplane import clock, model
+from controlplane.host import identity
+from controlplane.leadership import decide
+from controlplane.model import Mode, Process, Registration, records
 from controlplane.store.base import Committed, Compare, Delete, Lost, Put
 from controlplane.store.memory import Memory, MemoryStore
-from hftd.native import word
+from hftd.shm import pages
 from tests.support.keepers import INCARNATION, KEYS, SERVICE
 
 BOOT = "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f"
@@ -80,9 +82,9 @@ class Host:
     def __post_init__(self) -> None:
         self.lease_path = self.folder / f"{self.name}.lease"
         self.alive_path = self.folder / f"{self.name}.alive"
-        word.create(self.lease_path, word.LEASE_MAGIC)
-        word.create(self.alive_path, word.ALIVE_MAGIC)
-        self.reader = word.LeaseWord(self.lease_path)
+        pages.create(self.lease_path, pages.LEASE_MAGIC)
+        pages.create(self.alive_path, pages.ALIVE_MAGIC)
+        self.reader = pages.LeaseWord(self.lease_path)
         self.process = Process(f"{SERVICE}-{self.name}-1", BOOT, self.pid, 1)
         self.begin()
 
@@ -92,12 +94,12 @@ class Host:
             task.cancel()
         self.tasks = set()
         self.disk = Disk(self.folder / f"{self.name}.json")
-        self.member: handover.Member | None = None
+        self.member: member.Member | None = None
         self.fit_out()
 
     def fit_out(self) -> None:
         registration = Registration(SERVICE, self.process.instance, self.name, self.process, {}, "", 0, 0, "")
-        entry = link.Entry(
+        entry = protocol.Entry(
             self.process,
             SERVICE,
             Mode.ACTIVE_STANDBY,
@@ -109,9 +111,9 @@ class Host:
         self.watched = (
             FakeWatched(self.member.instance.watched.runs) if self.member and self.same() else FakeWatched()
         )
-        instance = handover.Instance(entry, self.watched, found, watch.Heartbeat(250_000_000))  # type: ignore[arg-type]
+        instance = member.Instance(entry, self.watched, found, liveness.Heartbeat(250_000_000))  # type: ignore[arg-type]
         if self.member is None:
-            self.member = handover.Member(self, instance)
+            self.member = member.Member(self, instance)
         else:
             self.member.replace(instance)
 
@@ -149,10 +151,10 @@ class Host:
             standbys = tuple(host.process for host in self.hosts if host is not self and host.watched.runs)
             known = self.alive_path.with_name(self.alive_path.name + ".electable")
             known.write_bytes(model.encode(standbys))
-            phase = word.Phase.ACTIVE if self.leads() else word.Phase.STANDBY
-            with word.AliveWord(self.alive_path, writable=True) as alive:
+            phase = pages.Phase.ACTIVE if self.leads() else pages.Phase.STANDBY
+            with pages.AliveWord(self.alive_path, writable=True) as alive:
                 alive.write(
-                    word.Alive(
+                    pages.Alive(
                         self.process.pid, 1, now_ns, phase, lease.epoch, 0, hash(standbys) & 0xFFFF | 1
                     )
                 )
@@ -228,7 +230,7 @@ async def story(seed: int, folder: Path) -> None:
         leading = [host.name for host in hosts if host.leads()]
         assert len(leading) <= 1, f"seed {seed}: {leading} lead at once"
         entry = server.memory.entry(KEYS.leader(SERVICE))
-        record = model.decode(LeaderRecord, entry.value) if entry else None
+        record = model.decode(records.LeaderRecord, entry.value) if entry else None
         assert record is None or record.epoch >= epoch, f"seed {seed}: the epoch went back"
         epoch = record.epoch if record else epoch
 
@@ -260,7 +262,7 @@ def test_never_two_leaders_and_somebody_at_the_end(
 ) -> None:
     alive: list[Host] = []
     monkeypatch.setattr(
-        handover.processes,
+        identity,
         "runs",
         lambda process: any(host.process == process and host.watched.runs for host in alive),
     )
@@ -276,13 +278,13 @@ def test_never_two_leaders_and_somebody_at_the_end(
 
 def test_a_renewal_counted_from_its_answer_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without R3 the oracle must see two leaders, too."""
-    monkeypatch.setattr(handover.processes, "runs", lambda process: False)
-    renewed = handover.Member._renewed
+    monkeypatch.setattr(identity, "runs", lambda process: False)
+    renewed = member.Member._renewed
 
-    async def from_the_answer(member: handover.Member, lead: failover.Lead | None, sent_ns: int) -> None:
-        await renewed(member, lead, member._site.clock.boot_ns())
+    async def from_the_answer(self: member.Member, lead: decide.Lead | None, sent_ns: int) -> None:
+        await renewed(self, lead, self._site.clock.boot_ns())
 
-    monkeypatch.setattr(handover.Member, "_renewed", from_the_answer)
+    monkeypatch.setattr(member.Member, "_renewed", from_the_answer)
     with pytest.raises(AssertionError, match="lead at once"):
         every_seed(tmp_path)
 
@@ -291,8 +293,8 @@ def test_the_oracle_sees_two_leaders_when_a_follower_does_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The story is worth something only if it fails without a rule: here R4, the wait of a whole lease."""
-    monkeypatch.setattr(handover.processes, "runs", lambda process: False)
-    monkeypatch.setattr(failover, "_may_campaign", lambda view, group, now_ns: failover.Cause.LEASE_EXPIRED)
+    monkeypatch.setattr(identity, "runs", lambda process: False)
+    monkeypatch.setattr(decide, "_may_campaign", lambda view, group, now_ns: decide.Cause.LEASE_EXPIRED)
     with pytest.raises(AssertionError, match="lead at once"):
         every_seed(tmp_path)
 

@@ -21,9 +21,9 @@ import msgspec
 import pytest
 import zmq
 
-from controlplane import unix_http
 from controlplane.errors import InvalidInput
 from controlplane.floor import folders
+from controlplane.http import unix
 from hftd.wire import codec, control, orders, requests
 from tests.support import floors
 
@@ -145,7 +145,7 @@ def endpoints(floor: floors.Floor) -> dict[tuple[str, str], str]:
 
 
 def metric(floor: floors.Floor, host: str, name: str, label: str = "") -> float:
-    body = unix_http.request(
+    body = unix.request(
         folders.Folders(floor.site_dir).agent_socket(host), "GET", "/metrics", timeout_s=10
     ).body.decode()
     return sum(
@@ -336,7 +336,7 @@ def udp_of(pid: int) -> tuple[str, int]:
     raise AssertionError(f"pid {pid} has no datagram socket")
 
 
-def answered(ask: Callable[[], unix_http.Answer], status: int) -> None:
+def answered(ask: Callable[[], unix.Answer], status: int) -> None:
     answer = ask()
     assert answer.status == status, answer
     assert b"Traceback" not in answer.body
@@ -371,7 +371,7 @@ def test_noise_on_the_http_of_agents_and_controller_is_answered_with_an_error(fl
             b'{"service": 1}',
             b'{"service": "nobody", "to": null, "reason": "x", "actor": "x", "timeout_s": 1}',
         ):
-            answer = unix_http.request(path, "POST", "/v1/site/failover", body, timeout_s=10)
+            answer = unix.request(path, "POST", "/v1/site/failover", body, timeout_s=10)
             assert 400 <= answer.status < 500, (body[:40], answer)
             assert b"Traceback" not in answer.body
         for target in (
@@ -381,5 +381,5 @@ def test_noise_on_the_http_of_agents_and_controller_is_answered_with_an_error(fl
             "/v1/instances/bookd-alpha-1/log?lines=-1",
             "/v1/site/ask/nobody/x",
         ):
-            answer = unix_http.request(path, "GET", target, timeout_s=10)
+            answer = unix.request(path, "GET", target, timeout_s=10)
             assert 400 <= answer.status < 500, (target, answer)

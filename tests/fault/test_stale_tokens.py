@@ -19,7 +19,7 @@ import zmq
 from controlplane.floor import up
 from controlplane.model import Token
 from hftd.engine import reasons
-from hftd.native import word
+from hftd.shm import pages
 from hftd.wire import codec, orders
 from tests.support import floors
 
@@ -61,7 +61,7 @@ class Stage:
 def token_of(floor: floors.Floor, service: str) -> Token:
     """As the lease word of the present leader has it."""
     leader = floor.service(service)["leader"]
-    with word.LeaseWord(floor.run_dir() / f"{leader}.lease") as lease:
+    with pages.LeaseWord(floor.run_dir() / f"{leader}.lease") as lease:
         found = lease.read()
     return Token(found.incarnation, service, found.epoch)
 

@@ -20,8 +20,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane import model
-from controlplane.model import ElectableRecord, HistoryRow, LeaderRecord, Mode, Process, RequestRecord
-from controlplane.store import embedded
+from controlplane.floor import etcd
+from controlplane.model import Mode, Process, records
 from tests.support.agents import KEYS, SOON_S, site_in_process, spec
 
 AUDITD = spec("auditd")
@@ -93,7 +93,7 @@ async def answered(port: int, path: str) -> tuple[int, str]:
 
 @sync
 async def test_an_instance_has_its_health_answered_on_a_port_of_its_own() -> None:
-    port, other = embedded.free_ports(2)
+    port, other = etcd.free_ports(2)
     async with site_in_process(replace(AUDITD, health_port=port)) as ([agent], store):
         [before] = await agent.until("/v1/instances", ready)
         for path in ("/live", "/ready", "/health"):
@@ -277,8 +277,10 @@ WISH = {"service": "riskd", "to": None, "reason": "drill", "actor": "ann", "time
 
 
 async def lead(store: Any, *electable: Process) -> None:
-    await store.put(KEYS.leader("riskd"), model.encode(LeaderRecord(ALPHA, 1, 4, ALPHA.instance, "n")))
-    await store.put(KEYS.electable("riskd"), model.encode(ElectableRecord(electable, 4)))
+    await store.put(
+        KEYS.leader("riskd"), model.encode(records.LeaderRecord(ALPHA, 1, 4, ALPHA.instance, "n"))
+    )
+    await store.put(KEYS.electable("riskd"), model.encode(records.ElectableRecord(electable, 4)))
 
 
 @sync
@@ -319,17 +321,19 @@ async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_
     async with site_in_process(replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
         alpha = Process("riskd-gamma-1", "b", 1, 1)
         beta = Process("riskd-delta-1", "b", 2, 1)
-        await store.put(KEYS.leader("riskd"), model.encode(LeaderRecord(alpha, 1, 4, alpha.instance, "n")))
-        await store.put(KEYS.electable("riskd"), model.encode(ElectableRecord((beta,), 4)))
+        await store.put(
+            KEYS.leader("riskd"), model.encode(records.LeaderRecord(alpha, 1, 4, alpha.instance, "n"))
+        )
+        await store.put(KEYS.electable("riskd"), model.encode(records.ElectableRecord((beta,), 4)))
         await until_seen(agent, 4)
         asked = asyncio.ensure_future(agent.post("/v1/site/failover", WISH))
         async with asyncio.timeout(10):
             while (entry := await store.get(KEYS.request("riskd"))) is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        request = model.decode(RequestRecord, entry.value)
+        request = model.decode(records.RequestRecord, entry.value)
         again = await agent.post("/v1/site/failover", WISH)
         assert "is under way" in again[1]["reason"]
-        row = HistoryRow(
+        row = records.HistoryRow(
             5,
             alpha.instance,
             beta.instance,
@@ -363,7 +367,7 @@ async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_
         )
         entry = await store.get(KEYS.operation(request.operation))
         assert entry is not None
-        assert model.decode(model.OperationRecord, entry.value).state == "succeeded"
+        assert model.decode(records.OperationRecord, entry.value).state == "succeeded"
         assert [found["epoch"] for found in await agent.json("/v1/site/history/riskd")] == [5]
 
 
@@ -372,10 +376,11 @@ async def test_a_failover_that_nobody_settles_is_unknown_with_its_operation() ->
     async with site_in_process(replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
         await store.put(
             KEYS.leader("riskd"),
-            model.encode(LeaderRecord(Process("riskd-gamma-1", "b", 1, 1), 1, 4, None, "n")),
+            model.encode(records.LeaderRecord(Process("riskd-gamma-1", "b", 1, 1), 1, 4, None, "n")),
         )
         await store.put(
-            KEYS.electable("riskd"), model.encode(ElectableRecord((Process("riskd-delta-1", "b", 2, 1),), 4))
+            KEYS.electable("riskd"),
+            model.encode(records.ElectableRecord((Process("riskd-delta-1", "b", 2, 1),), 4)),
         )
         await until_seen(agent, 4)
         code, found = await agent.post("/v1/site/failover", {**WISH, "timeout_s": 0.3})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hftd import bus
-from hftd.records import audit_verify
+from hftd.storage import audit_verify
 from hftd.wire import codec, orders
 from tests.support import daemons
 

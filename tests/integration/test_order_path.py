@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hftd.engine import fixed
-from hftd.records import audit_verify
+from hftd.storage import audit_verify
 from hftd.wire import control
 from tests.support import daemons
 

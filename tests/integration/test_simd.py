@@ -20,7 +20,7 @@ import zmq
 
 from hftd import bus
 from hftd.engine import accounts, reasons
-from hftd.native import word
+from hftd.shm import pages
 from hftd.venues import binance
 from hftd.wire import codec, control, feed, orders, requests
 from hftd.wire.orders import Kind, Side, State
@@ -58,7 +58,7 @@ class Simd:
             "journal_dir": str(folder / "journals"),
         }
         (folder / "config.json").write_text(json.dumps(config))
-        word.create(folder / "alive", word.ALIVE_MAGIC)
+        pages.create(folder / "alive", pages.ALIVE_MAGIC)
         self.agent = bus.link.Router(f"ipc://{folder}/bus")
         self.pull = bus.pipeline.Pull(f"ipc://{folder}/{INSTANCE}.feed")
         self.market = bus.link.Dealer("marketd-alpha-1", f"ipc://{folder}/{INSTANCE}.snapshots")

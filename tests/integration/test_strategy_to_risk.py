@@ -14,7 +14,7 @@ import pytest
 
 from hftd import bus
 from hftd.engine import fixed, reasons
-from hftd.native import word
+from hftd.shm import pages
 from hftd.wire import codec, control, orders
 from tests.support import daemons
 
@@ -288,7 +288,7 @@ def test_without_the_lead_or_an_omsd_nothing_is_approved_and_the_reason_is_told(
     omsd = stage.omsd(1)
     omsd.attach()
     assert stage.place(omsd).approval
-    stage.riskd.lead(3, word.Wanted.HAND_OVER)
+    stage.riskd.lead(3, pages.Wanted.HAND_OVER)
     assert stage.strategyd.ready(False).reason == reasons.text(reasons.NOT_ACTIVE)
 
 

@@ -15,10 +15,12 @@ import anyio
 import psutil
 import pytest
 
+from agents import paths
 from agents.supervisor import program, runner, supervisor
 from agents.supervisor.states import State
+from controlplane.host import identity
 from controlplane.model import Mode, ServiceSpec
-from hftd.native import process, word
+from hftd.shm import pages
 
 SLEEPER = (
     "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); print('begun', flush=True); "
@@ -41,7 +43,7 @@ class Host:
     def __init__(self, tmp_path: Path, **more: Any) -> None:
         run_dir = tmp_path / "run"
         run_dir.mkdir(exist_ok=True)
-        self.folders = program.Folders("lab", "alpha", tmp_path / "site", run_dir)
+        self.folders = paths.Paths("lab", "alpha", tmp_path / "site", run_dir)
         self.runner = runner.ShimRunner(
             self.folders, log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX)
         )
@@ -137,8 +139,8 @@ async def test_what_is_no_longer_wanted_is_stopped_and_leaves_no_process(tmp_pat
         assert running is not None
         host.want()
         await until(lambda: not host.supervisor.instances)
-        assert not process.runs(running.process)
-        await until(lambda: not process.runs(running.shim))
+        assert not identity.runs(running.process)
+        await until(lambda: not identity.runs(running.shim))
         assert host.fields("instance.stopped")["reason"] == "exit status 0"
 
 
@@ -258,7 +260,7 @@ async def test_a_pid_that_belongs_to_somebody_else_by_now_is_not_adopted(tmp_pat
         )
     )
     assert host.runner.adopt("bookd-alpha-1") is None
-    assert process.runs(started.process)
+    assert identity.runs(started.process)
     path.write_text(text)
     started.stop()
     await started.death()
@@ -274,7 +276,7 @@ async def test_a_daemon_dies_with_its_shim_and_is_restarted(tmp_path: Path) -> N
         assert running is not None
         os.kill(running.shim.pid, signal.SIGKILL)
         await until(lambda: host.pid() not in (None, running.process.pid))
-        assert not process.runs(running.process)
+        assert not identity.runs(running.process)
         assert host.fields("instance.exited")["reason"] == "killed together with its shim"
 
 
@@ -287,21 +289,21 @@ async def test_each_process_gets_new_words_and_a_lease_only_where_there_is_a_lea
         assert not folders.lease("bookd-alpha-1").exists()
         lease = folders.lease("omsd-alpha-1")
         inode = lease.stat().st_ino
-        with word.LeaseWord(lease, writable=True) as old:
+        with pages.LeaseWord(lease, writable=True) as old:
             first = host.pid("omsd-alpha-1")
             os.kill(first, signal.SIGKILL)
             await until(lambda: host.pid("omsd-alpha-1") not in (None, first))
             old.write(
-                word.Lease(
-                    process.identify("omsd-alpha-1", host.pid("omsd-alpha-1")),
+                pages.Lease(
+                    identity.identify("omsd-alpha-1", host.pid("omsd-alpha-1")),
                     1,
                     1,
-                    word.Wanted.LEAD,
+                    pages.Wanted.LEAD,
                     1 << 62,
                 )
             )
-            with word.LeaseWord(lease) as new:
-                assert new.read() == word.NOBODY
+            with pages.LeaseWord(lease) as new:
+                assert new.read() == pages.NOBODY
         assert lease.stat().st_ino != inode
 
 

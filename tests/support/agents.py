@@ -24,8 +24,10 @@ import msgspec
 
 from agents import daemon
 from agents.settings import AgentSettings
-from controlplane import model, store, unix_http
+from controlplane import model, store
 from controlplane.errors import FloorUnreachable
+from controlplane.host import identity
+from controlplane.http import unix
 from controlplane.model import Mode, ServiceSpec
 from controlplane.store.base import Store
 from controlplane.store.keys import Keys
@@ -158,7 +160,7 @@ class AgentProcess:
     def get(self, target: str) -> Any:
         """The JSON, or None while nobody answers."""
         try:
-            answer = unix_http.request(self.socket, "GET", target, timeout_s=2)
+            answer = unix.request(self.socket, "GET", target, timeout_s=2)
         except FloorUnreachable:
             return None
         return json.loads(answer.body) if answer.status == 200 else None
@@ -187,7 +189,7 @@ class AgentProcess:
         deadline_mono_s = time.monotonic() + SOON_S
         while self.process is not None and self.process.poll() is None and time.monotonic() < deadline_mono_s:
             with contextlib.suppress(FloorUnreachable):
-                unix_http.request(self.socket, "POST", "/v1/shutdown", timeout_s=2)
+                unix.request(self.socket, "POST", "/v1/shutdown", timeout_s=2)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(3)
         if self.process is not None and self.process.poll() is None:
@@ -216,5 +218,5 @@ def end_what_is_left(folder: Path) -> None:
     for path in [*(folder / "run").glob("*.shim.json"), *site.hosts.glob("*/*.lock")]:
         found = folders.read_json(path) or {}
         parts = [found.get("shim") or {}, found.get("daemon") or {}, found]
-        named = [processes.from_plain({**part, "boot_id": found.get("boot_id")}, path.name) for part in parts]
+        named = [identity.from_plain({**part, "boot_id": found.get("boot_id")}, path.name) for part in parts]
         processes.end([known for known in named if known is not None and known.pid != os.getpid()])

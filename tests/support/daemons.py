@@ -17,9 +17,9 @@ from typing import Any
 
 import zmq
 
+from controlplane.host import identity
 from hftd import bus
-from hftd.native import process as processes
-from hftd.native import word
+from hftd.shm import pages
 from hftd.wire import codec, control, market, requests
 
 WAIT_S = 20.0
@@ -69,10 +69,10 @@ class Daemon:
         }
         (folder / "site").mkdir(exist_ok=True)
         (folder / f"{self.instance}.config").write_text(json.dumps(config))
-        word.create(folder / f"{self.instance}.alive", word.ALIVE_MAGIC)
+        pages.create(folder / f"{self.instance}.alive", pages.ALIVE_MAGIC)
         self.leads = leads
         if leads:
-            word.create(folder / f"{self.instance}.lease", word.LEASE_MAGIC)
+            pages.create(folder / f"{self.instance}.lease", pages.LEASE_MAGIC)
         self.agent = bus.link.Router(f"ipc://{folder}/{self.instance}.bus")
         self.process: subprocess.Popen[bytes] | None = None
         self._asked = 0
@@ -133,11 +133,11 @@ class Daemon:
         assert answer.ok, answer.body
         return answer.body
 
-    def lead(self, epoch: int, wanted: word.Wanted = word.Wanted.LEAD) -> None:
+    def lead(self, epoch: int, wanted: pages.Wanted = pages.Wanted.LEAD) -> None:
         assert self.process is not None
-        identity = processes.identify(self.instance, self.process.pid)
-        with word.LeaseWord(self.folder / f"{self.instance}.lease", writable=True) as keeper:
-            keeper.write(word.Lease(identity, 1, epoch, wanted, 1 << 62))
+        me = identity.identify(self.instance, self.process.pid)
+        with pages.LeaseWord(self.folder / f"{self.instance}.lease", writable=True) as keeper:
+            keeper.write(pages.Lease(me, 1, epoch, wanted, 1 << 62))
 
     def end(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from controlplane import unix_http
 from controlplane.errors import FloorUnreachable
-from controlplane.floor import folders, processes
+from controlplane.floor import folders
+from controlplane.host import identity
+from controlplane.http import unix
 
 HFTCTL = [sys.executable, "-m", "controlplane.cli.main"]
 WAIT_S = 60.0
@@ -124,17 +125,17 @@ class Floor:
 
     def holder(self, host: str, lock: str) -> int:
         """Pid of the agent or keeper of a host while it runs, as its lock file names it; else 0."""
-        known = processes.from_plain(
+        known = identity.from_plain(
             folders.read_json(self.site_dir / "hosts" / host / f"{lock}.lock") or {}, lock
         )
-        return known.pid if known is not None and processes.runs(known) else 0
+        return known.pid if known is not None and identity.runs(known) else 0
 
     def ask(self, service: str, what: str) -> Any:
         """What a daemon says of itself, over any agent."""
         for host in self.parent()["hosts"]:
             with contextlib.suppress(FloorUnreachable):
                 answer = json.loads(
-                    unix_http.request(
+                    unix.request(
                         self.run_dir() / f"{host}.agent.sock", "GET", f"/v1/site/ask/{service}/{what}"
                     ).body
                 )

@@ -18,14 +18,16 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agents.keeper import core, link, settings
-from agents.keeper.disk import Disk
-from controlplane import clock, model
-from controlplane.model import HostRecord, LeaderRecord, Mode, Process, Registration
+from agents.keeper import keeper as keepers
+from agents.keeper import protocol, settings
+from agents.keeper.seen_tokens import Disk
+from controlplane import model
+from controlplane.host import identity
+from controlplane.host.system_clock import SystemClock
+from controlplane.model import HostRecord, Mode, Process, Registration, records
 from controlplane.store.base import Store
 from controlplane.store.keys import Keys
-from hftd.native import process as processes
-from hftd.native import word
+from hftd.shm import pages
 
 KEYS = Keys("test")
 SERVICE = "omsd"
@@ -33,22 +35,23 @@ INCARNATION = 1_700_000_000_000
 
 DAEMON = """
 import sys, time
-from hftd.native import process, word
+from controlplane.host import identity
+from hftd.shm import pages
 instance, lease_path, alive_path = sys.argv[1:4]
-me = process.identify(instance)
+me = identity.identify(instance)
 from pathlib import Path
-lease, alive = word.LeaseWord(Path(lease_path)), word.AliveWord(Path(alive_path), writable=True)
-phase, epoch = word.Phase.STANDBY, 0
+lease, alive = pages.LeaseWord(Path(lease_path)), pages.AliveWord(Path(alive_path), writable=True)
+phase, epoch = pages.Phase.STANDBY, 0
 while True:
     now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     wanted = lease.read()
     leads = wanted.leads(me, now_ns)
-    phase, epoch = (word.Phase.ACTIVE, wanted.epoch) if leads else (word.Phase.STANDBY, 0)
+    phase, epoch = (pages.Phase.ACTIVE, wanted.epoch) if leads else (pages.Phase.STANDBY, 0)
     try:
         revision = int(Path(alive_path + ".revision").read_text())
     except (OSError, ValueError):
         revision = 0
-    alive.write(word.Alive(me.pid, me.start_time, now_ns, phase, epoch, 0, revision))
+    alive.write(pages.Alive(me.pid, me.start_time, now_ns, phase, epoch, 0, revision))
     time.sleep(0.005)
 """
 
@@ -85,23 +88,23 @@ class Daemon:
         return self.run_dir / f"{self.instance}.alive"
 
     def start(self) -> Daemon:
-        for path, magic in ((self.lease_path, word.LEASE_MAGIC), (self.alive_path, word.ALIVE_MAGIC)):
+        for path, magic in ((self.lease_path, pages.LEASE_MAGIC), (self.alive_path, pages.ALIVE_MAGIC)):
             if not path.exists():
-                word.create(path, magic)
+                pages.create(path, magic)
         (self.run_dir / f"{self.instance}.alive.revision").unlink(missing_ok=True)
         arguments = [sys.executable, "-c", DAEMON, self.instance, str(self.lease_path), str(self.alive_path)]
         self.child = subprocess.Popen(arguments)
-        found = processes.identify(self.instance, self.child.pid)
+        found = identity.identify(self.instance, self.child.pid)
         assert found is not None
         self.process = found
         return self
 
-    def lease(self) -> word.Lease:
-        with word.LeaseWord(self.lease_path) as found:
+    def lease(self) -> pages.Lease:
+        with pages.LeaseWord(self.lease_path) as found:
             return found.read()
 
-    def alive(self) -> word.Alive:
-        with word.AliveWord(self.alive_path) as found:
+    def alive(self) -> pages.Alive:
+        with pages.AliveWord(self.alive_path) as found:
             return found.read()
 
     def leads(self) -> bool:
@@ -109,7 +112,7 @@ class Daemon:
 
     def say_electable(self, *others: Daemon) -> None:
         """As a leading daemon does: the list first, then the revision."""
-        word.electable_path(self.alive_path).write_bytes(model.encode([other.process for other in others]))
+        pages.electable_path(self.alive_path).write_bytes(model.encode([other.process for other in others]))
         path = self.run_dir / f"{self.instance}.alive.revision"
         path.write_text(str(int(path.read_text()) + 1 if path.exists() else 1))
 
@@ -122,7 +125,7 @@ class Daemon:
         if self.child is not None:
             self.child.wait(10)
 
-    def entry(self, *, ready: bool = True) -> link.Entry:
+    def entry(self, *, ready: bool = True) -> protocol.Entry:
         registration = Registration(
             self.service,
             self.instance,
@@ -135,7 +138,7 @@ class Daemon:
             "1",
         )
         lease = str(self.lease_path)
-        return link.Entry(
+        return protocol.Entry(
             self.process,
             self.service,
             Mode.ACTIVE_STANDBY,
@@ -152,7 +155,7 @@ class Floor:
 
     store: Store
     folder: Path
-    keepers: dict[str, core.Keeper] = field(default_factory=dict)
+    keepers: dict[str, keepers.Keeper] = field(default_factory=dict)
     told: list[object] = field(default_factory=list)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     daemons: list[Daemon] = field(default_factory=list)
@@ -162,16 +165,16 @@ class Floor:
         self.daemons.append(made)
         return made
 
-    async def keeper(self, host: str, store: Store | None = None, **changed: float) -> core.Keeper:
+    async def keeper(self, host: str, store: Store | None = None, **changed: float) -> keepers.Keeper:
         """Start a keeper and announce its address as its agent would."""
         chosen = replace(settings.Settings(), **changed)  # type: ignore[arg-type]
         (self.folder / host).mkdir(exist_ok=True)
-        made = core.Keeper(
+        made = keepers.Keeper(
             store or self.store,
             KEYS,
             host,
             chosen,
-            clock.SystemClock(),
+            SystemClock(),
             Disk(self.folder / host / "keeper.json"),
             self.told.append,
         )
@@ -188,9 +191,9 @@ class Floor:
         self.tasks[host].cancel()
         await asyncio.gather(self.tasks[host], return_exceptions=True)
 
-    async def leader(self, service: str = SERVICE) -> LeaderRecord | None:
+    async def leader(self, service: str = SERVICE) -> records.LeaderRecord | None:
         entry = await self.store.get(KEYS.leader(service))
-        return model.decode(LeaderRecord, entry.value) if entry else None
+        return model.decode(records.LeaderRecord, entry.value) if entry else None
 
     async def meet(self) -> None:
         """Wait until every keeper has an answer of every other."""
@@ -204,10 +207,10 @@ class Floor:
         """alpha leads, beta is electable and passing."""
         first, second = self.daemon("alpha"), self.daemon("beta")
         alpha = await self.keeper("alpha")
-        alpha.apply(link.Table((first.entry(),)))
+        alpha.apply(protocol.Table((first.entry(),)))
         await until(first.leads, "alpha leads")
         beta = await self.keeper("beta")
-        beta.apply(link.Table((second.entry(),)))
+        beta.apply(protocol.Table((second.entry(),)))
         first.say_electable(second)
         await until(lambda: second.process in alpha.successors(), "beta's process passes")
         member = alpha.members[first.instance]

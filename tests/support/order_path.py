@@ -15,16 +15,18 @@ from typing import Any
 
 import msgspec
 
+from controlplane.host import identity
 from controlplane.model import Process, Token
 from hftd import bus, runtime
-from hftd.daemons import auditd, execd, omsd, positiond
+from hftd.daemons import auditd, execd, positiond
+from hftd.daemons.omsd import daemon
 from hftd.engine import fixed, reasons
-from hftd.native import process as processes
-from hftd.native import word
-from hftd.native.word import Phase, Wanted
-from hftd.runtime import floor as floors_of_daemons
-from hftd.runtime import floors, lease
+from hftd.runtime import context as floors_of_daemons
+from hftd.runtime import leadership
 from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
+from hftd.shm import pages
+from hftd.shm.pages import Phase, Wanted
+from hftd.storage import fences
 from hftd.wire import codec, control, orders
 from hftd.wire.orders import Kind, Side, State
 
@@ -48,13 +50,13 @@ class Member:
         generation: int,
     ) -> None:
         service, host, _ = instance.rsplit("-", 2)
-        known = processes.identify(instance)
+        known = identity.identify(instance)
         assert known is not None
         self.process = Process(instance, known.boot_id, known.pid + generation, known.start_time)
         self.alive, self.word = folder / f"{instance}.alive", folder / f"{instance}.lease"
-        word.create(self.alive, word.ALIVE_MAGIC)
+        pages.create(self.alive, pages.ALIVE_MAGIC)
         if leads:
-            word.create(self.word, word.LEASE_MAGIC)
+            pages.create(self.word, pages.LEASE_MAGIC)
         data = folder / "data" / instance
         config = floors_of_daemons.Config(1, service, folder, folder / "site", data, data / "journal", {})
         (folder / "site").mkdir(exist_ok=True)
@@ -87,16 +89,16 @@ class Member:
         epoch: int,
         wanted: Wanted = Wanted.LEAD,
         valid_until_ns: int = FAR_NS,
-        told: dict[str, lease.Floor] | None = None,
+        told: dict[str, leadership.Floor] | None = None,
     ) -> None:
         """What the keeper does after its own take: the floors first, then the word."""
-        word.floors_path(self.word).write_bytes(msgspec.json.encode(told or {}))
-        with word.LeaseWord(self.word, writable=True) as keeper:
-            keeper.write(word.Lease(self.process, INCARNATION, epoch, wanted, valid_until_ns))
+        pages.floors_path(self.word).write_bytes(msgspec.json.encode(told or {}))
+        with pages.LeaseWord(self.word, writable=True) as keeper:
+            keeper.write(pages.Lease(self.process, INCARNATION, epoch, wanted, valid_until_ns))
 
     def release(self) -> None:
-        with word.LeaseWord(self.word, writable=True) as keeper:
-            keeper.write(word.NOBODY)
+        with pages.LeaseWord(self.word, writable=True) as keeper:
+            keeper.write(pages.NOBODY)
 
     def told(self, service: str, *peers: control.Peer) -> None:
         self.floor.known_peers[service] = list(peers)
@@ -135,7 +137,7 @@ class Venue:
     """simd's desk, scripted: floors of both groups, working orders, executions on demand."""
 
     router: bus.link.Router
-    floors: floors.Floors
+    fences: fences.Floors
     working: dict[str, orders.Place] = field(default_factory=dict)
     executions: list[orders.Report] = field(default_factory=list)
     heard: list[Any] = field(default_factory=list)
@@ -245,7 +247,7 @@ class Riskd:
     """riskd's end of `orders`: who is attached, what it was told, and Places with an approval."""
 
     router: bus.link.Router
-    omsd: bytes = b""
+    daemon: bytes = b""
     epoch: int = 0
     told: list[Any] = field(default_factory=list)
     placed: int = 0
@@ -320,13 +322,13 @@ class OrderPath:
         self.members: dict[str, Member] = {}
         self._generation = 0
         self.venue = Venue(
-            bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), floors.Floors(folder / "venue.json")
+            bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), fences.Floors(folder / "venue.json")
         )
         self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"))
 
     def start(self, instance: str, **changed: Any) -> Member:
         builds: dict[str, Callable[[runtime.Floor], runtime.Loop]] = {
-            "omsd": lambda floor: omsd.build(floor, OrdersSettings(**changed)),
+            "omsd": lambda floor: daemon.build(floor, OrdersSettings(**changed)),
             "execd": lambda floor: execd.build(floor, ExecutionSettings(**changed)),
             "positiond": lambda floor: positiond.build(floor, PositionSettings(**changed)),
             "auditd": lambda floor: auditd.build(floor, AuditSettings(**changed)),
@@ -405,8 +407,10 @@ def path(folder: Path) -> Iterator[OrderPath]:
         one.close()
 
 
-def claim(member: Member, epoch: int) -> dict[str, lease.Floor]:
+def claim(member: Member, epoch: int) -> dict[str, leadership.Floor]:
     """The floors file's line about that leader."""
     return {
-        member.floor.service: lease.Floor(Token(INCARNATION, member.floor.service, epoch), member.process)
+        member.floor.service: leadership.Floor(
+            Token(INCARNATION, member.floor.service, epoch), member.process
+        )
     }

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlplane.errors import HftctlError
-from controlplane.store import embedded, etcd_versions
+from controlplane.floor import etcd as embedded
+from controlplane.floor import etcd_versions
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = "3.7.3"

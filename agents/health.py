@@ -1,0 +1,111 @@
+"""From what is known to what is said: pure steps between the site's view, the supervisor, the daemons'
+reports and the records.
+
+`observe` makes the InstanceStatus of one slot, `peers_of` the list that a daemon is sent, `keeper_row` what
+the keeper has to know of an instance. agent.py calls them; nothing here waits or reads a file.
+"""
+
+from __future__ import annotations
+
+from agents import settings
+from agents.bus import Reported
+from agents.supervisor import program
+from agents.supervisor.states import State
+from agents.supervisor.supervisor import Instance
+from controlplane.host import sched
+from controlplane.model import Alarm, InstanceStatus, Mode
+from hftd.shm import pages
+
+LEADING = frozenset({pages.Phase.FENCING, pages.Phase.RECONCILING, pages.Phase.ACTIVE, pages.Phase.DRAINING})
+
+
+def observe(
+    instance: Instance,
+    report: Reported | None,
+    alive: pages.Alive | None,
+    now_mono_s: float,
+    now_wall_ns: int,
+) -> InstanceStatus:
+    """What its agent says of one instance; `report` and `alive` may be of an earlier process and are ignored
+    then.
+    """
+    process = instance.process
+    heard = report if report is not None and report.process == process else None
+    if alive is not None and (process is None or alive.pid != process.pid):
+        alive = None
+    said = heard.status if heard else None
+    desired = instance.desired
+    phase = alive.phase if alive else pages.Phase.STARTING
+    led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
+    health, reason = judge(instance, heard, now_mono_s, now_wall_ns)
+    return InstanceStatus(
+        id=instance.id,
+        service=instance.slot.service,
+        daemon=desired.spec.daemon if desired else (heard.daemon if heard else ""),
+        host=instance.slot.host,
+        pid=process.pid if process else None,
+        state=str(instance.state),
+        role=("leader" if phase in LEADING else "standby") if led else None,
+        phase=phase.name.lower(),
+        epoch=alive.epoch if alive else 0,
+        health=health,
+        reason=reason,
+        ready=said is not None and said.ready and instance.state is State.RUNNING,
+        started_ns=instance.running.started_ns if instance.running else None,
+        restarts=instance.restarts,
+        cpus=desired.spec.cpus if desired else (),
+        sched=program.scheduling(desired.spec, real_time=sched.may_be_real_time()) if desired else "other",
+        endpoints=heard.endpoints if heard else {},
+        version=heard.version if heard else "",
+        config_revision=revision_of(instance),
+        counters=said.counters if said else {},
+        rates=heard.rates if heard else {},
+        histograms=said.histograms if said else {},
+    )
+
+
+def revision_of(instance: Instance) -> int:
+    """Of the config that it runs with: a newer revision with the same content is as good as that."""
+    if instance.desired is not None and instance.same:
+        return instance.desired.config_revision
+    return instance.running.config_revision if instance.running else 0
+
+
+def judge(
+    instance: Instance, report: Reported | None, now_mono_s: float, now_wall_ns: int
+) -> tuple[str, str]:
+    """Health and the reason when it is not passing."""
+    match instance.state:
+        case State.STOPPED:
+            return "critical", instance.reason or "not started yet"
+        case State.BACKOFF:
+            return (
+                "critical",
+                f"{instance.reason}; restart in {max(0.0, instance.due_mono_s - now_mono_s):.1f} s",
+            )
+        case State.STOPPING:
+            return "warning", "stopping"
+        case State.STARTING:
+            age_s = (now_wall_ns - instance.running.started_ns) / 1e9 if instance.running else 0.0
+            if age_s > settings.START_PATIENCE_S:
+                return "critical", f"no hello for {age_s:.0f} s"
+            return "warning", "starting"
+    if report is None or report.status is None:
+        return "warning", "no status yet"
+    silent_s = now_mono_s - report.status_mono_s
+    if silent_s > settings.STATUS_STALE_S:
+        return "critical", f"no status for {silent_s:.0f} s"
+    if not report.status.healthy:
+        return "critical", report.status.reason
+    if not report.status.ready:
+        return "warning", report.status.reason or "not ready"
+    return "passing", ""
+
+
+def alarms_of(report: Reported) -> list[Alarm]:
+    if report.status is None:
+        return []
+    return [
+        Alarm(alarm.id, alarm.severity, alarm.subject, alarm.text, alarm.since_ns)
+        for alarm in report.status.alarms
+    ]

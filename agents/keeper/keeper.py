@@ -1,0 +1,358 @@
+"""The keeper of one host without a process around it: constructible in a test, two of them in one event loop.
+
+    keeper = Keeper(store, keys, host, settings, clock, disk)
+    async with asyncio.TaskGroup() as tasks: tasks.create_task(keeper.run()); ...; await keeper.stop()
+
+`apply` takes the agent's table; `run` follows the store, looks at the alive words, asks its peers and keeps
+registrations. What each member of a group does is handover.py; the process around all this is daemon.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agents.keeper import liveness, peers, protocol, registrations, settings, words
+from agents.keeper import member as members
+from agents.keeper.seen_tokens import Disk
+from controlplane import model
+from controlplane.clock import Clock
+from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
+from controlplane.leadership import budget
+from controlplane.model import Mode, Process, ServiceSpec
+from controlplane.store.base import Snapshot, Store
+from controlplane.store.keys import Keys
+
+log = logging.getLogger(__name__)
+
+STOP_LOOK_S = 0.005
+"""Between two looks whether everything is released, on stop."""
+
+
+class _Host(msgspec.Struct):
+    """What of a HostRecord concerns a keeper."""
+
+    keeper: str = ""
+
+
+class Keeper:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        host: str,
+        settings: settings.Settings,
+        clock: Clock,
+        disk: Disk,
+        tell: Callable[[object], None] = lambda message: None,
+    ) -> None:
+        """`tell` gets what the agent should hear (link.py lists the messages)."""
+        self.store = store
+        self.keys = keys
+        self.host = host
+        self.settings = settings
+        self.clock = clock
+        self.disk = disk
+        self.tell = tell
+        self.lines_undecodable: Callable[[], int] = lambda: 0
+        """Of the line to the agent; its owner says."""
+        self.stopping = False
+        self._host_leaves = False
+        self.instances: dict[str, members.Instance] = {}
+        self.members: dict[str, members.Member] = {}
+        self.snapshot: Snapshot | None = None
+        self.peers = peers.Peers(keys.site, host, uuid.uuid4().hex, clock, self._fit)
+        self.registrar = registrations.Registrar(
+            store,
+            keys,
+            clock,
+            settings.registration_ttl_s,
+            settings.registration_keep_s,
+            lambda: self.snapshot,
+        )
+        self._tasks: asyncio.TaskGroup | None = None
+        self._ended = False
+        self._acted = asyncio.Event()
+        """A transaction has ended: what it began is looked at now."""
+        self._early: list[tuple[Coroutine[Any, Any, None], str]] = []
+        self._host_revisions: dict[str, int] = {}
+        self._wanted: set[str] = set()
+        self._slots: dict[str, tuple[int, frozenset[str]]] = {}
+
+    # --- what the members have in common (handover.Site) ----------------------------------------------------
+
+    @property
+    def leaving(self) -> bool:
+        """This keeper stops, or its agent takes the host down."""
+        return self.stopping or self._host_leaves
+
+    def successors(self) -> frozenset[Process]:
+        return self.peers.passing(self.clock.boot_ns(), int(self.settings.ping_fresh_s * 1e9))
+
+    def slots(self, service: str) -> frozenset[str]:
+        """Instances that the spec in the view has; empty when there is none, or none that can be read."""
+        entry = self.snapshot.entries.get(self.keys.spec(service)) if self.snapshot else None
+        if entry is None:
+            return frozenset()
+        revision, found = self._slots.get(service, (0, frozenset()))
+        if revision != entry.revision:
+            try:
+                found = frozenset(slot.instance for slot in model.decode(ServiceSpec, entry.value).slots())
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                log.warning("%s: expected a spec: %s", entry.key, exc)
+                found = frozenset()
+            self._slots[service] = (entry.revision, found)
+        return found
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        if self._ended:
+            work.close()
+        elif self._tasks is None:
+            self._early.append((work, name))
+        else:
+            self._tasks.create_task(self._act(work), name=name)
+
+    async def _act(self, work: Coroutine[Any, Any, None]) -> None:
+        await work
+        self._acted.set()
+
+    # --- the agent's table ----------------------------------------------------------------------------------
+
+    def apply(self, table: protocol.Table) -> None:
+        """Keep exactly these processes. A member that leads, or is handing over, is kept until that is done.
+
+        Raises:
+            InvalidInput: an unknown profile, or a word that cannot be made; the table before stays.
+        """
+        try:
+            chosen = budget.profile(table.profile)
+        except InvalidSettings as exc:
+            raise InvalidInput(f"table: {exc}") from exc
+        if chosen != self.settings.budget:
+            self.settings = dataclasses.replace(self.settings, budget=chosen)
+        self._host_leaves = table.leaving
+        wanted = {entry.process.instance: entry for entry in table.instances}
+        for entry in wanted.values():
+            self._keep(entry)
+        for name in [name for name in self.instances if name not in wanted]:
+            self._let_go(name)
+        self._register(wanted)
+        for member in list(self.members.values()):
+            member.step()
+
+    def _keep(self, entry: protocol.Entry) -> None:
+        name = entry.process.instance
+        old = self.instances.get(name)
+        if (
+            old is not None
+            and old.entry.process == entry.process
+            and (old.entry.lease, old.entry.alive) == (entry.lease, entry.alive)
+        ):
+            old.entry = entry
+            if not old.watched.runs:  # a new agent may not have heard it
+                self.tell({"died": {"process": entry.process}})
+            return
+        try:
+            found = words.Words(
+                Path(entry.lease) if entry.mode is Mode.ACTIVE_STANDBY and entry.lease else None,
+                Path(entry.alive),
+            )
+        except OSError as exc:
+            raise InvalidInput(f"table: {name}: its words cannot be opened: {exc}") from exc
+        if old is not None:
+            old.watched.close()
+            old.words.close()
+        heartbeat = liveness.Heartbeat(int(self.settings.heartbeat_stale_s * 1e9))
+        instance = members.Instance(
+            entry, liveness.Watched(entry.process, lambda: self._died(entry)), found, heartbeat
+        )
+        instance.look(self.clock.boot_ns())
+        self.instances[name] = instance
+        if entry.mode is not Mode.ACTIVE_STANDBY:
+            return
+        member = self.members.get(name)
+        if member is not None:
+            member.replace(instance)
+        else:
+            self.members[name] = member = members.Member(self, instance)
+            if self.snapshot is not None:
+                member.observe(self.snapshot)
+
+    def _let_go(self, name: str) -> None:
+        member = self.members.get(name)
+        if member is not None and not member.idle:
+            self.instances[name].entry = dataclasses.replace(self.instances[name].entry, ending=True)
+            return  # looked at again when it has stepped (see _sweep)
+        self.members.pop(name, None)
+        instance = self.instances.pop(name)
+        instance.watched.close()
+        instance.words.close()
+
+    def _register(self, wanted: dict[str, protocol.Entry]) -> None:
+        live = {
+            name: entry
+            for name, entry in wanted.items()
+            if (found := self.instances.get(name)) is not None and found.watched.runs
+        }
+        registrations = [entry.registration for entry in live.values() if entry.registration is not None]
+        others = [
+            (entry.service, name)
+            for name, entry in wanted.items()
+            if name not in live or entry.registration is None
+        ]
+        self.registrar.want(registrations, others)
+        self._wanted = set(wanted)
+
+    def _died(self, entry: protocol.Entry) -> None:
+        """Called by the event loop the moment a pidfd becomes readable: the hand-over first, then everything
+        else.
+        """
+        name = entry.process.instance
+        member = self.members.get(name)
+        if member is not None:
+            member.step()
+        self.registrar.drop(entry.service, name)
+        log.info("%s: pid %d died", name, entry.process.pid)
+        self.tell({"died": {"process": entry.process}})
+
+    def _fit(self) -> Iterator[Process]:
+        """Processes that peers may name as successors."""
+        if self.leaving:
+            return
+        for instance in self.instances.values():
+            if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None:
+                yield instance.entry.process
+
+    # --- running --------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Bind the socket on which peers are answered; `peers.address` is known then."""
+        await self.peers.open(self.settings.address)
+
+    async def run(self) -> None:
+        """Until cancelled, or until something fails that nobody here expects (then the agent starts a new
+        keeper; R18).
+        """
+        if not self.peers.bound:
+            await self.open()
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                for work, name in self._early:
+                    self._tasks.create_task(self._act(work), name=name)
+                self._early.clear()
+                self._tasks.create_task(self._follow(), name="view of the store")
+                self._tasks.create_task(self._look(), name="alive words")
+                self._tasks.create_task(self._ask_peers(), name="pings")
+                self._tasks.create_task(self.registrar.run(), name="registrations")
+                self._tasks.create_task(self._report(), name="report")
+        finally:
+            self._ended, self._tasks = True, None
+            self.peers.close()
+            for instance in self.instances.values():
+                instance.watched.close()
+                instance.words.close()
+            self.instances.clear()
+            self.members.clear()
+
+    async def stop(self) -> None:
+        """Give back what is led here (close, zero, holder none) and take the registrations back; at most
+        `stop_s`.
+        """
+        self.stopping = True
+        try:
+            async with asyncio.timeout(self.settings.stop_s):
+                for member in list(self.members.values()):
+                    member.step()
+                while any(not member.idle for member in self.members.values()):  # noqa: ASYNC110 - a state of several, that nobody announces
+                    await asyncio.sleep(STOP_LOOK_S)
+                await self.registrar.close()
+        except TimeoutError:
+            log.warning("stop: the store did not answer in time; leases run out by themselves")
+        except HftctlError as exc:
+            log.warning("stop: registrations stay until their lease ends: %s", exc)
+
+    async def _follow(self) -> None:
+        async for snapshot in self.store.watch(self.keys.root):
+            self.snapshot = snapshot
+            for member in list(self.members.values()):
+                member.observe(snapshot)
+            self._meet(snapshot)
+
+    def _meet(self, snapshot: Snapshot) -> None:
+        for key, entry in snapshot.entries.items():
+            if key.startswith(self.keys.hosts) and self._host_revisions.get(key) != entry.revision:
+                self._host_revisions[key] = entry.revision
+                try:
+                    found = msgspec.json.decode(entry.value, type=_Host)
+                except msgspec.DecodeError as exc:
+                    log.warning("%s: expected a host record: %s", key, exc)
+                    continue
+                self.peers.meet({key.removeprefix(self.keys.hosts): found.keeper})
+
+    async def _look(self) -> None:
+        while True:
+            self._acted.clear()
+            now_ns = self.clock.boot_ns()
+            for instance in self.instances.values():
+                instance.look(now_ns)
+            for member in list(self.members.values()):
+                member.step()
+            self._sweep()
+            if self.disk.dirty:
+                await self._save()
+            soon = any(member.in_transition for member in self.members.values())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.transition_poll_s if soon else self.settings.poll_s):
+                    await self._acted.wait()
+
+    def _sweep(self) -> None:
+        for name in [name for name in self.instances if name not in self._wanted]:
+            self._let_go(name)
+
+    async def _save(self) -> None:
+        try:
+            await asyncio.to_thread(self.disk.save, self.disk.content())
+        except OSError as exc:
+            log.warning(
+                "%s: %s; a store that goes back would not be noticed after a restart",
+                self.disk.path,
+                exc.strerror,
+            )
+
+    async def _ask_peers(self) -> None:
+        while True:
+            self.peers.ask()
+            await asyncio.sleep(self.settings.ping_every_s)
+
+    async def _report(self) -> None:
+        while True:
+            self.tell(self.report())
+            await asyncio.sleep(self.settings.report_every_s)
+
+    def report(self) -> dict[str, object]:
+        """What is led, as this keeper sees it."""
+        now_ns = self.clock.boot_ns()
+        groups: dict[str, object] = {}
+        for member in self.members.values():
+            if member.group is None:
+                continue
+            holder = member.group.holder
+            groups[member.service] = {
+                "epoch": member.group.epoch_number,
+                "leader": holder.instance if holder else None,
+                "lease_remaining_ms": member.lease_remaining_ms(now_ns),
+                "text": member.sentence,
+            }
+        return {
+            "groups": groups,
+            "registered": self.registrar.registered,
+            "undecodable": self.peers.undecodable + self.lines_undecodable(),
+        }

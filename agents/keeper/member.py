@@ -1,0 +1,448 @@
+"""One instance's part in its group, carried out: failover.decide says what, this does it, one transaction at
+a time.
+
+Driven by `step`, which is called whenever something has changed: the watched view, the process's death, the
+heartbeat, an answer, a tick. Close and stand down happen inside the call (a death zeroes the word before
+anything is awaited); transactions run as tasks and step again when they end.
+
+What it promises: the word is armed only after a good renewal or take of one's own (R6), with the send time of
+that as its base (R3), after the floors file was written from the store (R11), and only while the lead for
+which it was asked still stands unclosed (R7: late answers write nothing).
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from agents.keeper import settings, words
+from agents.keeper.liveness import Heartbeat, Watched
+from agents.keeper.protocol import Entry
+from agents.keeper.seen_tokens import Disk
+from controlplane import model
+from controlplane.clock import Clock
+from controlplane.errors import HftctlError, InvalidInput
+from controlplane.host import identity
+from controlplane.leadership import decide, transactions
+from controlplane.leadership.decide import Group, Lead, View
+from controlplane.model import Process, Registration, Token
+from controlplane.store.base import Snapshot, Store
+from controlplane.store.keys import Keys
+from hftd.shm.pages import Phase
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.02
+RETRY_S_MAX = 0.5
+"""After a failed transaction: doubling from one to the other; a store election takes about a second."""
+
+REREADS_MAX = 3
+"""Lost compares in a row that are answered at once; then the retry delay counts, so that two keepers never
+spin against each other."""
+
+STEPS_MAX = 4
+"""Actions of one step: a close is followed by the hand-over it makes necessary."""
+
+
+class Site(Protocol):
+    """What a member has in common with the others of its keeper."""
+
+    store: Store
+    keys: Keys
+    clock: Clock
+    settings: settings.Settings
+    disk: Disk
+    stopping: bool
+
+    @property
+    def leaving(self) -> bool: ...
+
+    def successors(self) -> frozenset[Process]: ...
+
+    def slots(self, service: str) -> frozenset[str]: ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None: ...
+
+    def tell(self, message: object) -> None: ...
+
+
+@dataclass(slots=True)
+class Instance:
+    """One process of this host as the keeper has it."""
+
+    entry: Entry
+    watched: Watched
+    words: words.Words
+    heartbeat: Heartbeat
+
+    def look(self, now_ns: int) -> None:
+        alive = self.words.alive(self.entry.process)
+        if alive is not None:
+            self.heartbeat.look(alive.heartbeat_ns, now_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A transaction to carry out, with what it was decided on."""
+
+    action: decide.Action
+    group: Group
+    lead: Lead | None
+    me: Process
+
+
+class Member:
+    def __init__(self, site: Site, instance: Instance) -> None:
+        self._site = site
+        self.instance = instance
+        self.service = instance.entry.service
+        self.group: Group | None = None
+        self._snapshot: Snapshot | None = None
+        """The newest view of the site."""
+        self.lead: Lead | None = None
+        self.sentence = ""
+        self._changed_ns = 0
+        self._request_ns = 0
+        self._renew_ns = 0
+        self._retry_ns = 0
+        self._failures = 0
+        self._rereads = 0
+        self._busy = False
+        self._closed_wall_ns = 0
+        self._floors_of: Lead | None = None
+        self._floors: dict[str, words.Floor] = {}
+        self._electable: tuple[Process, ...] | None = None
+        self._electable_seen: tuple[Process, int] | None = None
+        self._active: tuple[Lead, int] | None = None
+
+    def __repr__(self) -> str:
+        return f"Member({self.instance.entry.process.instance} of {self.service}: {self.sentence})"
+
+    @property
+    def idle(self) -> bool:
+        """Leads nothing and has nothing in flight: may be dropped."""
+        return self.lead is None and not self._busy
+
+    @property
+    def in_transition(self) -> bool:
+        """Led, and not active yet: worth a closer look."""
+        return self.lead is not None and self.lead.closed is None and self._active is None
+
+    def lease_remaining_ms(self, now_ns: int) -> int:
+        """Of the lead held here, until its word ends; of another's, until this keeper might time it out."""
+        if self.lead is not None and self.instance.words.armed_for(self.lead):
+            end_ns = self.instance.words.lease().valid_until_ns
+        elif self.group is not None and self.group.holder is not None:
+            end_ns = self._changed_ns + self._site.settings.budget.lease_ns
+        else:
+            return 0
+        return max(0, (end_ns - now_ns) // 1_000_000)
+
+    def replace(self, instance: Instance) -> None:
+        """The instance has a new process; what the old one led is still this member's to hand over."""
+        self.instance = instance
+
+    def observe(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        try:
+            group = transactions.view(snapshot, self._site.keys, self.service, self.group)
+        except InvalidInput as exc:
+            self._say(f"does not act: {exc}")
+            return
+        if self.group is None or group.revision >= self.group.revision:
+            self._adopt(group)
+        self.step()
+        self._follow_floors(snapshot)
+
+    def step(self) -> None:
+        now_ns = self._site.clock.boot_ns()
+        for _ in range(STEPS_MAX):
+            decision = decide.decide(self._view(now_ns), now_ns)
+            self._say(decision.sentence)
+            if not decision.actions:
+                return
+            for action in decision.actions:
+                self._perform(action)
+
+    # --- what is known --------------------------------------------------------------------------------------
+
+    def _view(self, now_ns: int) -> View:
+        instance, group, site = self.instance, self.group, self._site
+        me = instance.entry.process
+        holder = group.holder if group else None
+        lead = self.lead
+        if lead is not None and lead.closed is None:
+            self._look_at_leader(lead)
+        return View(
+            group=group,
+            me=me,
+            budget=site.settings.budget,
+            runs=instance.watched.runs,
+            fresh=instance.heartbeat.fresh,
+            ready=instance.entry.registration is not None,
+            home_ok=instance.entry.home_ok,
+            slots=site.slots(self.service),
+            lead=lead,
+            word_closed=instance.words.closed_rank(me),
+            changed_ns=self._changed_ns,
+            request_ns=self._request_ns,
+            renew_ns=self._renew_ns,
+            holder_runs=holder is not None
+            and holder.instance == me.instance
+            and holder != me
+            and identity.runs(holder),
+            successors=site.successors() if lead is not None or holder is None else frozenset(),
+            floor=site.disk.floor(self.service),
+            electable=self._electable_news(group, lead),
+            active=self._active is not None and self._active[0] is lead,
+            stopping=site.stopping,
+            leaving=site.leaving,
+            ending=instance.entry.ending,
+            free=not self._busy and now_ns >= self._retry_ns,
+        )
+
+    def _look_at_leader(self, lead: Lead) -> None:
+        alive = self.instance.words.alive(lead.process)
+        if alive is None or alive.epoch != lead.epoch:
+            return
+        if self._active is None and alive.phase is Phase.ACTIVE:
+            self._active = (lead, self._site.clock.wall_ns())
+        seen = (lead.process, alive.electable_revision)
+        if alive.electable_revision > 0 and seen != self._electable_seen:
+            self._electable_seen = seen
+            try:
+                self._electable = self.instance.words.electable()
+            except InvalidInput as exc:
+                log.warning("%s: %s", self.service, exc)
+
+    def _electable_news(self, group: Group | None, lead: Lead | None) -> tuple[Process, ...] | None:
+        if group is None or lead is None or lead.closed or self._electable is None:
+            return None
+        known = group.electable
+        return (
+            None
+            if known and known.processes == self._electable and known.writer_epoch == lead.epoch
+            else self._electable
+        )
+
+    def _adopt(self, group: Group) -> None:
+        now_ns = self._site.clock.boot_ns()
+        if self.group is None or group.leader_revision != self.group.leader_revision:
+            self._changed_ns = now_ns  # R4: the receipt of a change, or the first look
+        if self.group is None or group.request_revision != self.group.request_revision:
+            self._request_ns = now_ns
+        self.group = group
+        if not group.rank < self._site.disk.floor(self.service):
+            self._site.disk.raise_to(group)
+
+    # --- what is done ---------------------------------------------------------------------------------------
+
+    def _perform(self, action: decide.Action) -> None:
+        match action:
+            case decide.Close(lead, kill):
+                # R7: the latch before the word. From here on no answer of an earlier renewal writes anything.
+                self._lead_is(lead)
+                self._closed_wall_ns = self._site.clock.wall_ns()
+                self.instance.words.hand_over(lead)
+                if kill:
+                    self.instance.watched.kill()
+            case decide.StandDown():
+                if self.lead is not None and self.lead.closed is None:
+                    self.instance.words.stand_by(self.lead)
+                self._lead_is(None)
+            case _:
+                # R5: what was decided on is what is compared. The task starts later, and a newer view may
+                # have come in by then.
+                assert self.group is not None
+                decided = Decided(action, self.group, self.lead, self.instance.entry.process)
+                self._busy = True
+                self._site.spawn(self._transact(decided), f"{self.service}: {type(action).__name__}")
+
+    async def _transact(self, decided: Decided) -> None:
+        try:
+            await self._carry_out(decided)
+            self._failures = 0
+        except HftctlError as exc:
+            self._failed(exc)
+        finally:
+            self._busy = False
+        self.step()
+
+    def _failed(self, exc: HftctlError) -> None:
+        delay_s = min(RETRY_S * 2**self._failures, RETRY_S_MAX)
+        self._failures += 1
+        self._retry_ns = self._site.clock.boot_ns() + int(delay_s * 1e9)
+        if self._failures == 1:
+            log.warning(
+                "%s %s: %s: %s", self.service, self.instance.entry.process.instance, self.sentence, exc
+            )
+
+    async def _carry_out(self, decided: Decided) -> None:
+        store, keys, clock = self._site.store, self._site.keys, self._site.clock
+        group, lead, me = decided.group, decided.lead, decided.me
+        nonce, sent_ns, wall_ns = uuid.uuid4().hex, clock.boot_ns(), clock.wall_ns()
+        match decided.action:
+            case decide.Renew():
+                if self._settle(group, await transactions.renew(store, keys, group, nonce)):
+                    await self._renewed(lead, sent_ns)
+            case decide.WriteElectable(electable):
+                if self._settle(
+                    group, await transactions.write_electable(store, keys, group, electable, nonce)
+                ):
+                    await self._renewed(lead, sent_ns)
+            case decide.Claim():
+                await self._claim(group, me, nonce, sent_ns)
+            case decide.Campaign(cause):
+                if self._settle(
+                    group, await transactions.take(store, keys, group, me, nonce, cause, wall_ns, wall_ns)
+                ):
+                    await self._won(me, sent_ns)
+            case decide.HandOver(None, cause):
+                if self._settle(
+                    group, await transactions.release(store, keys, group, nonce, cause, self._closed_wall_ns)
+                ):
+                    self._lead_is(None)
+            case decide.HandOver(Process() as to, cause):
+                if self._settle(
+                    group,
+                    await transactions.take(
+                        store, keys, group, to, nonce, cause, self._closed_wall_ns, wall_ns
+                    ),
+                ):
+                    self._lead_is(None)
+                    if to == me:
+                        await self._won(to, sent_ns)
+            case decide.Settle(state, outcome):
+                self._settle(group, await transactions.settle(store, keys, group, state, outcome))
+            case decide.RecordActive():
+                active_ns = self._active[1] if self._active else wall_ns
+                self._settle(group, await transactions.record_active(store, keys, group, active_ns))
+
+    def _settle(self, asked: Group, outcome: transactions.Done | transactions.Reread) -> bool:
+        """Take over what the store says; True when the transaction's own answer says it was applied."""
+        held = self.group
+        if held is None or outcome.group.revision >= held.revision or held is asked:
+            self._adopt(outcome.group)
+        if isinstance(outcome, transactions.Done):
+            self._rereads = 0
+            return True
+        self._rereads += 1
+        if self._rereads > REREADS_MAX:
+            self._retry_ns = self._site.clock.boot_ns() + int(RETRY_S * 1e9)
+        return False
+
+    async def _claim(self, group: Group, me: Process, nonce: str, sent_ns: int) -> None:
+        """R6: named by another's hand-over, or restarted: renew first."""
+        record = group.leader
+        assert record is not None
+        held: Lead | None = self.lead
+        if held is not None:
+            return  # closed before this began: it died, or the keeper stops (R7)
+        lead = Lead(me, record.incarnation, record.epoch)
+        if not self.instance.words.armed_for(lead):
+            self.instance.words.stand_by(lead)
+        self._lead_is(lead)
+        if self._settle(group, await transactions.renew(self._site.store, self._site.keys, group, nonce)):
+            await self._renewed(lead, sent_ns)
+
+    async def _won(self, process: Process, sent_ns: int) -> None:
+        record = self.group.leader if self.group else None
+        if record is None or record.holder != process or self.lead is not None:
+            # A newer view has already come in: somebody else leads, or this epoch was closed before its
+            # answer came (R7)
+            return
+        lead = Lead(process, record.incarnation, record.epoch)
+        self._lead_is(lead)
+        await self._renewed(lead, sent_ns)
+
+    async def _renewed(self, lead: Lead | None, sent_ns: int) -> None:
+        """A good renewal (or take) of `lead`, sent at `sent_ns`: let the word say so, unless the lead has
+        gone meanwhile.
+        """
+        group = self.group
+        if lead is None or group is None or self.lead is not lead or lead.closed:
+            return  # R7
+        if self._floors_of is not lead:
+            snapshot = await self._after_take(group)
+            if self.lead is not lead:
+                return
+            self._write_floors(lead, snapshot)
+        if not self.instance.watched.runs or self.instance.entry.process != lead.process:
+            return  # its death is about to be acted on
+        self.instance.words.arm(lead, sent_ns + self._site.settings.budget.renew_deadline_ns)  # R3
+        self._renew_ns = sent_ns + self._site.settings.budget.renew_every_ns
+
+    def _lead_is(self, lead: Lead | None) -> None:
+        self.lead = lead
+        if lead is None or lead.closed is None:
+            self._active = self._electable = self._electable_seen = None
+            self._renew_ns = 0
+
+    async def _after_take(self, group: Group) -> Snapshot:
+        """R11: the site as it is after our own take. The view is, once it has come as far; a named
+        successor's has, because it says who is named.
+        """
+        view = self._snapshot
+        if view is not None and view.revision >= group.epoch_revision:
+            return view
+        return await self._site.store.range(self._site.keys.root)
+
+    def _follow_floors(self, snapshot: Snapshot) -> None:
+        """While leading: what another take or registration changes in the floors file is written (a new execd
+        has to be fenced, too).
+        """
+        if self.lead is None or self._floors_of is not self.lead:
+            return
+        try:
+            self._write_floors(self.lead, snapshot)
+        except HftctlError as exc:
+            log.warning("%s: floors: %s", self.service, exc)
+
+    def _write_floors(self, lead: Lead, snapshot: Snapshot) -> None:
+        named = ((group, floor_of(snapshot, self._site.keys, group)) for group in self.instance.entry.floors)
+        floors = {group: floor for group, floor in named if floor is not None}
+        if self._floors_of is lead and floors == self._floors:
+            return
+        try:
+            self.instance.words.write_floors(floors)
+        except OSError as exc:
+            raise InvalidInput(
+                f"{self.instance.entry.lease}.floors: {exc.strerror}; the word is not armed without it"
+            ) from exc
+        self._floors_of, self._floors = lead, floors
+
+    def _say(self, sentence: str) -> None:
+        if sentence and sentence != self.sentence:
+            self.sentence = sentence
+            name = self.instance.entry.process.instance
+            log.info("%s %s: %s", self.service, name, sentence)
+            self._site.tell(
+                {
+                    "event": {
+                        "kind": "group.decision",
+                        "service": self.service,
+                        "instance": name,
+                        "text": sentence,
+                    }
+                }
+            )
+
+
+def floor_of(snapshot: Snapshot, keys: Keys, service: str) -> words.Floor | None:
+    """A group's token, leader and endpoints in this view; None before its first take. Raises InvalidInput."""
+    group = transactions.view(snapshot, keys, service)
+    if group.epoch is None:
+        return None
+    endpoints: dict[str, str] = {}
+    entry = snapshot.entries.get(keys.registration(service, group.holder.instance)) if group.holder else None
+    if entry is not None:
+        try:
+            endpoints = dict(model.decode(Registration, entry.value).endpoints)
+        except msgspec.DecodeError as exc:
+            raise InvalidInput(f"{entry.key}: expected a Registration: {exc}") from exc
+    return words.Floor(Token(group.epoch.incarnation, service, group.epoch.epoch), group.holder, endpoints)

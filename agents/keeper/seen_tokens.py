@@ -1,0 +1,70 @@
+"""The keeper's disk: the highest token that it has seen of each group (R19), so that a store that went back
+is noticed and not obeyed.
+
+`keeper.json`: {"incarnation": N, "floors": {group: {"incarnation": N, "epoch": N}}}; hft-floord reads it at
+`up`. Raised in memory at once and written by `save`, which the caller runs outside the loop; a crash between
+the two forgets one step at most, and the receivers' own floors (on their disks before they acknowledge) still
+refuse.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from controlplane.errors import InvalidInput
+from controlplane.leadership.decide import Group, Rank
+from controlplane.model import records
+
+
+class _Content(msgspec.Struct):
+    incarnation: int = 0
+    floors: dict[str, records.EpochRecord] = msgspec.field(default_factory=dict)
+
+
+class Disk:
+    def __init__(self, path: Path) -> None:
+        """Read what an earlier keeper wrote.
+
+        Raises:
+            InvalidInput: the file does not decode; to start without it would obey a store that went back.
+        """
+        self.path = path
+        self.dirty = False
+        try:
+            self._content = msgspec.json.decode(path.read_bytes(), type=_Content)
+        except FileNotFoundError:
+            self._content = _Content()
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise InvalidInput(
+                f"{path}: expected this keeper's tokens, found what does not decode: {exc}"
+            ) from exc
+
+    def floor(self, service: str) -> Rank:
+        """What the store's token of the group may not be below."""
+        seen = self._content.floors.get(service)
+        return max((seen.incarnation, seen.epoch) if seen else (0, 0), (self._content.incarnation, 0))
+
+    def raise_to(self, group: Group) -> None:
+        content, epoch = self._content, group.epoch
+        if (group.incarnation or 0) > content.incarnation:
+            content.incarnation, self.dirty = group.incarnation or 0, True
+        held = content.floors.get(group.service)
+        if epoch and (held is None or (epoch.incarnation, epoch.epoch) > (held.incarnation, held.epoch)):
+            content.floors[group.service], self.dirty = epoch, True
+
+    def content(self) -> bytes:
+        """What to `save`; taken in the loop, so that a thread never reads a dict that changes."""
+        self.dirty = False
+        return msgspec.json.encode(self._content)
+
+    def save(self, content: bytes) -> None:
+        """Atomically and synced. Raises OSError."""
+        fresh = self.path.with_name(f".{self.path.name}.fresh")
+        with fresh.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(self.path)

@@ -1,0 +1,230 @@
+"""The agent's keeper: started, adopted, restarted at once when it dies, and told all that it has to know.
+
+The keeper runs in a session of its own and goes on when the agent dies; the next agent finds it by the
+identity in its lock file. A new one is started only when the old one is dead for certain (R18: pidfd here,
+the lock in the keeper itself). Over its socket go JSON lines: the whole desired table at connect and at each
+change; back come its address, deaths that it saw, and once a second the groups that it leads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from agents import paths
+from agents.supervisor import runner
+from controlplane.host import identity
+from controlplane.model import Process
+from controlplane.resilience import backoff
+
+LINE_BYTES_MAX = 1 << 20
+CONNECT_EVERY_S = 0.05
+"""Between two tries while a keeper is coming up."""
+STOP_GRACE_S = 5.0
+
+
+class KeeperLink:
+    def __init__(
+        self,
+        folders: paths.Paths,
+        command: tuple[str, ...],
+        *,
+        table: Callable[[], dict[str, Any]],
+        report: Callable[..., None],
+        heard: Callable[[dict[str, Any]], None],
+        ready: Callable[[], bool],
+    ) -> None:
+        """`table` gives the present desired table, once `ready`; `heard` gets each message of the keeper."""
+        self._folders, self._command = folders, command
+        self._table, self._report, self._heard, self._ready = table, report, heard, ready
+        self._news = asyncio.Event()
+        self._pidfd = -1
+        self._closing = asyncio.Event()
+        self.process: Process | None = None
+        self.restarts = 0
+        self.connected = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<KeeperLink pid {self.process.pid if self.process else None} "
+            f"{'connected' if self.connected else 'not connected'}>"
+        )
+
+    def changed(self) -> None:
+        """The table may have changed: send it, if it has."""
+        self._news.set()
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_running, name="keeper process")
+            tasks.start_soon(self._talk, name="keeper socket")
+
+    async def stop(self) -> None:
+        """End the keeper: only when the whole host goes down."""
+        self._closing.set()
+        keeper = self.process
+        if keeper is None or self._pidfd < 0:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        deadline_mono_s = time.monotonic() + STOP_GRACE_S
+        while identity.runs(keeper):
+            if time.monotonic() > deadline_mono_s:
+                with contextlib.suppress(ProcessLookupError, OSError):
+                    signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                return
+            await anyio.sleep(0.01)
+
+    # --- the process ----------------------------------------------------------------------------------------
+
+    async def _keep_running(self) -> None:
+        row = backoff.Restarts()
+        while not self._closing.is_set():
+            began_mono_s = time.monotonic()
+            child: subprocess.Popen[bytes] | None = None
+            keeper = self._running_already()
+            if keeper is not None:
+                self._report("keeper.adopted", pid=keeper.pid)
+            else:
+                child = self._start()
+                keeper = identity.identify(f"keeper-{self._folders.host}", child.pid)
+            words = await self._watch(keeper, child)
+            if self._closing.is_set():
+                return
+            row, delay_s = row.died(time.monotonic() - began_mono_s)
+            self.restarts += 1
+            self._report(
+                "keeper.exited", pid=keeper.pid if keeper else None, reason=words, restart_in_s=delay_s
+            )
+            await anyio.sleep(delay_s)
+
+    async def _watch(self, keeper: Process | None, child: subprocess.Popen[bytes] | None) -> str:
+        """Until it is dead; returns how it died, as far as one can know."""
+        if keeper is not None:
+            try:
+                self._pidfd = os.pidfd_open(keeper.pid)
+            except ProcessLookupError:
+                keeper = None
+        if keeper is not None:
+            try:
+                self.process = keeper
+                if identity.runs(keeper):
+                    await runner.readable(self._pidfd)
+            finally:
+                os.close(self._pidfd)
+                self._pidfd, self.process = -1, None
+        if child is None:
+            return "gone (it was not this agent's child)"
+        code = await asyncio.to_thread(child.wait)
+        return runner.Exit(code, None, 0).words if code >= 0 else runner.Exit(None, -code, 0).words
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        log = self._folders.log(f"keeper-{self._folders.host}")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as out:
+            child = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+            )
+        self._report("keeper.started", pid=child.pid)
+        return child
+
+    def _running_already(self) -> Process | None:
+        return lock_owner(self._folders.host_dir / "keeper.lock")
+
+    # --- the socket -----------------------------------------------------------------------------------------
+
+    async def _talk(self) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(
+                    str(self._folders.keeper_socket), limit=LINE_BYTES_MAX
+                )
+            except OSError:
+                await anyio.sleep(CONNECT_EVERY_S)
+                continue
+            self.connected = True
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._tell, writer, tasks.cancel_scope, name="keeper tell")
+                    await self._listen(reader)
+                    tasks.cancel_scope.cancel()
+            finally:
+                self.connected = False
+                writer.close()
+            await anyio.sleep(CONNECT_EVERY_S)
+
+    async def _tell(self, writer: asyncio.StreamWriter, scope: anyio.CancelScope) -> None:
+        """Send the table whenever it differs from what was sent last on this connection."""
+        sent = b""
+        while True:
+            self._news.clear()
+            if self._ready():
+                line = msgspec.json.encode(self._table())
+                if line != sent:
+                    try:
+                        writer.write(line + b"\n")
+                        await writer.drain()
+                    except OSError:
+                        scope.cancel()
+                        return
+                    sent = line
+            await self._news.wait()
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await reader.readline()
+            except (OSError, ValueError):
+                return
+            if not line:
+                return
+            try:
+                message = msgspec.json.decode(line)
+            except msgspec.DecodeError:
+                continue  # half a line of a keeper that died while it wrote
+            if isinstance(message, dict):
+                self._heard(message)
+
+
+class LockOwner(msgspec.Struct):
+    pid: int
+    start_time: int
+    boot_id: str
+    name: str = ""
+
+
+def lock_owner(path: Path) -> Process | None:
+    """The process that a lock file names, while exactly that process runs."""
+    try:
+        owner = msgspec.json.decode(path.read_bytes(), type=LockOwner)
+    except (OSError, msgspec.DecodeError):
+        return None
+    process = Process(owner.name, owner.boot_id, owner.pid, owner.start_time)
+    return process if identity.runs(process) else None
+
+
+def keeper_command(site: str, folders: paths.Paths, store: str) -> tuple[str, ...]:
+    options = {
+        "site": site,
+        "host": folders.host,
+        "site-dir": folders.site_dir,
+        "run-dir": folders.run_dir,
+        "store": store,
+    }
+    return (
+        sys.executable,
+        "-m",
+        "agents.keeper.daemon",
+        *(f"--{name}={value}" for name, value in options.items()),
+    )

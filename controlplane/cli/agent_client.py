@@ -1,0 +1,138 @@
+"""Ask the floor: any agent of this machine answers for the whole site, over its unix socket, from memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from controlplane.cli.output import ASK_TIMEOUT_S
+from controlplane.errors import FloorUnreachable, InvalidInput, Refused
+from controlplane.floor import folders
+from controlplane.http import unix
+
+
+class Floor:
+    """The floor of one site folder, as its agents know it."""
+
+    def __init__(self, site_dir: Path | None, timeout_s: float = ASK_TIMEOUT_S) -> None:
+        self.folders = folders.Folders(site_dir or folders.default_site_dir())
+        self.timeout_s = timeout_s
+        found = self.folders.running()
+        if found is None:
+            raise FloorUnreachable(f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)")
+        self.hosts: list[str] = list(found.get("hosts", ()))
+        self.run_dir = Path(found.get("run_dir", self.folders.run_dir_wanted()))
+
+    def answers(
+        self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None
+    ) -> list[unix.Answer]:
+        """One answer from each agent that gives one.
+
+        Raises:
+            FloorUnreachable: none does.
+        """
+        given, silent = [], []
+        for host in self.hosts:
+            try:
+                given.append(
+                    unix.request(
+                        self.run_dir / f"{host}.agent.sock",
+                        method,
+                        target,
+                        body,
+                        timeout_s=timeout_s or self.timeout_s,
+                    )
+                )
+            except FloorUnreachable as exc:
+                silent.append(f"{host}: {str(exc).rpartition(': ')[2]}")
+        if not given:
+            raise FloorUnreachable(
+                f"no agent of the floor in {self.folders.site_dir} answers "
+                f"({'; '.join(silent) or 'it has no hosts'})"
+            )
+        return given
+
+    def first(
+        self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None
+    ) -> unix.Answer:
+        """The first good answer (an agent that is only starting says 503; then another may know more)."""
+        refused: unix.Answer | None = None
+        silent = []
+        for host in self.hosts:
+            try:
+                answer = unix.request(
+                    self.run_dir / f"{host}.agent.sock",
+                    method,
+                    target,
+                    body,
+                    timeout_s=timeout_s or self.timeout_s,
+                )
+            except FloorUnreachable as exc:
+                silent.append(f"{host}: {str(exc).rpartition(': ')[2]}")
+                continue
+            if answer.status < 400:
+                return answer
+            refused = refused or answer
+        if refused is None:
+            raise FloorUnreachable(
+                f"no agent of the floor in {self.folders.site_dir} answers "
+                f"({'; '.join(silent) or 'it has no hosts'})"
+            )
+        return refused
+
+    def get(self, target: str) -> Any:
+        """The decoded JSON of one GET.
+
+        Raises:
+            FloorUnreachable, InvalidInput (no such thing), Refused.
+        """
+        answer = self.first("GET", target)
+        if answer.status < 400:
+            return json.loads(answer.body)
+        said = reason_of(answer)
+        if answer.status == 404:
+            raise InvalidInput(said)
+        if answer.status == 503:
+            raise FloorUnreachable(said)
+        raise Refused(said)
+
+    def status(self) -> dict[str, Any]:
+        found = self.get("/v1/site/status")
+        if not isinstance(found, dict):
+            raise FloorUnreachable(
+                f"status of {self.folders.site_dir}: expected a mapping, found {type(found).__name__}"
+            )
+        return found
+
+    def ask(self, service: str, what: str) -> Any:
+        """What a daemon says of itself, from its leader or only instance."""
+        found = self.get(f"/v1/site/ask/{service}/{what}")
+        if isinstance(found, dict) and "ok" in found:
+            if not found["ok"]:
+                raise Refused(f'service "{service}": {found.get("body")}')
+            return found.get("body")
+        return found
+
+
+def reason_of(answer: unix.Answer) -> str:
+    """What an error answer says, in one line."""
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        found = answer.body.decode("utf-8", "replace")
+    if isinstance(found, dict):
+        found = found.get("error") or found.get("reason") or found.get("body") or found
+    return " ".join(str(found).split()) or f"HTTP {answer.status}"
+
+
+def service_of(status: dict[str, Any], name: str) -> dict[str, Any]:
+    """Raises InvalidInput that lists the services there are."""
+    for service in status["services"]:
+        if service["name"] == name:
+            found: dict[str, Any] = service
+            return found
+    raise InvalidInput(
+        f'service "{name}" is not in site {status["site"]} (there are '
+        f"{', '.join(s['name'] for s in status['services']) or 'none'})"
+    )

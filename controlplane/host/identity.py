@@ -1,0 +1,67 @@
+"""Who a process is for certain: boot id, pid and start time, read from /proc (rule R2). A pid alone comes
+back with another meaning.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from controlplane.model import Process
+
+
+@cache
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat in clock ticks, or None when there is no such process (a zombie counts as
+    none).
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()  # the name may hold spaces and parentheses
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def identify(instance: str, pid: int | None = None) -> Process | None:
+    """The process's identity now, or None when it is gone."""
+    pid = os.getpid() if pid is None else pid
+    started = start_time(pid)
+    return None if started is None else Process(instance, boot_id(), pid, started)
+
+
+def myself(instance: str) -> Process:
+    """The identity of the process that asks."""
+    me = identify(instance)
+    assert me is not None, "a running process has an identity"
+    return me
+
+
+def runs(process: Process) -> bool:
+    """True while exactly this process (not another with its pid, not one of an earlier boot) runs."""
+    return process.boot_id == boot_id() and start_time(process.pid) == process.start_time
+
+
+def to_plain(process: Process) -> dict[str, Any]:
+    """As files of a floor name it."""
+    return {
+        "name": process.instance,
+        "pid": process.pid,
+        "start_time": process.start_time,
+        "boot_id": process.boot_id,
+    }
+
+
+def from_plain(found: Any, name: str = "") -> Process | None:
+    """A process as some file recorded it, by `instance` or `name`; None when the record is not one."""
+    try:
+        instance = str(found.get("instance", found.get("name", name)))
+        return Process(instance, str(found["boot_id"]), int(found["pid"]), int(found["start_time"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,33 @@
+"""Who a process is for certain, and the fencing token that it may act with. Imports nothing heavy: every
+start needs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process for certain (rule R2): a pid alone comes back with another meaning."""
+
+    instance: str
+    boot_id: str
+    pid: int
+    start_time: int
+    """Field 22 of /proc/PID/stat, clock ticks since boot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The fencing token of one group: (incarnation of the store, group, epoch), ordered by incarnation, then
+    epoch.
+    """
+
+    incarnation: int
+    group: str
+    epoch: int
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        return (self.incarnation, self.epoch)

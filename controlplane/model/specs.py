@@ -1,0 +1,91 @@
+"""Desired state: services, the slots of their instances, and what a kind of daemon says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    ACTIVE_STANDBY = "active_standby"
+    """One leader with an epoch, warm standbys."""
+    REPLICAS = "replicas"
+    SINGLETON = "singleton"
+    """One at a time, no epoch: nothing downstream has to refuse it."""
+    PER_HOST = "per_host"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place for one instance: `<service>-<host>-<n>`."""
+
+    instance: str
+    service: str
+    host: str
+
+
+REAL_TIME = ("fifo", "rr")
+"""Scheduling policies that need a privilege (privilege.py)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    """Desired state of one service. The derived fields are filled in from the daemon's own schema when a file
+    is read (specs.py).
+    """
+
+    name: str
+    daemon: str
+    mode: Mode
+    hosts: tuple[str, ...]
+    instances_per_host: int = 1
+    cpus: tuple[int, ...] = ()
+    """CPUs to pin to; empty: no pinning."""
+    sched: str = "other"
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Complete: defaults of the daemon's schema are filled in."""
+    uses: tuple[str, ...] = ()
+    """Derived: services that this one has to find."""
+    floors: tuple[str, ...] = ()
+    """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease
+    word."""
+    health_port: int = 0
+    """Of the first instance; each further one has the next. There its agent answers health and metrics for
+    it. 0: none."""
+
+    @property
+    def real_time(self) -> bool:
+        return self.sched.partition(":")[0] in REAL_TIME
+
+    def slots(self) -> list[Slot]:
+        return [
+            Slot(f"{self.name}-{host}-{n}", self.name, host)
+            for host in self.hosts
+            for n in range(1, self.instances_per_host + 1)
+        ]
+
+    def health_ports(self) -> list[tuple[Slot, int]]:
+        return (
+            [(slot, self.health_port + n) for n, slot in enumerate(self.slots())] if self.health_port else []
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonKind:
+    """What a daemon says of itself; found by the entry point group `hftctl.daemons`, so that others can bring
+    their own.
+    """
+
+    name: str
+    settings: type
+    """A frozen dataclass. A field with metadata {"service": DAEMON} names a service that must run that
+    daemon; with "floor": True too, its group's token is written to the floors file."""
+    modes: frozenset[Mode]
+    module: str
+    """Where `build(floor, settings) -> Loop` is; imported only in the daemon's own process."""
+    binds: tuple[str, ...] = ()
+    """Names of the sockets it binds."""
+    hot: bool = False
+    """It is on the way from tick to order: woken before the others where the scheduler lets it ask
+    (native/slice.py)."""

@@ -1,0 +1,329 @@
+"""What `hftctl status -o json` says: the site as it is, from a view and the time. Pure; agents and
+hft-controld share it.
+
+`healthy` is: every desired instance ready and passing, every group led, the store healthy. Alarms do not
+change it, nor does an operation under way. Where an agent is silent its instances are shown as last heard of,
+with health `warning` and how long ago; where nothing is known, `unknown`. The view comes from discovery.py;
+who asks for this: agents/http/routes.py, daemon.py and, over them, cli/status.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from controlplane.model import (
+    Alarm,
+    Former,
+    HostRecord,
+    InstanceStatus,
+    Mode,
+    Registration,
+    ServiceSpec,
+    Slot,
+    records,
+)
+from controlplane.site import histogram
+from controlplane.store.base import Health
+
+HOST_SILENT_MS = 3000
+"""Three host records not written: the agent is not there (its daemons may well be)."""
+OPERATIONS_MAX = 20
+"""The newest; `hftctl op list` is for the others."""
+SHARES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
+FLOW_FROM = {
+    "messages": ("marketd",),
+    "lost": ("marketd", "bookd"),
+    "gaps": ("bookd",),
+    "orders": ("omsd",),
+    "fills": ("omsd",),
+    "rejects": ("omsd",),
+}
+"""Counter -> the daemons whose counts of it are the site's (what the feed lost and what the market stream
+lost are two things); others count the same thing further down the path."""
+TUNING_NOT_AUDITED = {"verdict": "not_audited", "findings": []}
+
+
+class Site(Protocol):
+    """What a view of the site has to offer."""
+
+    @property
+    def site(self) -> str: ...
+    @property
+    def specs(self) -> Mapping[str, ServiceSpec]: ...
+    @property
+    def hosts(self) -> Mapping[str, HostRecord]: ...
+    @property
+    def registrations(self) -> Mapping[str, Registration]:
+        """By instance."""
+
+    @property
+    def leaders(self) -> Mapping[str, records.LeaderRecord]: ...
+    @property
+    def operations(self) -> Sequence[records.OperationRecord]: ...
+    @property
+    def paused(self) -> Mapping[str, Any] | None: ...
+    @property
+    def controller_url(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What a status needs beside the records."""
+
+    wall_ns: int
+    store: Health
+    lease_remaining_ms: Mapping[str, int] = field(default_factory=dict)
+    """Of each group, as far as the asker can tell: none left means that nobody leads, whatever the record
+    says."""
+    alarms: Sequence[Alarm] = ()
+    """The asker's own, beside those in the host records."""
+
+
+def build(view: Site, now: Now) -> dict[str, Any]:
+    """The whole JSON, ready to be encoded."""
+    observed = {instance.id: instance for record in view.hosts.values() for instance in record.instances}
+    services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
+    return {
+        "site": view.site,
+        "healthy": not why_not_healthy(now.store.healthy, services),
+        "store": _store(now.store),
+        "controller": {"url": view.controller_url},
+        "paused": dict(view.paused) if view.paused is not None else None,
+        "hosts": [_host(name, view, now) for name in sorted(hosts_of(view))],
+        "services": services,
+        "breakers": [],
+        "operations": [
+            _operation(record)
+            for record in sorted(view.operations, key=lambda o: -o.created_ns)[:OPERATIONS_MAX]
+        ],
+        "alarms": _alarms(view, now),
+        "flow": flow(
+            observed.values(), [former for record in view.hosts.values() for former in record.former]
+        ),
+    }
+
+
+def hosts_of(view: Site) -> set[str]:
+    return {host for spec in view.specs.values() for host in spec.hosts} | set(view.hosts)
+
+
+def why_not_healthy(store_healthy: bool, services: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each thing that keeps a site from being healthy; none: it is."""
+    lines = [] if store_healthy else ["the store does not answer"]
+    if not services:
+        lines.append("no services are applied")
+    for service in services:
+        if len(service["instances"]) < service["desired"]:
+            lines.append(
+                f"{service['name']}: {len(service['instances'])} of {service['desired']} instances are known"
+            )
+        lines += [
+            f"{instance['id']}: {instance['state']}, {instance['health']}: "
+            f"{instance['reason'] or 'not ready'}"
+            for instance in service["instances"][: service["desired"]]
+            if not _instance_healthy(instance)
+        ]
+        if service["mode"] == Mode.ACTIVE_STANDBY and not service["leader"]:
+            lines.append(f"{service['name']}: nobody leads")
+    return lines
+
+
+def _instance_healthy(instance: Mapping[str, Any]) -> bool:
+    return bool(instance["ready"]) and instance["health"] == "passing"
+
+
+def _store(health: Health) -> dict[str, Any]:
+    return {
+        "kind": health.kind,
+        "endpoints": list(health.endpoints),
+        "healthy": health.healthy,
+        "version": health.version,
+        "latency_ms": health.latency_ms,
+    }
+
+
+def _host(name: str, view: Site, now: Now) -> dict[str, Any]:
+    record = view.hosts.get(name)
+    if record is None:
+        return {
+            "name": name,
+            "state": "down",
+            "address": None,
+            "url": None,
+            "last_seen_ms": None,
+            "tuning": TUNING_NOT_AUDITED,
+            "instances": [],
+        }
+    seen_ms = silence_ms(record, now.wall_ns)
+    return {
+        "name": name,
+        "state": record.state if seen_ms < HOST_SILENT_MS else "silent",
+        "address": record.address,
+        "url": record.url,
+        "last_seen_ms": seen_ms,
+        "tuning": TUNING_NOT_AUDITED,
+        "instances": [instance.id for instance in record.instances],
+    }
+
+
+def silence_ms(record: HostRecord, wall_ns: int) -> int:
+    """For how long the agent has not written; clocks of two hosts may disagree, so never below 0."""
+    return max(0, wall_ns - record.updated_ns) // 1_000_000
+
+
+def _service(
+    spec: ServiceSpec, view: Site, observed: Mapping[str, InstanceStatus], now: Now
+) -> dict[str, Any]:
+    slots = {slot.instance: slot for slot in spec.slots()}
+    instances = [_instance(slot, observed.get(slot.instance), view, now) for slot in slots.values()]
+    # Desired ones first, in the order of their slots; then those of an earlier spec, still stopping.
+    rest = [status for status in observed.values() if status.service == spec.name and status.id not in slots]
+    instances += [
+        _instance(Slot(status.id, status.service, status.host), status, view, now) for status in rest
+    ]
+    leader, epoch, remaining_ms = _leader(spec, view, now)
+    return {
+        "name": spec.name,
+        "daemon": spec.daemon,
+        "mode": str(spec.mode),
+        "desired": len(slots),
+        "running": sum(instance["state"] == "running" for instance in instances),
+        "leader": leader,
+        "epoch": epoch,
+        "lease_remaining_ms": remaining_ms,
+        "instances": instances,
+    }
+
+
+def _leader(spec: ServiceSpec, view: Site, now: Now) -> tuple[str | None, int | None, int | None]:
+    if spec.mode is not Mode.ACTIVE_STANDBY:
+        return None, None, None
+    record = view.leaders.get(spec.name)
+    if record is None:
+        return None, 0, None
+    remaining_ms = now.lease_remaining_ms.get(spec.name)
+    if record.holder is None or (remaining_ms is not None and remaining_ms <= 0):
+        return None, record.epoch, None
+    return record.holder.instance, record.epoch, remaining_ms
+
+
+def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -> dict[str, Any]:
+    shown: dict[str, Any] = {"id": slot.instance, "host": slot.host}
+    if status is None:
+        registered = view.registrations.get(slot.instance)
+        known = view.hosts.get(slot.host)
+        return shown | {
+            "pid": registered.process.pid if registered else None,
+            "state": "stopped" if known else "unknown",
+            "role": None,
+            "health": "critical",
+            "reason": "not started yet" if known else f"no agent of {slot.host} reports",
+            "ready": False,
+            "uptime_s": None,
+            "restarts": 0,
+            "cpus": [],
+            "sched": "other",
+            "endpoints": dict(registered.endpoints) if registered else {},
+            "version": registered.version if registered else "",
+            "config_revision": 0,
+        }
+    health, reason = status.health, status.reason
+    silent_ms = silence_ms(view.hosts[status.host], now.wall_ns) if status.host in view.hosts else 0
+    if silent_ms >= HOST_SILENT_MS:
+        health = "critical" if health == "critical" else "warning"
+        reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s" + (
+            f"; before: {reason}" if reason else ""
+        )
+    return shown | {
+        "pid": status.pid,
+        "state": status.state,
+        "role": status.role,
+        "health": health,
+        "reason": reason,
+        "ready": status.ready,
+        "uptime_s": round((now.wall_ns - status.started_ns) / 1e9, 1)
+        if status.started_ns and status.pid
+        else None,
+        "restarts": status.restarts,
+        "cpus": list(status.cpus),
+        "sched": status.sched,
+        "endpoints": dict(status.endpoints),
+        "version": status.version,
+        "config_revision": status.config_revision,
+    }
+
+
+def _operation(record: records.OperationRecord) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "kind": record.kind,
+        "state": record.state,
+        "actor": record.actor,
+        "reason": record.reason,
+    }
+
+
+def _alarms(view: Site, now: Now) -> list[dict[str, Any]]:
+    alarms = [alarm for record in view.hosts.values() for alarm in record.alarms]
+    known = {(alarm.id, alarm.subject) for alarm in alarms}
+    alarms += [alarm for alarm in now.alarms if (alarm.id, alarm.subject) not in known]
+    return [
+        {
+            "id": alarm.id,
+            "severity": alarm.severity,
+            "subject": alarm.subject,
+            "text": alarm.text,
+            "since": iso(alarm.since_ns),
+        }
+        for alarm in sorted(alarms, key=lambda alarm: (alarm.since_ns, alarm.id, alarm.subject))
+    ]
+
+
+def iso(wall_ns: int) -> str:
+    return (
+        datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )
+
+
+# --- flow ---------------------------------------------------------------------------------------------------
+
+
+def flow(instances: Iterable[InstanceStatus], former: Iterable[Former] = ()) -> dict[str, Any]:
+    """What goes through the floor, merged from the counters and histograms of the daemons' processes, those
+    that run and those before them.
+    """
+    running = list(instances)
+    counted: list[InstanceStatus | Former] = [*running, *former]
+    counts = {
+        name: sum(each.counters.get(name, 0) for each in counted if each.daemon in daemons)
+        for name, daemons in FLOW_FROM.items()
+    }
+    return {
+        "messages": counts["messages"],
+        "messages_per_s": round(
+            sum(each.rates.get("messages", 0.0) for each in running if each.daemon in FLOW_FROM["messages"]),
+            1,
+        ),
+        "lost": counts["lost"],
+        "gaps": counts["gaps"],
+        "orders": counts["orders"],
+        "fills": counts["fills"],
+        "rejects": counts["rejects"],
+        "stale_token_refusals": sum(each.counters.get("stale_token_refusals", 0) for each in counted),
+        "tick_to_order_us": percentiles_us(each.histograms.get("tick_to_order", {}) for each in counted),
+        "order_to_ack_us": percentiles_us(each.histograms.get("order_to_ack", {}) for each in counted),
+    }
+
+
+def percentiles_us(histograms: Iterable[Mapping[int, int]]) -> dict[str, float | None]:
+    merged = histogram.Histogram()
+    for counts in histograms:
+        merged.merge(counts)
+    found = histogram.percentiles_ns(merged.counts, SHARES.values())
+    return {
+        name: None if value is None else round(value / 1000, 1)
+        for name, value in zip(SHARES, found, strict=True)
+    }

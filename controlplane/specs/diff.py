@@ -1,0 +1,53 @@
+"""What changes between two sets of specs, said so that an operator can say yes to it: one line a change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from controlplane.model import ServiceSpec
+from controlplane.specs.schema import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    service: str
+    field: str
+    """Empty: the whole service."""
+    old: object
+    new: object
+
+    def __str__(self) -> str:
+        if not self.field:
+            return f"+ {self.service}" if self.old is None else f"- {self.service}"
+        return f"~ {self.service}.{self.field}: {shown(self.old)} -> {shown(self.new)}"
+
+
+def diff(old: Sequence[ServiceSpec], new: Sequence[ServiceSpec]) -> list[Change]:
+    """Services gone, new and changed, field by field (each setting a field of its own); empty when nothing
+    would be done.
+    """
+    before = {spec.name: spec for spec in old}
+    after = {spec.name: spec for spec in new}
+    changes = [Change(name, "", name, None) for name in before if name not in after]
+    for name, spec in after.items():
+        if name not in before:
+            changes.append(Change(name, "", None, name))
+        else:
+            changes.extend(_changed(before[name], spec))
+    return changes
+
+
+def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
+    changes = []
+    for each in fields(ServiceSpec):
+        if each.name in ("name", "settings", "uses", "floors"):  # the last two follow from settings
+            continue
+        was, now = getattr(old, each.name), getattr(new, each.name)
+        if was != now:
+            changes.append(Change(new.name, each.name, was, now))
+    keys = dict.fromkeys([*old.settings, *new.settings])
+    settings = [
+        Change(new.name, f"settings.{key}", old.settings.get(key), new.settings.get(key)) for key in keys
+    ]
+    return changes + [change for change in settings if change.old != change.new]

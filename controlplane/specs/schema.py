@@ -1,0 +1,284 @@
+"""YAML nodes checked against dataclasses, with the line of everything that is wrong.
+
+Used by specs.py (services.yml) and hftd/standalone/config.py (`hftd NAME --config`). Findings are collected,
+not raised, so that one run names them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import yaml
+
+from controlplane.errors import HftctlError
+
+_SHOWN_MAX = 60
+"""Characters of a found value in a message: enough to recognise it, one line for certain."""
+
+DEPTH_MAX = 20
+"""Levels below the top; a services file has four, and the deepest settings two more."""
+NODES_MAX = 100_000
+"""Values in a file: thousands of services."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    file: str
+    line: int
+    """0 where it is of no file, but of the command line."""
+    field: str
+    found: str
+    wanted: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        where = f"{place}: {self.field}".rstrip(": ")
+        return f"{where}: found {self.found}, wanted {self.wanted}"
+
+
+@dataclass(slots=True)
+class Lines:
+    """The lines of one node and of what is below it."""
+
+    line: int
+    value: Any = None
+    below: dict[Any, Lines] = field(default_factory=dict)
+    keys: dict[Any, int] = field(default_factory=dict)
+
+    def line_of(self, key: object) -> int:
+        """Of a key or index; of the whole node when it is not there."""
+        return self.keys.get(key, self.line)
+
+    def child(self, key: object) -> Lines:
+        return self.below.get(key) or Lines(self.line_of(key))
+
+
+def shown(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = msgspec.json.encode(value, enc_hook=str).decode() if not isinstance(value, str) else f'"{value}"'
+    return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
+
+
+def plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Lines | None:
+    """The node's plain value with its lines; None (and a finding) when it holds what no schema allows."""
+    beyond = _beyond(node)
+    if beyond is not None:
+        line, found, wanted = beyond
+        findings.append(Finding(file, line, path, found, wanted))
+        return None
+    return _plain(node, file, path, findings)
+
+
+def _beyond(root: yaml.Node) -> tuple[int, str, str] | None:
+    """(line, found, wanted) of a tree too deep or too large, aliases followed: one that holds itself has no
+    end.
+    """
+    waiting, seen = [(root, 0)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        seen += 1
+        line = node.start_mark.line + 1
+        if depth > DEPTH_MAX:
+            return (
+                line,
+                f"more than {DEPTH_MAX} levels inside each other",
+                "a file without an alias that holds itself, and not so deep",
+            )
+        if seen > NODES_MAX:
+            return line, f"more than {NODES_MAX} values, aliases counted", "a smaller file"
+        if isinstance(node, yaml.MappingNode):
+            waiting += [(each, depth + 1) for _, each in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            waiting += [(each, depth + 1) for each in node.value]
+    return None
+
+
+def _plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Lines | None:
+    constructor = yaml.constructor.SafeConstructor()
+    line = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        found = Lines(line, {})
+        for key_node, value_node in node.value:
+            at = key_node.start_mark.line + 1
+            key = constructor.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            if not isinstance(key, str):
+                findings.append(Finding(file, at, path, shown(key), "a text as key"))
+                continue
+            below = f"{path}.{key}" if path else key
+            if key in found.keys:
+                findings.append(
+                    Finding(
+                        file, at, below, f"{key} again", f"each key once (first on line {found.keys[key]})"
+                    )
+                )
+                continue
+            child = _plain(value_node, file, below, findings)
+            found.keys[key] = at
+            if child is not None:
+                found.value[key] = child.value
+                found.below[key] = child
+        return found
+    if isinstance(node, yaml.SequenceNode):
+        found = Lines(line, [])
+        for index, item in enumerate(node.value):
+            child = _plain(item, file, f"{path}[{index}]", findings) or Lines(item.start_mark.line + 1)
+            found.value.append(child.value)
+            found.below[index] = child
+            found.keys[index] = child.line
+        return found
+    try:
+        return Lines(line, constructor.construct_object(node))
+    except (yaml.YAMLError, ValueError) as exc:
+        findings.append(
+            Finding(
+                file,
+                line,
+                path,
+                node.value if isinstance(node.value, str) else node.tag,
+                " ".join(str(exc).split())[:120],
+            )
+        )
+        return None
+
+
+def convert(
+    given: Mapping[str, object], kind: type, file: str, path: str, lines: Lines, findings: list[Finding]
+) -> Any:
+    """An instance of the dataclass `kind`, or None with findings: unknown keys, wrong types, missing keys,
+    and what its own checks say.
+    """
+    before = len(findings)
+    prefix = f"{path}." if path else ""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    values: dict[str, object] = {}
+    for key, value in given.items():
+        if key not in known:
+            names = ", ".join(known) or "none: it has no settings"
+            findings.append(
+                Finding(file, lines.line_of(key), f"{prefix}{key}", shown(key), f"one of {names}")
+            )
+            continue
+        values[key] = _checked(
+            value, hints[key], file, f"{prefix}{key}", lines.line_of(key), lines.child(key), findings
+        )
+    for name, each in known.items():
+        if (
+            name not in given
+            and each.default is dataclasses.MISSING
+            and each.default_factory is dataclasses.MISSING
+        ):
+            findings.append(
+                Finding(file, lines.line, f"{prefix}{name}", "nothing", f"a value ({_called(hints[name])})")
+            )
+    if len(findings) > before:
+        return None
+    try:
+        return msgspec.convert(values, kind)
+    except (msgspec.ValidationError, ValueError, HftctlError) as exc:
+        findings.append(Finding(file, lines.line, path, "settings that do not fit together", str(exc)))
+        return None
+
+
+def _checked(
+    value: object, hint: Any, file: str, path: str, line: int, lines: Lines, findings: list[Finding]
+) -> object:
+    """Go down into dataclasses, lists and mappings, so that a fault is named where it is; msgspec judges the
+    leaves.
+    """
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if (
+        origin in (typing.Union, types.UnionType)
+        and len(args) == 2
+        and type(None) in args
+        and value is not None
+    ):
+        hint = next(arg for arg in args if arg is not type(None))  # optional, and given: judged as what it is
+        origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return convert(value, hint, file, path, lines if lines.value is not None else Lines(line), findings)
+    if (
+        origin in (list, tuple)
+        and isinstance(value, list)
+        and args
+        and (origin is list or args[-1] is Ellipsis)
+    ):
+        return [
+            _checked(v, args[0], file, f"{path}[{i}]", lines.keys.get(i, line), lines.child(i), findings)
+            for i, v in enumerate(value)
+        ]
+    if origin in (dict, Mapping) and isinstance(value, Mapping) and len(args) == 2:
+        return {
+            k: _checked(v, args[1], file, f"{path}.{k}", lines.keys.get(k, line), lines.child(k), findings)
+            for k, v in value.items()
+        }
+    if origin is typing.Literal and not isinstance(value, bool) and str(value) in args:
+        return str(value)  # `speed: 10` is a number to YAML and a choice to us
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as exc:
+        # What a type alone does not say (a pattern, a bound) msgspec does.
+        said = "" if str(exc).startswith(("Expected", "Invalid enum value")) else f": {exc}"
+        findings.append(Finding(file, line, path, shown(value), _called(hint) + said))
+    return value
+
+
+def _called(hint: Any) -> str:
+    """A type's name as an operator says it."""
+    plain_names: dict[Any, str] = {
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+        bool: "true or false",
+        type(None): "nothing",
+    }
+    if hint in plain_names:
+        return plain_names[hint]
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return f"{_called(args[0])} {' '.join(str(arg) for arg in args[1:])}"
+    if origin is typing.Literal:
+        return f"one of {', '.join(str(arg) for arg in args)}"
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_called(arg) for arg in args)
+    if origin in (list, tuple):
+        return "a list"
+    if origin in (dict, Mapping):
+        return "a mapping"
+    if isinstance(hint, type) and hasattr(hint, "__members__"):
+        return f"one of {', '.join(str(member.value) for member in hint.__members__.values())}"
+    return getattr(hint, "__name__", str(hint))
+
+
+def references(settings: Any, prefix: str = "") -> Iterator[tuple[str, str, str, bool]]:
+    """(field, daemon wanted, service named, token wanted) of every setting that names a service; an empty one
+    names none.
+    """
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        wanted = each.metadata.get("service")
+        if wanted is None:
+            if dataclasses.is_dataclass(value):
+                yield from references(value, f"{prefix}{each.name}.")
+            continue
+        for name in (value,) if isinstance(value, str) else tuple(value or ()):
+            if name:
+                yield f"{prefix}{each.name}", wanted, name, bool(each.metadata.get("floor"))
+
+
+def ranges(numbers: Collection[int]) -> str:
+    """`0-3,8` for {0, 1, 2, 3, 8}."""
+    parts: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if parts and parts[-1][1] == number - 1:
+            parts[-1] = (parts[-1][0], number)
+        else:
+            parts.append((number, number))
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)

@@ -1,0 +1,133 @@
+"""The verbs of hftctl that hftd brings (entry point group `hftctl.verbs`): `data verify FILES` and `audit
+verify [FOLDER]`. Neither needs a floor.
+
+Exit 0 clean, 1 findings, 2 unreadable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from controlplane import store
+from controlplane.cli import render
+from controlplane.cli.options import Output, OutputOption, SiteDirOption
+from controlplane.errors import HftctlError
+from controlplane.floor import folders as site_folders
+from hftd.engine.audit_chain import Head
+
+data = typer.Typer(
+    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Recorded market data."
+)
+audit = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="The audit log.")
+
+COLUMNS = (
+    "market",
+    "symbol",
+    "messages",
+    "level_updates",
+    "applied",
+    "stale",
+    "gaps",
+    "resyncs",
+    "crossed",
+    "quotes_compared",
+    "quotes_equal",
+    "clock_offset_ms",
+)
+STORE_ASK_S = 2.0
+
+
+@data.callback()
+def data_noun() -> None:
+    """Recorded market data."""
+
+
+@data.command("verify")
+def data_verify(
+    files: Annotated[list[Path], typer.Argument(help="Recorded files, or folders of them.")],
+    output: OutputOption = Output.table,
+) -> int:
+    """Read a capture through the product's own adapter and book, and say what is wrong with it."""
+    from hftd.venues import data_verify as verifying
+
+    report = verifying.verify(files)
+    found = report.plain()
+    if output is Output.table:
+        render.show(found["instruments"], output, COLUMNS)
+        for bad in found["bad_lines"]:
+            print(f"{bad['file']}:{bad['line']}: {bad['reason']}")
+    else:
+        render.show(found, output)
+    return 0 if report.clean else 1
+
+
+@audit.callback()
+def audit_noun() -> None:
+    """The audit log."""
+
+
+@audit.command("verify")
+def audit_verify(
+    folder: Annotated[
+        Optional[Path], typer.Argument(help="The log's folder; that of the floor when left out.")
+    ] = None,
+    output: OutputOption = Output.table,
+    site_dir: SiteDirOption = None,
+) -> int:
+    """Find a changed, a deleted or a reordered record, and a cut tail."""
+    from hftd.storage import audit_verify as verifying
+
+    floor = site_folders.Folders(site_dir or site_folders.default_site_dir())
+    where = folder.expanduser().resolve() if folder is not None else floor.site_dir / "audit"
+    owner = floor if where == floor.site_dir / "audit" else site_folders.Folders(where.parent)
+    # The head first, then the folder: auditd may go on writing meanwhile.
+    head, head_from = _stored_head(owner), "store"
+    if head is None:
+        head, head_from = verifying.read_head(where.parent / "audit.head"), "audit.head"
+    findings = verifying.verify(where, head)
+    said = {
+        "folder": str(where),
+        "head": None if head is None else {"seq": head.seq, "hash": head.hash, "from": head_from},
+        "tail": "not checked" if head is None else f"checked against {head_from}",
+        "findings": [{"kind": f.kind, "file": f.file, "line": f.line, "text": f.text} for f in findings],
+    }
+    if output is Output.table:
+        for finding in findings:
+            print(finding)
+        whole = "whole" if not findings else f"{len(findings)} findings"
+        print(
+            f"{where}: {whole}; tail "
+            f"{'not checked' if head is None else f'checked at record {head.seq} ({head_from})'}"
+        )
+    else:
+        render.show(said, output)
+    return 1 if findings or head is None else 0
+
+
+def _stored_head(floor: site_folders.Folders) -> Head | None:
+    """The head that the floor's agent copied to the store; None when that store cannot be reached."""
+    from hftd.storage import audit_verify as verifying
+
+    running = floor.running() or {}
+    endpoints = (running.get("store") or {}).get("endpoints") or []
+    if not endpoints:
+        return None
+
+    async def ask() -> Head | None:
+        client = store.connect(f"etcd://{','.join(endpoints)}")
+        try:
+            heads = await asyncio.wait_for(client.range(store.Keys(running["site"]).audit_heads), STORE_ASK_S)
+        finally:
+            await client.close()
+        parsed = [verifying.parse_head(entry.value) for entry in heads.entries.values()]
+        return max(parsed, key=lambda head: head.seq, default=None)
+
+    try:
+        return asyncio.run(ask())
+    except (HftctlError, TimeoutError, json.JSONDecodeError):
+        return None

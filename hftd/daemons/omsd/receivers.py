@@ -1,0 +1,321 @@
+"""Whom omsd tells: riskd its reports, positiond its executions, auditd every record of the journal; each link
+on its own, none waits for another.
+
+A receiver listens to the token that attached last, so each link says Attach at a take-over, then at every
+sign of life, and at once to a receiver that was restarted. Reports to riskd leave in order, bounded in
+memory. Executions and audit records are sent again until they are acknowledged: executions from memory (older
+ones are asked of the venue), audit records from the journal, so that a receiver that was away for an hour
+misses nothing. Nothing of this may hold up an order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from controlplane.errors import InvalidInput
+from hftd import bus, runtime
+from hftd.engine import oms, reasons, replica
+from hftd.storage import journal as journals
+from hftd.wire import codec, control, orders
+
+REPORTS_MAX = 20_000
+"""To riskd, not sent yet. Beyond it the oldest go: riskd asks nobody for a report twice, and heals by
+positions."""
+CHUNK = 200
+"""Audit records in one batch, so that a long backlog delays no order."""
+
+FromReceiver = orders.Attached | orders.ReportsSeen | orders.AuditSeen | orders.Refusal
+decode: codec.Decoder[FromReceiver] = codec.Decoder(FromReceiver)
+
+MakeHead = Callable[[], codec.Head]
+
+
+class Link:
+    """One receiver: its socket, and whether it has acknowledged our Attach."""
+
+    def __init__(self, floor: runtime.Floor, service: str, socket_name: str) -> None:
+        self._floor, self.service, self._socket_name = floor, service, socket_name
+        self.dealer = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+        self.attached = False
+
+    def found(self, _: list[control.Peer]) -> None:
+        """The service's endpoints changed."""
+        self.dealer.connect(self._floor.endpoint(self.service, self._socket_name))
+
+    def attach(self, head: codec.Head) -> bool:
+        who = self._floor.process
+        return self.dealer.send(
+            codec.encode(
+                orders.Attach(*head, codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))
+            )
+        )
+
+    def answered(self, answer: orders.Attached) -> bool:
+        """True when it has taken us just now, and had not before."""
+        fresh = answer.ok and not self.attached
+        self.attached = answer.ok
+        if not answer.ok:
+            self._floor.count("attach_refused")
+        return fresh
+
+
+class Risk(Link):
+    """riskd: reports in order. Nothing leaves before Attach; then it needs no acknowledgement, the link keeps
+    the order.
+    """
+
+    def __init__(self, floor: runtime.Floor, service: str) -> None:
+        super().__init__(floor, service, "orders")
+        self._waiting: deque[orders.Report | orders.Refusal] = deque()
+        self._open = False
+
+    def tell(self, message: orders.Report | orders.Refusal) -> None:
+        if not self._waiting and self._open and self.dealer.send(codec.encode(message)):
+            return
+        self._waiting.append(message)
+        if len(self._waiting) > REPORTS_MAX:
+            self._waiting.popleft()
+            self._floor.count("reports_dropped")
+
+    def hold(self) -> None:
+        self._open = self.attached = False
+
+    def forget(self) -> None:
+        self.hold()
+        self._waiting.clear()
+
+    def open(self, head: codec.Head) -> None:
+        self._open = self.attach(head)
+        self.pump()
+
+    def pump(self) -> None:
+        while self._open and self._waiting and self.dealer.send(codec.encode(self._waiting[0])):
+            self._waiting.popleft()
+
+
+class Positions(Link):
+    """positiond: each execution until it is acknowledged, rising."""
+
+    def __init__(
+        self, floor: runtime.Floor, service: str, orders_of: Callable[[], oms.Oms], make_head: MakeHead
+    ) -> None:
+        super().__init__(floor, service, "executions")
+        self._orders, self._head = orders_of, make_head
+        self.seen = 0
+        self._sent = 0
+        self._moved_ns = 0
+        """When something was last sent for the first time, or acknowledged."""
+
+    def hold(self) -> None:
+        self.attached = False
+
+    def begin(self, last_execution: int) -> None:
+        """It has attached us, and holds every execution up to here."""
+        self.seen = self._sent = last_execution
+
+    def acknowledged(self, up_to: int, now_ns: int) -> None:
+        if up_to > self.seen:
+            self.seen, self._moved_ns = up_to, now_ns
+            self._sent = max(self._sent, up_to)
+
+    def pump(self, now_ns: int) -> int | None:
+        """Send what was not sent yet. Returns the execution after which the venue has to be asked, when
+        memory does not reach back so far.
+        """
+        known = self._orders()
+        if not self.attached or self._sent >= known.last_execution:
+            return None
+        missing = known.executions_after(self._sent)
+        if missing is None:
+            return self._sent
+        for report in missing:
+            if not self.send(report):
+                break
+            self._sent = report.execution_id
+            self._moved_ns = now_ns
+        return None
+
+    def backfill(self, found: list[orders.Report]) -> None:
+        """What the venue has told of executions that are in memory no more."""
+        for report in sorted(found, key=lambda each: each.execution_id):
+            if report.execution_id > self._sent and self.attached and self.send(report):
+                self._sent = report.execution_id
+
+    def send(self, report: orders.Report) -> bool:
+        return self.dealer.send(codec.encode(oms.with_head(report, self._head())))
+
+    def retry(self, now_ns: int, after_ns: int) -> None:
+        """What it has not acknowledged for so long is sent again."""
+        if self.attached and self._sent > self.seen and now_ns - self._moved_ns >= after_ns:
+            self._floor.count("executions_sent_again", self._sent - self.seen)
+            self._sent, self._moved_ns = self.seen, now_ns
+
+
+class Audit(Link):
+    """auditd: the journal, record by record. `audited` is known to the standbys too, so that a new leader
+    goes on from there.
+    """
+
+    def __init__(self, floor: runtime.Floor, service: str, journal: journals.Journal, group: str) -> None:
+        super().__init__(floor, service, "events")
+        self._journal, self._group = journal, group
+        self._path = journal.folder / "audited"
+        self.audited = min(_read_number(self._path), journal.last_seq)
+        self._kept = self.audited
+        self._stream = replica.Stream(self.audited)
+        self._leading = False
+        self._moved_ns = 0
+
+    def hold(self) -> None:
+        self._leading = False
+
+    def begin(self, now_ns: int) -> None:
+        self._leading, self._moved_ns = True, now_ns
+        self._stream = replica.Stream(min(self.audited, self._journal.last_seq))
+
+    def learn(self, audited: int) -> None:
+        """What a leader has told its standby."""
+        self.audited = max(self.audited, audited)
+
+    def acknowledged(self, up_to: int, now_ns: int) -> None:
+        self._stream.acknowledge(up_to)
+        if self._stream.seen > self.audited:
+            self.audited, self._moved_ns = self._stream.seen, now_ns
+
+    def pump(self, now_ns: int) -> None:
+        """Send one batch, when the one before is acknowledged: records sent behind a batch that died with a
+        restarted auditd would leave a hole.
+        """
+        stream = self._stream
+        if not self._leading or stream.sent > stream.seen or stream.sent >= self._journal.last_seq:
+            return
+        self._moved_ns = now_ns
+        for record in self._journal.read(stream.sent, limit=CHUNK):
+            message = oms.decode_journaled(record.payload)
+            if not self.dealer.send(
+                codec.encode(oms.audited(self._group, record.epoch, record.sequence, message))
+            ):
+                return
+            stream.send(record.sequence)
+
+    def retry(self, now_ns: int, after_ns: int) -> None:
+        if self._leading and self._stream.sent > self._stream.seen and now_ns - self._moved_ns >= after_ns:
+            self._moved_ns = now_ns
+            self._stream.rewind()
+
+    def keep(self) -> None:
+        """Once a second; lower than the truth is safe (auditd writes a record once), so it needs no sync."""
+        if self.audited == self._kept:
+            return
+        fresh = self._path.with_name(".audited.fresh")
+        with contextlib.suppress(OSError):  # a full disk: the old number stays, and more is sent again
+            fresh.write_text(f"{self.audited}\n")
+            fresh.rename(self._path)
+            self._kept = self.audited
+
+
+class Receivers:
+    """The three together, as omsd drives them."""
+
+    def __init__(
+        self,
+        floor: runtime.Floor,
+        services: tuple[str, str, str],
+        journal: journals.Journal,
+        orders_of: Callable[[], oms.Oms],
+        make_head: MakeHead,
+        ask_venue: Callable[[int], None],
+        resend_ns: int,
+    ) -> None:
+        self._floor, self._head, self._ask_venue, self._resend_ns = floor, make_head, ask_venue, resend_ns
+        risk, positions, audit = services
+        self.risk = Risk(floor, risk)
+        self.positions = Positions(floor, positions, orders_of, make_head)
+        self.audit = Audit(floor, audit, journal, floor.service)
+        self._open = False
+        self._asked_ns = 0
+
+    def begin(self, now_ns: int) -> None:
+        """A lead was taken: auditd hears of it at once; the others when the venue's word is in."""
+        self.audit.attach(self._head())
+        self.audit.begin(now_ns)
+
+    def open(self) -> None:
+        """Active: attach, and send what was held back."""
+        self._open = True
+        self.risk.open(self._head())
+        self.positions.attach(self._head())
+
+    def hold(self) -> None:
+        """Not active for now: what there is to tell waits, so that it arrives in order behind the next
+        Attach.
+        """
+        self._open = False
+        self.risk.hold()
+        self.positions.hold()
+
+    def stand_by(self) -> None:
+        self.hold()
+        self.risk.forget()
+        self.audit.hold()
+
+    def keep_alive(self) -> None:
+        if self._open:
+            self.risk.open(self._head())
+            self.positions.attach(self._head())
+            self.audit.attach(self._head())
+
+    def flush(self, now_ns: int) -> None:
+        """Each turn."""
+        if self._open:
+            self.risk.pump()
+            after = self.positions.pump(now_ns)
+            if after is not None and now_ns - self._asked_ns >= self._resend_ns:
+                self._asked_ns = now_ns
+                self._ask_venue(after)
+        self.audit.pump(now_ns)
+
+    def retry(self, now_ns: int) -> None:
+        self.positions.retry(now_ns, self._resend_ns)
+        self.audit.retry(now_ns, self._resend_ns)
+
+    # --- what they say --------------------------------------------------------------------------------------
+
+    def from_positions(self, frame: bytes, now_ns: int) -> None:
+        match self._decoded(frame):
+            case orders.Attached() as answer:
+                if self.positions.answered(answer):
+                    self.positions.begin(answer.last_seq)
+            case orders.ReportsSeen() as seen:
+                self.positions.acknowledged(seen.up_to, now_ns)
+            case orders.Refusal(reason=reasons.NOT_ATTACHED) if self._open:
+                self.positions.hold()
+                self.positions.attach(self._head())
+            case _:
+                pass
+
+    def from_audit(self, frame: bytes, now_ns: int) -> None:
+        match self._decoded(frame):
+            case orders.Attached() as answer:
+                self.audit.answered(answer)
+            case orders.AuditSeen() as seen:
+                self.audit.acknowledged(seen.up_to, now_ns)
+            case _:
+                pass
+
+    def _decoded(self, frame: bytes) -> FromReceiver | None:
+        try:
+            return decode(frame)
+        except InvalidInput:
+            self._floor.count("undecodable")
+            return None
+
+
+def _read_number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return 0

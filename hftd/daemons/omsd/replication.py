@@ -1,0 +1,243 @@
+"""omsd's journal on its way to the standbys, and a leader's journal on its way into ours.
+
+What a common point is, who is electable and which records a standby takes: engine/replica.py; here are the
+two sockets and the journal between them.
+Asynchronous: an order does not wait for a standby, a standby is electable within replica.WINDOW records. A
+standby finds its leader among its own service's peers, attaches with the ends of its journal, sets its tail
+aside where it must, and follows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from controlplane.errors import InvalidInput
+from controlplane.model import Process
+from hftd import bus, runtime
+from hftd.engine import replica
+from hftd.storage import journal as journals
+from hftd.wire import codec, orders
+
+CHUNK = 200
+"""Records read and sent to one standby in one turn of the loop."""
+ENDS_MAX = 1_000
+"""Of the newest terms, in a standby's greeting: more take-overs than a journal keeps."""
+SILENCE_NS = 1_000_000_000
+"""A standby that has heard nothing for so long attaches again; that costs a leader nothing."""
+STANDBY_SILENCE_NS = 2_000_000_000
+"""A leader that has heard nothing from a standby for so long does not call it electable."""
+ALONE_NS = 5_000_000_000
+"""Without a leader's records for so long while there is a leader: an alarm."""
+
+
+class Replication:
+    def __init__(
+        self,
+        floor: runtime.Floor,
+        journal: journals.Journal,
+        *,
+        make_head: Callable[[], codec.Head],
+        on_record: Callable[[bytes], None],
+        on_set_aside: Callable[[], None],
+        audited: Callable[[], int],
+        on_audited: Callable[[int], None],
+    ) -> None:
+        """`on_record` takes each record of the leader that is in our journal now; `on_set_aside`: our journal
+        is shorter now, read it again.
+        """
+        self._floor, self._journal, self._head = floor, journal, make_head
+        self._on_record, self._on_set_aside = on_record, on_set_aside
+        self._audited, self._on_audited = audited, on_audited
+        self.router = bus.link.Router(floor.bind("replica"))
+        self.dealer = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+        self.standbys = replica.Standbys(STANDBY_SILENCE_NS)
+        self.follower = replica.Follower()
+        self._leading = False
+        self._electable: list[Process] | None = None
+        self._said = 0
+        """Last sequence acknowledged to the leader."""
+        self._heard_ns = self._tried_ns = self._followed_ns = time.monotonic_ns()
+
+    # --- roles ----------------------------------------------------------------------------------------------
+
+    def lead(self) -> None:
+        """The lead is taken: stop following; nobody is electable until it has attached to us."""
+        self._leading = True
+        self.follower.reset()
+        self.dealer.connect(None)
+        self._floor.clear("replication")
+        self._say_electable([])
+
+    def stand_by(self) -> None:
+        self._leading = False
+        self.standbys.clear()
+        self.follower.reset()
+        self._electable = None
+        self._followed_ns = time.monotonic_ns()
+        self.find()
+
+    def find(self) -> None:
+        """Connect to the leader among our peers, if there is one and it is not us."""
+        if self._leading:
+            return
+        peers = self._floor.peers(self._floor.service)
+        leaders = [
+            peer
+            for peer in peers
+            if peer.role == "leader" and peer.instance != self._floor.instance and "replica" in peer.endpoints
+        ]
+        newest = max(leaders, key=lambda peer: peer.epoch, default=None)
+        endpoint = newest.endpoints["replica"] if newest else None
+        if endpoint != self.dealer.endpoint:
+            self.follower.reset()
+            self.dealer.connect(endpoint)
+        self._tried_ns = 0
+
+    # --- a leader's side ------------------------------------------------------------------------------------
+
+    def on_standby(self, identity: bytes, frame: bytes) -> None:
+        message = self._decoded(frame)
+        now_ns = time.monotonic_ns()
+        match message:
+            case orders.ReplicaAttach() if self._leading:
+                term, sequence = replica.common_point(
+                    self._journal.ends(), message.ends, self._journal.oldest_seq
+                )
+                who = message.process
+                if self.router.send(
+                    identity, codec.encode(orders.ReplicaFrom(*self._head(), term, sequence))
+                ):
+                    self.standbys.attach(
+                        identity,
+                        Process(who.instance, who.boot_id, who.pid, who.start_time),
+                        sequence,
+                        now_ns,
+                    )
+            case orders.ReplicaSeen() if self._leading:
+                self.standbys.seen(identity, message.sequence, now_ns)
+            case _:
+                pass  # not leading (any more): it finds the new leader by itself
+
+    def pump(self) -> bool:
+        """Send each standby what it lacks; True when there is more to send at once."""
+        more = False
+        for identity, standby in self.standbys.of.items():
+            stream = standby.stream
+            if stream.sent >= self._journal.last_seq or stream.room <= 0:
+                continue
+            for record in self._journal.read(stream.sent, limit=min(stream.room, CHUNK)):
+                on_wire = orders.ReplicaRecord(
+                    *self._head(), record.epoch, record.sequence, record.payload, stream.sent, self._audited()
+                )
+                if not self.router.send(identity, codec.encode(on_wire)):
+                    break
+                stream.send(record.sequence)
+            else:
+                more = more or stream.sent < self._journal.last_seq
+        return more
+
+    def _say_electable(self, processes: list[Process]) -> None:
+        if processes != self._electable:
+            self._electable = processes
+            self._floor.lease.electable(processes)
+            self._floor.log(
+                "electable", instances=",".join(process.instance for process in processes) or "nobody"
+            )
+
+    # --- a standby's side -----------------------------------------------------------------------------------
+
+    def on_leader(self, frame: bytes) -> None:
+        message = self._decoded(frame)
+        if self._leading or message is None or message.token is None:
+            return
+        leader = replica.term(message.token.token())
+        if self.follower.stale(leader, self._journal.last_epoch):
+            self._floor.count("stale_token_refusals")
+            return
+        self._heard_ns = time.monotonic_ns()
+        match message:
+            case orders.ReplicaFrom():
+                self._begin(leader, message.sequence)
+            case orders.ReplicaRecord():
+                self._take(message)
+            case _:
+                self._floor.count("unexpected")
+
+    def _begin(self, leader: int, common: int) -> None:
+        try:
+            moved = self._journal.set_aside(common)
+        except journals.JournalFull as exc:
+            self._full(exc)
+            return
+        if moved:
+            self._floor.event("journal.set_aside", records=moved, after=common)
+            self._on_set_aside()
+        self.follower.begin(leader)
+        self._said = -1
+
+    def _take(self, record: orders.ReplicaRecord) -> None:
+        takes = self.follower.takes(record.previous, record.sequence, self._journal.last_seq)
+        if takes is None and self.follower.attached:
+            self.follower.reset()  # records are missing in between
+            self._tried_ns = 0
+        if not takes:
+            return
+        try:
+            self._journal.append(record.epoch, record.payload, record.sequence)
+        except journals.JournalFull as exc:
+            self._full(exc)
+            return
+        self._on_audited(record.audited)
+        self._on_record(record.payload)
+
+    def _full(self, exc: journals.JournalFull) -> None:
+        """Follow no further; the next greeting after there is room goes on from where we are."""
+        self.follower.reset()
+        self._floor.alarm("journal_full", "critical", f"the journal is not replicated: {exc}")
+
+    def acknowledge(self) -> None:
+        """Each turn: tell the leader how far we are, once for all records read."""
+        if not self._leading and self.follower.attached and self._said != self._journal.last_seq:
+            self._seen()
+
+    def _seen(self) -> None:
+        self._said = self._journal.last_seq
+        self.dealer.send(codec.encode(orders.ReplicaSeen(*self._head(), self._said)))
+
+    def _attach(self, now_ns: int) -> None:
+        self._tried_ns = now_ns
+        who = self._floor.process
+        ends = self._journal.ends()[-ENDS_MAX:]
+        process = codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
+        self.dealer.send(codec.encode(orders.ReplicaAttach(*self._head(), process, ends)))
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def tick(self, now_ns: int) -> None:
+        """Every few ms: greet, and say who is electable."""
+        self._floor.lease.replicated(self._journal.last_seq)
+        if self._leading:
+            self._say_electable(self.standbys.electable(self._journal.last_seq, now_ns))
+            return
+        if self.dealer.endpoint is None:
+            self._followed_ns = now_ns
+            return
+        quiet_ns = now_ns - max(self._heard_ns, self._tried_ns)
+        if self.follower.attached and quiet_ns > SILENCE_NS:
+            self._attach(now_ns)  # nothing new, or a leader that has forgotten us: the answer tells
+        elif not self.follower.attached and now_ns - self._tried_ns > SILENCE_NS // 20:
+            self._attach(now_ns)
+        if self.follower.attached:
+            self._followed_ns = now_ns
+        if now_ns - self._followed_ns > ALONE_NS:
+            self._floor.alarm("replication", "warning", "this standby does not get the leader's journal")
+        else:
+            self._floor.clear("replication")
+
+    def _decoded(self, frame: bytes) -> orders.Replica | None:
+        try:
+            return orders.decode_replica(frame)
+        except InvalidInput:
+            self._floor.count("undecodable")
+            return None

@@ -1,0 +1,223 @@
+"""A daemon's view of the floor: who it is, where it may write, whom it can find, and what it says of itself.
+
+Built from the environment that the agent sets (design: the daemon contract, docs/protocol.md) or by hand
+(hftd/cli/main.py). Counters, gauges, histograms and alarms are plain memory, sent once a second by the loop;
+nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from controlplane.errors import InvalidInput
+from controlplane.host import identity
+from controlplane.model import Process
+from controlplane.site import histogram
+from hftd.runtime import agent_link, heads, leadership
+from hftd.runtime.health import Health
+from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, Log
+from hftd.shm import bell
+from hftd.wire import control
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """HFT_CONFIG, rendered by the agent."""
+
+    revision: int
+    daemon: str
+    run_dir: Path
+    site_dir: Path
+    data_dir: Path
+    journal_dir: Path
+    settings: Mapping[str, Any]
+
+
+def read_config(path: Path) -> Config:
+    """Raises InvalidInput naming file and key."""
+    try:
+        raw = json.loads(path.read_text())
+        folders = {key: Path(raw[key]) for key in ("run_dir", "site_dir", "data_dir", "journal_dir")}
+        return Config(raw["revision"], raw["daemon"], settings=raw["settings"], **folders)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise InvalidInput(f"{path}: not a rendered config ({type(exc).__name__}: {exc})") from exc
+
+
+class Floor:
+    def __init__(
+        self,
+        *,
+        site: str,
+        host: str,
+        service: str,
+        process: Process,
+        config: Config,
+        agent_endpoint: str | None = None,
+        alive: Path | None = None,
+        lease_word: Path | None = None,
+    ) -> None:
+        self.site, self.host, self.service, self.instance, self.process = (
+            site,
+            host,
+            service,
+            process.instance,
+            process,
+        )
+        self.config = config
+        self.run_dir, self.site_dir, self.data_dir, self.journal_dir = (
+            config.run_dir,
+            config.site_dir,
+            config.data_dir,
+            config.journal_dir,
+        )
+        for folder in (self.run_dir, self.data_dir, self.journal_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.lease = leadership.Leadership(process, service, alive, lease_word)
+        self.lines = Log()
+        self.agent = agent_link.AgentLink(agent_endpoint, process)
+        self.head = heads.Heads(process.instance)
+        """The envelope of the next message that this process sends to its peers."""
+        self.endpoints: dict[str, str] = {}
+        self.counters: dict[str, int] = {}
+        self.gauges: dict[str, float] = {}
+        self.histograms: dict[str, histogram.Histogram] = {}
+        self.alarms: dict[str, control.AlarmOnWire] = {}
+        self.ready, self.reason = False, "starting"
+        self.health = Health(self._health_changed)
+        self.changed = False
+        """Readiness or an alarm changed: the loop sends status at once."""
+        self.known_peers: dict[str, list[control.Peer]] = {}
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Raises InvalidInput naming the variable that is missing."""
+        try:
+            site, host, service, instance = (
+                environment[key] for key in ("HFT_SITE", "HFT_HOST", "HFT_SERVICE", "HFT_INSTANCE")
+            )
+            config, endpoint, alive = (
+                Path(environment["HFT_CONFIG"]),
+                environment["HFT_AGENT"],
+                Path(environment["HFT_ALIVE"]),
+            )
+        except KeyError as exc:
+            raise InvalidInput(
+                f"environment: {exc.args[0]} is not set; an agent sets it, or use --config FILE"
+            ) from exc
+        process = identity.identify(instance)
+        assert process is not None, "a running process has an identity"
+        word = Path(environment["HFT_LEASE"]) if "HFT_LEASE" in environment else None
+        floor = cls(
+            site=site,
+            host=host,
+            service=service,
+            process=process,
+            config=read_config(config),
+            agent_endpoint=endpoint,
+            alive=alive,
+            lease_word=word,
+        )
+        floor.lines.never_wait()  # the pipe is this process's own
+        return floor
+
+    def __repr__(self) -> str:
+        return (
+            f"<Floor {self.site}: {self.instance} pid {self.process.pid} "
+            f"{'ready' if self.ready else self.reason}>"
+        )
+
+    # --- endpoints ------------------------------------------------------------------------------------------
+
+    def bind(self, name: str) -> str:
+        """The endpoint to bind for this socket name; said in hello, so that peers find it."""
+        path = self.run_dir / f"{self.instance}.{name}"
+        if len(os.fsencode(path)) > bell.PATH_BYTES_MAX:
+            raise InvalidInput(
+                f"socket path {path}: {len(os.fsencode(path))} bytes, at most {bell.PATH_BYTES_MAX} fit; "
+                "use a shorter XDG_RUNTIME_DIR"
+            )
+        endpoint = f"ipc://{path}"
+        self.endpoints[name] = endpoint
+        return endpoint
+
+    def peers(self, service: str) -> list[control.Peer]:
+        return self.known_peers.get(service, [])
+
+    def endpoint(self, service: str, name: str) -> str | None:
+        """Where that socket of the service is: of its leader if it has roles, else of its first instance."""
+        peers = self.peers(service)
+        for peer in sorted(peers, key=lambda peer: peer.role != "leader"):
+            if name in peer.endpoints:
+                return peer.endpoints[name]
+        return None
+
+    # --- what it says of itself -----------------------------------------------------------------------------
+
+    def count(self, name: str, n: int = 1) -> None:
+        self.counters[name] = self.counters.get(name, 0) + n
+
+    def gauge(self, name: str, value: float) -> None:
+        self.gauges[name] = value
+
+    def histogram(self, name: str) -> histogram.Histogram:
+        found = self.histograms.get(name)
+        if found is None:
+            found = self.histograms[name] = histogram.Histogram()
+        return found
+
+    def tick_passed(self, origin_ns: int) -> None:
+        """An order has been sent on: how old is the tick that caused it? The difference of two daemons'
+        histograms is a hop's price.
+        """
+        if origin_ns:
+            self.histogram("tick_age").record(time.monotonic_ns() - origin_ns)
+
+    def alarm(self, id: str, severity: str, text: str, subject: str | None = None) -> None:
+        """Raise or keep an alarm; its beginning stays, its text may change."""
+        standing = self.alarms.get(id)
+        since_ns = standing.since_ns if standing else time.time_ns()
+        if standing is None or standing.text != text:
+            self.changed = self.changed or standing is None
+            self.alarms[id] = control.AlarmOnWire(id, severity, subject or self.instance, text, since_ns)
+        if standing is None:
+            self._log(
+                "alarm.raised",
+                {"id": id, "severity": severity, "text": text},
+                OF_SEVERITY.get(severity, INFO),
+            )
+
+    def clear(self, id: str) -> None:
+        if self.alarms.pop(id, None) is not None:
+            self.changed = True
+            self.log("alarm.cleared", id=id)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Tell the agent (it keeps the site's events) and the log."""
+        self.agent.event(kind, fields)
+        self.log(kind, **fields)
+
+    def set_ready(self, ready: bool, reason: str = "") -> None:
+        if (ready, reason) != (self.ready, self.reason):
+            self.ready, self.reason, self.changed = ready, reason, True
+            self.log("ready" if ready else "not_ready", reason=reason)
+
+    def _health_changed(self) -> None:
+        self.changed = True
+        self._log(
+            "healthy" if self.health.healthy else "unhealthy",
+            {"reason": self.health.reason},
+            INFO if self.health.healthy else ERROR,
+        )
+
+    def log(self, kind: str, **fields: Any) -> None:
+        self._log(kind, fields)
+
+    def _log(self, kind: str, fields: Mapping[str, Any], level: int = INFO) -> None:
+        if not self.lines.line(kind, fields, level):
+            self.count("log_lost")

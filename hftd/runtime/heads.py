@@ -1,0 +1,20 @@
+"""Numbers and stamps the messages of one sender: the envelope is schema (wire/codec.py), the clock is not."""
+
+from __future__ import annotations
+
+import time
+
+from hftd.wire.codec import VERSION, Head, TokenOnWire
+
+
+class Heads:
+    """Numbers the messages of one sender."""
+
+    __slots__ = ("_seq", "_source")
+
+    def __init__(self, source: str) -> None:
+        self._source, self._seq = source, 0
+
+    def __call__(self, token: TokenOnWire | None = None) -> Head:
+        self._seq += 1
+        return (VERSION, self._seq, time.time_ns(), self._source, token)

@@ -1,0 +1,124 @@
+"""May I lead? The lease word read, the alive word written.
+
+The word IS the promotion: no message has to arrive. A daemon obeys a word only when it is addressed to
+exactly this process (R2), and sends nothing new past `valid_until`, whoever is dead or frozen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from controlplane.model import Process, Token
+from hftd.shm import bell, pages
+from hftd.shm.pages import Phase, Wanted
+
+
+class Floor(msgspec.Struct, frozen=True):
+    """One group of the floors file: its token when the keeper armed the word, who leads it, where its
+    endpoints are.
+    """
+
+    token: Token
+    leader: Process | None = None
+    endpoints: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+_floors = msgspec.json.Decoder(dict[str, Floor])
+
+
+def boot_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class Leadership:
+    """The two words of one process. Without a lease word (singletons) it never leads and needs no leave."""
+
+    def __init__(self, process: Process, group: str, alive: Path | None, lease: Path | None) -> None:
+        self._process = process
+        self._group = group
+        self._lease_path = lease
+        self._alive_path = alive
+        self._lease = pages.LeaseWord(lease) if lease else None
+        self.bell = bell.Bell(lease) if lease else None
+        """Rings when the word has changed."""
+        self._alive = pages.AliveWord(alive, writable=True) if alive else None
+        self._state = pages.Alive(process.pid, process.start_time, boot_ns(), Phase.STARTING, 0, 0, 0)
+        self._write()
+
+    @property
+    def has_lease(self) -> bool:
+        return self._lease is not None
+
+    def lease(self) -> pages.Lease:
+        """What the word says now; a word addressed to another process reads as nobody's."""
+        if self._lease is None:
+            return pages.NOBODY
+        lease = self._lease.read()
+        return lease if lease.process == self._process else pages.NOBODY
+
+    def leads(self) -> bool:
+        """May a new order leave now? One load, one clock read, one compare."""
+        lease = self.lease()
+        return lease.wanted is Wanted.LEAD and boot_ns() < lease.valid_until_ns
+
+    def token(self) -> Token | None:
+        """The token to send with, or None when the word does not make this process leader."""
+        lease = self.lease()
+        return Token(lease.incarnation, self._group, lease.epoch) if lease.wanted is Wanted.LEAD else None
+
+    def floors(self) -> Mapping[str, Floor]:
+        """Groups to fence or serve, as read by the keeper after its own take (R11). Empty when there is no
+        file yet.
+        """
+        if self._lease_path is None:
+            return {}
+        try:
+            return _floors.decode(pages.floors_path(self._lease_path).read_bytes())
+        except FileNotFoundError:
+            return {}
+
+    # --- what the keeper sees of us -------------------------------------------------------------------------
+
+    @property
+    def current_phase(self) -> Phase:
+        return self._state.phase
+
+    @property
+    def epoch(self) -> int:
+        return self._state.epoch
+
+    def phase(self, phase: Phase, epoch: int = 0) -> None:
+        self._state = dataclasses.replace(self._state, phase=phase, epoch=epoch)
+        self._write()
+
+    def replicated(self, sequence: int) -> None:
+        self._state = dataclasses.replace(self._state, replication_seq=sequence)
+        self._write()
+
+    def electable(self, processes: Iterable[Process]) -> None:
+        """Say which standbys are within the lag: first the list on disk, then the revision that makes the
+        keeper read it.
+        """
+        if self._alive_path is None:
+            return
+        path = pages.electable_path(self._alive_path)
+        fresh = path.with_name(f".{path.name}.fresh")
+        fresh.write_text(json.dumps([dataclasses.asdict(process) for process in processes]))
+        fresh.rename(path)
+        self._state = dataclasses.replace(self._state, electable_revision=self._state.electable_revision + 1)
+        self._write()
+
+    def beat(self) -> None:
+        if self._alive is not None:
+            self._alive.beat(boot_ns())
+
+    def _write(self) -> None:
+        if self._alive is not None:
+            self._state = dataclasses.replace(self._state, heartbeat_ns=boot_ns())
+            self._alive.write(self._state)

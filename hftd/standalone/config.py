@@ -1,0 +1,185 @@
+"""`hftd NAME --config FILE`: a daemon without an agent, from a YAML file with the documented sections.
+
+The file is checked as a whole; every fault is named with file, line and field (exit 2). Its `strategy`
+section becomes the daemon's own settings; an explicit endpoint overrides discovery. A stand-in (stand_in.py)
+takes the agent's place on the control socket: it registers the daemon in etcd as `<service>-<pid>` under a
+lease and tells it who else is there. No keeper means no lease word: riskd, omsd and execd stay standby by
+hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from controlplane.errors import InvalidInput
+from controlplane.model import DaemonKind
+from controlplane.specs import schema
+from hftd import catalogue
+from hftd.standalone import agent
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    version: str = "0.1.0"
+    environment: str = "lab"
+    """The site: part of every key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consul:
+    """Read, so that the documents' files are understood, and refused until there is a Consul store."""
+
+    address: str
+    service_id: str = ""
+    health_check_interval: str = "10s"
+
+
+@dataclass(frozen=True, slots=True)
+class Etcd:
+    endpoints: tuple[str, ...]
+    prefix: str = ""
+    """Of the site's keys; empty: hft/<environment>."""
+    lease_ttl: float = 10.0
+    """Seconds that a registration outlives its daemon; renewed three times in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class MarketData:
+    endpoint: str = ""
+    topics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RiskService:
+    endpoint: str = ""
+    timeout_ms: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Zeromq:
+    market_data: MarketData = MarketData()
+    orders: Orders = Orders()
+    risk_service: RiskService = RiskService()
+
+
+@dataclass(frozen=True, slots=True)
+class RiskLimits:
+    max_position: int | float | str = 1000
+    max_order_size: int | float | str = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    name: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Settings of the daemon, by their own names."""
+    risk_limits: RiskLimits = RiskLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written. Warning: alarms of that severity and above, error: critical ones."""
+    file: str = ""
+    """Empty: standard output."""
+
+
+@dataclass(frozen=True, slots=True)
+class Monitoring:
+    prometheus_port: int = 0
+    """Acts only under an agent, which answers on a daemon's behalf."""
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HandConfig:
+    service: Service
+    consul: Consul | None = None
+    etcd: Etcd | None = None
+    zeromq: Zeromq = Zeromq()
+    strategy: Strategy = Strategy()
+    logging: Logging = Logging()
+    monitoring: Monitoring = Monitoring()
+
+
+def read(path: Path) -> tuple[HandConfig, Mapping[str, Any]]:
+    """The checked file, and its plain content (it tells what was given from what is a default).
+
+    Raises:
+        InvalidInput: one line a finding.
+    """
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"{path}: cannot be read: {exc}") from exc
+    except yaml.YAMLError as exc:
+        raise InvalidInput(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
+    except RecursionError as exc:  # the parser calls itself for each level
+        raise InvalidInput(f"{path}: hundreds of levels inside each other; a configuration has five") from exc
+    findings: list[schema.Finding] = []
+    lines = schema.plain(root, str(path), "", findings) if root is not None else None
+    if lines is None and findings:
+        raise InvalidInput("\n".join(str(finding) for finding in findings))
+    if lines is None or not isinstance(lines.value, dict):
+        raise InvalidInput(
+            f"{path}:1: found no mapping, wanted sections {', '.join(f.name for f in fields(HandConfig))}"
+        )
+    config = schema.convert(lines.value, HandConfig, str(path), "", lines, findings)
+    if config is not None and config.consul is not None:
+        findings.append(
+            schema.Finding(
+                str(path),
+                lines.line_of("consul"),
+                "consul",
+                config.consul.address,
+                "etcd (there is no Consul store yet)",
+            )
+        )
+    if findings:
+        raise InvalidInput("\n".join(str(finding) for finding in findings))
+    return config, lines.value
+
+
+def settings_for(kind: DaemonKind, config: HandConfig, given: Mapping[str, Any], source: str) -> Any:
+    """The daemon's settings from the sections: parameters by name, limits and the strategy's name where the
+    daemon has such a setting.
+    """
+    known = {f.name for f in fields(kind.settings)}
+    settings: dict[str, Any] = dict(config.strategy.parameters)
+    if config.strategy.name and "strategy" in known:
+        settings.setdefault("strategy", config.strategy.name)
+    for limit, value in asdict(config.strategy.risk_limits).items():
+        if limit in known and limit in ((given.get("strategy") or {}).get("risk_limits") or {}):
+            settings.setdefault(limit, str(value))
+    unknown = sorted(set(settings) - known)
+    if unknown:
+        raise InvalidInput(
+            f"{source}: strategy.parameters.{unknown[0]}: unknown, wanted one of {', '.join(sorted(known))}"
+        )
+    return catalogue.settings_of(kind, settings, source)
+
+
+def explicit_peers(kind: DaemonKind, config: HandConfig, settings: Any) -> dict[str, agent.Explicit]:
+    """Endpoints of the file by the service that they stand for: market data, orders, risk."""
+    given = {
+        "market": config.zeromq.market_data.endpoint,
+        "orders": config.zeromq.orders.endpoint,
+        "risk": config.zeromq.risk_service.endpoint,
+    }
+    peers: dict[str, agent.Explicit] = {}
+    for _, daemon, service, _ in schema.references(settings):
+        section, socket = agent.SOCKET_FOR.get((kind.name, daemon), ("", ""))
+        if endpoint := given.get(section, ""):
+            peers[service] = agent.Explicit(daemon, socket, endpoint)
+    return peers

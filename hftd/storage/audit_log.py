@@ -1,0 +1,192 @@
+"""The audit log's files: lines appended, never rewritten; a new file when one is full; the head synced beside
+them.
+
+    audit/<n>.jsonl    engine/audit_chain.py's lines, n from 1 audit.head         {"seq", "hash"} of a record
+    that is on the disk, replaced atomically, after the lines it speaks of are synced
+
+What `append` has returned from survives kill -9. At a start the chain goes on where the log ends: a line that
+was being written is cut; if the log ends before its head, that is recorded in the chain itself
+(AUDIT_TAIL_LOST), so that a new head does not write over the evidence.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from controlplane.errors import InvalidInput
+from hftd.engine import audit_chain
+from hftd.engine.audit_chain import Head, Record
+from hftd.storage import audit_verify
+
+SENDERS_MAX = 10_000
+"""Epochs whose last audit_seq is remembered; an older one does not send any more."""
+
+
+class AuditLog:
+    def __init__(self, folder: Path, head_path: Path, *, file_bytes_max: int) -> None:
+        """Find the end of the log.
+
+        Raises:
+            InvalidInput: the last whole line is no record: nothing can be chained to it. Or the head's file
+            is no head.
+            OSError: the folder cannot be used.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._head_path, self._file_bytes_max = folder, head_path, file_bytes_max
+        self.head = audit_chain.START
+        self.torn_bytes = 0
+        self.expected: Head | None = None
+        """The head that the log did not reach when it was opened."""
+        self._last_of: dict[tuple[int, str, int], int] = {}
+        known = audit_verify.read_head(head_path)
+        self._number, self._size = self._find_end()
+        self._fd = self._open()
+        self._dirty = False
+        if known is not None and known.seq > self.head.seq:
+            self.expected = known
+        self._synced = known if self.expected is None else None
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number}.jsonl"
+
+    def _find_end(self) -> tuple[int, int]:
+        paths = audit_verify.files(self._folder)
+        # The two last files name the epochs that may still be sent again.
+        for path in paths[-2:]:
+            size = self._read(path, last=path == paths[-1])
+        return (int(paths[-1].stem), size) if paths else (1, 0)
+
+    def _read(self, path: Path, *, last: bool) -> int:
+        """Bytes of its whole lines."""
+        size, lines = 0, 0
+        record: Record | None = None
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    if last:
+                        self.torn_bytes = len(line)
+                        os.truncate(path, size)
+                    break
+                size, lines = size + len(line), lines + 1
+                record = audit_chain.parse(line)
+                if record is not None:
+                    self.head = record.head
+                    self._remember(record.sender, record.audit_seq)
+        if lines and record is None:
+            raise InvalidInput(
+                f"{path}:{lines}: the last line is no audit record; the chain cannot go on from it (hftctl "
+                "audit verify says more)"
+            )
+        return size
+
+    def _open(self) -> int:
+        return os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def _remember(self, sender: tuple[int, str, int], audit_seq: int) -> None:
+        if not audit_seq:
+            return
+        self._last_of[sender] = max(self._last_of.pop(sender, 0), audit_seq)
+        if len(self._last_of) > SENDERS_MAX:
+            del self._last_of[next(iter(self._last_of))]
+
+    def last_of(self, sender: tuple[int, str, int]) -> int:
+        """The sender's last audit_seq that is kept; 0 for none."""
+        return self._last_of.get(sender, 0)
+
+    def last_of_group(self, group: str) -> int:
+        """The last audit_seq of the group's newest epoch that is kept; 0 for none. Later epochs count on from
+        above the earlier ones.
+        """
+        senders = [sender for sender in self._last_of if sender[1] == group]
+        return self._last_of[max(senders)] if senders else 0
+
+    def append(
+        self,
+        *,
+        timestamp: int,
+        action: str,
+        user: str,
+        details: dict[str, str | int],
+        sender: tuple[int, str, int] = (0, "", 0),
+        audit_seq: int = 0,
+    ) -> Record:
+        """Write one record. The caller has dropped what was kept before (`last_of`).
+
+        Raises:
+            OSError: not written (disk full); nothing of it stays, and it may be tried again.
+        """
+        if self._size >= self._file_bytes_max:
+            self._roll()
+        record = audit_chain.append(
+            self.head,
+            timestamp=timestamp,
+            action=action,
+            user=user,
+            sender=sender,
+            audit_seq=audit_seq,
+            details=details,
+        )
+        line = audit_chain.line(record)
+        try:
+            if os.write(self._fd, line) != len(line):
+                raise OSError(28, "written in part")
+        except OSError:
+            os.ftruncate(self._fd, self._size)
+            raise
+        self._size += len(line)
+        self.head = record.head
+        self._dirty = True
+        self._remember(sender, audit_seq)
+        return record
+
+    def _roll(self) -> None:
+        self.sync()
+        os.close(self._fd)
+        self._number, self._size = self._number + 1, 0
+        self._fd = self._open()
+        _sync_folder(self._folder)
+
+    def sync(self) -> None:
+        """Put the log on the disk, then the head that speaks of it. Raises OSError."""
+        if self._dirty:
+            os.fdatasync(self._fd)
+            self._dirty = False
+        if self._synced == self.head or self.expected is not None:
+            return
+        fresh = self._head_path.with_name(f".{self._head_path.name}.fresh")
+        with fresh.open("wb") as file:
+            file.write(audit_verify.format_head(self.head))
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(self._head_path)
+        _sync_folder(self._head_path.parent)
+        self._synced = self.head
+
+    def record_loss(self, timestamp: int, user: str) -> None:
+        """Put into the chain that the log ended before its head. Until then `sync` leaves the old head in
+        place.
+        """
+        if self.expected is None:
+            return
+        details: dict[str, str | int] = {
+            "found_seq": self.head.seq,
+            "head_seq": self.expected.seq,
+            "head_hash": self.expected.hash,
+        }
+        self.append(timestamp=timestamp, action=audit_verify.TAIL_LOST, user=user, details=details)
+        self.expected = None
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            self.sync()
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,67 @@
+"""What a daemon says of its own health, and what its agent makes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from agents import health
+from agents.bus import Reported
+from agents.supervisor.states import State
+from agents.supervisor.supervisor import Instance
+from controlplane.model import Process, Slot
+from hftd.runtime.health import Health
+from hftd.wire import codec, control
+
+PROCESS = Process("auditd-alpha-1", "boot", 7, 70)
+
+
+def judged(ready: bool, reason: str, healthy: bool) -> tuple[str, str]:
+    said = control.Status(
+        codec.VERSION, 1, 0, PROCESS.instance, None, ready, reason, "", 0, {}, {}, {}, [], healthy
+    )
+    instance = Instance(Slot(PROCESS.instance, "auditd", "alpha"), state=State.RUNNING)
+    return health.judge(instance, Reported(PROCESS, "auditd", "0.1.0", {}, said, 100.0), 100.5, 0)
+
+
+def test_not_healthy_is_critical_and_not_ready_a_warning() -> None:
+    assert judged(True, "", True) == ("passing", "")
+    assert judged(False, "starting", True) == ("warning", "starting")
+    assert judged(False, "the disk is full", False) == ("critical", "the disk is full")
+
+
+def test_a_change_is_told_once_and_the_reason_goes_with_the_trouble() -> None:
+    changes: list[str] = []
+    health = Health(lambda: changes.append(health.reason))
+    for healthy, reason in (
+        (True, ""),
+        (False, "disk"),
+        (False, "disk"),
+        (False, "disk full"),
+        (True, "fine"),
+        (True, ""),
+    ):
+        health.set_healthy(healthy, reason)
+    assert changes == ["disk", "disk full", ""]
+    health.set_healthy(False)
+    assert health.reason, "an operator reads something in any case"
+
+
+def test_a_status_of_a_daemon_from_before_that_field_is_healthy() -> None:
+    said = control.Status(codec.VERSION, 1, 0, PROCESS.instance, None, True, "", "", 0, {}, {}, {}, [])
+    array = codec.encode(said)
+    assert array[0] == 0xDC or array[0] & 0xF0 == 0x90, "a msgpack array"
+    shorter = (
+        bytes([array[0] - 1]) + array[1:-1]
+        if array[0] & 0xF0 == 0x90
+        else array[:2] + bytes([array[2] - 1]) + array[3:-1]
+    )
+    found = control.decode_from_daemon(shorter)
+    assert isinstance(found, control.Status) and found.healthy
+
+
+@pytest.mark.parametrize("healthy", [True, False])
+def test_it_travels(healthy: bool) -> None:
+    said = control.Status(
+        codec.VERSION, 1, 0, PROCESS.instance, None, True, "", "", 0, {}, {}, {}, [], healthy
+    )
+    assert control.decode_from_daemon(codec.encode(said)) == said

@@ -1,0 +1,239 @@
+"""The keeper's parts by themselves: heartbeats, words, disk, pings, table lines, the settings' promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from agents.keeper import liveness, peers, protocol, settings, words
+from agents.keeper.seen_tokens import Disk
+from controlplane import clock
+from controlplane.errors import InvalidInput
+from controlplane.leadership.decide import Group, Lead
+from controlplane.model import Process, records
+from hftd.shm import pages
+from hftd.shm.pages import Wanted
+
+ALPHA = Process("omsd-alpha-1", "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f", 10, 100)
+BETA = Process("omsd-beta-1", "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f", 20, 100)
+LEAD = Lead(ALPHA, 1000, 3)
+MS = 1_000_000
+
+
+# --- heartbeat ----------------------------------------------------------------------------------------------
+
+
+def test_a_heartbeat_is_stale_after_the_grace_and_fresh_again_at_the_next_beat() -> None:
+    heartbeat = liveness.Heartbeat(250 * MS)
+    assert not heartbeat.fresh
+    for now_ms in range(0, 250, 10):
+        heartbeat.look(7, now_ms * MS)
+        assert heartbeat.fresh, now_ms
+    heartbeat.look(7, 250 * MS)
+    assert not heartbeat.fresh
+    heartbeat.look(8, 260 * MS)
+    assert heartbeat.fresh
+
+
+def test_time_in_which_the_keeper_itself_did_not_run_does_not_count() -> None:
+    heartbeat = liveness.Heartbeat(250 * MS)
+    heartbeat.look(7, 0)
+    heartbeat.look(7, 60_000 * MS)  # the machine was stopped for a minute
+    assert heartbeat.fresh
+
+
+# --- words --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> words.Words:
+    pages.create(tmp_path / "a.alive", pages.ALIVE_MAGIC)
+    return words.Words(tmp_path / "a.lease", tmp_path / "a.alive")
+
+
+def test_a_deadline_only_moves_forward(found: words.Words) -> None:
+    """An answer that arrives out of order does not take back what was rightly granted."""
+    found.arm(LEAD, 500)
+    found.arm(LEAD, 400)
+    assert found.lease().valid_until_ns == 500
+    found.arm(Lead(ALPHA, 1000, 4), 450)
+    assert (found.lease().epoch, found.lease().valid_until_ns) == (4, 450)
+
+
+def test_a_closed_word_says_so_to_the_next_keeper(found: words.Words) -> None:
+    found.arm(LEAD, 500)
+    found.hand_over(LEAD)
+    assert (found.lease().wanted, found.lease().valid_until_ns) == (Wanted.HAND_OVER, 0)
+    again = words.Words(found.lease_path, found.alive_path)
+    assert (
+        again.closed_rank(ALPHA) == (1000, 3)
+        and again.closed_rank(BETA) is None
+        and not again.armed_for(LEAD)
+    )
+
+
+def test_an_existing_word_is_kept(tmp_path: Path, found: words.Words) -> None:
+    """A restarted keeper finds what the last one wrote, and the daemon goes on reading the same file."""
+    found.arm(LEAD, 500)
+    with pages.LeaseWord(tmp_path / "a.lease") as daemon:
+        words.Words(tmp_path / "a.lease", tmp_path / "a.alive").arm(LEAD, 600)
+        assert daemon.read().valid_until_ns == 600
+
+
+def test_an_alive_word_counts_only_when_it_is_this_processs_own(tmp_path: Path, found: words.Words) -> None:
+    assert found.alive(ALPHA) is None
+    pages.create(tmp_path / "a.alive", pages.ALIVE_MAGIC)  # made anew, as at a restart
+    with pages.AliveWord(tmp_path / "a.alive", writable=True) as daemon:
+        daemon.write(pages.Alive(ALPHA.pid, ALPHA.start_time, 5, pages.Phase.ACTIVE, 3, 0, 0))
+    assert found.alive(BETA) is None
+    alive = found.alive(ALPHA)
+    assert alive and alive.phase is pages.Phase.ACTIVE
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"not json", b'[{"instance": 3}]'])
+def test_a_list_of_standbys_that_is_none_is_refused(
+    tmp_path: Path, found: words.Words, content: bytes
+) -> None:
+    pages.electable_path(tmp_path / "a.alive").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"electable: expected a list of processes"):
+        found.electable()
+
+
+# --- disk ---------------------------------------------------------------------------------------------------
+
+
+def group(incarnation: int, epoch: int) -> Group:
+    return Group("omsd", incarnation=incarnation, epoch=records.EpochRecord(incarnation, epoch))
+
+
+def test_the_disk_keeps_the_highest_token(tmp_path: Path) -> None:
+    disk = Disk(tmp_path / "keeper.json")
+    for seen in [(1000, 3), (1000, 2), (2000, 1), (1000, 9)]:
+        disk.raise_to(group(*seen))
+    disk.save(disk.content())
+    assert Disk(tmp_path / "keeper.json").floor("omsd") == (2000, 1)
+    assert Disk(tmp_path / "keeper.json").floor("never seen") == (2000, 0)
+    assert not disk.dirty
+
+
+def test_a_disk_that_does_not_decode_is_named(tmp_path: Path) -> None:
+    (tmp_path / "keeper.json").write_text("{")
+    with pytest.raises(InvalidInput, match=r"keeper\.json"):
+        Disk(tmp_path / "keeper.json")
+
+
+# --- pings --------------------------------------------------------------------------------------------------
+
+
+class Wire:
+    """Two keepers' pings without a socket: what one sends, the other receives when told to."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def sendto(self, data: bytes, addr: object) -> None:
+        self.sent.append(data)
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def asked(fit: list[Process]) -> tuple[clock.FakeClock, peers.Peers, peers.Peers, Wire, Wire]:
+    time = clock.FakeClock()
+    alpha, beta = (
+        peers.Peers("site", "alpha", "n1", time, list),
+        peers.Peers("site", "beta", "n2", time, lambda: fit),
+    )
+    out, back = Wire(), Wire()
+    alpha.connection_made(out)  # type: ignore[arg-type]
+    beta.connection_made(back)  # type: ignore[arg-type]
+    alpha.meet({"alpha": "127.0.0.1:1", "beta": "127.0.0.1:2", "gamma": ""})
+    alpha.ask()
+    return time, alpha, beta, out, back
+
+
+def test_a_peer_passes_by_an_answer_not_older_than_the_bound() -> None:
+    """R9: counted from the question's sending."""
+    time, alpha, beta, out, back = asked([BETA])
+    assert len(out.sent) == 1 and alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
+    time.advance_s(0.15)
+    beta.datagram_received(out.sent[0], ("127.0.0.1", 1))
+    alpha.datagram_received(back.sent[0], ("127.0.0.1", 2))
+    assert alpha.passing(time.boot_ns(), 200 * MS) == {BETA}
+    time.advance_s(0.06)
+    assert alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
+
+
+def test_a_ping_for_another_host_or_site_is_not_answered() -> None:
+    _, _, beta, _, back = asked([])
+    for ping in (peers.Ping("site", "gamma", 1, "n"), peers.Ping("elsewhere", "beta", 1, "n")):
+        beta.datagram_received(msgspec.msgpack.encode(ping), ("127.0.0.1", 1))
+    assert back.sent == []
+
+
+def test_what_does_not_decode_is_counted_and_dropped() -> None:
+    _, alpha, _, _, _ = asked([])
+    for data in (b"", b"\xff", b"ping", msgspec.msgpack.encode(["pong", 1])):
+        alpha.datagram_received(data, ("127.0.0.1", 1))
+    assert alpha.undecodable == 4
+
+
+def test_an_answer_to_an_earlier_life_of_this_keeper_does_not_count() -> None:
+    time, alpha, _, _, _ = asked([])
+    pong = peers.Pong("site", "beta", time.boot_ns(), "an older nonce", [BETA])
+    alpha.datagram_received(msgspec.msgpack.encode(pong), ("127.0.0.1", 2))
+    assert alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
+
+
+def test_an_answer_stays_under_the_size_of_a_datagram() -> None:
+    many = [
+        Process(f"some-quite-long-service-name-alpha-{n}", ALPHA.boot_id, 2**22, 2**40) for n in range(100)
+    ]
+    _, _, beta, out, back = asked(many)
+    beta.datagram_received(out.sent[0], ("127.0.0.1", 1))
+    assert len(back.sent[0]) < 8192
+
+
+# --- the agent's lines --------------------------------------------------------------------------------------
+
+
+def test_a_table_is_read_as_the_agent_writes_it() -> None:
+    table = protocol.decode(
+        b'{"instances": [{"process": {"instance": "omsd-alpha-1", "boot_id": "b", "pid": 1, "start_time": '
+        b'2}, "service": "omsd", '
+        b'"mode": "active_standby", "lease": "/r/l", "alive": "/r/a", "registration": null, "floors": '
+        b'["execd"], "home_ok": true, "newer": 1}]}'
+    )
+    entry = table.instances[0]
+    assert (entry.service, entry.lease, entry.floors, entry.registration, table.profile) == (
+        "omsd",
+        "/r/l",
+        ("execd",),
+        None,
+        "default",
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"[]",
+        b"\xff\n",
+        b'{"instances": [{"process": {"instance": "i", "boot_id": "b", "pid": 1, "start_time": 2}, '
+        b'"service": "omsd", '
+        b'"mode": "active_standby", "lease": null, "alive": "/r/a"}]}',
+    ],
+)
+def test_a_line_that_is_no_table_is_refused(line: bytes) -> None:
+    with pytest.raises(InvalidInput, match="table: "):
+        protocol.decode(line)
+
+
+def test_a_stale_heartbeat_is_noticed_well_before_the_renew_deadline() -> None:
+    chosen = settings.Settings()
+    assert chosen.heartbeat_stale_s < chosen.budget.renew_deadline_s / 2
+    assert chosen.ping_every_s * 2 <= chosen.ping_fresh_s
+    assert chosen.registration_keep_s * 3 <= chosen.registration_ttl_s

@@ -1,0 +1,315 @@
+"""`hftctl status -o json` from records: the fields word for word, and what counts as healthy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from controlplane.model import (
+    Alarm,
+    Former,
+    HostRecord,
+    InstanceStatus,
+    Mode,
+    Process,
+    Registration,
+    ServiceSpec,
+    records,
+)
+from controlplane.site import histogram, status
+from controlplane.store.base import Health
+
+NOW_NS = 1_700_000_000_000_000_000
+HEALTH = Health("etcd", ("127.0.0.1:2379",), True, "3.5.1", 0.4)
+OMSD = ServiceSpec("omsd", "omsd", Mode.ACTIVE_STANDBY, ("alpha", "beta"))
+BOOKD = ServiceSpec("bookd", "bookd", Mode.SINGLETON, ("alpha",))
+
+
+@dataclass
+class Site:
+    site: str = "lab"
+    specs: dict[str, ServiceSpec] = field(default_factory=dict)
+    hosts: dict[str, HostRecord] = field(default_factory=dict)
+    registrations: dict[str, Registration] = field(default_factory=dict)
+    leaders: dict[str, records.LeaderRecord] = field(default_factory=dict)
+    operations: list[records.OperationRecord] = field(default_factory=list)
+    paused: dict[str, Any] | None = None
+    controller_url: str | None = "http://127.0.0.1:1"
+
+
+def observed(instance: str, **more: Any) -> InstanceStatus:
+    service, host, _ = instance.rsplit("-", 2)
+    plain: dict[str, Any] = {
+        "id": instance,
+        "service": service,
+        "daemon": service,
+        "host": host,
+        "pid": 7,
+        "state": "running",
+        "role": None,
+        "phase": "standby",
+        "epoch": 0,
+        "health": "passing",
+        "reason": "",
+        "ready": True,
+        "started_ns": NOW_NS - 5_000_000_000,
+        "restarts": 0,
+        "cpus": (),
+        "sched": "other",
+        "endpoints": {"tops": "ipc:///r/x"},
+        "version": "1",
+        "config_revision": 3,
+    }
+    return InstanceStatus(**plain | more)
+
+
+def host(
+    name: str, *instances: InstanceStatus, age_ms: int = 100, alarms: tuple[Alarm, ...] = ()
+) -> HostRecord:
+    return HostRecord(
+        name,
+        "127.0.0.1",
+        "http://127.0.0.1:2",
+        "",
+        "b",
+        NOW_NS - age_ms * 1_000_000,
+        instances=instances,
+        alarms=alarms,
+    )
+
+
+def led_by(instance: str | None, epoch: int = 4) -> records.LeaderRecord:
+    return records.LeaderRecord(Process(instance, "b", 7, 1) if instance else None, 1, epoch, instance, "n")
+
+
+def floor() -> Site:
+    return Site(
+        specs={"omsd": OMSD, "bookd": BOOKD},
+        hosts={
+            "alpha": host("alpha", observed("omsd-alpha-1", role="leader"), observed("bookd-alpha-1")),
+            "beta": host("beta", observed("omsd-beta-1", role="standby")),
+        },
+        leaders={"omsd": led_by("omsd-alpha-1")},
+    )
+
+
+def build(site: Site, **more: Any) -> dict[str, Any]:
+    return status.build(site, status.Now(NOW_NS, more.pop("store", HEALTH), {"omsd": 900}, **more))
+
+
+def service(found: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(s for s in found["services"] if s["name"] == name)
+
+
+def test_the_fields_are_those_of_the_design_word_for_word() -> None:
+    found = build(floor())
+    assert list(found) == [
+        "site", "healthy", "store", "controller", "paused", "hosts", "services", "breakers", "operations",
+        "alarms", "flow",
+    ]  # fmt: skip
+    assert list(found["store"]) == ["kind", "endpoints", "healthy", "version", "latency_ms"]
+    assert list(found["hosts"][0]) == [
+        "name",
+        "state",
+        "address",
+        "url",
+        "last_seen_ms",
+        "tuning",
+        "instances",
+    ]
+    assert set(found["hosts"][0]["tuning"]) == {"verdict", "findings"}
+    assert list(service(found, "omsd")) == [
+        "name", "daemon", "mode", "desired", "running", "leader", "epoch", "lease_remaining_ms", "instances",
+    ]  # fmt: skip
+    assert list(service(found, "omsd")["instances"][0]) == [
+        "id", "host", "pid", "state", "role", "health", "reason", "ready", "uptime_s", "restarts", "cpus",
+        "sched", "endpoints", "version",
+        "config_revision",
+    ]  # fmt: skip
+    assert list(found["flow"]) == [
+        "messages", "messages_per_s", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals",
+        "tick_to_order_us", "order_to_ack_us",
+    ]  # fmt: skip
+    assert list(found["flow"]["tick_to_order_us"]) == ["p50", "p99", "p99_9"]
+
+
+def test_a_floor_where_all_is_ready_and_led_is_healthy() -> None:
+    found = build(floor())
+    assert found["healthy"]
+    omsd = service(found, "omsd")
+    assert (omsd["leader"], omsd["epoch"], omsd["lease_remaining_ms"]) == (
+        "omsd-alpha-1", 4, 900,
+    )  # fmt: skip
+    assert service(found, "bookd")["leader"] is None
+    assert status.why_not_healthy(found["store"]["healthy"], found["services"]) == []
+
+
+def test_alarms_do_not_make_it_unhealthy() -> None:
+    site = floor()
+    site.hosts["beta"] = host(
+        "beta",
+        observed("omsd-beta-1"),
+        alarms=(Alarm("tape.end", "critical", "simd", "the tape is over", NOW_NS),),
+    )
+    found = build(site)
+    assert found["healthy"]
+    assert found["alarms"] == [
+        {
+            "id": "tape.end",
+            "severity": "critical",
+            "subject": "simd",
+            "text": "the tape is over",
+            "since": "2023-11-14T22:13:20.000Z",
+        }
+    ]
+
+
+def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy() -> None:
+    not_ready = floor()
+    not_ready.hosts["alpha"] = host(
+        "alpha",
+        observed("omsd-alpha-1"),
+        observed("bookd-alpha-1", ready=False, health="warning", reason="gap"),
+    )
+    not_led = floor()
+    not_led.leaders["omsd"] = led_by(None)
+    for found, why in (
+        (build(not_ready), "bookd-alpha-1: running, warning: gap"),
+        (build(not_led), "omsd: nobody leads"),
+        (build(floor(), store=replace(HEALTH, healthy=False)), "the store does not answer"),
+    ):
+        assert not found["healthy"]
+        assert status.why_not_healthy(found["store"]["healthy"], found["services"]) == [why]
+
+
+def test_a_lease_that_ran_out_leads_nobody() -> None:
+    found = status.build(floor(), status.Now(NOW_NS, HEALTH, {"omsd": 0}))
+    assert service(found, "omsd")["leader"] is None
+    assert not found["healthy"]
+
+
+def test_an_agent_that_is_silent_leaves_its_instances_shown_as_last_heard_of() -> None:
+    site = floor()
+    site.hosts["beta"] = host("beta", observed("omsd-beta-1"), age_ms=5000)
+    found = build(site)
+    standby = service(found, "omsd")["instances"][1]
+    assert (standby["health"], standby["reason"], standby["pid"]) == (
+        "warning",
+        "agent of beta silent for 5 s",
+        7,
+    )
+    assert found["hosts"][1]["state"] == "silent"
+    assert not found["healthy"]
+
+
+def test_a_host_that_has_vanished_is_down_and_its_registered_instances_keep_pid_and_endpoints() -> None:
+    site = floor()
+    del site.hosts["beta"]
+    beta = Process("omsd-beta-1", "b", 99, 1)
+    site.registrations["omsd-beta-1"] = Registration(
+        "omsd", "omsd-beta-1", "beta", beta, {"replica": "ipc:///r/y"}, "127.0.0.1", 1, 0, "1"
+    )
+    found = build(site)
+    standby = service(found, "omsd")["instances"][1]
+    assert (standby["state"], standby["pid"], standby["endpoints"]) == (
+        "unknown",
+        99,
+        {"replica": "ipc:///r/y"},
+    )
+    assert next(h for h in found["hosts"] if h["name"] == "beta")["state"] == "down"
+
+
+def test_an_instance_that_is_no_longer_desired_is_shown_and_does_not_count() -> None:
+    site = floor()
+    site.hosts["beta"] = host(
+        "beta",
+        observed("omsd-beta-1"),
+        observed("bookd-beta-1", state="stopping", ready=False, health="warning"),
+    )
+    found = build(site)
+    assert [instance["id"] for instance in service(found, "bookd")["instances"]] == [
+        "bookd-alpha-1",
+        "bookd-beta-1",
+    ]
+    assert service(found, "bookd")["desired"] == 1
+    assert found["healthy"]
+
+
+def test_an_empty_site_is_not_healthy() -> None:
+    found = build(Site())
+    assert not found["healthy"]
+    assert status.why_not_healthy(found["store"]["healthy"], found["services"]) == ["no services are applied"]
+
+
+def test_the_flow_takes_each_count_from_the_daemon_that_owns_it() -> None:
+    ticks, acks = histogram.Histogram(), histogram.Histogram()
+    for value_us in range(1, 101):
+        ticks.record(value_us * 1000)
+    acks.record(2_000_000)
+    found = status.flow(
+        [
+            observed("marketd-alpha-1", counters={"messages": 100, "gaps": 9}, rates={"messages": 12.34}),
+            observed(
+                "bookd-alpha-1", counters={"messages": 100, "gaps": 2, "lost": 1}, rates={"messages": 12.0}
+            ),
+            observed(
+                "omsd-alpha-1",
+                counters={"orders": 5, "fills": 2, "rejects": 1, "stale_token_refusals": 1},
+                histograms={"order_to_ack": acks.counts},
+            ),
+            observed("omsd-beta-1", counters={"orders": 7}),
+            observed(
+                "execd-alpha-1",
+                counters={"stale_token_refusals": 2, "orders": 12},
+                histograms={"tick_to_order": ticks.counts},
+            ),
+        ]
+    )
+    wanted = {
+        "messages": 100, "messages_per_s": 12.3, "gaps": 2, "lost": 1, "orders": 12, "fills": 2,
+        "rejects": 1, "stale_token_refusals": 3,
+    }  # fmt: skip
+    assert {key: found[key] for key in wanted} == wanted
+    assert 50 <= found["tick_to_order_us"]["p50"] <= 50 * 1.0625
+    assert 2000 <= found["order_to_ack_us"]["p99_9"] <= 2000 * 1.0625
+
+
+def test_the_flow_counts_on_where_ended_processes_stopped() -> None:
+    """A new process counts from zero; a leader that died and a service that moved away had orders all the
+    same.
+    """
+    acks = histogram.Histogram()
+    acks.record(2_000_000)
+    site = floor()
+    former = (
+        Former("omsd", {"orders": 5, "stale_token_refusals": 1}, {"order_to_ack": acks.counts}),
+        Former("bookd", {"gaps": 2, "orders": 9}, {}),
+    )
+    site.hosts["alpha"] = replace(
+        host("alpha", observed("omsd-alpha-1", counters={"orders": 1})), former=former
+    )
+    site.hosts["beta"] = host("beta", observed("omsd-beta-1", counters={"orders": 3}))
+    flow = build(site)["flow"]
+    assert (flow["orders"], flow["gaps"], flow["stale_token_refusals"]) == (9, 2, 1)
+    assert flow["order_to_ack_us"]["p50"] is not None
+
+
+def test_percentiles_of_nothing_are_null() -> None:
+    assert status.flow([])["tick_to_order_us"] == {"p50": None, "p99": None, "p99_9": None}
+
+
+def test_the_newest_operations_come_first_and_are_bounded() -> None:
+    site = floor()
+    site.operations = [
+        records.OperationRecord(f"op-{n}", "failover", "omsd", "succeeded", "ann", "drill", n)
+        for n in range(50)
+    ]
+    found = build(site)["operations"]
+    assert len(found) == status.OPERATIONS_MAX
+    assert found[0] == {
+        "id": "op-49",
+        "kind": "failover",
+        "state": "succeeded",
+        "actor": "ann",
+        "reason": "drill",
+    }

@@ -1,0 +1,384 @@
+"""Order management's promise: an order leaves with an approval or not at all, and what the journal tells is
+the same orders again, however often.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.model import Token
+from hftd.engine import oms, reasons, replica
+from hftd.engine.takeover import Stage, Takeover, Wish
+from hftd.wire import codec, orders
+from hftd.wire.orders import Kind, Side, State
+
+TOKEN = codec.TokenOnWire(7, "omsd", 3)
+RISK = codec.TokenOnWire(7, "riskd", 2)
+HEAD: codec.Head = (1, 0, 1_700_000_000_000_000_000, "omsd-alpha-1", TOKEN)
+BOUNDS = oms.Bounds(open_orders_max=4, client_order_ids_max=100, closed_orders_max=100, executions_max=5)
+QUANTITY = 1_000
+
+
+def place(
+    n: int = 1, *, approval: codec.TokenOnWire | None = RISK, order_id: str | None = None
+) -> orders.Place:
+    signed = orders.Approval(n, approval, 1) if approval else None
+    name = f"omsd-3-{n}" if order_id is None else order_id
+    return orders.Place(
+        *HEAD,
+        f"mm-{n}",
+        "strategy-mm",
+        "spot",
+        "BTCUSDT",
+        Side.BUY,
+        Kind.LIMIT,
+        50_000,
+        QUANTITY,
+        0,
+        0,
+        name,
+        signed,
+    )
+
+
+def report(n: int, state: State, *, filled: int = 0, execution: int = 0, reason: str = "") -> orders.Report:
+    last = QUANTITY if execution else 0
+    return orders.Report(
+        *HEAD, 0, execution, f"omsd-3-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, state,
+        50_000, QUANTITY, filled, 0, last,
+        reason, "", 0,
+    )  # fmt: skip
+
+
+def cancel(n: int, order_id: str = "") -> orders.Cancel:
+    return orders.Cancel(*HEAD, f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", 0, order_id)
+
+
+@pytest.fixture
+def known() -> oms.Oms:
+    return oms.Oms("omsd", "riskd", BOUNDS)
+
+
+def take(known: oms.Oms, *messages: oms.Journaled) -> None:
+    for message in messages:
+        known.apply(message)
+
+
+def test_a_replacement_is_one_record_that_moves_both_orders_and_says_so_to_the_auditor(
+    known: oms.Oms,
+) -> None:
+    replacement = msgspec.structs.replace(place(2), replaces="mm-1", replaced_id="omsd-3-1")
+    take(known, place(1), replacement)
+    assert [each.state for each in known.orders.values()] == [State.PENDING_CANCEL, State.PENDING_NEW]
+    assert oms.audited("omsd", 3, 2, replacement).details["replaces"] == "omsd-3-1"
+    assert (
+        orders.cancel_of(replacement).order_id == "omsd-3-1"
+        and orders.cancel_of(replacement).client_order_id == "mm-1"
+    )
+
+
+# --- what may leave -----------------------------------------------------------------------------------------
+
+
+def test_an_order_without_approval_or_with_anothers_signature_is_refused(known: oms.Oms) -> None:
+    assert known.objection(place(approval=None)) == reasons.NO_APPROVAL
+    assert known.objection(place(approval=TOKEN)) == reasons.NO_APPROVAL
+    assert known.objection(place()) == ""
+
+
+def test_a_rehearsals_approval_approves_nothing(known: oms.Oms) -> None:
+    unsigned = msgspec.structs.replace(
+        place(), approval=orders.Approval(0, codec.TokenOnWire(7, "riskd", 3), 1)
+    )
+    assert known.objection(unsigned) == reasons.NO_APPROVAL
+
+
+def test_an_approval_below_riskds_highest_token_is_stale_wherever_that_was_seen(known: oms.Oms) -> None:
+    known.learn_risk(Token(7, "riskd", 3))
+    assert known.objection(place()) == reasons.STALE_TOKEN
+    assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 4))) == ""
+    assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 3))) == reasons.STALE_TOKEN, (
+        "the last approval was seen too"
+    )
+    known.learn_risk(Token(9, "omsd", 9))
+    assert known.objection(place(approval=codec.TokenOnWire(7, "riskd", 4))) == "", (
+        "other groups say nothing of riskd"
+    )
+
+
+def test_a_client_order_id_is_refused_when_it_comes_again_even_after_its_order_ended(known: oms.Oms) -> None:
+    take(known, place(1), report(1, State.REJECTED))
+    assert known.objection(place(1)) == reasons.DUPLICATE
+    assert known.objection(msgspec.structs.replace(place(1), strategy="another")) == ""
+
+
+@pytest.mark.parametrize("change", [{"price": 0}, {"quantity": 0}, {"quantity": -1}])
+def test_price_and_quantity_have_to_be_positive(known: oms.Oms, change: dict[str, int]) -> None:
+    assert known.objection(msgspec.structs.replace(place(), **change)) == reasons.NOT_POSITIVE
+
+
+def test_open_orders_are_bounded(known: oms.Oms) -> None:
+    take(known, *(place(n) for n in range(1, 5)))
+    assert known.objection(place(5)) == reasons.TOO_MANY_ORDERS
+    take(known, report(1, State.CANCELLED))
+    assert known.objection(place(5)) == ""
+
+
+def test_a_cancel_finds_its_order_by_either_id_open_or_ended(known: oms.Oms) -> None:
+    take(known, place(1), place(2), report(2, State.REJECTED))
+    assert known.find(cancel(1)) is known.orders["omsd-3-1"]
+    assert known.find(cancel(0, "omsd-3-1")) is known.orders["omsd-3-1"]
+    ended = known.find(cancel(2))
+    assert ended is not None and not ended.open
+    assert known.find(cancel(3)) is None
+
+
+# --- what happened ------------------------------------------------------------------------------------------
+
+
+def test_a_report_sent_again_is_no_news(known: oms.Oms) -> None:
+    take(known, place(1), report(1, State.WORKING), report(1, State.FILLED, filled=QUANTITY, execution=1))
+    assert known.judge(report(1, State.WORKING)) is None
+    assert known.judge(report(1, State.FILLED, filled=QUANTITY, execution=1)) is None
+    assert known.illegal == 0
+
+
+def test_an_order_keeps_when_it_was_made_and_when_it_changed(known: oms.Oms) -> None:
+    def at(ns: int, message: oms.Journaled) -> oms.Journaled:
+        return msgspec.structs.replace(message, sent_ns=ns)
+
+    def times() -> tuple[str | int, str | int]:
+        row = known.row("omsd-3-1")
+        assert row is not None
+        return row["created_ns"], row["updated_ns"]
+
+    take(known, at(10, place(1)))
+    assert times() == (10, 10)
+    take(known, at(20, report(1, State.WORKING)))
+    assert times() == (10, 20)
+    take(known, at(25, report(1, State.WORKING)))
+    assert times() == (10, 20), "told nothing new"
+    take(known, at(30, cancel(0, "omsd-3-1")))
+    assert times() == (10, 30)
+    take(known, at(40, report(1, State.CANCELLED)), at(50, cancel(0, "omsd-3-1")))
+    assert times() == (10, 40), "ended"
+
+
+def test_judging_changes_nothing_until_it_is_committed(known: oms.Oms) -> None:
+    take(known, place(1))
+    after = known.judge(report(1, State.WORKING))
+    assert after is not None and after.state is State.WORKING
+    assert known.orders["omsd-3-1"].state is State.PENDING_NEW
+
+
+def test_a_fill_after_an_end_that_was_only_assumed_counts_and_is_noted(known: oms.Oms) -> None:
+    take(known, place(1), report(1, State.CANCELLED, reason=reasons.TAKE_OVER))
+    late = report(1, State.FILLED, filled=QUANTITY, execution=8)
+    after = known.judge(late)
+    assert after is not None
+    known.commit(after, late)
+    assert known.closed["omsd-3-1"].filled == QUANTITY
+    assert known.closed["omsd-3-1"].state is State.CANCELLED
+    assert (known.last_execution, known.illegal) == (8, 1)
+
+
+def test_an_order_that_was_never_replicated_is_known_from_its_report(known: oms.Oms) -> None:
+    take(known, report(9, State.PARTIALLY_FILLED, filled=10, execution=4))
+    row = known.row("omsd-3-9")
+    assert row is not None and (row["status"], row["epoch"], row["filled"]) == (
+        "partially_filled",
+        3,
+        "0.0000001",
+    )
+
+
+def test_executions_are_kept_rising_even_when_one_comes_late_and_are_bounded(known: oms.Oms) -> None:
+    for n, execution in enumerate([4, 7, 5, 6], start=1):
+        take(known, place(n), report(n, State.FILLED, filled=QUANTITY, execution=execution))
+    found = known.executions_after(4)
+    assert found is not None and [each.execution_id for each in found] == [5, 6, 7]
+    for n, execution in enumerate([8, 9, 10], start=5):
+        take(known, place(n), report(n, State.FILLED, filled=QUANTITY, execution=execution))
+    assert known.executions_after(5) is None, "6 is the oldest that is left: the venue has to be asked"
+    assert known.executions_after(10) == []
+
+
+steps = st.lists(
+    st.one_of(
+        st.builds(place, st.integers(1, 3)),
+        st.builds(lambda n: cancel(n, f"omsd-3-{n}"), st.integers(1, 3)),
+        st.builds(
+            lambda n, state, filled, execution: report(
+                n, state, filled=QUANTITY if state is State.FILLED else filled, execution=execution
+            ),
+            st.integers(1, 3),
+            st.sampled_from(
+                [State.WORKING, State.PARTIALLY_FILLED, State.FILLED, State.CANCELLED, State.REJECTED]
+            ),
+            st.integers(0, QUANTITY),
+            st.integers(0, 6),
+        ),
+    ),
+    max_size=25,
+)
+
+
+@given(steps=steps)
+def test_live_and_replayed_are_the_same_and_every_execution_counts_once(steps: list[oms.Journaled]) -> None:
+    live = oms.Oms("omsd", "riskd", BOUNDS)
+    journal: list[bytes] = []
+    for step in steps:
+        if isinstance(step, orders.Place) and live.objection(step):
+            continue
+        if isinstance(step, orders.Report):
+            after = live.judge(step)
+            if after is None:
+                continue
+            own = oms.with_head(
+                step, (1, 1, step.sent_ns + 5, "omsd-alpha-1", None)
+            )  # as omsd journals it and tells it on
+            journal.append(codec.encode(own))
+            live.commit(after, own)
+        else:
+            journal.append(codec.encode(step))
+            live.apply(step)
+    again = oms.replayed("omsd", "riskd", BOUNDS, journal)
+    assert again.rows() == live.rows()
+    assert list(again.executions) == list(live.executions)
+    ids = [each.execution_id for each in live.executions]
+    assert ids == sorted(set(ids))
+
+
+# --- the audit ----------------------------------------------------------------------------------------------
+
+
+def test_an_audit_record_is_a_function_of_the_journal_record_alone() -> None:
+    term = replica.term(Token(7, "omsd", 3))
+    first, again = (
+        oms.audited("omsd", term, 12, oms.decode_journaled(codec.encode(place()))) for _ in range(2)
+    )
+    assert first == again
+    assert (first.audit_seq, first.action, first.user) == (12, "ORDER_PLACED", "strategy-mm")
+    assert first.token == TOKEN, "of the epoch that wrote it, whoever sends it"
+    assert first.details["price"] == "0.0005" and first.details["approval"] == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "action"),
+    [
+        (report(1, State.WORKING), "ORDER_ACKNOWLEDGED"),
+        (report(1, State.PARTIALLY_FILLED, filled=1, execution=1), "ORDER_FILLED"),
+        (report(1, State.CANCELLED, reason=reasons.TAKE_OVER), "ORDER_CANCELLED"),
+        (report(1, State.REJECTED, reason=reasons.WOULD_TAKE), "ORDER_REJECTED"),
+        (oms.refused(HEAD, place(order_id=""), reasons.NO_APPROVAL), "ORDER_REFUSED"),
+        (cancel(1, "omsd-3-1"), "CANCEL_REQUESTED"),
+        (orders.Attach(*HEAD, codec.ProcessOnWire("omsd-alpha-1", "b", 1, 1)), "LEAD_TAKEN"),
+    ],
+)
+def test_every_kind_of_record_has_an_action(message: oms.Journaled, action: str) -> None:
+    assert oms.audited("omsd", 1, 1, message).action == action
+
+
+def test_order_ids_name_group_and_epoch() -> None:
+    assert (oms.group_of("omsd-eu-3-1000001"), oms.epoch_of("omsd-eu-3-1000001")) == ("omsd-eu", 3)
+    assert (oms.group_of("nonsense"), oms.epoch_of("a-b-c")) == ("", 0)
+
+
+# --- taking the lead ----------------------------------------------------------------------------------------
+
+LEAD = Token(7, "omsd", 4)
+
+
+def fenced(*, ok: bool = True, epoch: int = 4, reason: str = "") -> orders.Fenced:
+    return orders.Fenced(*HEAD, "omsd", epoch, ok, reason)
+
+
+def reconciling(last_execution: int = 5) -> Takeover:
+    lead = Takeover(fence_retry_ns=50, reconcile_timeout_ns=500)
+    lead.lead(LEAD, last_execution, now_ns=0)
+    assert lead.due(0) is Wish.FENCE
+    assert lead.fenced(fenced(), 1) is Wish.RECONCILE
+    return lead
+
+
+def answers(lead: Takeover, *executions: orders.Report) -> list[Wish | None]:
+    request = lead.request
+    told = (
+        orders.CancelledAll(*HEAD, request, 0),
+        orders.OpenOrders(*HEAD, request + 1, []),
+        orders.Executions(*HEAD, request + 2, list(executions)),
+    )
+    return [lead.answered(each) for each in told]
+
+
+def test_nothing_is_asked_of_the_venue_before_the_fence_stands() -> None:
+    lead = Takeover(fence_retry_ns=50, reconcile_timeout_ns=500)
+    lead.lead(LEAD, 0, now_ns=0)
+    assert lead.fenced(fenced(ok=False, reason="not_active"), 1) is None
+    assert lead.fenced(fenced(epoch=3), 2) is None
+    assert answers(lead) == [None, None, None]
+    assert (lead.stage, lead.refusal) == (Stage.FENCING, "not_active")
+
+
+def test_a_fence_without_an_answer_is_sent_again() -> None:
+    lead = Takeover(fence_retry_ns=50, reconcile_timeout_ns=500)
+    lead.lead(LEAD, 0, now_ns=0)
+    assert [lead.due(now_ns) for now_ns in (0, 49, 50, 99, 100)] == [
+        Wish.FENCE,
+        None,
+        Wish.FENCE,
+        None,
+        Wish.FENCE,
+    ]
+
+
+def test_all_three_answers_make_it_complete_in_any_order() -> None:
+    assert answers(reconciling()) == [None, None, Wish.COMPLETE]
+
+
+def test_executions_are_asked_for_page_by_page_until_there_is_none() -> None:
+    lead = reconciling(last_execution=5)
+    assert (
+        answers(lead, report(1, State.FILLED, execution=6), report(2, State.FILLED, execution=7))[-1]
+        is Wish.MORE
+    )
+    assert lead.after_execution == 7
+    assert lead.answered(orders.Executions(*HEAD, lead.request + 2, [])) is Wish.COMPLETE
+
+
+def test_answers_to_an_earlier_try_do_not_count() -> None:
+    lead = reconciling()
+    stale = lead.request
+    assert lead.due(501) is Wish.FENCE
+    lead.fenced(fenced(), 502)
+    assert lead.answered(orders.CancelledAll(*HEAD, stale, 0)) is None
+    assert answers(lead)[-1] is Wish.COMPLETE
+
+
+def test_an_order_still_open_after_cancel_all_holds_the_lead_back() -> None:
+    lead = reconciling()
+    order = orders.OpenOrder("omsd-3-1", "mm-1", "strategy-mm", "spot", "BTCUSDT", Side.BUY, 1, 1, 0)
+    lead.answered(orders.CancelledAll(*HEAD, lead.request, 0))
+    lead.answered(orders.OpenOrders(*HEAD, lead.request + 1, [order]))
+    assert lead.answered(orders.Executions(*HEAD, lead.request + 2, [])) is None
+    assert lead.due(600) is Wish.FENCE, "and all is asked again"
+
+
+def test_a_second_try_asks_from_where_the_first_began() -> None:
+    lead = reconciling(last_execution=5)
+    lead.again(last_execution=9, now_ns=600)
+    lead.taken = True
+    lead.again(last_execution=12, now_ns=700)
+    assert lead.after_execution == 9, "executions that came in meanwhile say nothing of those before them"
+    lead.complete()
+    lead.again(last_execution=12, now_ns=800)
+    assert lead.after_execution == 12
+
+
+def test_standing_by_forgets_the_lead() -> None:
+    lead = reconciling()
+    lead.stand_by()
+    assert (lead.stage, lead.token, lead.leading, lead.due(10_000)) == (Stage.STANDBY, None, False, None)

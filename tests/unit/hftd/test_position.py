@@ -1,0 +1,183 @@
+"""Positions: each execution once, sums that equal the venue's, P&L whose parts add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controlplane.errors import InvalidInput
+from hftd.engine import accounts, fixed, position, reasons
+from hftd.engine.position import Execution, Positions
+from hftd.storage import position_log
+from hftd.wire.orders import Side
+
+ONE = fixed.UNIT
+TICK, STEP = ONE // 100, ONE // 1000
+
+fills = st.lists(
+    st.tuples(
+        st.sampled_from(Side),
+        st.integers(1, 10_000_000).map(lambda n: n * TICK),
+        st.integers(1, 5000).map(lambda n: n * STEP),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+def executions(made: list[tuple[Side, int, int]]) -> list[Execution]:
+    return [Execution(n, "spot", "BTCUSDT", *fill) for n, fill in enumerate(made, start=1)]
+
+
+@given(made=fills, data=st.data())
+def test_executions_in_any_order_and_repeated_give_the_venues_sums(
+    made: list[tuple[Side, int, int]], data: st.DataObject
+) -> None:
+    venue, ours = accounts.Accounts(), Positions()
+    for each in executions(made):
+        assert venue.book(each.market, each.symbol, each.side, each.price, each.quantity) == ""
+    for each in data.draw(st.permutations(executions(made) * 2)):
+        if each.id not in ours.seen:
+            ours.apply(each)
+    held, kept = ours.of("spot", "BTCUSDT"), venue.of("spot", "BTCUSDT")
+    assert (held.quantity, held.cash) == (kept.quantity, kept.cash)
+    assert ours.seen.up_to == len(made) and not ours.seen.above
+
+
+@given(made=fills, mark=st.integers(1, 10_000_000).map(lambda n: n * TICK))
+def test_realised_and_unrealised_add_up_to_what_the_account_is_worth(
+    made: list[tuple[Side, int, int]], mark: int
+) -> None:
+    ours = Positions()
+    for each in executions(made):
+        ours.apply(each)
+    ours.mark("spot", "BTCUSDT", mark)
+    held = ours.of("spot", "BTCUSDT")
+    worth = held.cash + held.quantity * mark // ONE
+    assert held.realised + held.unrealised == worth
+    prices = [price for _, price, _ in made]
+    assert held.quantity == 0 or min(prices) - 1 <= held.average_price <= max(prices) + 1
+
+
+def test_average_cost_realises_what_was_closed() -> None:
+    ours = Positions()
+    for n, (side, price, quantity) in enumerate(
+        [(Side.BUY, 100, 2), (Side.BUY, 110, 2), (Side.SELL, 120, 1), (Side.SELL, 100, 4)], start=1
+    ):
+        ours.apply(Execution(n, "spot", "ETHUSDT", side, price * ONE, quantity * ONE))
+        if n == 3:
+            held = ours.of("spot", "ETHUSDT")
+            assert (held.quantity, held.average_price, held.realised) == (3 * ONE, 105 * ONE, 15 * ONE)
+    ours.mark("spot", "ETHUSDT", 90 * ONE)
+    held = ours.of("spot", "ETHUSDT")
+    assert (held.quantity, held.average_price, held.realised, held.unrealised) == (
+        -ONE,
+        100 * ONE,
+        0,
+        10 * ONE,
+    )
+    assert held.last_execution == 4
+
+
+def test_a_fill_that_cannot_be_booked_exactly_changes_nothing_and_is_not_asked_for_again() -> None:
+    ours = Positions()
+    assert ours.apply(Execution(1, "spot", "BTCUSDT", Side.BUY, 3, 7)) == reasons.NOT_WHOLE
+    assert ours.of("spot", "BTCUSDT").quantity == 0 and ours.seen.up_to == 1 and list(ours) == []
+
+
+def test_a_hole_holds_the_acknowledgement_back_until_it_is_filled() -> None:
+    ours = Positions()
+    for id in (1, 2, 5, 4):
+        ours.apply(Execution(id, "spot", "BTCUSDT", Side.BUY, ONE, ONE))
+    assert ours.seen.up_to == 2 and 4 in ours.seen and 3 not in ours.seen
+    ours.apply(Execution(3, "spot", "BTCUSDT", Side.BUY, ONE, ONE))
+    assert ours.seen.up_to == 5
+
+
+def test_an_inventory_counts_a_fill_once_whoever_tells_it_first() -> None:
+    inventory = position.Inventory()
+    assert not inventory.known
+    inventory.told(5, 10)
+    inventory.filled(10, Side.BUY, 99)
+    inventory.filled(11, Side.BUY, 3)
+    inventory.filled(11, Side.BUY, 3)
+    inventory.filled(12, Side.SELL, 1)
+    assert inventory.quantity == 7
+    inventory.told(8, 11)
+    assert inventory.quantity == 7
+    inventory.told(7, 12)
+    inventory.filled(12, Side.SELL, 1)
+    assert inventory.quantity == 7
+
+
+# --- on disk ------------------------------------------------------------------------------------------------
+
+
+def some(first: int, last: int) -> list[Execution]:
+    return [
+        Execution(n, "spot", "BTCUSDT", Side.BUY if n % 3 else Side.SELL, n * TICK, STEP)
+        for n in range(first, last + 1)
+    ]
+
+
+def test_positions_survive_without_a_close_and_over_a_fold(tmp_path: Path) -> None:
+    log = position_log.PositionLog(tmp_path)
+    for each in some(1, 7):
+        log.append(each)
+    log.fold()
+    for each in some(8, 9):
+        log.append(each)
+    log.append(Execution(12, "usdm", "ETHUSDT", Side.SELL, TICK, STEP))
+    again = position_log.PositionLog(tmp_path)  # the first was never closed: as after kill -9
+    assert again.positions.dump() == log.positions.dump() and again.records == 3 and again.torn_bytes == 0
+    assert again.positions.seen.up_to == 9 and 12 in again.positions.seen
+    log.close()
+    again.close()
+
+
+@pytest.mark.parametrize("cut", [1, 9, 20])
+def test_a_torn_record_is_cut_and_comes_again(tmp_path: Path, cut: int) -> None:
+    log = position_log.PositionLog(tmp_path)
+    for each in some(1, 4):
+        log.append(each)
+    log.close()
+    path = tmp_path / "executions.log"
+    path.write_bytes(path.read_bytes()[:-cut])
+    again = position_log.PositionLog(tmp_path)
+    assert again.positions.seen.up_to == 3 and again.torn_bytes
+    again.append(some(4, 4)[0])
+    assert again.positions.dump() == log.positions.dump()
+    again.close()
+
+
+def test_a_crash_between_snapshot_and_emptied_log_books_nothing_twice(tmp_path: Path) -> None:
+    log = position_log.PositionLog(tmp_path)
+    for each in some(1, 5):
+        log.append(each)
+    before = (tmp_path / "executions.log").read_bytes()
+    log.fold()
+    log.close()
+    (tmp_path / "executions.log").write_bytes(before)
+    again = position_log.PositionLog(tmp_path)
+    assert again.positions.dump() == log.positions.dump()
+    again.close()
+
+
+def test_a_snapshot_that_does_not_decode_is_an_error_not_a_zero(tmp_path: Path) -> None:
+    (tmp_path / "positions.json").write_text("{")
+    with pytest.raises(InvalidInput, match=r"positions\.json"):
+        position_log.PositionLog(tmp_path)
+
+
+@given(units=st.integers(-(1 << 62), 1 << 62))
+def test_decimals_are_exact_both_ways(units: int) -> None:
+    assert fixed.parse(fixed.text(units)) == units
+
+
+@pytest.mark.parametrize("bad", ["", "1e3", ".5", "1.", "0.123456789", "1,5", "99999999999999", "nan", " 1"])
+def test_what_is_no_exact_decimal_is_refused(bad: str) -> None:
+    with pytest.raises(InvalidInput):
+        fixed.parse(bad)

@@ -1,0 +1,58 @@
+"""`hftd NAME --config FILE`: the documented sections, checked, become the daemon's own settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from controlplane.errors import InvalidInput
+from hftd import catalogue, settings
+from hftd.standalone import config as by_hand
+
+SAMPLES = Path(__file__).parents[3] / "inventory" / "lab" / "config"
+
+
+@pytest.mark.parametrize(
+    ("sample", "daemon"), [("strategy", "strategyd"), ("risk", "riskd"), ("orders", "omsd")]
+)
+def test_the_sample_files_are_good(sample: str, daemon: str) -> None:
+    config, given = by_hand.read(SAMPLES / f"{sample}.yml")
+    assert by_hand.settings_for(catalogue.kind_of(daemon), config, given, sample)
+
+
+def test_limits_and_parameters_become_settings_and_explicit_endpoints_peers() -> None:
+    config, given = by_hand.read(SAMPLES / "strategy.yml")
+    found = by_hand.settings_for(settings.STRATEGYD, config, given, "strategy.yml")
+    assert (found.strategy, found.max_position, found.requote_interval_s) == ("market_making", "1000", 0.5)
+    peers = by_hand.explicit_peers(settings.STRATEGYD, config, found)
+    assert {service: (peer.socket, peer.endpoint) for service, peer in peers.items()} == {
+        "bookd": ("tops", "ipc:///run/hft/bookd.tops"),
+        "riskd": ("intents", "ipc:///run/hft/riskd.intents"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "service: {name: a}\nconsul: {address: localhost:8500}\n",
+            ":2: consul: found localhost:8500, wanted etcd",
+        ),
+        ("service: {name: a}\nzeromq:\n  orders: {endpoit: x}\n", ":3: zeromq.orders.endpoit"),
+        ("etcd: {endpoints: [a:1]}\n", "service: found nothing"),
+        ("service: {name: 3}\n", ":1: service.name: found 3, wanted a text"),
+        ("- a\n", "wanted sections"),
+    ],
+)
+def test_a_bad_file_is_refused_with_line_and_field(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.yml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput) as refused:
+        by_hand.read(path)
+    assert said in str(refused.value) and refused.value.exit_code == 2
+
+
+def test_an_unknown_daemon_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match="auditd, bookd"):
+        catalogue.kind_of("nosuchd")
