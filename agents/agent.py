@@ -61,7 +61,7 @@ class Agent:
             released=self.released,
         )
         self.bus = buses.Bus(self.folders.bus, f"agent-{given.host}", self)
-        self.former = ended_counters.Ledger()
+        self.ended_counters = ended_counters.Ledger()
         self.keeper: KeeperLink | None = None
         self.keeper_udp = ""
         self.keeper_undecodable = 0
@@ -134,7 +134,7 @@ class Agent:
             report = self.bus.reports[name]
             if instance is None or instance.process != report.process:
                 if report.status is not None:
-                    self.former.take(report.daemon, report.status.counters, report.status.histograms)
+                    self.ended_counters.take(report.daemon, report.status.counters, report.status.histograms)
                 self.bus.forget(name)
         self.record_due.set()
         if self.keeper is not None:
@@ -346,14 +346,14 @@ class Agent:
 
     def alive_word(self, instance: str) -> pages.Alive | None:
         try:
-            with pages.AliveWord(self.folders.alive(instance)) as alive:
+            with pages.HeartbeatPage(self.folders.alive(instance)) as alive:
                 return alive.read()
         except (OSError, ValueError, InvalidInput):
             return None
 
     def lease_word(self, instance: str) -> pages.Lease | None:
         try:
-            with pages.LeaseWord(self.folders.lease(instance)) as lease:
+            with pages.LeasePage(self.folders.lease(instance)) as lease:
                 return lease.read()
         except (OSError, ValueError, InvalidInput):
             return None
@@ -384,7 +384,7 @@ class Agent:
             updated_ns=self.clock.wall_ns(),
             instances=tuple(self.statuses()),
             alarms=self.alarms(),
-            former=self.former.all(),
+            ended_counters=self.ended_counters.all(),
         )
 
     def lease_remaining_ms(self) -> dict[str, int]:

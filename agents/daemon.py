@@ -90,7 +90,7 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     follower = Follower(store, keys)
     agent = Agent(given, follower)
     host_records = host_record.HostRecords(agent, store, keys)
-    wishes = failover.Failovers(store, keys, follower)
+    failovers = failover.Failovers(store, keys, follower)
     if given.keeper:
         agent.keeper = keeper_process.KeeperLink(
             agent.folders,
@@ -101,7 +101,7 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             ready=agent.keeper_table_known,
         )
     web_runner = web.AppRunner(
-        routes.Http(agent, wishes).application(), access_log=None, shutdown_timeout=1.0
+        routes.Http(agent, failovers).application(), access_log=None, shutdown_timeout=1.0
     )
     try:
         agent.bus.open()

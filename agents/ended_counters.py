@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from controlplane.model import Former
+from controlplane.model import EndedCounters
 from controlplane.site import histogram
 
 
@@ -32,9 +32,9 @@ class Ledger:
         for name, counts in histograms.items():
             kept.setdefault(name, histogram.Histogram()).merge(counts)
 
-    def all(self) -> tuple[Former, ...]:
+    def all(self) -> tuple[EndedCounters, ...]:
         return tuple(
-            Former(
+            EndedCounters(
                 daemon,
                 dict(counted),
                 {name: dict(one.counts) for name, one in self._histograms[daemon].items()},

@@ -13,10 +13,10 @@ from agents.supervisor import program
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.host import sched
-from controlplane.model import Alarm, InstanceStatus, Mode
+from controlplane.model import Alarm, InstanceStatus, Mode, Phase
 from hftd.shm import pages
 
-LEADING = frozenset({pages.Phase.FENCING, pages.Phase.RECONCILING, pages.Phase.ACTIVE, pages.Phase.DRAINING})
+LEADING = frozenset({Phase.FENCING, Phase.RECONCILING, Phase.ACTIVE, Phase.DRAINING})
 
 
 def observe(
@@ -35,7 +35,7 @@ def observe(
         alive = None
     said = heard.status if heard else None
     desired = instance.desired
-    phase = alive.phase if alive else pages.Phase.STARTING
+    phase = alive.phase if alive else Phase.STARTING
     led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
     health, reason = judge(instance, heard, now_mono_s, now_wall_ns)
     return InstanceStatus(

@@ -75,7 +75,7 @@ def keeper_row(
         "lease": str(folders.lease(instance.id)) if led else None,
         "alive": str(folders.alive(instance.id)),
         "registration": registration,
-        "floors": list(desired.spec.floors),
+        "fences": list(desired.spec.fences),
         "ending": instance.state is State.STOPPING,
         "home_ok": True,  # its data folder is where it was: the same disk is by definition not behind (R14)
     }

@@ -24,8 +24,9 @@ CHILD = """
 import importlib, sys
 from hftd import runtime, settings
 name, kind = sys.argv[1], getattr(settings, sys.argv[2])
-floor = runtime.Floor.from_environment()
-sys.exit(importlib.import_module("hftd.daemons." + name).build(floor, kind(**floor.config.settings)).run())
+context = runtime.Context.from_environment()
+build = importlib.import_module("hftd.daemons." + name).build
+sys.exit(build(context, kind(**context.config.settings)).run())
 """
 
 

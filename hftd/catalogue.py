@@ -45,10 +45,10 @@ def settings_of(kind: DaemonKind, given: Any, source: str) -> Any:
         raise InvalidInput(f"{source}: settings of {kind.name}: {exc}") from exc
 
 
-def load(kind: DaemonKind) -> Callable[[runtime.Floor, Any], runtime.Loop]:
+def load(kind: DaemonKind) -> Callable[[runtime.Context, Any], runtime.Loop]:
     """The daemon's `build`. Importing was work; from here on the process, and the threads that it starts,
     wait for ticks.
     """
-    build: Callable[[runtime.Floor, Any], runtime.Loop] = import_module(kind.module).build
+    build: Callable[[runtime.Context, Any], runtime.Loop] = import_module(kind.module).build
     slice.ask(slice.SHORT_NS if kind.hot else slice.DEFAULT_NS)
     return build

@@ -2,7 +2,7 @@
 the daemon's kind below it.
 
 A field that names a service says which daemon that service must run: `field(default="bookd",
-metadata={"service": "bookd"})`; with "floor": True too, the token of that service's group is written beside
+metadata={"service": "bookd"})`; with "fence": True too, the token of that service's group is written beside
 the lease word. The kinds are found by the entry point group `hftctl.daemons`. What checks a services.yml
 against them is controlplane/specs/read.py; what reads them in a daemon's own process is hftd/cli/main.py.
 """
@@ -361,8 +361,8 @@ class OrdersSettings:
     """Files of the journal that are kept; older ones go once auditd has their records. 16 are about a million
     records, read in seconds at a start."""
 
-    risk: str = field(default="riskd", metadata={"service": "riskd", "floor": True})
-    execution: str = field(default="execd", metadata={"service": "execd", "floor": True})
+    risk: str = field(default="riskd", metadata={"service": "riskd", "fence": True})
+    execution: str = field(default="execd", metadata={"service": "execd", "fence": True})
     positions: str = field(default="positiond", metadata={"service": "positiond"})
     audit: str = field(default="auditd", metadata={"service": "auditd"})
 
@@ -408,7 +408,7 @@ class ExecutionSettings:
     """Reports kept until the order manager has acknowledged them; of older ones the executions are asked of
     the venue at a take-over."""
 
-    orders: str = field(default="omsd", metadata={"service": "omsd", "floor": True})
+    orders: str = field(default="omsd", metadata={"service": "omsd", "fence": True})
     venue: str = field(default="simd", metadata={"service": "simd"})
 
     def __post_init__(self) -> None:

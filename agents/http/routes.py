@@ -22,7 +22,7 @@ from agents import metrics, settings
 from agents.agent import Agent
 from agents.http import log_files
 from controlplane.errors import HftctlError, InvalidInput, Retryable, Unavailable
-from controlplane.model import InstanceStatus, Mode
+from controlplane.model import InstanceStatus, Mode, Phase
 from controlplane.operations import failover
 from controlplane.site import status
 from hftd.shm import pages
@@ -58,8 +58,8 @@ async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamRe
 
 
 class Http:
-    def __init__(self, agent: Agent, wishes: failover.Failovers) -> None:
-        self.agent, self.wishes = agent, wishes
+    def __init__(self, agent: Agent, failovers: failover.Failovers) -> None:
+        self.agent, self.failovers = agent, failovers
         self._session: aiohttp.ClientSession | None = None
 
     def application(self) -> web.Application:
@@ -120,11 +120,7 @@ class Http:
             if lease and lease.wanted is pages.Wanted.LEAD
             else 0
         )
-        leads = (
-            observed.role == "leader"
-            and observed.phase == pages.Phase.ACTIVE.name.lower()
-            and remaining_ms > 0
-        )
+        leads = observed.role == "leader" and observed.phase == Phase.ACTIVE.name.lower() and remaining_ms > 0
         holds = {
             "health": observed.health == "passing",
             "ready": observed.ready,
@@ -261,9 +257,9 @@ class Http:
         return json_response([dataclasses.asdict(row) for row in rows])
 
     async def failover(self, request: web.Request) -> web.Response:
-        wish = failover.decode(await request.read())
+        asked = failover.decode(await request.read())
         try:
-            done = await self.wishes.run(wish)
+            done = await self.failovers.run(asked)
         except InvalidInput as exc:
             return failing(str(exc), 404)
         return json_response(done, 409 if done["outcome"] == "refused" else 200)

@@ -30,7 +30,7 @@ import msgspec
 
 from agents.keeper import keeper as keepers
 from agents.keeper import protocol, settings
-from agents.keeper.seen_tokens import Disk
+from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
 from controlplane.errors import HftctlError, InUse
 from controlplane.host import identity
@@ -111,7 +111,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     client = store.connect(arguments.store)
-    disk = Disk(arguments.site_dir / "hosts" / arguments.host / "keeper.json")
+    disk = SeenTokens(arguments.site_dir / "hosts" / arguments.host / "keeper.json")
     chosen = settings.Settings(address=arguments.address)
     keeper = keepers.Keeper(client, Keys(arguments.site), arguments.host, chosen, SystemClock(), disk)
     line = protocol.Link(lambda: {"hello": {"udp": keeper.peers.address}}, keeper.apply)

@@ -22,7 +22,7 @@ import msgspec
 
 from agents.keeper import liveness, peers, protocol, registrations, settings, words
 from agents.keeper import member as members
-from agents.keeper.seen_tokens import Disk
+from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
@@ -51,7 +51,7 @@ class Keeper:
         host: str,
         settings: settings.Settings,
         clock: Clock,
-        disk: Disk,
+        seen_tokens: SeenTokens,
         tell: Callable[[object], None] = lambda message: None,
     ) -> None:
         """`tell` gets what the agent should hear (link.py lists the messages)."""
@@ -60,13 +60,13 @@ class Keeper:
         self.host = host
         self.settings = settings
         self.clock = clock
-        self.disk = disk
+        self.seen_tokens = seen_tokens
         self.tell = tell
         self.lines_undecodable: Callable[[], int] = lambda: 0
         """Of the line to the agent; its owner says."""
         self.stopping = False
         self._host_leaves = False
-        self.instances: dict[str, members.Instance] = {}
+        self.instances: dict[str, members.KeptProcess] = {}
         self.members: dict[str, members.Member] = {}
         self.snapshot: Snapshot | None = None
         self.peers = peers.Peers(keys.site, host, uuid.uuid4().hex, clock, self._fit)
@@ -171,7 +171,7 @@ class Keeper:
             old.watched.close()
             old.words.close()
         heartbeat = liveness.Heartbeat(int(self.settings.heartbeat_stale_s * 1e9))
-        instance = members.Instance(
+        instance = members.KeptProcess(
             entry, liveness.Watched(entry.process, lambda: self._died(entry)), found, heartbeat
         )
         instance.look(self.clock.boot_ns())
@@ -306,7 +306,7 @@ class Keeper:
             for member in list(self.members.values()):
                 member.step()
             self._sweep()
-            if self.disk.dirty:
+            if self.seen_tokens.dirty:
                 await self._save()
             soon = any(member.in_transition for member in self.members.values())
             with contextlib.suppress(TimeoutError):
@@ -319,11 +319,11 @@ class Keeper:
 
     async def _save(self) -> None:
         try:
-            await asyncio.to_thread(self.disk.save, self.disk.content())
+            await asyncio.to_thread(self.seen_tokens.save, self.seen_tokens.content())
         except OSError as exc:
             log.warning(
                 "%s: %s; a store that goes back would not be noticed after a restart",
-                self.disk.path,
+                self.seen_tokens.path,
                 exc.strerror,
             )
 

@@ -6,7 +6,7 @@ heartbeat, an answer, a tick. Close and stand down happen inside the call (a dea
 anything is awaited); transactions run as tasks and step again when they end.
 
 What it promises: the word is armed only after a good renewal or take of one's own (R6), with the send time of
-that as its base (R3), after the floors file was written from the store (R11), and only while the lead for
+that as its base (R3), after the fence file was written from the store (R11), and only while the lead for
 which it was asked still stands unclosed (R7: late answers write nothing).
 """
 
@@ -18,22 +18,19 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import msgspec
-
-from agents.keeper import settings, words
+from agents.keeper import fence_target, settings, words
 from agents.keeper.liveness import Heartbeat, Watched
 from agents.keeper.protocol import Entry
-from agents.keeper.seen_tokens import Disk
-from controlplane import model
+from agents.keeper.seen_tokens import SeenTokens
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.host import identity
 from controlplane.leadership import decide, transactions
 from controlplane.leadership.decide import Group, Lead, View
-from controlplane.model import Process, Registration, Token
+from controlplane.model import Phase, Process
 from controlplane.store.base import Snapshot, Store
 from controlplane.store.keys import Keys
-from hftd.shm.pages import Phase
+from hftd.shm import fence_file
 
 log = logging.getLogger(__name__)
 
@@ -49,14 +46,14 @@ STEPS_MAX = 4
 """Actions of one step: a close is followed by the hand-over it makes necessary."""
 
 
-class Site(Protocol):
+class KeeperOf(Protocol):
     """What a member has in common with the others of its keeper."""
 
     store: Store
     keys: Keys
     clock: Clock
     settings: settings.Settings
-    disk: Disk
+    seen_tokens: SeenTokens
     stopping: bool
 
     @property
@@ -72,7 +69,7 @@ class Site(Protocol):
 
 
 @dataclass(slots=True)
-class Instance:
+class KeptProcess:
     """One process of this host as the keeper has it."""
 
     entry: Entry
@@ -97,7 +94,7 @@ class Decided:
 
 
 class Member:
-    def __init__(self, site: Site, instance: Instance) -> None:
+    def __init__(self, site: KeeperOf, instance: KeptProcess) -> None:
         self._site = site
         self.instance = instance
         self.service = instance.entry.service
@@ -114,8 +111,8 @@ class Member:
         self._rereads = 0
         self._busy = False
         self._closed_wall_ns = 0
-        self._floors_of: Lead | None = None
-        self._floors: dict[str, words.Floor] = {}
+        self._fences_of: Lead | None = None
+        self._fences: dict[str, fence_file.Target] = {}
         self._electable: tuple[Process, ...] | None = None
         self._electable_seen: tuple[Process, int] | None = None
         self._active: tuple[Lead, int] | None = None
@@ -143,21 +140,21 @@ class Member:
             return 0
         return max(0, (end_ns - now_ns) // 1_000_000)
 
-    def replace(self, instance: Instance) -> None:
+    def replace(self, instance: KeptProcess) -> None:
         """The instance has a new process; what the old one led is still this member's to hand over."""
         self.instance = instance
 
     def observe(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         try:
-            group = transactions.view(snapshot, self._site.keys, self.service, self.group)
+            group = transactions.group_of(snapshot, self._site.keys, self.service, self.group)
         except InvalidInput as exc:
             self._say(f"does not act: {exc}")
             return
         if self.group is None or group.revision >= self.group.revision:
             self._adopt(group)
         self.step()
-        self._follow_floors(snapshot)
+        self._follow_fences(snapshot)
 
     def step(self) -> None:
         now_ns = self._site.clock.boot_ns()
@@ -197,7 +194,7 @@ class Member:
             and holder != me
             and identity.runs(holder),
             successors=site.successors() if lead is not None or holder is None else frozenset(),
-            floor=site.disk.floor(self.service),
+            seen=site.seen_tokens.highest(self.service),
             electable=self._electable_news(group, lead),
             active=self._active is not None and self._active[0] is lead,
             stopping=site.stopping,
@@ -237,8 +234,8 @@ class Member:
         if self.group is None or group.request_revision != self.group.request_revision:
             self._request_ns = now_ns
         self.group = group
-        if not group.rank < self._site.disk.floor(self.service):
-            self._site.disk.raise_to(group)
+        if not group.rank < self._site.seen_tokens.highest(self.service):
+            self._site.seen_tokens.raise_to(group)
 
     # --- what is done ---------------------------------------------------------------------------------------
 
@@ -367,11 +364,11 @@ class Member:
         group = self.group
         if lead is None or group is None or self.lead is not lead or lead.closed:
             return  # R7
-        if self._floors_of is not lead:
+        if self._fences_of is not lead:
             snapshot = await self._after_take(group)
             if self.lead is not lead:
                 return
-            self._write_floors(lead, snapshot)
+            self._write_fences(lead, snapshot)
         if not self.instance.watched.runs or self.instance.entry.process != lead.process:
             return  # its death is about to be acted on
         self.instance.words.arm(lead, sent_ns + self._site.settings.budget.renew_deadline_ns)  # R3
@@ -392,29 +389,32 @@ class Member:
             return view
         return await self._site.store.range(self._site.keys.root)
 
-    def _follow_floors(self, snapshot: Snapshot) -> None:
-        """While leading: what another take or registration changes in the floors file is written (a new execd
+    def _follow_fences(self, snapshot: Snapshot) -> None:
+        """While leading: what another take or registration changes in the fence file is written (a new execd
         has to be fenced, too).
         """
-        if self.lead is None or self._floors_of is not self.lead:
+        if self.lead is None or self._fences_of is not self.lead:
             return
         try:
-            self._write_floors(self.lead, snapshot)
+            self._write_fences(self.lead, snapshot)
         except HftctlError as exc:
-            log.warning("%s: floors: %s", self.service, exc)
+            log.warning("%s: fences: %s", self.service, exc)
 
-    def _write_floors(self, lead: Lead, snapshot: Snapshot) -> None:
-        named = ((group, floor_of(snapshot, self._site.keys, group)) for group in self.instance.entry.floors)
-        floors = {group: floor for group, floor in named if floor is not None}
-        if self._floors_of is lead and floors == self._floors:
+    def _write_fences(self, lead: Lead, snapshot: Snapshot) -> None:
+        named = (
+            (group, fence_target.target_of(snapshot, self._site.keys, group))
+            for group in self.instance.entry.fences
+        )
+        fences = {group: highest for group, highest in named if highest is not None}
+        if self._fences_of is lead and fences == self._fences:
             return
         try:
-            self.instance.words.write_floors(floors)
+            self.instance.words.write_fences(fences)
         except OSError as exc:
             raise InvalidInput(
-                f"{self.instance.entry.lease}.floors: {exc.strerror}; the word is not armed without it"
+                f"{self.instance.entry.lease}.fence: {exc.strerror}; the word is not armed without it"
             ) from exc
-        self._floors_of, self._floors = lead, floors
+        self._fences_of, self._fences = lead, fences
 
     def _say(self, sentence: str) -> None:
         if sentence and sentence != self.sentence:
@@ -431,18 +431,3 @@ class Member:
                     }
                 }
             )
-
-
-def floor_of(snapshot: Snapshot, keys: Keys, service: str) -> words.Floor | None:
-    """A group's token, leader and endpoints in this view; None before its first take. Raises InvalidInput."""
-    group = transactions.view(snapshot, keys, service)
-    if group.epoch is None:
-        return None
-    endpoints: dict[str, str] = {}
-    entry = snapshot.entries.get(keys.registration(service, group.holder.instance)) if group.holder else None
-    if entry is not None:
-        try:
-            endpoints = dict(model.decode(Registration, entry.value).endpoints)
-        except msgspec.DecodeError as exc:
-            raise InvalidInput(f"{entry.key}: expected a Registration: {exc}") from exc
-    return words.Floor(Token(group.epoch.incarnation, service, group.epoch.epoch), group.holder, endpoints)

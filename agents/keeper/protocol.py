@@ -2,7 +2,7 @@
 deaths, what is led here, sentences.
 
     agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration",
-    "floors", "home_ok", "ending"}],
+    "fences", "home_ok", "ending"}],
                        "profile": "default", "leaving": false}
     keeper -> agent   {"hello": {"udp": "host:port"}}, once a connection
                       {"died": {"process": {...}}} {"event": {"kind": "group.decision", "service", "instance",
@@ -48,7 +48,7 @@ class Entry:
     alive: str
     lease: str | None = None
     registration: Registration | None = None
-    floors: tuple[str, ...] = ()
+    fences: tuple[str, ...] = ()
     home_ok: bool = True
     ending: bool = False
     """The agent stops it, to start it anew or because it is wanted no more: its death is no loss of a

@@ -3,7 +3,7 @@ is noticed and not obeyed.
 
 `keeper.json`: {"incarnation": N, "floors": {group: {"incarnation": N, "epoch": N}}}; hft-floord reads it at
 `up`. Raised in memory at once and written by `save`, which the caller runs outside the loop; a crash between
-the two forgets one step at most, and the receivers' own floors (on their disks before they acknowledge) still
+the two forgets one step at most, and the receivers' own fences (on their disks before they acknowledge) still
 refuse.
 """
 
@@ -21,10 +21,11 @@ from controlplane.model import records
 
 class _Content(msgspec.Struct):
     incarnation: int = 0
-    floors: dict[str, records.EpochRecord] = msgspec.field(default_factory=dict)
+    tokens: dict[str, records.EpochRecord] = msgspec.field(default_factory=dict, name="floors")
+    """By group. The name in the file is that of the first release."""
 
 
-class Disk:
+class SeenTokens:
     def __init__(self, path: Path) -> None:
         """Read what an earlier keeper wrote.
 
@@ -42,18 +43,18 @@ class Disk:
                 f"{path}: expected this keeper's tokens, found what does not decode: {exc}"
             ) from exc
 
-    def floor(self, service: str) -> Rank:
-        """What the store's token of the group may not be below."""
-        seen = self._content.floors.get(service)
+    def highest(self, service: str) -> Rank:
+        """The highest token seen of the group: the store's own may not be below it."""
+        seen = self._content.tokens.get(service)
         return max((seen.incarnation, seen.epoch) if seen else (0, 0), (self._content.incarnation, 0))
 
     def raise_to(self, group: Group) -> None:
         content, epoch = self._content, group.epoch
         if (group.incarnation or 0) > content.incarnation:
             content.incarnation, self.dirty = group.incarnation or 0, True
-        held = content.floors.get(group.service)
+        held = content.tokens.get(group.service)
         if epoch and (held is None or (epoch.incarnation, epoch.epoch) > (held.incarnation, held.epoch)):
-            content.floors[group.service], self.dirty = epoch, True
+            content.tokens[group.service], self.dirty = epoch, True
 
     def content(self) -> bytes:
         """What to `save`; taken in the loop, so that a thread never reads a dict that changes."""

@@ -1,13 +1,12 @@
-"""The shared-memory words of one instance, from the keeper's side: the lease word and the floors file
+"""The shared-memory words of one instance, from the keeper's side: the lease word and the fence file
 written, the alive word read.
 
 What it promises: the word's deadline only moves forward while it is armed (R20 would hold even without the
-seqlock); a floors file is complete or absent; an alive word counts only when it is this process's own.
+seqlock); a fence file is complete or absent; an alive word counts only when it is this process's own.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,27 +14,19 @@ import msgspec
 
 from controlplane.errors import InvalidInput
 from controlplane.leadership.decide import Lead, Rank
-from controlplane.model import Process, Token
-from hftd.shm import bell, pages
+from controlplane.model import Process
+from hftd.shm import bell, fence_file, pages
 
 ELECTABLE_BYTES_MAX = 1 << 20
 """A daemon's list of standbys; a longer file is not one."""
-
-
-class Floor(msgspec.Struct, frozen=True):
-    """One group of the floors file: what a daemon fences or serves (R11)."""
-
-    token: Token
-    leader: Process | None
-    endpoints: Mapping[str, str]
 
 
 class Words:
     def __init__(self, lease: Path | None, alive: Path) -> None:
         self.lease_path = lease
         self.alive_path = alive
-        self._lease: pages.LeaseWord | None = None
-        self._alive: pages.AliveWord | None = None
+        self._lease: pages.LeasePage | None = None
+        self._alive: pages.HeartbeatPage | None = None
         self._alive_inode = 0
         if lease is not None:
             self._lease = _lease_word(lease)
@@ -105,12 +96,10 @@ class Words:
             else None
         )
 
-    def write_floors(self, floors: Mapping[str, Floor]) -> None:
+    def write_fences(self, targets: Mapping[str, fence_file.Target]) -> None:
+        """Raises OSError."""
         assert self.lease_path is not None
-        path = pages.floors_path(self.lease_path)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        fresh.write_bytes(msgspec.json.encode(floors))
-        fresh.rename(path)
+        fence_file.write(self.lease_path, targets)
 
     # --- the alive word -------------------------------------------------------------------------------------
 
@@ -132,7 +121,7 @@ class Words:
     def _open_alive(self) -> bool:
         try:
             inode = _inode(self.alive_path)
-            fresh = pages.AliveWord(self.alive_path)
+            fresh = pages.HeartbeatPage(self.alive_path)
         except (OSError, InvalidInput):  # not there yet, or half made
             return False
         if self._alive is not None:
@@ -164,12 +153,12 @@ def _inode(path: Path) -> int:
         return 0
 
 
-def _lease_word(path: Path) -> pages.LeaseWord:
+def _lease_word(path: Path) -> pages.LeasePage:
     """Open the word; make it when there is none. One that is not a word is replaced: whoever maps the old
     file is led by nobody.
     """
     try:
-        return pages.LeaseWord(path, writable=True)
+        return pages.LeasePage(path, writable=True)
     except (FileNotFoundError, InvalidInput):
         pages.create(path, pages.LEASE_MAGIC)
-        return pages.LeaseWord(path, writable=True)
+        return pages.LeasePage(path, writable=True)

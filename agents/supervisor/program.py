@@ -50,7 +50,7 @@ def spec_hash(spec: ServiceSpec) -> str:
         sorted(spec.cpus),
         spec.sched,
         spec.settings,
-        sorted(spec.floors),
+        sorted(spec.fences),
     )
     return hashlib.sha256(msgspec.json.encode(relevant, order="deterministic")).hexdigest()[:16]
 

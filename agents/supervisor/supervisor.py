@@ -27,7 +27,7 @@ from agents.supervisor.states import Move, State, Step, after, decide
 from controlplane.host import sched
 from controlplane.model import Mode, Process, ServiceSpec, Slot
 from controlplane.resilience import backoff
-from hftd.shm import pages
+from hftd.shm import fence_file, pages
 
 KILL_AFTER_GRACE_S = 2.0
 """Beyond the grace that the shim itself keeps: then the shim is not doing its work."""
@@ -296,7 +296,7 @@ class Supervisor:
     def _make_words(self, instance: str, mode: Mode) -> None:
         """New files for each process: whoever still maps the old ones can do no harm."""
         alive, lease = self._folders.alive(instance), self._folders.lease(instance)
-        for stale in (pages.electable_path(alive), pages.floors_path(lease), lease):
+        for stale in (pages.electable_path(alive), fence_file.path_of(lease), lease):
             stale.unlink(missing_ok=True)
         pages.create(alive, pages.ALIVE_MAGIC)
         if mode is Mode.ACTIVE_STANDBY:

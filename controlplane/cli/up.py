@@ -70,11 +70,11 @@ def up(
     if more_tape and not tape:
         raise InvalidInput(f"{more_tape[0]}: unexpected; tape files are named after --tape")
     floor = folders.Folders(site_dir or folders.default_site_dir())
-    wish = floor_up.Wish(services, (*(tape or ()), *(more_tape or ())), speed, seed, site, http_port)
+    options = floor_up.Options(services, (*(tape or ()), *(more_tape or ())), speed, seed, site, http_port)
     if detach:
-        started = floor_up.bring_up(floor, wish, print)
+        started = floor_up.bring_up(floor, options, print)
         return wait(floor_up.Watch(floor, started), started, timeout)
-    return in_front(floor, wish)
+    return in_front(floor, options)
 
 
 def wait(watch: floor_up.Watch, started: floor_up.Started, timeout_s: float) -> int:
@@ -102,7 +102,7 @@ def done(watch: floor_up.Watch, started: floor_up.Started) -> str:
     return f"already up, nothing changed: site {started.desired.site} in {watch.folders.site_dir}"
 
 
-def in_front(floor: folders.Folders, wish: floor_up.Wish) -> int:
+def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
     """Until Ctrl-C or SIGTERM, which take the floor down, or until somebody else has."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -114,7 +114,7 @@ def in_front(floor: folders.Folders, wish: floor_up.Wish) -> int:
         signal.signal(number, interrupt)
     began = False
     try:
-        started = floor_up.bring_up(floor, wish, lambda text: print(text, flush=True))
+        started = floor_up.bring_up(floor, options, lambda text: print(text, flush=True))
         began = True
         watch = floor_up.Watch(floor, started)
         return screen(watch) if sys.stdout.isatty() else lines(watch)

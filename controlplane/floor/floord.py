@@ -291,11 +291,11 @@ def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
     disks = []
     for path in sorted(folders.hosts.glob("*/keeper.json")):
         found: Mapping[str, Any] = site_folders.read_json(path) or {}
-        floors = {}
+        tokens = {}
         for group, token in (found.get("floors") or {}).items():
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                floors[group] = (int(token["incarnation"]), int(token["epoch"]))
-        disks.append(incarnation.KeeperDisk(path.parent.name, int(found.get("incarnation") or 0), floors))
+                tokens[group] = (int(token["incarnation"]), int(token["epoch"]))
+        disks.append(incarnation.KeeperDisk(path.parent.name, int(found.get("incarnation") or 0), tokens))
     return disks
 
 

@@ -14,7 +14,7 @@ class KeeperDisk:
 
     host: str
     incarnation: int
-    floors: Mapping[str, tuple[int, int]]
+    tokens: Mapping[str, tuple[int, int]]
     """Group -> (incarnation, epoch), the highest seen."""
     generation: str = ""
     """Of the store (etcd's cluster id) that it last spoke to; empty: not known."""
@@ -44,7 +44,7 @@ def decide(
         [
             stored or 0,
             *(d.incarnation for d in disks),
-            *(rank[0] for d in disks for rank in d.floors.values()),
+            *(rank[0] for d in disks for rank in d.tokens.values()),
         ],
         default=0,
     )
@@ -54,7 +54,7 @@ def decide(
             return Decision(
                 new, f"keeper {disk.host} has seen incarnation {disk.incarnation}, the store has {stored}"
             )
-        for group, rank in disk.floors.items():
+        for group, rank in disk.tokens.items():
             found = epochs.get(group, (stored or 0, 0))
             if stored is not None and rank > found:
                 return Decision(

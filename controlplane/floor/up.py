@@ -41,7 +41,7 @@ LOG_LINES = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class Options:
     """What the command line asks for; None: not said."""
 
     services: Path | None = None
@@ -63,7 +63,7 @@ class Started:
     floord: subprocess.Popen[bytes] | None = None
 
 
-def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Started:
+def bring_up(folders: Folders, options: Options, say: Callable[[str], None]) -> Started:
     """Make the floor be what is wished; returns before it is healthy.
 
     Raises:
@@ -74,7 +74,7 @@ def bring_up(folders: Folders, wish: Wish, say: Callable[[str], None]) -> Starte
     # Its parent may have died: what it had started is this floor still, with its file and its tape.
     orphaned = not runs and bool(processes.recorded(folders) or processes.marked(folders))
     before = desired_file.read(folders) if runs or orphaned else None
-    desired = _desired(folders, wish, before)
+    desired = _desired(folders, options, before)
     require_free_health_ports(desired, before)
     changes: tuple[diff.Change, ...] = ()
     if before is not None:
@@ -143,30 +143,30 @@ def _floord_runs(folders: Folders) -> bool:
     return False
 
 
-def _desired(folders: Folders, wish: Wish, before: Desired | None) -> Desired:
+def _desired(folders: Folders, options: Options, before: Desired | None) -> Desired:
     """Read and check; a running floor keeps its file and its tape where the command line says nothing."""
-    if wish.services is not None:
-        services = wish.services.expanduser().absolute()
+    if options.services is not None:
+        services = options.services.expanduser().absolute()
     elif before is not None:
         services = Path(before.services_file)
         services = services if services.exists() else folders.services
     else:
-        services = default_services(wish.site)
+        services = default_services(options.site)
     overrides: dict[str, Any] = dict(before.overrides.get(VENUE_DAEMON, {})) if before else {}
-    if wish.tape:
-        overrides["tape"] = [str(_tape(path)) for path in wish.tape]
-    if wish.speed is not None:
-        overrides["speed"] = wish.speed
-    if wish.seed is not None:
-        overrides["seed"] = wish.seed
+    if options.tape:
+        overrides["tape"] = [str(_tape(path)) for path in options.tape]
+    if options.speed is not None:
+        overrides["speed"] = options.speed
+    if options.seed is not None:
+        overrides["seed"] = options.seed
     by_daemon = {VENUE_DAEMON: overrides} if overrides else {}
     found = service_specs.read(services, by_daemon)
     if overrides and not any(spec.daemon == VENUE_DAEMON for spec in found):
         raise InvalidInput(
             f"{services}: --{next(iter(overrides))} is a setting of {VENUE_DAEMON}, and no service runs it"
         )
-    port = wish.http_port if wish.http_port is not None else before.http_port if before else 0
-    return Desired(wish.site, str(services), by_daemon, tuple(found), port)
+    port = options.http_port if options.http_port is not None else before.http_port if before else 0
+    return Desired(options.site, str(services), by_daemon, tuple(found), port)
 
 
 def _tape(path: Path) -> Path:

@@ -141,7 +141,7 @@ class View:
     """The process that the record names, when it is of this instance and not `me`."""
     successors: frozenset[Process] = frozenset()
     """Passing, by an answer of their keepers that is not older than 200 ms (R9)."""
-    floor: Rank = (0, 0)
+    seen: Rank = (0, 0)
     """The highest token on this keeper's disk."""
     electable: tuple[Process, ...] | None = None
     """What the leading daemon's list says, when it differs from the record."""
@@ -433,7 +433,7 @@ def went_back(view: View, group: Group) -> bool:
     """The store is behind this keeper's own disk (R19): it was restored or emptied, and gets no promotion and
     no renewal.
     """
-    return group.rank < view.floor
+    return group.rank < view.seen
 
 
 def _taken_away(group: Group, lead: Lead) -> bool:
@@ -452,7 +452,7 @@ def _fit(view: View) -> bool:
 def _back(view: View, group: Group) -> str:
     return (
         f"the store went back: it is at incarnation, epoch {group.rank}, this keeper has seen "
-        f"{view.floor}; no lead until the incarnation is raised"
+        f"{view.seen}; no lead until the incarnation is raised"
     )
 
 

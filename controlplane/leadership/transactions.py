@@ -53,7 +53,7 @@ class Reread:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def view(snapshot: Snapshot, keys: Keys, service: str, before: Group | None = None) -> Group:
+def group_of(snapshot: Snapshot, keys: Keys, service: str, before: Group | None = None) -> Group:
     """The group in a snapshot of the site; what has the same revision as in `before` is not decoded again.
 
     Raises:
@@ -123,7 +123,7 @@ async def read(store: Store, keys: Keys, service: str) -> Group:
     )
     entries = dict(snapshot.entries)
     entries.update({entry.key: entry for entry in (pause, incarnation) if entry})
-    return view(Snapshot(snapshot.revision, entries), keys, service)
+    return group_of(Snapshot(snapshot.revision, entries), keys, service)
 
 
 def _decode(entry: Entry, kind: type[T]) -> T:

@@ -5,9 +5,10 @@ specs.py · process.py · records.py · observed.py. No I/O and no clock.
 
 from controlplane.model import records as records
 from controlplane.model.observed import Alarm as Alarm
-from controlplane.model.observed import Former as Former
+from controlplane.model.observed import EndedCounters as EndedCounters
 from controlplane.model.observed import HostRecord as HostRecord
 from controlplane.model.observed import InstanceStatus as InstanceStatus
+from controlplane.model.process import Phase as Phase
 from controlplane.model.process import Process as Process
 from controlplane.model.process import Token as Token
 from controlplane.model.records import Registration as Registration

@@ -52,7 +52,7 @@ class InstanceStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Former:
+class EndedCounters:
     """What a host's ended processes of one daemon had counted, as far as their agent heard it; `flow` counts
     on from there.
     """
@@ -77,5 +77,5 @@ class HostRecord:
     state: str = "up"
     instances: tuple[InstanceStatus, ...] = ()
     alarms: tuple[Alarm, ...] = ()
-    former: tuple[Former, ...] = ()
+    ended_counters: tuple[EndedCounters, ...] = ()
     """Since this agent began."""

@@ -5,6 +5,7 @@ start needs it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +32,14 @@ class Token:
     @property
     def rank(self) -> tuple[int, int]:
         return (self.incarnation, self.epoch)
+
+
+class Phase(IntEnum):
+    """What a daemon is doing; written by it, read by its keeper."""
+
+    STARTING = 0
+    STANDBY = 1
+    FENCING = 2
+    RECONCILING = 3
+    ACTIVE = 4
+    DRAINING = 5

@@ -47,7 +47,7 @@ class ServiceSpec:
     """Complete: defaults of the daemon's schema are filled in."""
     uses: tuple[str, ...] = ()
     """Derived: services that this one has to find."""
-    floors: tuple[str, ...] = ()
+    fences: tuple[str, ...] = ()
     """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease
     word."""
     health_port: int = 0
@@ -80,10 +80,10 @@ class DaemonKind:
     name: str
     settings: type
     """A frozen dataclass. A field with metadata {"service": DAEMON} names a service that must run that
-    daemon; with "floor": True too, its group's token is written to the floors file."""
+    daemon; with "fence": True too, its group's token is written to the fence file."""
     modes: frozenset[Mode]
     module: str
-    """Where `build(floor, settings) -> Loop` is; imported only in the daemon's own process."""
+    """Where `build(context, settings) -> Loop` is; imported only in the daemon's own process."""
     binds: tuple[str, ...] = ()
     """Names of the sockets it binds."""
     hot: bool = False

@@ -30,7 +30,7 @@ TRIES = 3
 """Of the compare-and-swap on the request record, against other operators."""
 
 
-class Wish(msgspec.Struct):
+class FailoverRequest(msgspec.Struct):
     """Body of POST /v1/site/failover."""
 
     service: str
@@ -40,49 +40,49 @@ class Wish(msgspec.Struct):
     timeout_s: float = 10.0
 
 
-def decode(body: bytes) -> Wish:
+def decode(body: bytes) -> FailoverRequest:
     """Raises InvalidInput."""
     try:
-        wish = msgspec.json.decode(body, type=Wish)
+        asked = msgspec.json.decode(body, type=FailoverRequest)
     except msgspec.DecodeError as exc:
         raise InvalidInput(f"failover: {exc}") from exc
-    if not wish.reason.strip():
-        raise InvalidInput(f'failover of "{wish.service}": a reason is wanted (it is kept in the history)')
-    if not 0 < wish.timeout_s <= TIMEOUT_MAX_S:
+    if not asked.reason.strip():
+        raise InvalidInput(f'failover of "{asked.service}": a reason is wanted (it is kept in the history)')
+    if not 0 < asked.timeout_s <= TIMEOUT_MAX_S:
         raise InvalidInput(
-            f"failover: timeout_s {wish.timeout_s}: more than 0 and at most {TIMEOUT_MAX_S:g} wanted"
+            f"failover: timeout_s {asked.timeout_s}: more than 0 and at most {TIMEOUT_MAX_S:g} wanted"
         )
-    return wish
+    return asked
 
 
-def judge(view: SiteView, wish: Wish) -> str | None:
+def judge(view: SiteView, asked: FailoverRequest) -> str | None:
     """Why it cannot be done as things are, or None. The service is known to exist."""
-    spec = view.specs[wish.service]
+    spec = view.specs[asked.service]
     if spec.mode is not Mode.ACTIVE_STANDBY:
-        return f"{wish.service} is {spec.mode}: it has no leader to fail over"
-    leader = view.leaders.get(wish.service)
+        return f"{asked.service} is {spec.mode}: it has no leader to fail over"
+    leader = view.leaders.get(asked.service)
     if leader is None or leader.holder is None:
-        return f"{wish.service} has no leader now"
-    electable = view.electable.get(wish.service)
+        return f"{asked.service} has no leader now"
+    electable = view.electable.get(asked.service)
     standbys = (
         {process.instance for process in electable.processes} - {leader.holder.instance}
         if electable
         else set()
     )
-    if wish.to is not None:
-        if wish.to not in {slot.instance for slot in spec.slots()}:
-            return f"{wish.to} is not an instance of {wish.service}"
-        if wish.to == leader.holder.instance:
-            return f"{wish.to} leads already"
-        if wish.to not in standbys:
-            return f"{wish.to} is not electable now"
+    if asked.to is not None:
+        if asked.to not in {slot.instance for slot in spec.slots()}:
+            return f"{asked.to} is not an instance of {asked.service}"
+        if asked.to == leader.holder.instance:
+            return f"{asked.to} leads already"
+        if asked.to not in standbys:
+            return f"{asked.to} is not electable now"
     if not standbys:
-        return f"{wish.service} has no electable standby"
+        return f"{asked.service} has no electable standby"
     return None
 
 
 def result(
-    wish: Wish,
+    asked: FailoverRequest,
     outcome: str,
     reason: str,
     *,
@@ -93,9 +93,9 @@ def result(
     took_ns = row.active_ns - row.started_ns if row is not None and row.active_ns is not None else None
     return {
         "operation": operation,
-        "service": wish.service,
+        "service": asked.service,
         "from": old,
-        "to": row.to_instance if row else wish.to,
+        "to": row.to_instance if row else asked.to,
         "epoch": row.epoch if row else None,
         "took_ms": None if took_ns is None else round(took_ns / 1e6, 1),
         "outcome": outcome,
@@ -107,7 +107,7 @@ class Failovers:
     def __init__(self, store: Store, keys: Keys, follower: Follower) -> None:
         self._store, self._keys, self._follower = store, keys, follower
 
-    async def run(self, wish: Wish) -> dict[str, Any]:
+    async def run(self, asked: FailoverRequest) -> dict[str, Any]:
         """The result JSON, whatever the outcome.
 
         Raises:
@@ -116,47 +116,56 @@ class Failovers:
         view = self._follower.view
         if view is None:
             raise Unavailable("the agent has not seen the store yet")
-        if wish.service not in view.specs:
+        if asked.service not in view.specs:
             raise InvalidInput(
-                f'service "{wish.service}" is not in site {view.site} (there are '
+                f'service "{asked.service}" is not in site {view.site} (there are '
                 f"{', '.join(sorted(view.specs)) or 'none'})"
             )
-        leader = view.leaders.get(wish.service)
+        leader = view.leaders.get(asked.service)
         old = leader.holder.instance if leader and leader.holder else None
-        if why_not := judge(view, wish):
-            return result(wish, "refused", why_not, old=old)
+        if why_not := judge(view, asked):
+            return result(asked, "refused", why_not, old=old)
         assert leader is not None
-        operation = f"failover-{wish.service}-{os.urandom(5).hex()}"
+        operation = f"failover-{asked.service}-{os.urandom(5).hex()}"
         request = records.RequestRecord(
-            operation, "failover", wish.to, leader.epoch, "pending", wish.actor, wish.reason, time.time_ns()
+            operation,
+            "failover",
+            asked.to,
+            leader.epoch,
+            "pending",
+            asked.actor,
+            asked.reason,
+            time.time_ns(),
         )
         try:
-            async with asyncio.timeout(wish.timeout_s):
+            async with asyncio.timeout(asked.timeout_s):
                 try:
-                    await self._write(wish, request)
+                    await self._write(asked, request)
                 except Refused as exc:
-                    return await self._finish(result(wish, "refused", str(exc), operation=operation, old=old))
-                done = await self._wait(wish, request, old)
+                    return await self._finish(
+                        result(asked, "refused", str(exc), operation=operation, old=old)
+                    )
+                done = await self._wait(asked, request, old)
         except (TimeoutError, Unavailable) as exc:
-            why = str(exc) or f"not settled within {wish.timeout_s:g} s"
+            why = str(exc) or f"not settled within {asked.timeout_s:g} s"
             done = result(
-                wish, "unknown", f"{why}; ask for operation {operation}", operation=operation, old=old
+                asked, "unknown", f"{why}; ask for operation {operation}", operation=operation, old=old
             )
         return await self._finish(done)
 
-    async def _write(self, wish: Wish, request: records.RequestRecord) -> None:
+    async def _write(self, asked: FailoverRequest, request: records.RequestRecord) -> None:
         """Raises Refused when another operation is under way, Unavailable."""
         operation = records.OperationRecord(
             request.operation,
             "failover",
-            wish.service,
+            asked.service,
             "running",
-            wish.actor,
-            wish.reason,
+            asked.actor,
+            asked.reason,
             request.created_ns,
         )
         await log.begin(self._store, self._keys, operation)
-        key = self._keys.request(wish.service)
+        key = self._keys.request(asked.service)
         for _ in range(TRIES):
             entry = await self._store.get(key)
             if entry is not None:
@@ -165,7 +174,7 @@ class Failovers:
                     return  # written by a try whose answer was lost
                 if standing.state == "pending":
                     raise Refused(
-                        f"{wish.service}: operation {standing.operation} of {standing.actor} is under way"
+                        f"{asked.service}: operation {standing.operation} of {standing.actor} is under way"
                     )
             try:
                 written = await self._store.put(
@@ -177,35 +186,37 @@ class Failovers:
                 continue  # the next look tells whether it is there
             if isinstance(written, Committed):
                 return
-        raise Refused(f"{wish.service}: the request changed {TRIES} times while this one was to be written")
+        raise Refused(f"{asked.service}: the request changed {TRIES} times while this one was to be written")
 
-    async def _wait(self, wish: Wish, request: records.RequestRecord, old: str | None) -> dict[str, Any]:
+    async def _wait(
+        self, asked: FailoverRequest, request: records.RequestRecord, old: str | None
+    ) -> dict[str, Any]:
         """Until the request is settled and, if it succeeded, its new leader is active."""
         while True:
             changed, view = self._follower.changed, self._follower.view
             assert view is not None
-            standing = view.requests.get(wish.service)
+            standing = view.requests.get(asked.service)
             if (
                 standing is not None
                 and standing.operation == request.operation
                 and standing.state not in ("pending", "succeeded")
             ):
                 return result(
-                    wish,
+                    asked,
                     standing.state,
                     standing.outcome or standing.state,
                     operation=request.operation,
                     old=old,
                 )
             row = next(
-                (row for row in view.history.get(wish.service, ()) if row.operation == request.operation),
+                (row for row in view.history.get(asked.service, ()) if row.operation == request.operation),
                 None,
             )
             if row is not None and row.active_ns is not None:
                 return result(
-                    wish,
+                    asked,
                     "succeeded",
-                    wish.reason,
+                    asked.reason,
                     operation=request.operation,
                     old=row.from_instance or old,
                     row=row,

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from controlplane.model import (
     Alarm,
-    Former,
+    EndedCounters,
     HostRecord,
     InstanceStatus,
     Mode,
@@ -101,7 +101,8 @@ def build(view: Site, now: Now) -> dict[str, Any]:
         ],
         "alarms": _alarms(view, now),
         "flow": flow(
-            observed.values(), [former for record in view.hosts.values() for former in record.former]
+            observed.values(),
+            [ended_counters for record in view.hosts.values() for ended_counters in record.ended_counters],
         ),
     }
 
@@ -291,12 +292,12 @@ def iso(wall_ns: int) -> str:
 # --- flow ---------------------------------------------------------------------------------------------------
 
 
-def flow(instances: Iterable[InstanceStatus], former: Iterable[Former] = ()) -> dict[str, Any]:
+def flow(instances: Iterable[InstanceStatus], ended_counters: Iterable[EndedCounters] = ()) -> dict[str, Any]:
     """What goes through the floor, merged from the counters and histograms of the daemons' processes, those
     that run and those before them.
     """
     running = list(instances)
-    counted: list[InstanceStatus | Former] = [*running, *former]
+    counted: list[InstanceStatus | EndedCounters] = [*running, *ended_counters]
     counts = {
         name: sum(each.counters.get(name, 0) for each in counted if each.daemon in daemons)
         for name, daemons in FLOW_FROM.items()

@@ -41,7 +41,7 @@ def diff(old: Sequence[ServiceSpec], new: Sequence[ServiceSpec]) -> list[Change]
 def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
     changes = []
     for each in fields(ServiceSpec):
-        if each.name in ("name", "settings", "uses", "floors"):  # the last two follow from settings
+        if each.name in ("name", "settings", "uses", "fences"):  # the last two follow from settings
             continue
         was, now = getattr(old, each.name), getattr(new, each.name)
         if was != now:

@@ -22,7 +22,7 @@ import yaml
 from controlplane.errors import InvalidInput
 from controlplane.model import REAL_TIME, DaemonKind, Mode, ServiceSpec
 from controlplane.specs import schema
-from controlplane.specs.schema import Finding
+from controlplane.specs.schema import Problem
 
 DAEMONS_GROUP = "hftctl.daemons"
 DEFAULT_HOSTS = ("alpha", "beta")
@@ -117,29 +117,29 @@ def read(services: Path, overrides: Mapping[str, Mapping[str, object]] | None = 
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
-    all: tuple[Finding, ...]
+class Problems:
+    all: tuple[Problem, ...]
 
 
 def parse(
     text: str, file: str, around: Surroundings, overrides: Mapping[str, Mapping[str, object]] | None = None
-) -> list[ServiceSpec] | Findings:
+) -> list[ServiceSpec] | Problems:
     """Pure: the specs, or every finding in file order."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else 1
-        return Findings((Finding(file, line, "", exc.problem or "broken", "YAML"),))
+        return Problems((Problem(file, line, "", exc.problem or "broken", "YAML"),))
     except yaml.YAMLError as exc:
-        return Findings((Finding(file, 1, "", " ".join(str(exc).split()), "YAML"),))
+        return Problems((Problem(file, 1, "", " ".join(str(exc).split()), "YAML"),))
     except RecursionError:  # the parser calls itself for each level
-        return Findings((Finding(file, 1, "", "hundreds of levels inside each other", "a services file"),))
+        return Problems((Problem(file, 1, "", "hundreds of levels inside each other", "a services file"),))
     reader = _Reader(file, around, overrides or {})
     reader.file_node(root)
     if not reader.findings:
         reader.references()
     return (
-        Findings(tuple(sorted(reader.findings, key=lambda f: f.line))) if reader.findings else reader.specs()
+        Problems(tuple(sorted(reader.findings, key=lambda f: f.line))) if reader.findings else reader.specs()
     )
 
 
@@ -169,12 +169,12 @@ class _Reader:
         self.file = file
         self.around = around
         self.overrides = overrides
-        self.findings: list[Finding] = []
+        self.findings: list[Problem] = []
         self.services: list[_Service] = []
         self.uses: dict[str, tuple[list[str], list[str]]] = {}
 
     def fault(self, line: int, field: str, found: object, wanted: str) -> None:
-        self.findings.append(Finding(self.file, line, field, schema.shown(found), wanted))
+        self.findings.append(Problem(self.file, line, field, schema.shown(found), wanted))
 
     def file_node(self, root: yaml.Node | None) -> None:
         if root is None:
@@ -429,8 +429,8 @@ class _Reader:
         by_name = {service.spec.name: service for service in self.services}
         for service in self.services:
             uses: list[str] = []
-            floors: list[str] = []
-            for field, wanted, value, floor in schema.references(service.settings):
+            fences: list[str] = []
+            for field, wanted, value, fence in schema.references(service.settings):
                 line = service.lines.get(f"settings.{field.partition('.')[0]}", service.line)
                 target = by_name.get(value)
                 if target is None or target.spec.daemon != wanted:
@@ -444,15 +444,15 @@ class _Reader:
                     )
                     continue
                 uses.append(value)
-                if floor and target.spec.mode is Mode.ACTIVE_STANDBY:
-                    floors.append(value)
+                if fence and target.spec.mode is Mode.ACTIVE_STANDBY:
+                    fences.append(value)
             if service.spec.mode is Mode.ACTIVE_STANDBY:
                 uses.append(service.spec.name)  # members find each other, to replicate
-            self.uses[service.spec.name] = (list(dict.fromkeys(uses)), list(dict.fromkeys(floors)))
+            self.uses[service.spec.name] = (list(dict.fromkeys(uses)), list(dict.fromkeys(fences)))
 
     def specs(self) -> list[ServiceSpec]:
         complete = []
         for service in self.services:
-            uses, floors = self.uses[service.spec.name]
-            complete.append(replace(service.spec, uses=tuple(uses), floors=tuple(floors)))
+            uses, fences = self.uses[service.spec.name]
+            complete.append(replace(service.spec, uses=tuple(uses), fences=tuple(fences)))
         return complete

@@ -28,7 +28,7 @@ NODES_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Problem:
     file: str
     line: int
     """0 where it is of no file, but of the command line."""
@@ -66,12 +66,12 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN_MAX else f"{text[: _SHOWN_MAX - 3]}..."
 
 
-def plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Lines | None:
+def plain(node: yaml.Node, file: str, path: str, findings: list[Problem]) -> Lines | None:
     """The node's plain value with its lines; None (and a finding) when it holds what no schema allows."""
     beyond = _beyond(node)
     if beyond is not None:
         line, found, wanted = beyond
-        findings.append(Finding(file, line, path, found, wanted))
+        findings.append(Problem(file, line, path, found, wanted))
         return None
     return _plain(node, file, path, findings)
 
@@ -100,7 +100,7 @@ def _beyond(root: yaml.Node) -> tuple[int, str, str] | None:
     return None
 
 
-def _plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Lines | None:
+def _plain(node: yaml.Node, file: str, path: str, findings: list[Problem]) -> Lines | None:
     constructor = yaml.constructor.SafeConstructor()
     line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
@@ -109,12 +109,12 @@ def _plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Li
             at = key_node.start_mark.line + 1
             key = constructor.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                findings.append(Finding(file, at, path, shown(key), "a text as key"))
+                findings.append(Problem(file, at, path, shown(key), "a text as key"))
                 continue
             below = f"{path}.{key}" if path else key
             if key in found.keys:
                 findings.append(
-                    Finding(
+                    Problem(
                         file, at, below, f"{key} again", f"each key once (first on line {found.keys[key]})"
                     )
                 )
@@ -137,7 +137,7 @@ def _plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Li
         return Lines(line, constructor.construct_object(node))
     except (yaml.YAMLError, ValueError) as exc:
         findings.append(
-            Finding(
+            Problem(
                 file,
                 line,
                 path,
@@ -149,7 +149,7 @@ def _plain(node: yaml.Node, file: str, path: str, findings: list[Finding]) -> Li
 
 
 def convert(
-    given: Mapping[str, object], kind: type, file: str, path: str, lines: Lines, findings: list[Finding]
+    given: Mapping[str, object], kind: type, file: str, path: str, lines: Lines, findings: list[Problem]
 ) -> Any:
     """An instance of the dataclass `kind`, or None with findings: unknown keys, wrong types, missing keys,
     and what its own checks say.
@@ -163,7 +163,7 @@ def convert(
         if key not in known:
             names = ", ".join(known) or "none: it has no settings"
             findings.append(
-                Finding(file, lines.line_of(key), f"{prefix}{key}", shown(key), f"one of {names}")
+                Problem(file, lines.line_of(key), f"{prefix}{key}", shown(key), f"one of {names}")
             )
             continue
         values[key] = _checked(
@@ -176,19 +176,19 @@ def convert(
             and each.default_factory is dataclasses.MISSING
         ):
             findings.append(
-                Finding(file, lines.line, f"{prefix}{name}", "nothing", f"a value ({_called(hints[name])})")
+                Problem(file, lines.line, f"{prefix}{name}", "nothing", f"a value ({_called(hints[name])})")
             )
     if len(findings) > before:
         return None
     try:
         return msgspec.convert(values, kind)
     except (msgspec.ValidationError, ValueError, HftctlError) as exc:
-        findings.append(Finding(file, lines.line, path, "settings that do not fit together", str(exc)))
+        findings.append(Problem(file, lines.line, path, "settings that do not fit together", str(exc)))
         return None
 
 
 def _checked(
-    value: object, hint: Any, file: str, path: str, line: int, lines: Lines, findings: list[Finding]
+    value: object, hint: Any, file: str, path: str, line: int, lines: Lines, findings: list[Problem]
 ) -> object:
     """Go down into dataclasses, lists and mappings, so that a fault is named where it is; msgspec judges the
     leaves.
@@ -226,7 +226,7 @@ def _checked(
     except msgspec.ValidationError as exc:
         # What a type alone does not say (a pattern, a bound) msgspec does.
         said = "" if str(exc).startswith(("Expected", "Invalid enum value")) else f": {exc}"
-        findings.append(Finding(file, line, path, shown(value), _called(hint) + said))
+        findings.append(Problem(file, line, path, shown(value), _called(hint) + said))
     return value
 
 
@@ -270,7 +270,7 @@ def references(settings: Any, prefix: str = "") -> Iterator[tuple[str, str, str,
             continue
         for name in (value,) if isinstance(value, str) else tuple(value or ()):
             if name:
-                yield f"{prefix}{each.name}", wanted, name, bool(each.metadata.get("floor"))
+                yield f"{prefix}{each.name}", wanted, name, bool(each.metadata.get("fence"))
 
 
 def ranges(numbers: Collection[int]) -> str:

@@ -22,11 +22,13 @@ def start(arguments: Sequence[str]) -> int:
     if len(arguments) == 1 and not arguments[0].startswith("-"):
         kind = catalogue.kind_of(arguments[0])
         build = catalogue.load(kind)
-        floor = runtime.Floor.from_environment()
-        loop = build(floor, catalogue.settings_of(kind, floor.config.settings, f"config of {floor.instance}"))
+        context = runtime.Context.from_environment()
+        loop = build(
+            context, catalogue.settings_of(kind, context.config.settings, f"config of {context.instance}")
+        )
         left_out = policy.take(os.environ.get("HFT_SCHED", "other"))
         if left_out:
-            floor.event("host.left_out", text=left_out)
+            context.event("host.left_out", text=left_out)
         return loop.run()
     if len(arguments) == 3 and "--config" in arguments[:2] and not arguments[0].startswith("-"):
         from hftd.standalone import run

@@ -20,45 +20,45 @@ _from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
 
 
 class Scribe:
-    def __init__(self, floor: runtime.Floor, settings: AuditSettings) -> None:
-        self.floor, self.settings = floor, settings
-        site = floor.site_dir
+    def __init__(self, context: runtime.Context, settings: AuditSettings) -> None:
+        self.context, self.settings = context, settings
+        site = context.site_dir
         self.log = audit_log.AuditLog(
             site / "audit", site / "audit.head", file_bytes_max=settings.file_bytes_max
         )
-        self.floors = fences.Floors(floor.data_dir / "floors.json")
-        self.events = bus.link.Router(floor.bind("events"))
+        self.fences = fences.Fences(context.data_dir / "fences.json")
+        self.events = bus.link.Router(context.bind("events"))
         self._to_acknowledge: dict[bytes, int] = {}
         self._stuck: dict[str, int] = {}
         """By group, the record that could not be written: those behind it wait until it has come again, else
         it would never be."""
         if self.log.torn_bytes:
-            floor.event("audit.torn_line", bytes=self.log.torn_bytes, after_seq=self.log.head.seq)
+            context.event("audit.torn_line", bytes=self.log.torn_bytes, after_seq=self.log.head.seq)
         if self.log.expected is not None:
             expected, found = self.log.expected.seq, self.log.head.seq
-            floor.event("audit.tail_lost", found_seq=found, head_seq=expected)
+            context.event("audit.tail_lost", found_seq=found, head_seq=expected)
             text = (
                 f"the log ended at record {found}, its head remembered record {expected}; recorded in "
                 "the chain"
             )
-            floor.alarm("audit.tail_lost", "critical", text)
+            context.alarm("audit.tail_lost", "critical", text)
         self._keep_up()
 
     def _failed(self, exc: OSError) -> None:
         reason = f"the audit log cannot be written ({exc.strerror or exc})"
-        self.floor.alarm("audit.disk", "critical", f"{reason}; nothing is acknowledged")
-        self.floor.health.set_healthy(False, reason)
+        self.context.alarm("audit.disk", "critical", f"{reason}; nothing is acknowledged")
+        self.context.health.set_healthy(False, reason)
 
     def _keep_up(self) -> None:
         try:
-            self.log.record_loss(time.time_ns(), self.floor.instance)
+            self.log.record_loss(time.time_ns(), self.context.instance)
             self.log.sync()
         except OSError as exc:
             self._failed(exc)
         else:
-            self.floor.clear("audit.disk")
-            self.floor.health.set_healthy(True)
-            self.floor.set_ready(True)
+            self.context.clear("audit.disk")
+            self.context.health.set_healthy(True)
+            self.context.set_ready(True)
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -71,31 +71,31 @@ class Scribe:
                 self._on_record(identity, message)
 
     def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
-        ok, reason = self.floors.attach(attach)
+        ok, reason = self.fences.attach(attach)
         last = 0
         if attach.token is not None:
             last = self.log.last_of_group(attach.token.group)
             self._stuck.pop(attach.token.group, None)
         if not ok:
-            self.floor.count("stale_token_refusals")
-        self.events.send(identity, codec.encode(orders.Attached(*self.floor.head(), ok, reason, last)))
+            self.context.count("stale_token_refusals")
+        self.events.send(identity, codec.encode(orders.Attached(*self.context.head(), ok, reason, last)))
 
     def _on_record(self, identity: bytes, message: orders.AuditRecord) -> None:
         token = message.token
         if token is None or message.audit_seq <= 0:
-            self.floor.count("unexpected")
+            self.context.count("unexpected")
             return
         sender, audit_seq = (token.incarnation, token.group, token.epoch), message.audit_seq
         last, stuck = self.log.last_of(sender), self._stuck.get(token.group)
         if stuck is not None and audit_seq > stuck:
-            self.floor.count("waiting")
+            self.context.count("waiting")
             return
         if audit_seq <= last:
-            self.floor.count("duplicates")
+            self.context.count("duplicates")
         else:
             if 0 < last < audit_seq - 1:
-                self.floor.count("gaps")
-                self.floor.event("audit.gap", epoch=token.epoch, missing_from=last + 1, next=audit_seq)
+                self.context.count("gaps")
+                self.context.event("audit.gap", epoch=token.epoch, missing_from=last + 1, next=audit_seq)
             try:
                 self._write(message, sender)
             except OSError as exc:
@@ -103,7 +103,7 @@ class Scribe:
                 self._failed(exc)
                 return
             self._stuck.pop(token.group, None)
-            self.floor.count("records")
+            self.context.count("records")
         self._to_acknowledge[identity] = max(audit_seq, self._to_acknowledge.get(identity, 0))
 
     def _write(self, message: orders.AuditRecord, sender: tuple[int, str, int]) -> None:
@@ -127,12 +127,12 @@ class Scribe:
                 self._failed(exc)
                 return
         for identity, up_to in self._to_acknowledge.items():
-            self.events.send(identity, codec.encode(orders.AuditSeen(*self.floor.head(), up_to)))
+            self.events.send(identity, codec.encode(orders.AuditSeen(*self.context.head(), up_to)))
         self._to_acknowledge.clear()
 
     def each_turn(self, _: int) -> None:
         self._keep_up()
-        self.floor.gauge("audit_seq", self.log.head.seq)
+        self.context.gauge("audit_seq", self.log.head.seq)
 
     def head(self, _: dict[str, object]) -> dict[str, str | int]:
         """For the store: never ahead of what is written."""
@@ -143,9 +143,9 @@ class Scribe:
         self.log.close()
 
 
-def build(floor: runtime.Floor, settings: AuditSettings) -> runtime.Loop:
-    scribe = Scribe(floor, settings)
-    loop = runtime.Loop(floor)
+def build(context: runtime.Context, settings: AuditSettings) -> runtime.Loop:
+    scribe = Scribe(context, settings)
+    loop = runtime.Loop(context)
     loop.on_router(scribe.events.socket, scribe.on_event)
     loop.before_wait(scribe.flush)
     loop.every(

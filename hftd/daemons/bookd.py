@@ -27,25 +27,25 @@ CREDIT_SHARE = 8
 dry."""
 
 
-def build(floor: runtime.Floor, settings: BookSettings) -> runtime.Loop:
-    return Bookd(floor, settings).loop
+def build(context: runtime.Context, settings: BookSettings) -> runtime.Loop:
+    return Bookd(context, settings).loop
 
 
 class Bookd:
-    def __init__(self, floor: runtime.Floor, settings: BookSettings) -> None:
-        self._floor, self._settings = floor, settings
+    def __init__(self, context: runtime.Context, settings: BookSettings) -> None:
+        self._context, self._settings = context, settings
         self._books = books.Books(int(settings.bar_s * 1e9))
         self._batch = market.Batch(time.time_ns())
         self._granted = 0
         """Sequence number in the market session up to which credit was given."""
         self._asked: set[int] = set()
         """Instruments whose snapshot has been asked for since the last retry."""
-        self._tops = bus.publish.Publisher(floor.bind("tops"))
-        self._marks = bus.publish.Publisher(floor.bind("marks"))
+        self._tops = bus.publish.Publisher(context.bind("tops"))
+        self._marks = bus.publish.Publisher(context.bind("marks"))
         self._marked = market.Batch(time.time_ns())
         self._market = bus.publish.Subscriber()
-        self._requests = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
-        self.loop = loop = runtime.Loop(floor)
+        self._requests = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
+        self.loop = loop = runtime.Loop(context)
         loop.on(self._market.socket, self._on_market)
         loop.on(self._requests.socket, self._on_answer)
         loop.on_peers(settings.market, self._on_marketd)
@@ -55,11 +55,11 @@ class Bookd:
         loop.every(MARKS_EVERY_S, self._mark)
         loop.before_wait(self._flush)
         loop.on_ask("books", lambda _: self._books.plain())
-        floor.set_ready(False, f"nothing has come from {settings.market}")
+        context.set_ready(False, f"nothing has come from {settings.market}")
 
     def _on_marketd(self, peers: list[control.Peer]) -> None:
-        self._market.connect(self._floor.endpoint(self._settings.market, "market"))
-        self._requests.connect(self._floor.endpoint(self._settings.market, "requests"))
+        self._market.connect(self._context.endpoint(self._settings.market, "market"))
+        self._requests.connect(self._context.endpoint(self._settings.market, "requests"))
 
     # --- in -------------------------------------------------------------------------------------------------
 
@@ -70,11 +70,11 @@ class Bookd:
             if not state.frame(frame):
                 if state.session != session:
                     self._granted = 0
-                    self._floor.event("market.session", session=state.session)
+                    self._context.event("market.session", session=state.session)
                 else:
-                    self._floor.event("market.lost", messages=state.lost - lost)
+                    self._context.event("market.lost", messages=state.lost - lost)
         except InvalidInput:
-            self._floor.count("undecodable")
+            self._context.count("undecodable")
         if state.out:
             self._publish(state.out)
             # At the end of each frame, not of all that wait: whoever trades on it must not wait for what
@@ -87,8 +87,8 @@ class Bookd:
             self._give_credit(0)
         if state.wanted:
             self._ask_for_snapshots()
-        if not self._floor.ready and state.entries:
-            self._floor.set_ready(True)
+        if not self._context.ready and state.entries:
+            self._context.set_ready(True)
 
     def _on_answer(self, frame: bytes) -> None:
         """Nothing comes back here that the market stream does not carry; marketd's list of instruments is not
@@ -100,12 +100,14 @@ class Bookd:
         if not state.session:
             return
         cumulative = state.sequence - 1 + self._settings.credit_window
-        if self._requests.send(codec.encode(requests.Credit(*self._floor.head(), state.session, cumulative))):
+        if self._requests.send(
+            codec.encode(requests.Credit(*self._context.head(), state.session, cumulative))
+        ):
             self._granted = cumulative
 
     def _ask_for_snapshots(self) -> None:
         for number in self._books.wanted - self._asked:
-            if self._requests.send(codec.encode(requests.SnapshotWanted(*self._floor.head(), number))):
+            if self._requests.send(codec.encode(requests.SnapshotWanted(*self._context.head(), number))):
                 self._asked.add(number)
 
     def _ask_again(self, _: int) -> None:
@@ -138,10 +140,10 @@ class Bookd:
             self._marks.send(rest)
 
     def _each_second(self, _: int) -> None:
-        state, floor = self._books, self._floor
+        state, context = self._books, self._context
         self._publish(state.reference())
         self._publish(state.statuses())
-        counters = floor.counters
+        counters = context.counters
         counters["messages"], counters["lost"], counters["conflated"] = (
             state.messages,
             state.lost,
@@ -151,5 +153,5 @@ class Bookd:
             counters[outcome] = state.total(outcome)
         counters["unknown_instrument"], counters["bar_overflows"] = state.unknown, state.overflows
         waiting = [entry.instrument.name for number, entry in state.entries.items() if number in state.wanted]
-        floor.gauge("books_in_step", len(state.entries) - len(waiting))
-        floor.gauge("books_waiting", len(waiting))
+        context.gauge("books_in_step", len(state.entries) - len(waiting))
+        context.gauge("books_waiting", len(waiting))

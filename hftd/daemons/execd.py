@@ -1,7 +1,7 @@
 """execd: the last hop we own. Orders of the fenced order manager go to the venue, reports come back and are
 kept until they are acknowledged.
 
-Wiring only. Who may send, and the fences before that: engine/gateway.py; what a floor is: runtime/floors.py.
+Wiring only. Who may send, and the fences before that: engine/gateway.py; what a fence is: storage/fences.py.
 Past its own lease it sends no new order; cancels always pass. When no valid order manager has been heard for
 `orphan_s`, everything is cancelled at the venue, once.
 """
@@ -12,13 +12,13 @@ import time
 
 import msgspec
 
-from controlplane.model import Process
+from controlplane.model import Phase, Process
 from hftd import bus, runtime
 from hftd.engine import gateway, oms, reasons
-from hftd.engine.gateway import Claim, Stage
+from hftd.engine.gateway import Claim
 from hftd.settings import ExecutionSettings
 from hftd.shm import pages
-from hftd.shm.pages import Phase, Wanted
+from hftd.shm.pages import Wanted
 from hftd.storage import fences
 from hftd.wire import codec, control, orders
 
@@ -29,51 +29,51 @@ VENUE_SILENCE = 4
 
 
 class Execd:
-    def __init__(self, floor: runtime.Floor, settings: ExecutionSettings) -> None:
-        self.floor, self.settings = floor, settings
-        self.gateway = gateway.Gateway(fences.Floors(floor.data_dir / "floors.json"))
+    def __init__(self, context: runtime.Context, settings: ExecutionSettings) -> None:
+        self.context, self.settings = context, settings
+        self.gateway = gateway.Gateway(fences.Fences(context.data_dir / "fences.json"))
         self.reports = gateway.Reports(settings.reports_max)
         self.questions = gateway.Questions()
         self.orphans = gateway.Orphans(int(settings.orphan_s * 1e9), time.monotonic_ns())
-        self.orders = bus.link.Router(floor.bind("orders"))
-        self.venue = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
-        self.tick_to_order = floor.histogram("tick_to_order")
+        self.orders = bus.link.Router(context.bind("orders"))
+        self.venue = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
+        self.tick_to_order = context.histogram("tick_to_order")
         self._retry_ns = self._keep_alive_ns = self._heard_ns = 0
         self._unheld = False
-        """A floor could not be written when the lead was taken: try again."""
-        floor.set_ready(True)
+        """A fence could not be written when the lead was taken: try again."""
+        context.set_ready(True)
 
     def _head(self, token: codec.TokenOnWire | None = None) -> codec.Head:
-        return self.floor.head(token or self.gateway.on_wire)
+        return self.context.head(token or self.gateway.on_wire)
 
     # --- own leadership -------------------------------------------------------------------------------------
 
     def on_lease(self, lease: pages.Lease) -> None:
-        token = self.floor.lease.token()
+        token = self.context.lease.token()
         if lease.wanted is not Wanted.LEAD or token is None:
             self.gateway.stand_by()
             self._show()
-        elif token != self.gateway.token or self.gateway.stage is Stage.STANDBY:
+        elif token != self.gateway.token or self.gateway.phase is Phase.STANDBY:
             self._lead()
 
     def _lead(self) -> None:
-        """Hold the client groups' floors as they were after our own take (R11), then fence the venue."""
-        token = self.floor.lease.token()
+        """Hold the client groups' fences as they were after our own take (R11), then fence the venue."""
+        token = self.context.lease.token()
         if token is None:
             return
-        told = self.floor.lease.floors().get(self.settings.orders)
+        told = self.context.lease.fences().get(self.settings.orders)
         clients = (
             [Claim(told.token, told.leader or fences.NOBODY)] if told is not None and told.token.epoch else []
         )
-        self._unheld = not self.gateway.lead(token, self.floor.process, clients)
+        self._unheld = not self.gateway.lead(token, self.context.process, clients)
         if self._unheld:
-            self.floor.alarm(
+            self.context.alarm(
                 "floor_not_written",
                 "critical",
-                "a client group's token floor cannot be written; no order is taken",
+                "a client group's token fence cannot be written; no order is taken",
             )
             return
-        self.floor.clear("floor_not_written")
+        self.context.clear("floor_not_written")
         self.orphans.heard(time.monotonic_ns())
         self._show()
         self._fence_venue()
@@ -93,12 +93,12 @@ class Execd:
         return self.venue.send(codec.encode(fence))
 
     def _show(self) -> None:
-        stage, lease = self.gateway.stage, self.floor.lease
-        phase = Phase[stage.name]
-        epoch = self.gateway.token.epoch if self.gateway.token and stage is not Stage.STANDBY else 0
+        phase, lease = self.gateway.phase, self.context.lease
+        phase = phase
+        epoch = self.gateway.token.epoch if self.gateway.token and phase is not Phase.STANDBY else 0
         if (phase, epoch) != (lease.current_phase, lease.epoch):
             lease.phase(phase, epoch)
-            self.floor.event(f"execd.{stage.value}", epoch=epoch)
+            self.context.event(f"execd.{phase.name.lower()}", epoch=epoch)
 
     # --- from order managers --------------------------------------------------------------------------------
 
@@ -122,10 +122,10 @@ class Execd:
             case orders.CancelAll() | orders.OpenOrdersWanted() | orders.ExecutionsWanted():
                 self._question(identity, message)
             case _:
-                self.floor.count("unexpected")
+                self.context.count("unexpected")
 
     def _place(self, identity: bytes, place: orders.Place) -> None:
-        reason = self.gateway.objection(place.token, self.floor.lease.leads())
+        reason = self.gateway.objection(place.token, self.context.lease.leads())
         frame = b"" if reason else self._packed(place)
         now_ns = time.monotonic_ns()
         if not reason and not self.venue.send(frame):
@@ -137,9 +137,9 @@ class Execd:
             return
         if place.origin_ns:
             self.tick_to_order.record(now_ns - place.origin_ns)
-        self.floor.count("orders")
+        self.context.count("orders")
         if place.replaced_id:
-            self.floor.count("cancels")
+            self.context.count("cancels")
         self.orphans.heard(now_ns)
 
     def _packed(self, place: orders.Place) -> bytes:
@@ -147,9 +147,9 @@ class Execd:
 
     def _rehearse(self, place: orders.Place) -> None:
         """Here a rehearsal ends: judged and packed, and never sent."""
-        if not self.gateway.objection(place.token, self.floor.lease.leads()):
+        if not self.gateway.objection(place.token, self.context.lease.leads()):
             self._packed(place)
-            self.floor.count("rehearsals")
+            self.context.count("rehearsals")
 
     def _cancel(self, identity: bytes, cancel: orders.Cancel) -> None:
         reason = self.gateway.cancel_objection(cancel.token, cancel.order_id)
@@ -160,7 +160,7 @@ class Execd:
         if reason:
             self._refuse(identity, cancel, reason)
             return
-        self.floor.count("cancels")
+        self.context.count("cancels")
 
     def _question(
         self, identity: bytes, asked: orders.CancelAll | orders.OpenOrdersWanted | orders.ExecutionsWanted
@@ -187,8 +187,8 @@ class Execd:
         reason: str,
     ) -> None:
         if reason == reasons.STALE_TOKEN:
-            self.floor.count("stale_token_refusals")
-        self.floor.count("refused")
+            self.context.count("stale_token_refusals")
+        self.context.count("refused")
         named = isinstance(refused, orders.Place | orders.Cancel)
         order_id, client_order_id = (refused.order_id, refused.client_order_id) if named else ("", "")  # type: ignore[union-attr]
         self.orders.send(
@@ -200,7 +200,7 @@ class Execd:
 
     def _attach(self, identity: bytes, attach: orders.Attach) -> None:
         """The order manager's sign of life; the answer says whether it is the one that is fenced here."""
-        ok = self.gateway.stage is Stage.ACTIVE and self.gateway.speaks_for(identity, attach.token)
+        ok = self.gateway.phase is Phase.ACTIVE and self.gateway.speaks_for(identity, attach.token)
         if ok:
             self.orphans.heard(time.monotonic_ns())
         self.orders.send(
@@ -211,7 +211,7 @@ class Execd:
         )
 
     def _fence(self, identity: bytes, fence: orders.Fence) -> None:
-        """Raise the client's floor at the venue and here, both on disk, then answer (R10). The two disks work
+        """Raise the client's fence at the venue and here, both on disk, then answer (R10). The two disks work
         side by side: from this turn on nothing of a lower token leaves, because this handler runs to its end
         before the next message is read.
         """
@@ -221,7 +221,7 @@ class Execd:
         who = fence.claimant
         claim = Claim(fence.token.token(), Process(who.instance, who.boot_id, who.pid, who.start_time))
         objection = (
-            reasons.NOT_ACTIVE if not self.floor.lease.leads() else self.gateway.fence(identity, claim)
+            reasons.NOT_ACTIVE if not self.context.lease.leads() else self.gateway.fence(identity, claim)
         )
         if not objection and not self._send_fence(claim):
             objection = reasons.NOT_CONNECTED
@@ -229,11 +229,11 @@ class Execd:
             objection = self.gateway.hold(claim)
         if not objection:
             return  # the venue's acknowledgement answers it
-        if self.gateway.stage is Stage.ACTIVE and objection not in (
+        if self.gateway.phase is Phase.ACTIVE and objection not in (
             reasons.NOT_ACTIVE,
             reasons.NOT_CONNECTED,
         ):
-            self.floor.count("stale_token_refusals")
+            self.context.count("stale_token_refusals")
         self._fenced(identity, claim.token.group, claim.token.epoch, objection)
 
     def _fenced(self, identity: bytes, group: str, epoch: int, objection: str) -> None:
@@ -256,24 +256,24 @@ class Execd:
             case orders.Refusal():
                 link = self.gateway.links.get(oms.group_of(message.order_id))
                 if message.reason == reasons.STALE_TOKEN:
-                    self.floor.count("venue_stale_token_refusals")
+                    self.context.count("venue_stale_token_refusals")
                 if link is not None:
                     self.pump()  # what the venue said before comes first
                     self.orders.send(link, frame)
             case _:
-                self.floor.count("unexpected")
+                self.context.count("unexpected")
 
     def _venue_fenced(self, answer: orders.Fenced) -> None:
-        before = self.gateway.stage
+        before = self.gateway.phase
         told = self.gateway.venue_fenced(answer)
-        if self.gateway.stage is not before:
+        if self.gateway.phase is not before:
             self._show()
         if self.gateway.refusal:
-            self.floor.alarm(
+            self.context.alarm(
                 "venue_refuses_fence", "critical", self.gateway.refusal, subject=self.settings.venue
             )
         else:
-            self.floor.clear("venue_refuses_fence")
+            self.context.clear("venue_refuses_fence")
         if told is None:
             return
         identity, claim = told
@@ -286,7 +286,7 @@ class Execd:
         )
         if answer.ok:
             self.reports.again()
-            self.floor.event(
+            self.context.event(
                 "omsd.fenced",
                 instance=claim.claimant.instance,
                 epoch=claim.token.epoch,
@@ -313,49 +313,49 @@ class Execd:
     def tick(self, now_ns: int) -> None:
         if self._unheld:
             self._lead()
-        if now_ns >= self._retry_ns and self.gateway.stage is Stage.FENCING:
+        if now_ns >= self._retry_ns and self.gateway.phase is Phase.FENCING:
             self._fence_venue()
-        if self.gateway.stage is not Stage.ACTIVE or self.gateway.token is None:
+        if self.gateway.phase is not Phase.ACTIVE or self.gateway.token is None:
             return
         if now_ns >= self._keep_alive_ns:
             self._keep_alive_ns = now_ns + int(self.settings.venue_keep_alive_s * 1e9)
-            self._send_fence(Claim(self.gateway.token, self.floor.process))
+            self._send_fence(Claim(self.gateway.token, self.context.process))
             silent = now_ns - self._heard_ns > VENUE_SILENCE * self.settings.venue_keep_alive_s * 1e9
             if silent:
-                self.floor.alarm(
+                self.context.alarm(
                     "venue_silent",
                     "critical",
                     f"{self.settings.venue} does not answer",
                     subject=self.settings.venue,
                 )
             else:
-                self.floor.clear("venue_silent")
-        if self.orphans.due(now_ns) and self.floor.lease.leads():
+                self.context.clear("venue_silent")
+        if self.orphans.due(now_ns) and self.context.lease.leads():
             self._cancel_orphans()
 
     def _cancel_orphans(self) -> None:
         number = self.questions.ask(b"", 0)
         # No order manager's token: at the venue our own decides.
         everything = orders.CancelAll(
-            codec.VERSION, 0, time.time_ns(), self.floor.instance, None, number, self.gateway.on_wire
+            codec.VERSION, 0, time.time_ns(), self.context.instance, None, number, self.gateway.on_wire
         )
         if self.venue.send(codec.encode(everything)):
             self.orphans.fired = True
-            self.floor.event("orders.orphaned", orphan_s=self.settings.orphan_s)
+            self.context.event("orders.orphaned", orphan_s=self.settings.orphan_s)
 
     def each_second(self, _: int) -> None:
-        self.floor.gauge("reports_unacknowledged", len(self.reports))
+        self.context.gauge("reports_unacknowledged", len(self.reports))
         if self.reports.lost:
-            self.floor.counters["reports_lost"] = self.reports.lost
+            self.context.counters["reports_lost"] = self.reports.lost
 
     def found_venue(self, _: list[control.Peer]) -> None:
-        self.venue.connect(self.floor.endpoint(self.settings.venue, "orders"))
+        self.venue.connect(self.context.endpoint(self.settings.venue, "orders"))
         self._keep_alive_ns = self._retry_ns = 0  # a venue that is new learns at once who we are
 
 
-def build(floor: runtime.Floor, settings: ExecutionSettings) -> runtime.Loop:
-    execd = Execd(floor, settings)
-    loop = runtime.Loop(floor)
+def build(context: runtime.Context, settings: ExecutionSettings) -> runtime.Loop:
+    execd = Execd(context, settings)
+    loop = runtime.Loop(context)
     loop.on_lease(execd.on_lease)
     loop.on_peers(settings.venue, execd.found_venue)
     # The venue first: what it says of sent orders is passed on before new ones go.

@@ -36,13 +36,13 @@ UNDECODABLE_STANDS_S = 60
 """The alarm stays this long after the last bad line."""
 
 
-def build(floor: runtime.Floor, settings: MarketSettings) -> runtime.Loop:
-    return Market(floor, settings).loop
+def build(context: runtime.Context, settings: MarketSettings) -> runtime.Loop:
+    return Market(context, settings).loop
 
 
 class Market:
-    def __init__(self, floor: runtime.Floor, settings: MarketSettings) -> None:
-        self._floor, self._settings = floor, settings
+    def __init__(self, context: runtime.Context, settings: MarketSettings) -> None:
+        self._context, self._settings = context, settings
         self._intake = intake.Intake(())
         self._batch = market.Batch(0)
         self._before = 0
@@ -59,11 +59,11 @@ class Market:
         self._lines: Iterator[replay.Line | replay.BadLine] | None = None
         self._tape: replay.Tape | None = None
         self._ended = False
-        self._publisher = bus.publish.Publisher(floor.bind("market"))
-        self._requests = bus.link.Router(floor.bind("requests"))
+        self._publisher = bus.publish.Publisher(context.bind("market"))
+        self._requests = bus.link.Router(context.bind("requests"))
         self._feed = bus.pipeline.Pull(hwm=FEED_HWM)
-        self._snapshots = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
-        self.loop = loop = runtime.Loop(floor)
+        self._snapshots = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
+        self.loop = loop = runtime.Loop(context)
         loop.on_router(self._requests.socket, self._on_request)
         loop.on(self._snapshots.socket, self._on_answer)
         loop.on_peers(settings.feed, self._on_venue)
@@ -75,20 +75,20 @@ class Market:
             loop.before_wait(self._read_files)
         else:
             loop.on(self._feed.socket, self._on_feed)
-            floor.set_ready(False, f"{settings.feed} has not said which instruments it has")
+            context.set_ready(False, f"{settings.feed} has not said which instruments it has")
         loop.before_wait(self._flush)
 
     # --- the venue's feed -----------------------------------------------------------------------------------
 
     def _on_venue(self, peers: list[control.Peer]) -> None:
-        floor, service = self._floor, self._settings.feed
+        context, service = self._context, self._settings.feed
         if self._feed.endpoint:
-            self._feed.connect(floor.endpoint(service, "feed"))
-        self._snapshots.connect(floor.endpoint(service, "snapshots"))
+            self._feed.connect(context.endpoint(service, "feed"))
+        self._snapshots.connect(context.endpoint(service, "snapshots"))
         if not self._settings.files and not peers:
-            floor.set_ready(False, f"{service} is not there")
+            context.set_ready(False, f"{service} is not there")
         elif self._intake.instruments:
-            floor.set_ready(True)
+            context.set_ready(True)
         self._ask_for_instruments(0)
 
     def _on_feed(self, frame: bytes) -> None:
@@ -110,21 +110,21 @@ class Market:
 
     def _publish_lines(self, read_ns: int, frame: bytes) -> bool:
         """False when the frame has to wait: it is of a new session, and its instruments are not known yet."""
-        floor = self._floor
+        context = self._context
         try:
             head = feed.header(frame)
             if head.session != self._feed_session:
                 first = not self._feed_session
                 self._feed_session, self._feed_sequence = head.session, head.sequence
                 if not first:
-                    floor.event("feed.session", session=head.session)
+                    context.event("feed.session", session=head.session)
                     self._intake = intake.Intake(())
                     self._ask_for_instruments(0)
                     return False
             if head.sequence != self._feed_sequence:
                 lost = max(0, head.sequence - self._feed_sequence)
-                floor.count("lost", lost)
-                floor.event("feed.gap", expected=self._feed_sequence, found=head.sequence)
+                context.count("lost", lost)
+                context.event("feed.gap", expected=self._feed_sequence, found=head.sequence)
             self._feed_sequence = head.sequence + head.lines
             for line in feed.lines(frame):
                 self._publish(line.instrument, line.raw, line.receive_ns, read_ns)
@@ -132,7 +132,7 @@ class Market:
                     self._flush()
             self._flush()
         except InvalidInput:
-            floor.count("undecodable")
+            context.count("undecodable")
         return True
 
     def _publish(self, instrument: int, raw: bytes, receive_ns: int, read_ns: int, where: str = "") -> None:
@@ -150,8 +150,8 @@ class Market:
         id = f"undecodable:{name}"
         count = self._bad.get(id, (0, 0))[0] + 1
         self._bad[id] = (count, time.monotonic_ns())
-        self._floor.count("undecodable")
-        self._floor.alarm(
+        self._context.count("undecodable")
+        self._context.alarm(
             id, "warning", f"{count} lines of {name} dropped; the last: {where}{why.reason}", subject=name
         )
 
@@ -173,9 +173,9 @@ class Market:
         self._batch = market.Batch(session)
         self._credits.begin(session)
         self._asked_ns.clear()
-        self._floor.event("market.session", session=session, instruments=len(instruments))
+        self._context.event("market.session", session=session, instruments=len(instruments))
         self._say_reference()
-        self._floor.set_ready(True)
+        self._context.set_ready(True)
 
     def _say_reference(self) -> None:
         for packed in self._intake.reference(time.time_ns()):
@@ -186,7 +186,7 @@ class Market:
 
     def _ask_for_instruments(self, _: int) -> None:
         if not self._intake.instruments and self._snapshots.endpoint:
-            self._snapshots.send(codec.encode(requests.InstrumentsWanted(*self._floor.head())))
+            self._snapshots.send(codec.encode(requests.InstrumentsWanted(*self._context.head())))
 
     # --- questions ------------------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class Market:
                 if self._credits.grant(asked.source, asked.session, asked.cumulative, time.monotonic_ns()):
                     # Not before somebody reads: with nobody at the other end of its pipe the venue's tape
                     # does not begin.
-                    self._feed.connect(self._floor.endpoint(self._settings.feed, "feed"))
+                    self._feed.connect(self._context.endpoint(self._settings.feed, "feed"))
                 if self._held:
                     self._advance()
             case requests.SnapshotWanted():
@@ -205,7 +205,7 @@ class Market:
             case requests.InstrumentsWanted():
                 instruments = list(self._intake.instruments.values())
                 self._requests.send(
-                    identity, codec.encode(requests.Instruments(*self._floor.head(), instruments))
+                    identity, codec.encode(requests.Instruments(*self._context.head(), instruments))
                 )
 
     def _want_snapshot(self, instrument: int) -> None:
@@ -216,9 +216,9 @@ class Market:
             or now_ns - self._asked_ns.get(instrument, 0) < ASK_EVERY_S * 1e9 / 2
         ):
             return
-        if self._snapshots.send(codec.encode(requests.SnapshotWanted(*self._floor.head(), instrument))):
+        if self._snapshots.send(codec.encode(requests.SnapshotWanted(*self._context.head(), instrument))):
             self._asked_ns[instrument] = now_ns
-            self._floor.count("snapshots_wanted")
+            self._context.count("snapshots_wanted")
 
     def _on_answer(self, frame: bytes) -> None:
         answer = requests.decode_answered(frame)
@@ -249,12 +249,12 @@ class Market:
             line = next(lines, None)
             if line is None:
                 self._ended = True
-                self._floor.event("tape.ended", messages=batch.sequence - 1)
-                self._floor.alarm("tape:end", "info", "the capture files have been read to their end")
+                self._context.event("tape.ended", messages=batch.sequence - 1)
+                self._context.alarm("tape:end", "info", "the capture files have been read to their end")
                 return
             if isinstance(line, replay.BadLine):
-                self._floor.count("undecodable")
-                self._floor.alarm(
+                self._context.count("undecodable")
+                self._context.alarm(
                     f"tape:{line.file}",
                     "warning",
                     f"{line.file} line {line.number}: {line.reason}",
@@ -271,29 +271,29 @@ class Market:
     # --- what it says of itself -----------------------------------------------------------------------------
 
     def _each_second(self, now_ns: int) -> None:
-        floor, settings = self._floor, self._settings
-        floor.counters["messages"] = self._before + self._batch.sequence - 1
+        context, settings = self._context, self._settings
+        context.counters["messages"] = self._before + self._batch.sequence - 1
         for reader in self._credits.forget_silent(now_ns):
-            floor.event("reader.gone", reader=reader)
+            context.event("reader.gone", reader=reader)
         if self._intake.instruments:
             self._say_reference()
         for name, offset in self._intake.offsets.items():
             median_ns = offset.median_ns()
             if median_ns is None:
                 continue
-            floor.gauge(f'clock_offset_ms{{market="{name}"}}', median_ns / 1e6)
+            context.gauge(f'clock_offset_ms{{market="{name}"}}', median_ns / 1e6)
             if median_ns < -settings.clock_offset_max_ms * 1e6:
                 text = (
                     f"{name}: received {-median_ns / 1e6:.0f} ms before the venue's event time (median): "
                     "one of the clocks is wrong"
                 )
-                floor.alarm(f"clock_offset:{name}", "warning", text, subject=name)
+                context.alarm(f"clock_offset:{name}", "warning", text, subject=name)
             else:
-                floor.clear(f"clock_offset:{name}")
+                context.clear(f"clock_offset:{name}")
         for id, (_, last_ns) in list(self._bad.items()):
             if now_ns - last_ns > UNDECODABLE_STANDS_S * 1e9:
                 del self._bad[id]
-                floor.clear(id)
+                context.clear(id)
 
     def _counts(self, _: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -26,20 +26,20 @@ _from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
 
 
 class Keeper:
-    def __init__(self, floor: runtime.Floor, settings: PositionSettings) -> None:
-        self.floor, self.settings = floor, settings
-        self.log = position_log.PositionLog(floor.data_dir)
-        self.floors = fences.Floors(floor.data_dir / "floors.json")
-        self.executions = bus.link.Router(floor.bind("executions"))
-        self.publisher = bus.publish.Publisher(floor.bind("positions"))
+    def __init__(self, context: runtime.Context, settings: PositionSettings) -> None:
+        self.context, self.settings = context, settings
+        self.log = position_log.PositionLog(context.data_dir)
+        self.fences = fences.Fences(context.data_dir / "fences.json")
+        self.executions = bus.link.Router(context.bind("executions"))
+        self.publisher = bus.publish.Publisher(context.bind("positions"))
         self.market = bus.publish.Subscriber()
-        self.reader = tops.Reader(floor.count)
+        self.reader = tops.Reader(context.count)
         self._instruments: set[tuple[str, str]] = set()
         self._to_acknowledge: set[bytes] = set()
         self._changed: set[tuple[str, str]] = set()
         self._published = 0
         if self.log.torn_bytes:
-            floor.event("positions.torn_record", bytes=self.log.torn_bytes)
+            context.event("positions.torn_record", bytes=self.log.torn_bytes)
 
     @property
     def positions(self) -> position.Positions:
@@ -56,28 +56,29 @@ class Keeper:
                 self._on_report(identity, message)
 
     def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
-        ok, reason = self.floors.attach(attach)
+        ok, reason = self.fences.attach(attach)
         if not ok:
-            self.floor.count("stale_token_refusals")
+            self.context.count("stale_token_refusals")
         self.executions.send(
-            identity, codec.encode(orders.Attached(*self.floor.head(), ok, reason, self.positions.seen.up_to))
+            identity,
+            codec.encode(orders.Attached(*self.context.head(), ok, reason, self.positions.seen.up_to)),
         )
 
     def _on_report(self, identity: bytes, report: orders.Report) -> None:
-        if self.floors.refuses(report.token):
-            stale = report.token is None or self.floors.stale(report.token)
-            self.floor.count("stale_token_refusals" if stale else "not_attached")
+        if self.fences.refuses(report.token):
+            stale = report.token is None or self.fences.stale(report.token)
+            self.context.count("stale_token_refusals" if stale else "not_attached")
             code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
             refusal = orders.Refusal(
-                *self.floor.head(), code, reasons.text(code), report.order_id, report.client_order_id
+                *self.context.head(), code, reasons.text(code), report.order_id, report.client_order_id
             )
             self.executions.send(identity, codec.encode(refusal))
             return
         if report.execution_id <= 0:
-            self.floor.count("unexpected")
+            self.context.count("unexpected")
             return
         if report.execution_id in self.positions.seen:
-            self.floor.count("duplicates")
+            self.context.count("duplicates")
         elif not self._book(report):
             return
         self._to_acknowledge.add(identity)
@@ -86,7 +87,7 @@ class Keeper:
         """False: it is not kept, and must come again."""
         if len(self.positions.seen.above) >= HOLE_MAX:
             hole = self.positions.seen.up_to + 1
-            self.floor.alarm(
+            self.context.alarm(
                 "positions.hole",
                 "critical",
                 f"execution {hole} is missing, {HOLE_MAX} after it wait; no more are taken",
@@ -103,18 +104,18 @@ class Keeper:
         try:
             refused = self.log.append(execution)
         except OSError as exc:
-            self.floor.alarm(
+            self.context.alarm(
                 "positions.disk",
                 "critical",
                 f"executions cannot be written ({exc.strerror or exc}); none is acknowledged",
             )
-            self.floor.health.set_healthy(False, "executions cannot be written")
+            self.context.health.set_healthy(False, "executions cannot be written")
             return False
         if refused:
             text = f"execution {report.execution_id}: {reasons.text(refused)}; it is not booked"
-            self.floor.alarm(f"positions.refused.{report.market}.{report.symbol}", "critical", text)
+            self.context.alarm(f"positions.refused.{report.market}.{report.symbol}", "critical", text)
             return True
-        self.floor.count("fills")
+        self.context.count("fills")
         self._changed.add((report.market, report.symbol))
         return True
 
@@ -125,13 +126,13 @@ class Keeper:
                 if self.settings.sync:
                     self.log.sync()
             except OSError as exc:
-                self.floor.alarm(
+                self.context.alarm(
                     "positions.disk",
                     "critical",
                     f"executions cannot be synced ({exc.strerror or exc}); none is acknowledged",
                 )
                 return
-            seen = codec.encode(orders.ReportsSeen(*self.floor.head(), self.positions.seen.up_to))
+            seen = codec.encode(orders.ReportsSeen(*self.context.head(), self.positions.seen.up_to))
             for identity in self._to_acknowledge:
                 self.executions.send(identity, seen)
             self._to_acknowledge.clear()
@@ -147,7 +148,7 @@ class Keeper:
             codec.VERSION,
             self._published,
             time.time_ns(),
-            self.floor.instance,
+            self.context.instance,
             None,
             found.market,
             found.symbol,
@@ -166,16 +167,16 @@ class Keeper:
             if self.log.records >= self.settings.log_executions_max:
                 self.log.fold()
         except OSError as exc:
-            self.floor.alarm(
+            self.context.alarm(
                 "positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc})"
             )
         else:
-            self.floor.clear("positions.disk")
-            self.floor.health.set_healthy(True)
+            self.context.clear("positions.disk")
+            self.context.health.set_healthy(True)
         held = {(found.market, found.symbol) for found in self.positions}
         for key in sorted(held | self._instruments):
             self._publish(self.positions.of(*key))
-        self.floor.gauge("last_execution", self.positions.seen.up_to)
+        self.context.gauge("last_execution", self.positions.seen.up_to)
 
     def on_market(self, frame: bytes) -> None:
         for instrument, message, _ in self.reader.read(frame):
@@ -201,12 +202,12 @@ class Keeper:
         self.log.close()
 
 
-def build(floor: runtime.Floor, settings: PositionSettings) -> runtime.Loop:
-    keeper = Keeper(floor, settings)
-    loop = runtime.Loop(floor)
+def build(context: runtime.Context, settings: PositionSettings) -> runtime.Loop:
+    keeper = Keeper(context, settings)
+    loop = runtime.Loop(context)
 
     def found_marks(_: list[control.Peer]) -> None:
-        keeper.market.connect(floor.endpoint(settings.tops, "marks"))
+        keeper.market.connect(context.endpoint(settings.tops, "marks"))
 
     loop.on_peers(settings.tops, found_marks)
     loop.on_router(keeper.executions.socket, keeper.on_execution)
@@ -215,5 +216,5 @@ def build(floor: runtime.Floor, settings: PositionSettings) -> runtime.Loop:
     loop.every(PUBLISH_EVERY_S, keeper.each_second)
     loop.on_ask("positions", keeper.ask)
     loop.on_stop(keeper.stop)
-    floor.set_ready(True)
+    context.set_ready(True)
     return loop

@@ -2,7 +2,7 @@
 
 Wiring only. What may leave: engine/risk.py. riskd is a group of its own (one member): it approves only while
 its lease word says so, and signs with its token. It has nobody to fence, so it is active as soon as it leads.
-Orders go to the omsd that attached with the highest token (runtime/floors.py: a lower one is refused for
+Orders go to the omsd that attached with the highest token (storage/fences.py: a lower one is refused for
 ever); when a new one attaches, it has cancelled all working orders at the venue, and the strategies are told
 at once. Cancels always pass. A strategy that dies or falls silent has its working orders cancelled.
 """
@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from controlplane.model import Phase
 from hftd import bus, runtime
 from hftd.engine import fixed, reasons, risk
 from hftd.settings import RiskSettings
 from hftd.shm import pages
-from hftd.shm.pages import Phase
 from hftd.storage import fences
 from hftd.wire import codec, control, market, orders, tops
 
@@ -52,15 +52,15 @@ class Client:
 
 
 class Gate:
-    def __init__(self, floor: runtime.Floor, settings: RiskSettings) -> None:
-        self.floor, self.settings = floor, settings
-        self.risk = risk.Risk(limits(settings, floor.config.revision))
-        self.floors = fences.Floors(floor.data_dir / "floors.json")
-        self.intents = bus.link.Router(floor.bind("intents"))
-        self.orders = bus.link.Router(floor.bind("orders"))
+    def __init__(self, context: runtime.Context, settings: RiskSettings) -> None:
+        self.context, self.settings = context, settings
+        self.risk = risk.Risk(limits(settings, context.config.revision))
+        self.fences = fences.Fences(context.data_dir / "fences.json")
+        self.intents = bus.link.Router(context.bind("intents"))
+        self.orders = bus.link.Router(context.bind("orders"))
         self.market = bus.publish.Subscriber()
         self.positions = bus.publish.Subscriber()
-        self.reader = tops.Reader(floor.count)
+        self.reader = tops.Reader(context.count)
         self._omsd: bytes | None = None
         self._route = 0
         """Rank of the token of the attached omsd."""
@@ -69,19 +69,19 @@ class Gate:
         self._approvals = 0
 
     def _envelope(self) -> codec.Head:
-        token = self.floor.lease.token()
-        return self.floor.head(codec.TokenOnWire.of(token) if token else None)
+        token = self.context.lease.token()
+        return self.context.head(codec.TokenOnWire.of(token) if token else None)
 
     # --- leadership -----------------------------------------------------------------------------------------
 
     def on_lease(self, lease: pages.Lease) -> None:
         """Nobody to fence: leading is being active. A standby is ready too, else nobody could be elected."""
         leads = lease.wanted is pages.Wanted.LEAD
-        self.floor.lease.phase(Phase.ACTIVE if leads else Phase.STANDBY, lease.epoch if leads else 0)
-        self.floor.set_ready(True, "")
+        self.context.lease.phase(Phase.ACTIVE if leads else Phase.STANDBY, lease.epoch if leads else 0)
+        self.context.set_ready(True, "")
 
     def _active(self) -> bool:
-        return self.floor.lease.current_phase is Phase.ACTIVE and self.floor.lease.leads()
+        return self.context.lease.current_phase is Phase.ACTIVE and self.context.lease.leads()
 
     # --- strategies -----------------------------------------------------------------------------------------
 
@@ -91,7 +91,7 @@ class Gate:
         match message:
             case orders.Place():
                 self._on_place(identity, message, now_ns)
-                self.floor.tick_passed(message.origin_ns)
+                self.context.tick_passed(message.origin_ns)
             case orders.Cancel():
                 self._on_cancel(identity, message, now_ns)
             case orders.Attach():
@@ -117,10 +117,10 @@ class Gate:
     def _on_place(self, identity: bytes, place: orders.Place, now_ns: int) -> None:
         refused = self._judge(place, now_ns)
         if refused is None:
-            self.floor.count("approved")
+            self.context.count("approved")
             return
-        self.floor.count("refused")
-        self.floor.count(f'refused_by{{reason="{refused.code}"}}')
+        self.context.count("refused")
+        self.context.count(f'refused_by{{reason="{refused.code}"}}')
         self.intents.send(
             identity, codec.encode(self._ended(place, place.side, orders.State.REFUSED, refused))
         )
@@ -150,7 +150,7 @@ class Gate:
         if token is None or not self._active():
             return
         self.risk.judge(place, now_ns)
-        self.floor.count("rehearsals")
+        self.context.count("rehearsals")
         if not self._forward(orders.Rehearsal(*envelope, self._signed(place, envelope, token, approval=0))):
             self._say_no_omsd(identity, "", place.client_order_id)
 
@@ -200,7 +200,7 @@ class Gate:
         ]
         for order in gone:
             self._send_cancel(order.client_order_id, order.strategy, order.market, order.symbol)
-        self.floor.event("strategy.lost", instance=instance, why=why, cancels=len(gone))
+        self.context.event("strategy.lost", instance=instance, why=why, cancels=len(gone))
 
     def watch(self, now_ns: int) -> None:
         """Each second: whoever has been silent too long is not there any more."""
@@ -209,7 +209,7 @@ class Gate:
             if now_ns - client.heard_ns > silent_ns:
                 self._cancel_all_of(instance, f"silent for {silent_ns // 1_000_000} ms")
                 del self._clients[instance]
-        self.floor.gauge("open_orders", len(self.risk.orders))
+        self.context.gauge("open_orders", len(self.risk.orders))
 
     def _client_of(self, strategy: str) -> Client | None:
         """Instance ids are `<service>-<host>-<n>`: of those that begin like that the shortest is the
@@ -221,7 +221,7 @@ class Gate:
     def _tell(self, strategy: str, frame: bytes) -> None:
         client = self._client_of(strategy)
         if client is None or not self.intents.send(client.identity, frame):
-            self.floor.count("undeliverable")
+            self.context.count("undeliverable")
 
     # --- the order manager ----------------------------------------------------------------------------------
 
@@ -241,15 +241,15 @@ class Gate:
                 self._on_refusal(message, frame)
 
     def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
-        ok, reason = self.floors.attach(attach)
+        ok, reason = self.fences.attach(attach)
         if not ok:
-            self.floor.count("stale_token_refusals")
+            self.context.count("stale_token_refusals")
         self.orders.send(identity, codec.encode(orders.Attached(*self._envelope(), ok, reason, 0)))
         if not ok or attach.token is None:
             return
         route = attach.token.incarnation << 32 | attach.token.epoch
         if identity != self._omsd:
-            self.floor.event("omsd.attached", instance=attach.claimant.instance, epoch=attach.token.epoch)
+            self.context.event("omsd.attached", instance=attach.claimant.instance, epoch=attach.token.epoch)
         self._omsd, self._route = identity, route
         self._abandon(self.risk.abandon(route))
 
@@ -269,10 +269,10 @@ class Gate:
         """Only the token that attached last speaks for the group; others are told so, and a newer one then
         attaches.
         """
-        if not self.floors.refuses(message.token) and identity == self._omsd:
+        if not self.fences.refuses(message.token) and identity == self._omsd:
             return True
-        stale = message.token is None or self.floors.stale(message.token)
-        self.floor.count("stale_token_refusals" if stale else "not_attached")
+        stale = message.token is None or self.fences.stale(message.token)
+        self.context.count("stale_token_refusals" if stale else "not_attached")
         code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
         order_id, client_order_id = message.order_id, message.client_order_id
         self.orders.send(
@@ -353,15 +353,15 @@ class Gate:
         self.risk.on_position(message.market, message.symbol, message.quantity, message.last_execution)
 
 
-def build(floor: runtime.Floor, settings: RiskSettings) -> runtime.Loop:
-    gate = Gate(floor, settings)
-    loop = runtime.Loop(floor)
+def build(context: runtime.Context, settings: RiskSettings) -> runtime.Loop:
+    gate = Gate(context, settings)
+    loop = runtime.Loop(context)
 
     def found_marks(_: list[control.Peer]) -> None:
-        gate.market.connect(floor.endpoint(settings.tops, "marks"))
+        gate.market.connect(context.endpoint(settings.tops, "marks"))
 
     def found_positions(_: list[control.Peer]) -> None:
-        gate.positions.connect(floor.endpoint(settings.positions, "positions"))
+        gate.positions.connect(context.endpoint(settings.positions, "positions"))
 
     loop.on_peers(settings.tops, found_marks)
     loop.on_peers(settings.positions, found_positions)

@@ -58,14 +58,14 @@ def new_session(path: Path, now_ms: int) -> int:
 class Strategist:
     """The strategy's hands and eyes."""
 
-    def __init__(self, floor: runtime.Floor, settings: StrategySettings) -> None:
-        self.floor, self.settings = floor, settings
+    def __init__(self, context: runtime.Context, settings: StrategySettings) -> None:
+        self.context, self.settings = context, settings
         self.strategy = strategies.BY_NAME[settings.strategy](dataclasses.asdict(settings))
         self.prefix = (
-            f"{floor.service}-{new_session(floor.data_dir / 'session', time.time_ns() // 1_000_000)}-"
+            f"{context.service}-{new_session(context.data_dir / 'session', time.time_ns() // 1_000_000)}-"
         )
-        self.reader = tops.Reader(floor.count)
-        identity = f"{floor.instance}-{floor.process.pid}"
+        self.reader = tops.Reader(context.count)
+        identity = f"{context.instance}-{context.process.pid}"
         self.market = bus.publish.Subscriber()
         self.intents = bus.link.Dealer(identity)
         self.positions = bus.publish.Subscriber()
@@ -76,17 +76,17 @@ class Strategist:
         """Not before."""
         self._answered_ns: int | None = None
         self._executions: dict[int, None] = {}
-        floor.set_ready(False, f"{settings.risk} has not answered")
+        context.set_ready(False, f"{settings.risk} has not answered")
 
     # --- towards riskd --------------------------------------------------------------------------------------
 
     def hello(self, now_ns: int) -> None:
-        process = self.floor.process
+        process = self.context.process
         who = codec.ProcessOnWire(process.instance, process.boot_id, process.pid, process.start_time)
-        self.intents.send(codec.encode(orders.Attach(*self.floor.head(), who)))
+        self.intents.send(codec.encode(orders.Attach(*self.context.head(), who)))
         if self._answered_ns is not None and now_ns - self._answered_ns > RISK_SILENT_S * 1e9:
             self._answered_ns = None
-            self.floor.set_ready(False, f"{self.settings.risk} does not answer")
+            self.context.set_ready(False, f"{self.settings.risk} does not answer")
 
     def carry_out(self, intents: Iterable[base.Intent]) -> None:
         """Send in order; what could not be sent is told to the strategy, whose answer is carried out too (it
@@ -96,19 +96,19 @@ class Strategist:
             instrument = intent.instrument
             if isinstance(intent, base.Cancel):
                 name = intent.client_order_id or f"{self.prefix}{intent.order}"
-                where = (self.floor.service, instrument.market, instrument.symbol)
+                where = (self.context.service, instrument.market, instrument.symbol)
                 sent = self.intents.send(
-                    codec.encode(orders.Cancel(*self.floor.head(), name, *where, intent.origin_ns))
+                    codec.encode(orders.Cancel(*self.context.head(), name, *where, intent.origin_ns))
                 )
-                self.floor.count("signals")
-                self.floor.count("cancels" if sent else "unsent")
+                self.context.count("signals")
+                self.context.count("cancels" if sent else "unsent")
                 continue
             placed = self._answered_ns is not None and self._place(intent)
-            self.floor.count("signals")
-            self.floor.count("orders" if placed else "unsent")
+            self.context.count("signals")
+            self.context.count("orders" if placed else "unsent")
             if placed:
                 if intent.replaces:
-                    self.floor.count("cancels")
+                    self.context.count("cancels")
                 continue
             refused = base.OrderUpdate(
                 intent.order,
@@ -123,14 +123,14 @@ class Strategist:
 
     def _place(self, intent: base.Place) -> bool:
         sent = self.intents.send(codec.encode(self._named(intent)))
-        self.floor.tick_passed(intent.origin_ns)
+        self.context.tick_passed(intent.origin_ns)
         return sent
 
     def _named(self, intent: base.Place) -> orders.Place:
         return orders.Place(
-            *self.floor.head(),
+            *self.context.head(),
             f"{self.prefix}{intent.order}",
-            self.floor.service,
+            self.context.service,
             intent.instrument.market,
             intent.instrument.symbol,
             intent.side,
@@ -163,10 +163,10 @@ class Strategist:
             origin_ns=0,
             origin_seq=quote.origin_seq,
         )
-        if self.intents.send(codec.encode(orders.Rehearsal(*self.floor.head(), self._named(place)))):
-            self.floor.count("rehearsals")
+        if self.intents.send(codec.encode(orders.Rehearsal(*self.context.head(), self._named(place)))):
+            self.context.count("rehearsals")
 
-    # --- from the floor -------------------------------------------------------------------------------------
+    # --- from the context -----------------------------------------------------------------------------------
 
     def _trades(self, instrument: requests.Instrument) -> bool:
         return instrument.market in self.settings.markets and instrument.contract != "inverse"
@@ -179,7 +179,7 @@ class Strategist:
             match message.kind:
                 case market.Kind.TOP if message.bids and message.asks:
                     if key in self._fresh:
-                        self.floor.count("conflated")
+                        self.context.count("conflated")
                     bid, ask = base.Level(*message.bids[0]), base.Level(*message.asks[0])
                     self._fresh[key] = self._seen = base.Quote(key, bid, ask, message.origin_ns, sequence)
                 case market.Kind.STATUS:
@@ -224,9 +224,9 @@ class Strategist:
                 self._on_refusal(message)
             case orders.Attached():
                 self._answered_ns = time.monotonic_ns() if message.ok else None
-                self.floor.set_ready(message.ok, message.reason)
+                self.context.set_ready(message.ok, message.reason)
             case _:
-                self.floor.count("unexpected")
+                self.context.count("unexpected")
 
     def _on_refusal(self, refusal: orders.Refusal) -> None:
         """Of a rehearsal, or of a cancel: its order is as it was and is asked about again by the strategy's
@@ -235,7 +235,7 @@ class Strategist:
         if refusal.client_order_id == f"{self.prefix}{REHEARSAL}":
             self._rehearse_ns = time.monotonic_ns() + int(REHEARSE_AFTER_S * 1e9)
             return
-        self.floor.count("refusals")
+        self.context.count("refusals")
         number = self._number(refusal.client_order_id)
         if number and refusal.reason in reasons.ENDED:
             nowhere, side = (
@@ -262,14 +262,14 @@ class Strategist:
             self._executions[report.execution_id] = None
             if len(self._executions) > EXECUTIONS_KEPT:
                 del self._executions[next(iter(self._executions))]
-            self.floor.count("fills")
+            self.context.count("fills")
             fill = base.Fill(
                 number, key, report.side, report.last_price, report.last_quantity, report.execution_id
             )
             self.carry_out(self.strategy.on_fill(fill, now_ns))
         if report.state in (orders.State.REJECTED, orders.State.REFUSED):
-            self.floor.count("rejects")
-            self.floor.count(f'rejects_by{{reason="{report.reason}"}}')
+            self.context.count("rejects")
+            self.context.count(f'rejects_by{{reason="{report.reason}"}}')
         update = base.OrderUpdate(
             number, report.client_order_id, key, report.side, report.state, report.filled, report.reason
         )
@@ -279,18 +279,18 @@ class Strategist:
         self.carry_out(self.strategy.on_timer(now_ns))
 
 
-def build(floor: runtime.Floor, settings: StrategySettings) -> runtime.Loop:
-    hands = Strategist(floor, settings)
-    loop = runtime.Loop(floor)
+def build(context: runtime.Context, settings: StrategySettings) -> runtime.Loop:
+    hands = Strategist(context, settings)
+    loop = runtime.Loop(context)
 
     def found_risk(_: list[control.Peer]) -> None:
-        hands.intents.connect(floor.endpoint(settings.risk, "intents"))
+        hands.intents.connect(context.endpoint(settings.risk, "intents"))
 
     def found_tops(_: list[control.Peer]) -> None:
-        hands.market.connect(floor.endpoint(settings.tops, "tops"))
+        hands.market.connect(context.endpoint(settings.tops, "tops"))
 
     def found_positions(_: list[control.Peer]) -> None:
-        hands.positions.connect(floor.endpoint(settings.positions, "positions"))
+        hands.positions.connect(context.endpoint(settings.positions, "positions"))
 
     loop.on_peers(settings.risk, found_risk)
     loop.on_peers(settings.tops, found_tops)

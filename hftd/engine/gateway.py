@@ -1,10 +1,10 @@
 """execd without sockets: who may send orders to the venue, which reports are not acknowledged yet, and whose
 answer this is.
 
-Pure; the floors that it asks are on disk (runtime/floors.py). Rules R10 and R11: execd is a group too. Before
+Pure; the fences that it asks are on disk (storage/fences.py). Rules R10 and R11: execd is a group too. Before
 it is ACTIVE the venue has acknowledged its own token and those of its client groups; a client's FENCE is
-acknowledged only then, with the floor on disk here and at the venue. There is no queue of orders to drop: an
-order that cannot go at once is refused, and what still waits in a socket meets the raised floor when it is
+acknowledged only then, with the fence on disk here and at the venue. There is no queue of orders to drop: an
+order that cannot go at once is refused, and what still waits in a socket meets the raised fence when it is
 read. A report is kept from the venue's word until the order manager has acknowledged it, and sent again to
 each newly fenced one.
 """
@@ -14,12 +14,11 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
 from typing import Protocol
 
 import msgspec
 
-from controlplane.model import Process, Token
+from controlplane.model import Phase, Process, Token
 from hftd.engine import oms, reasons
 from hftd.wire import codec, orders
 
@@ -36,8 +35,8 @@ class Rank(Protocol):
     def epoch(self) -> int: ...
 
 
-class Floors(Protocol):
-    """What is needed of runtime/floors.py."""
+class Fences(Protocol):
+    """What is needed of storage/fences.py."""
 
     def admit(self, token: Rank, claimant: Process) -> bool: ...
     def refuses(self, token: Rank | None) -> bool: ...
@@ -45,12 +44,6 @@ class Floors(Protocol):
     def objection(self, token: Rank, claimant: Process) -> str: ...
     def highest(self, group: str) -> Token | None: ...
     def claimant(self, group: str) -> Process | None: ...
-
-
-class Stage(Enum):
-    STANDBY = "standby"
-    FENCING = "fencing"
-    ACTIVE = "active"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +67,9 @@ class _Asked:
 class Gateway:
     """The fencing state machine: STANDBY, FENCING (the venue has not acknowledged yet), ACTIVE."""
 
-    def __init__(self, floors: Floors) -> None:
-        self._floors = floors
-        self.stage = Stage.STANDBY
+    def __init__(self, fences: Fences) -> None:
+        self._fences = fences
+        self.phase = Phase.STANDBY
         self.token: Token | None = None
         self.on_wire: codec.TokenOnWire | None = None
         self.refusal = ""
@@ -91,16 +84,16 @@ class Gateway:
         """Group -> the link that fenced last; its reports go there."""
 
     def __repr__(self) -> str:
-        return f"<Gateway {self.stage.value} {self.token}, links {sorted(self.links)}>"
+        return f"<Gateway {self.phase.name.lower()} {self.token}, links {sorted(self.links)}>"
 
     # --- its own lead ---------------------------------------------------------------------------------------
 
     def lead(self, token: Token, process: Process, clients: Iterable[Claim]) -> bool:
-        """Begin: True when all floors stand here and the venue is to be fenced now (`outstanding`); False:
+        """Begin: True when all fences stand here and the venue is to be fenced now (`outstanding`); False:
         one could not be written, try again.
         """
         self.token, self.on_wire, self.refusal = token, codec.TokenOnWire.of(token), ""
-        self.stage = Stage.FENCING
+        self.phase = Phase.FENCING
         self._asked.clear()
         self.links.clear()
         # Own token first: the venue refuses a client's fence from a gateway that it does not know.
@@ -109,8 +102,8 @@ class Gateway:
         return not [claim for claim in clients if not self._hold_client(claim)]  # every one is tried
 
     def _hold_client(self, claim: Claim) -> bool:
-        held = self._floors.admit(claim.token, claim.claimant)
-        token, claimant = self._floors.highest(claim.token.group), self._floors.claimant(claim.token.group)
+        held = self._fences.admit(claim.token, claim.claimant)
+        token, claimant = self._fences.highest(claim.token.group), self._fences.claimant(claim.token.group)
         if token is None or claimant is None or (not held and Claim(token, claimant) == claim):
             return False  # not refused, so not written
         # Our disk may know a higher token than the file, or the claimant that the file has lost. A closed
@@ -120,22 +113,22 @@ class Gateway:
         return True
 
     def stand_by(self) -> None:
-        self.stage = Stage.STANDBY
+        self.phase = Phase.STANDBY
         self._own.clear()
         self._asked.clear()
         self.links.clear()
 
     def outstanding(self) -> list[Claim]:
         """Fences that the venue has still to acknowledge for us; sent again until it has."""
-        return list(self._own) if self.stage is Stage.FENCING else []
+        return list(self._own) if self.phase is Phase.FENCING else []
 
     # --- a client's fence -----------------------------------------------------------------------------------
 
     def fence(self, identity: bytes, claim: Claim) -> str:
         """Ask for a client's fence: "" when the venue is to be asked next, else why it is refused."""
-        if self.stage is not Stage.ACTIVE:
+        if self.phase is not Phase.ACTIVE:
             return reasons.NOT_ACTIVE
-        objection = self._floors.conflict(claim.token, claim.claimant)
+        objection = self._fences.conflict(claim.token, claim.claimant)
         if objection:
             return objection
         self._asked[claim.key] = _Asked(identity, claim)
@@ -144,13 +137,13 @@ class Gateway:
         return ""
 
     def hold(self, claim: Claim) -> str:
-        """Write the client's floor to disk here; "" when it stands. Before the acknowledgement, beside the
+        """Write the client's fence to disk here; "" when it stands. Before the acknowledgement, beside the
         venue's own writing.
         """
-        if self._floors.admit(claim.token, claim.claimant):
+        if self._fences.admit(claim.token, claim.claimant):
             return ""
         self._asked.pop(claim.key, None)
-        return self._floors.objection(claim.token, claim.claimant)
+        return self._fences.objection(claim.token, claim.claimant)
 
     def venue_fenced(self, answer: orders.Fenced) -> tuple[bytes, Claim] | None:
         """The venue's answer. Returns the client that can be told so now, with its claim; own fences are only
@@ -160,12 +153,12 @@ class Gateway:
         mine = self.token is not None and key == (self.token.group, self.token.epoch)
         if mine and not answer.ok:
             self._own = self._own or [self._first] if self._first else []
-            self.stage = Stage.FENCING if self.stage is Stage.ACTIVE else self.stage
-        elif self.stage is Stage.FENCING:
-            # A client's fence is settled by any answer: the venue refuses only what is not above its floor,
+            self.phase = Phase.FENCING if self.phase is Phase.ACTIVE else self.phase
+        elif self.phase is Phase.FENCING:
+            # A client's fence is settled by any answer: the venue refuses only what is not above its fence,
             # or closes the group until it can write.
             self._own = [claim for claim in self._own if claim.key != key]
-            self.stage = Stage.FENCING if self._own else Stage.ACTIVE
+            self.phase = Phase.FENCING if self._own else Phase.ACTIVE
         self.refusal = "" if answer.ok else answer.reason
         waiting = self._asked.pop(key, None)
         if waiting is None:
@@ -178,9 +171,9 @@ class Gateway:
 
     def objection(self, token: codec.TokenOnWire | None, leads: bool) -> str:
         """Why an order (or a question) with this token is refused; "" when it passes."""
-        if self.stage is not Stage.ACTIVE or not leads:
+        if self.phase is not Phase.ACTIVE or not leads:
             return reasons.NOT_ACTIVE
-        if not self._floors.refuses(token):
+        if not self._fences.refuses(token):
             return ""
         return reasons.STALE_TOKEN
 
@@ -193,7 +186,7 @@ class Gateway:
     def speaks_for(self, identity: bytes, token: codec.TokenOnWire | None) -> bool:
         """Is this the link that fenced its group last?"""
         return (
-            token is not None and self.links.get(token.group) == identity and not self._floors.refuses(token)
+            token is not None and self.links.get(token.group) == identity and not self._fences.refuses(token)
         )
 
 

@@ -147,7 +147,7 @@ class Standbys:
         self.of.clear()
 
 
-class Follower:
+class StandbyTail:
     """The standby's side: what to do with each message of a leader, given where the own journal ends."""
 
     def __init__(self) -> None:

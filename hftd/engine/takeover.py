@@ -13,20 +13,11 @@ from __future__ import annotations
 
 from enum import Enum
 
-from controlplane.model import Token
+from controlplane.model import Phase, Token
 from hftd.wire import orders
 
 
-class Stage(Enum):
-    """The names are those of the alive word's phases."""
-
-    STANDBY = "standby"
-    FENCING = "fencing"
-    RECONCILING = "reconciling"
-    ACTIVE = "active"
-
-
-class Wish(Enum):
+class Due(Enum):
     """What to do next."""
 
     FENCE = "fence"
@@ -42,7 +33,7 @@ class Wish(Enum):
 class Takeover:
     def __init__(self, fence_retry_ns: int, reconcile_timeout_ns: int) -> None:
         self._fence_retry_ns, self._reconcile_timeout_ns = fence_retry_ns, reconcile_timeout_ns
-        self.stage = Stage.STANDBY
+        self.phase = Phase.STANDBY
         self.token: Token | None = None
         self.taken = False
         """The lead of this epoch is in the journal."""
@@ -57,12 +48,15 @@ class Takeover:
         self._cancelled = self._none_open = self._executions_told = False
 
     def __repr__(self) -> str:
-        return f"<Takeover {self.stage.value} epoch {self.token.epoch if self.token else 0} {self.refusal}>"
+        return (
+            f"<Takeover {self.phase.name.lower()} epoch {self.token.epoch if self.token else 0} "
+            f"{self.refusal}>"
+        )
 
     @property
     def leading(self) -> bool:
-        """In any stage of a lead."""
-        return self.stage is not Stage.STANDBY
+        """In any phase of a lead."""
+        return self.phase is not Phase.STANDBY
 
     def lead(self, token: Token, last_execution: int, now_ns: int) -> None:
         """The lease word gave us the lead of a new epoch."""
@@ -71,33 +65,33 @@ class Takeover:
 
     def again(self, last_execution: int, now_ns: int) -> None:
         """Fence and reconcile (once more): execd is new to us."""
-        if self.stage in (Stage.STANDBY, Stage.ACTIVE) or not self.taken:
+        if self.phase in (Phase.STANDBY, Phase.ACTIVE) or not self.taken:
             # Only here: within one try, executions that came in meanwhile say nothing about those before
             # them.
             self.after_execution = last_execution
-        self.stage, self.began_ns = Stage.FENCING, now_ns
+        self.phase, self.began_ns = Phase.FENCING, now_ns
         self._due_ns = now_ns
 
     def stand_by(self) -> None:
-        self.stage, self.token, self.taken = Stage.STANDBY, None, False
+        self.phase, self.token, self.taken = Phase.STANDBY, None, False
 
-    def due(self, now_ns: int) -> Wish | None:
+    def due(self, now_ns: int) -> Due | None:
         """What has to be sent now; asked each turn."""
-        if self.stage not in (Stage.FENCING, Stage.RECONCILING) or now_ns < self._due_ns:
+        if self.phase not in (Phase.FENCING, Phase.RECONCILING) or now_ns < self._due_ns:
             return None
-        if self.stage is Stage.RECONCILING:
-            self.stage = Stage.FENCING  # an answer is missing: execd or the venue may be new; begin again
+        if self.phase is Phase.RECONCILING:
+            self.phase = Phase.FENCING  # an answer is missing: execd or the venue may be new; begin again
         self._due_ns = now_ns + self._fence_retry_ns
-        return Wish.FENCE
+        return Due.FENCE
 
     @property
     def due_ns(self) -> int | None:
-        return self._due_ns if self.stage in (Stage.FENCING, Stage.RECONCILING) else None
+        return self._due_ns if self.phase in (Phase.FENCING, Phase.RECONCILING) else None
 
-    def fenced(self, answer: orders.Fenced, now_ns: int) -> Wish | None:
+    def fenced(self, answer: orders.Fenced, now_ns: int) -> Due | None:
         """RECONCILE when the fence stands; None when it does not, or when the answer is of another try."""
         if (
-            self.stage is not Stage.FENCING
+            self.phase is not Phase.FENCING
             or self.token is None
             or (answer.group, answer.epoch) != (self.token.group, self.token.epoch)
         ):
@@ -105,17 +99,17 @@ class Takeover:
         if not answer.ok:
             self.refusal = answer.reason
             return None
-        self.stage, self.refusal = Stage.RECONCILING, ""
+        self.phase, self.refusal = Phase.RECONCILING, ""
         self._due_ns = now_ns + self._reconcile_timeout_ns
         self.request += 3
         self._cancelled = self._none_open = self._executions_told = False
-        return Wish.RECONCILE
+        return Due.RECONCILE
 
-    def answered(self, answer: orders.CancelledAll | orders.OpenOrders | orders.Executions) -> Wish | None:
+    def answered(self, answer: orders.CancelledAll | orders.OpenOrders | orders.Executions) -> Due | None:
         """Take an answer to this try (others are not ours any more); the executions in it have been applied
         before.
         """
-        if self.stage is not Stage.RECONCILING:
+        if self.phase is not Phase.RECONCILING:
             return None
         match answer:
             case orders.CancelledAll() if answer.request == self.request:
@@ -129,11 +123,11 @@ class Takeover:
                     self.after_execution = max(
                         self.after_execution, *(report.execution_id for report in answer.executions)
                     )
-                    return Wish.MORE
+                    return Due.MORE
                 self._executions_told = True
             case _:
                 return None
-        return Wish.COMPLETE if self._cancelled and self._none_open and self._executions_told else None
+        return Due.COMPLETE if self._cancelled and self._none_open and self._executions_told else None
 
     def complete(self) -> None:
-        self.stage = Stage.ACTIVE
+        self.phase = Phase.ACTIVE

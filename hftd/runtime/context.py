@@ -1,4 +1,4 @@
-"""A daemon's view of the floor: who it is, where it may write, whom it can find, and what it says of itself.
+"""A daemon's context: who it is, where it may write, whom it can find, and what it says of itself.
 
 Built from the environment that the agent sets (design: the daemon contract, docs/protocol.md) or by hand
 (hftd/cli/main.py). Counters, gauges, histograms and alarms are plain memory, sent once a second by the loop;
@@ -49,7 +49,7 @@ def read_config(path: Path) -> Config:
         raise InvalidInput(f"{path}: not a rendered config ({type(exc).__name__}: {exc})") from exc
 
 
-class Floor:
+class Context:
     def __init__(
         self,
         *,
@@ -113,7 +113,7 @@ class Floor:
         process = identity.identify(instance)
         assert process is not None, "a running process has an identity"
         word = Path(environment["HFT_LEASE"]) if "HFT_LEASE" in environment else None
-        floor = cls(
+        context = cls(
             site=site,
             host=host,
             service=service,
@@ -123,12 +123,12 @@ class Floor:
             alive=alive,
             lease_word=word,
         )
-        floor.lines.never_wait()  # the pipe is this process's own
-        return floor
+        context.lines.never_wait()  # the pipe is this process's own
+        return context
 
     def __repr__(self) -> str:
         return (
-            f"<Floor {self.site}: {self.instance} pid {self.process.pid} "
+            f"<Context {self.site}: {self.instance} pid {self.process.pid} "
             f"{'ready' if self.ready else self.reason}>"
         )
 

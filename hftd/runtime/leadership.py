@@ -12,24 +12,9 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import msgspec
-
-from controlplane.model import Process, Token
-from hftd.shm import bell, pages
-from hftd.shm.pages import Phase, Wanted
-
-
-class Floor(msgspec.Struct, frozen=True):
-    """One group of the floors file: its token when the keeper armed the word, who leads it, where its
-    endpoints are.
-    """
-
-    token: Token
-    leader: Process | None = None
-    endpoints: dict[str, str] = msgspec.field(default_factory=dict)
-
-
-_floors = msgspec.json.Decoder(dict[str, Floor])
+from controlplane.model import Phase, Process, Token
+from hftd.shm import bell, fence_file, pages
+from hftd.shm.pages import Wanted
 
 
 def boot_ns() -> int:
@@ -44,10 +29,10 @@ class Leadership:
         self._group = group
         self._lease_path = lease
         self._alive_path = alive
-        self._lease = pages.LeaseWord(lease) if lease else None
+        self._lease = pages.LeasePage(lease) if lease else None
         self.bell = bell.Bell(lease) if lease else None
         """Rings when the word has changed."""
-        self._alive = pages.AliveWord(alive, writable=True) if alive else None
+        self._alive = pages.HeartbeatPage(alive, writable=True) if alive else None
         self._state = pages.Alive(process.pid, process.start_time, boot_ns(), Phase.STARTING, 0, 0, 0)
         self._write()
 
@@ -72,16 +57,11 @@ class Leadership:
         lease = self.lease()
         return Token(lease.incarnation, self._group, lease.epoch) if lease.wanted is Wanted.LEAD else None
 
-    def floors(self) -> Mapping[str, Floor]:
+    def fences(self) -> Mapping[str, fence_file.Target]:
         """Groups to fence or serve, as read by the keeper after its own take (R11). Empty when there is no
-        file yet.
+        file yet. Raises InvalidInput.
         """
-        if self._lease_path is None:
-            return {}
-        try:
-            return _floors.decode(pages.floors_path(self._lease_path).read_bytes())
-        except FileNotFoundError:
-            return {}
+        return fence_file.read(self._lease_path) if self._lease_path is not None else {}
 
     # --- what the keeper sees of us -------------------------------------------------------------------------
 

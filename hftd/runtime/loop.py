@@ -20,7 +20,7 @@ from typing import Any
 import zmq
 
 from controlplane.errors import InvalidInput
-from hftd.runtime.context import Floor
+from hftd.runtime.context import Context
 from hftd.shm import pages
 from hftd.wire import control
 
@@ -72,8 +72,8 @@ class _Timer:
 
 
 class Loop:
-    def __init__(self, floor: Floor) -> None:
-        self.floor = floor
+    def __init__(self, context: Context) -> None:
+        self.context = context
         self._poller = zmq.Poller()
         self._handlers: list[tuple[zmq.Socket[bytes], Callable[[zmq.Socket[bytes]], None]]] = []
         self._paused: set[zmq.Socket[bytes]] = set()
@@ -89,10 +89,10 @@ class Loop:
         self._stopping = False
         self._welcomed_ns = 0
         self._said_hello = False
-        if floor.agent.socket is not None:
-            self.on(floor.agent.socket, self._from_agent)
-        if floor.lease.bell is not None:
-            self._poller.register(floor.lease.bell.fileno(), zmq.POLLIN)
+        if context.agent.socket is not None:
+            self.on(context.agent.socket, self._from_agent)
+        if context.lease.bell is not None:
+            self._poller.register(context.lease.bell.fileno(), zmq.POLLIN)
         self.every(STATUS_EVERY_S, self._report)
 
     # --- wiring ---------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Loop:
                 try:
                     handler(source.recv(_DONTWAIT))
                 except InvalidInput:
-                    self.floor.count("undecodable")
+                    self.context.count("undecodable")
                 except zmq.Again:
                     return
                 if not waits(source):
@@ -126,7 +126,7 @@ class Loop:
                         raise InvalidInput(f"message of {parts} frames, identity and one frame wanted")
                     handler(identity, frame)
                 except InvalidInput:
-                    self.floor.count("undecodable")
+                    self.context.count("undecodable")
                 except zmq.Again:
                     return
                 if not waits(source):
@@ -187,34 +187,34 @@ class Loop:
 
     def run(self) -> int:
         """Until stop, SIGTERM or SIGINT; returns the exit code."""
-        floor = self.floor
+        context = self.context
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._signalled)
         _settle_memory()
-        floor.log("started", pid=floor.process.pid, daemon=floor.config.daemon)
+        context.log("started", pid=context.process.pid, daemon=context.config.daemon)
         self._hello()
         self._flush()
-        lease, beat = floor.lease, floor.lease.beat
+        lease, beat = context.lease, context.lease.beat
         try:
             while not self._stopping:
                 beat()
                 if lease.has_lease:
                     self._look_at_the_word()
-                if not self._said_hello and floor.agent.socket is not None:
+                if not self._said_hello and context.agent.socket is not None:
                     self._hello()  # the connection was not up yet
                 now_ns = self._run_timers()
-                if floor.changed:
+                if context.changed:
                     self._report(now_ns)
                 self._turn(self._poll_ms(now_ns))
         finally:
             for stop in self._on_stop:
                 stop()
             self._report(time.monotonic_ns())
-            floor.log("stopped")
+            context.log("stopped")
         return 0
 
     def _poll_ms(self, now_ns: int) -> int:
-        longest_ms = WORD_POLL_MS if self.floor.lease.has_lease else IDLE_POLL_MS
+        longest_ms = WORD_POLL_MS if self.context.lease.has_lease else IDLE_POLL_MS
         due_ns = min(timer.due_ns for timer in self._timers)
         if self._wake_ns is not None:
             due_ns = min(due_ns, self._wake_ns)
@@ -229,9 +229,9 @@ class Loop:
             for socket, drain in self._handlers:
                 if socket in sockets and socket not in self._paused:
                     drain(socket)
-            bell = self.floor.lease.bell
+            bell = self.context.lease.bell
             if bell is not None and bell.fileno() in sockets:
-                bell.hush()  # the next turn begins with a look at the word
+                bell.drain()  # the next turn begins with a look at the word
         self._flush()  # at once: a tick that was batched does not wait for the heartbeat and the timers
 
     def _flush(self) -> None:
@@ -250,11 +250,11 @@ class Loop:
         return now_ns
 
     def _look_at_the_word(self) -> None:
-        lease = self.floor.lease.lease()
+        lease = self.context.lease.lease()
         seen = (lease.process, lease.incarnation, lease.epoch, lease.wanted)
         if seen != self._lease_seen:
             self._lease_seen = seen
-            self.floor.log("lease.word", wanted=lease.wanted.name.lower(), epoch=lease.epoch)
+            self.context.log("lease.word", wanted=lease.wanted.name.lower(), epoch=lease.epoch)
             for run in self._on_lease:
                 run(lease)
 
@@ -264,41 +264,41 @@ class Loop:
     # --- the agent ------------------------------------------------------------------------------------------
 
     def _hello(self) -> None:
-        floor = self.floor
-        self._said_hello = floor.agent.hello(floor.config.daemon, VERSION_TEXT, floor.endpoints)
+        context = self.context
+        self._said_hello = context.agent.hello(context.config.daemon, VERSION_TEXT, context.endpoints)
 
     def _report(self, now_ns: int) -> None:
-        floor = self.floor
-        floor.changed = False
+        context = self.context
+        context.changed = False
         if now_ns - self._welcomed_ns > HELLO_SILENCE_S * 1e9:
             self._hello()
-        lease = floor.lease
-        histograms = {name: kept.counts for name, kept in floor.histograms.items()}
-        phase, alarms = lease.current_phase.name.lower(), list(floor.alarms.values())
-        healthy = floor.health.healthy
-        ready, reason = floor.ready and healthy, floor.health.reason or floor.reason
-        floor.agent.send(
+        lease = context.lease
+        histograms = {name: kept.counts for name, kept in context.histograms.items()}
+        phase, alarms = lease.current_phase.name.lower(), list(context.alarms.values())
+        healthy = context.health.healthy
+        ready, reason = context.ready and healthy, context.health.reason or context.reason
+        context.agent.send(
             control.Status,
             ready,
             reason,
             phase,
             lease.epoch,
-            floor.counters,
-            floor.gauges,
+            context.counters,
+            context.gauges,
             histograms,
             alarms,
             healthy,
         )
 
     def _from_agent(self, frame: bytes) -> None:
-        floor = self.floor
+        context = self.context
         message = control.decode_from_agent(frame)
         match message:
             case control.Welcome():
                 self._welcomed_ns = time.monotonic_ns()
-                floor.agent.welcomed()
+                context.agent.welcomed()
             case control.Peers():
-                floor.known_peers[message.service] = message.peers
+                context.known_peers[message.service] = message.peers
                 for run in self._on_peers.get(message.service, ()):
                     run(message.peers)
             case control.Ask():
@@ -317,11 +317,11 @@ class Loop:
         run = self._on_ask.get(ask.what)
         if run is None:
             known = ", ".join(sorted(self._on_ask)) or "nothing"
-            self.floor.agent.send(
+            self.context.agent.send(
                 control.Answer,
                 ask.ask,
                 False,
-                f"{self.floor.instance} cannot be asked {ask.what!r}; it answers {known}",
+                f"{self.context.instance} cannot be asked {ask.what!r}; it answers {known}",
             )
             return
-        self.floor.agent.send(control.Answer, ask.ask, True, run(ask.args))
+        self.context.agent.send(control.Answer, ask.ask, True, run(ask.args))

@@ -46,7 +46,7 @@ class Bell:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def hush(self) -> None:
+    def drain(self) -> None:
         """Take what has rung: the word is looked at after this, so nothing is missed."""
         with contextlib.suppress(BlockingIOError):
             while self._socket.recv(1):

@@ -21,9 +21,9 @@ from typing import Self
 from uuid import UUID
 
 from controlplane.errors import InvalidInput
-from controlplane.model import Process
+from controlplane.model import Phase, Process
 
-WORD_BYTES = 256
+PAGE_BYTES = 256
 LEASE_MAGIC = b"HFTLEAS1"
 ALIVE_MAGIC = b"HFTALIV1"
 
@@ -48,17 +48,6 @@ class Wanted(IntEnum):
     STANDBY = 0
     LEAD = 1
     HAND_OVER = 2
-
-
-class Phase(IntEnum):
-    """What a daemon is doing; written by it, read by its keeper."""
-
-    STARTING = 0
-    STANDBY = 1
-    FENCING = 2
-    RECONCILING = 3
-    ACTIVE = 4
-    DRAINING = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +89,11 @@ def create(path: Path, magic: bytes) -> None:
     behind).
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(magic + bytes(WORD_BYTES - len(magic)))
+    fresh.write_bytes(magic + bytes(PAGE_BYTES - len(magic)))
     fresh.rename(path)
 
 
-class _Word:
+class _Page:
     _magic = b""
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -112,10 +101,10 @@ class _Word:
         self.path = path
         fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
         try:
-            self._map = mmap.mmap(fd, WORD_BYTES, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+            self._map = mmap.mmap(fd, PAGE_BYTES, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
         except ValueError as exc:
             raise InvalidInput(
-                f"{path}: a word has {WORD_BYTES} bytes, found {os.fstat(fd).st_size}"
+                f"{path}: a word has {PAGE_BYTES} bytes, found {os.fstat(fd).st_size}"
             ) from exc
         finally:
             os.close(fd)
@@ -163,7 +152,7 @@ class _Word:
         return self._words[_SEQUENCE]
 
 
-class LeaseWord(_Word):
+class LeasePage(_Page):
     """The keeper writes, the daemon reads."""
 
     _magic = LEASE_MAGIC
@@ -213,7 +202,7 @@ class LeaseWord(_Word):
         )
 
 
-class AliveWord(_Word):
+class HeartbeatPage(_Page):
     """The daemon writes, the keeper reads."""
 
     _magic = ALIVE_MAGIC
@@ -263,10 +252,3 @@ def electable_path(alive: Path) -> Path:
     leading daemon atomically.
     """
     return alive.with_name(f"{alive.name}.electable")
-
-
-def floors_path(lease: Path) -> Path:
-    """`<HFT_LEASE>.floors`: JSON {group: {"token": Token, "leader": Process | null, "endpoints": {...}}},
-    written by the keeper atomically.
-    """
-    return lease.with_name(f"{lease.name}.floors")

@@ -57,7 +57,7 @@ class Registry:
     ttl_s: float
 
 
-class StandIn:
+class StandaloneAgent:
     def __init__(
         self,
         endpoint: str,

@@ -127,7 +127,7 @@ def read(path: Path) -> tuple[HandConfig, Mapping[str, Any]]:
         raise InvalidInput(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
     except RecursionError as exc:  # the parser calls itself for each level
         raise InvalidInput(f"{path}: hundreds of levels inside each other; a configuration has five") from exc
-    findings: list[schema.Finding] = []
+    findings: list[schema.Problem] = []
     lines = schema.plain(root, str(path), "", findings) if root is not None else None
     if lines is None and findings:
         raise InvalidInput("\n".join(str(finding) for finding in findings))
@@ -138,7 +138,7 @@ def read(path: Path) -> tuple[HandConfig, Mapping[str, Any]]:
     config = schema.convert(lines.value, HandConfig, str(path), "", lines, findings)
     if config is not None and config.consul is not None:
         findings.append(
-            schema.Finding(
+            schema.Problem(
                 str(path),
                 lines.line_of("consul"),
                 "consul",

@@ -47,7 +47,7 @@ def start(kind: DaemonKind, path: Path) -> int:
         else None
     )
     uses = {name: daemon for _, daemon, name, _ in schema.references(settings)}
-    agent = agents.StandIn(
+    agent = agents.StandaloneAgent(
         control,
         service,
         config.service.version,
@@ -59,11 +59,11 @@ def start(kind: DaemonKind, path: Path) -> int:
     )
     agent.start()
     try:
-        floor = runtime.Floor(
+        context = runtime.Context(
             site=site, host="by-hand", service=service, process=me, config=rendered, agent_endpoint=control
         )
-        floor.lines = lines
-        return catalogue.load(kind)(floor, settings).run()
+        context.lines = lines
+        return catalogue.load(kind)(context, settings).run()
     finally:
         agent.stop()
         shutil.rmtree(run_dir, ignore_errors=True)

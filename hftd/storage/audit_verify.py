@@ -25,7 +25,7 @@ TAIL_LOST = "AUDIT_TAIL_LOST"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     kind: str
     """changed, deleted, reordered, cut_tail, torn or tail_lost."""
     file: str
@@ -106,7 +106,7 @@ def _lines(paths: list[Path]) -> Iterator[tuple[str, int, bytes]]:
             raise InvalidInput(f"audit log {path}: cannot be read ({exc.strerror or exc})") from exc
 
 
-def verify(folder: Path, head: Head | None) -> list[Finding]:
+def verify(folder: Path, head: Head | None) -> list[AuditFinding]:
     """Everything that is wrong with the log; an empty list when it is whole.
 
     `head` None: the tail is not checked, and the caller says so.
@@ -117,7 +117,7 @@ def verify(folder: Path, head: Head | None) -> list[Finding]:
     paths = files(folder)
     if not paths and head is None:
         raise InvalidInput(f"audit log {folder}: no <n>.jsonl file in it")
-    findings: list[Finding] = []
+    findings: list[AuditFinding] = []
     for finding in _judge(paths, head):
         findings.append(finding)
         if len(findings) == FINDINGS_MAX:
@@ -125,7 +125,7 @@ def verify(folder: Path, head: Head | None) -> list[Finding]:
     return findings
 
 
-def _judge(paths: list[Path], head: Head | None) -> Iterator[Finding]:
+def _judge(paths: list[Path], head: Head | None) -> Iterator[AuditFinding]:
     last = audit_chain.START  # what the next record must follow
     top = 0  # the highest seq met: a lower one later stands in the wrong place
     broken = False  # the line before is not to be trusted, so the next one's `prev` proves nothing more
@@ -133,33 +133,37 @@ def _judge(paths: list[Path], head: Head | None) -> Iterator[Finding]:
     head_met = head is None or head == audit_chain.START
     for name, number, line in _lines(paths):
         if not line.endswith(b"\n"):
-            yield Finding("torn", name, number, f"the line after record {last.seq} has no end")
+            yield AuditFinding("torn", name, number, f"the line after record {last.seq} has no end")
             break
         record = audit_chain.parse(line)
         if record is None or audit_chain.digest(record) != record.hash:
             why = "is not a record in its canonical bytes" if record is None else "does not match its hash"
-            yield Finding("changed", name, number, f"the line in the place of record {last.seq + 1} {why}")
+            yield AuditFinding(
+                "changed", name, number, f"the line in the place of record {last.seq + 1} {why}"
+            )
             last, broken = Head(last.seq + 1, ""), True
             head_met = head_met or (head is not None and last.seq == head.seq)  # said once
             continue
         if record.seq <= top:
             # The next line still has to follow the highest one.
-            yield Finding("reordered", name, number, f"record {record.seq} comes after record {top}")
+            yield AuditFinding("reordered", name, number, f"record {record.seq} comes after record {top}")
             continue
         if record.seq > last.seq + 1:
             missing = (
                 str(last.seq + 1) if record.seq == last.seq + 2 else f"{last.seq + 1} to {record.seq - 1}"
             )
-            yield Finding("deleted", name, number, f"record {missing} missing before record {record.seq}")
+            yield AuditFinding(
+                "deleted", name, number, f"record {missing} missing before record {record.seq}"
+            )
         elif record.prev != last.hash and not broken:
-            yield Finding(
+            yield AuditFinding(
                 "changed",
                 name,
                 number,
                 f"record {record.seq} does not follow the record that stands before it",
             )
         if record.action == TAIL_LOST:
-            yield Finding(
+            yield AuditFinding(
                 "tail_lost",
                 name,
                 number,
@@ -169,7 +173,7 @@ def _judge(paths: list[Path], head: Head | None) -> Iterator[Finding]:
         if head is not None and record.seq == head.seq:
             head_met = True
             if record.hash != head.hash:
-                yield Finding(
+                yield AuditFinding(
                     "changed",
                     name,
                     number,
@@ -178,11 +182,13 @@ def _judge(paths: list[Path], head: Head | None) -> Iterator[Finding]:
     if head is None:
         return
     if last.seq < head.seq:
-        yield Finding(
+        yield AuditFinding(
             "cut_tail",
             name,
             number + 1,
             f"the log ends at record {last.seq}, the head remembers record {head.seq}",
         )
     elif not head_met:
-        yield Finding("deleted", name, number, f"record {head.seq} that the head remembers is not in the log")
+        yield AuditFinding(
+            "deleted", name, number, f"record {head.seq} that the head remembers is not in the log"
+        )

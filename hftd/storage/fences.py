@@ -1,10 +1,10 @@
-"""The floors of a receiver: for each group the highest token that fenced it, and who claimed that token
+"""The fences of a receiver: for each group the highest token that fenced it, and who claimed that token
 first. On disk before anyone is told.
 
 Who keeps them: execd and simd (orders), riskd, positiond and auditd (links). What they promise (rules R10,
 R11): after `admit` has returned True, a lower token of that group is refused for ever, over kill -9 and power
 loss, and an equal one is accepted only from its first claimant (a store that was restored may give an epoch
-out twice). Where a floor cannot be written, nothing of that group passes until it can: nobody trades, never
+out twice). Where a fence cannot be written, nothing of that group passes until it can: nobody trades, never
 two.
 
 The check for each order is `refuses`: one dict lookup and one comparison.
@@ -43,27 +43,28 @@ class _Row(msgspec.Struct, frozen=True):
     claimant: Process
 
 
-class Floors:
+class Fences:
     def __init__(self, path: Path) -> None:
-        """Read the floors kept at `path`; no file: no group has fenced yet.
+        """Read the fences kept at `path`; no file: no group has fenced yet.
 
         Raises:
             InvalidInput: the file does not decode. Starting without it could accept a token that was refused
             before.
         """
         self.path = path
+        _take_over_first_name(path)
         self._rows = _read(path)
         self._open = _passing(self._rows)
-        """What passes; a group is missing when its epoch is closed, and while its floor is raised in memory
+        """What passes; a group is missing when its epoch is closed, and while its fence is raised in memory
         and not yet on disk."""
         self._written = dict(self._rows)
         self._write_error = ""
 
     def admit(self, token: AnyToken, claimant: Process) -> bool:
-        """Raise the group's floor to `token`; True once that is on disk (at once, without a write, when it
+        """Raise the group's fence to `token`; True once that is on disk (at once, without a write, when it
         already was).
 
-        False, with the reason in `objection`: lower than the floor, equal and claimed by another, or not
+        False, with the reason in `objection`: lower than the fence, equal and claimed by another, or not
         written. An own new token closes the group for lower ones even when the write fails.
         """
         if self.conflict(token, claimant):
@@ -76,7 +77,7 @@ class Floors:
         try:
             _write(self.path, self._rows)
         except OSError as exc:
-            self._write_error = f"{self.path}: the floor could not be written: {exc.strerror or exc}"
+            self._write_error = f"{self.path}: the fence could not be written: {exc.strerror or exc}"
             return False
         self._write_error = ""
         self._open, self._written = _passing(self._rows), dict(self._rows)
@@ -102,7 +103,7 @@ class Floors:
         return token is None or self._open.get(token.group) != (token.incarnation, token.epoch)
 
     def stale(self, token: AnyToken) -> bool:
-        """True when `token` is below its group's floor; a group that never fenced has no floor."""
+        """True when `token` is below its group's fence; a group that never fenced has no fence."""
         row = self._rows.get(token.group)
         return row is not None and (token.incarnation, token.epoch) < (row.incarnation, row.epoch)
 
@@ -126,9 +127,9 @@ class Floors:
         row = self._rows.get(token.group)
         if row is None or (token.incarnation, token.epoch) > (row.incarnation, row.epoch):
             return ""
-        found, floor = f"{token.incarnation}/{token.epoch}", f"{row.incarnation}/{row.epoch}"
-        if found != floor:
-            return f"group {token.group!r}: token {found} is below the floor {floor}"
+        found, fence = f"{token.incarnation}/{token.epoch}", f"{row.incarnation}/{row.epoch}"
+        if found != fence:
+            return f"group {token.group!r}: token {found} is below the fence {fence}"
         if claimant != row.claimant:
             return (
                 f"group {token.group!r}: token {found} was claimed by "
@@ -138,7 +139,7 @@ class Floors:
 
     def __repr__(self) -> str:
         return (
-            f"Floors({self.path.name}: "
+            f"Fences({self.path.name}: "
             + ", ".join(f"{group} {row.incarnation}/{row.epoch}" for group, row in sorted(self._rows.items()))
             + ")"
         )
@@ -148,6 +149,15 @@ def _passing(rows: dict[str, _Row]) -> dict[str, tuple[int, int]]:
     return {group: (row.incarnation, row.epoch) for group, row in rows.items() if row.claimant != NOBODY}
 
 
+def _take_over_first_name(path: Path) -> None:
+    """The first release called this file floors.json. To start without it would be to forget what was
+    refused.
+    """
+    first = path.with_name("floors.json")
+    if first.exists() and not path.exists():
+        first.rename(path)
+
+
 def _read(path: Path) -> dict[str, _Row]:
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, _Row])
@@ -155,7 +165,7 @@ def _read(path: Path) -> dict[str, _Row]:
         return {}
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidInput(
-            f"{path}: expected the token floors of this receiver, found what does not decode: {exc}"
+            f"{path}: expected the token fences of this receiver, found what does not decode: {exc}"
         ) from exc
 
 

@@ -143,7 +143,7 @@ class Rehearsal(Message, tag=7, frozen=True):
 
 
 class Fence(Message, tag=8, frozen=True):
-    """`token` is the new floor of its group; who has acknowledged it refuses lower ones for ever (R10)."""
+    """`token` is the new fence of its group; who has acknowledged it refuses lower ones for ever (R10)."""
 
     claimant: ProcessOnWire
     gateway: TokenOnWire | None = None
@@ -151,7 +151,7 @@ class Fence(Message, tag=8, frozen=True):
 
 
 class Fenced(Message, tag=9, frozen=True):
-    """The answer. `ok` only after the floor is on disk."""
+    """The answer. `ok` only after the fence is on disk."""
 
     group: str
     epoch: int

@@ -19,10 +19,10 @@ import pytest
 from agents.keeper import member, protocol
 from controlplane import model
 from controlplane.errors import Unavailable
-from controlplane.model import records
+from controlplane.model import Phase, records
 from controlplane.store.base import Committed, Compare, Delete, Lost, Put, Snapshot
 from controlplane.store.memory import MemoryStore
-from hftd.shm import pages
+from hftd.shm import fence_file, pages
 from hftd.shm.pages import Wanted
 from tests.support import keepers
 from tests.support.keepers import KEYS, SERVICE, Daemon, Floor, until
@@ -156,7 +156,7 @@ def test_keeper_restarted_after_it_closed_hands_over(tmp_path: Path) -> None:
     async def case(floor: Floor) -> None:
         first, second = await floor.pair()
         await floor.kill_keeper("alpha")
-        with pages.LeaseWord(first.lease_path, writable=True) as lease:
+        with pages.LeasePage(first.lease_path, writable=True) as lease:
             lease.write(replace(lease.read(), wanted=Wanted.HAND_OVER, valid_until_ns=0))
         alpha = await floor.keeper("alpha")
         alpha.apply(protocol.Table((first.entry(),)))
@@ -257,7 +257,7 @@ def test_leader_sigstop_is_not_renewed_and_comes_back_as_standby(tmp_path: Path)
         first.kill(signal.SIGCONT)
         await never_two(
             [first, second],
-            lambda: first.lease().wanted is Wanted.STANDBY and first.alive().phase is pages.Phase.STANDBY,
+            lambda: first.lease().wanted is Wanted.STANDBY and first.alive().phase is Phase.STANDBY,
             "alpha stands by",
         )
 
@@ -357,8 +357,8 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
 
     async def case(floor: Floor) -> None:
         gateway, only = (
-            floor.daemon("alpha", "execd", floors=(SERVICE,)),
-            floor.daemon("alpha", floors=("execd",)),
+            floor.daemon("alpha", "execd", fences=(SERVICE,)),
+            floor.daemon("alpha", fences=("execd",)),
         )
         alpha = await floor.keeper("alpha")
         alpha.apply(protocol.Table((gateway.entry(),)))
@@ -366,11 +366,11 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
         await until(lambda: alpha.registrar.registered == [gateway.instance], "execd is registered")
         alpha.apply(protocol.Table((gateway.entry(), only.entry())))
 
-        def floors(daemon: Daemon) -> dict[str, dict[str, object]]:
-            return msgspec.json.decode(pages.floors_path(daemon.lease_path).read_bytes())  # type: ignore[no-any-return]
+        def fences(daemon: Daemon) -> dict[str, dict[str, object]]:
+            return msgspec.json.decode(fence_file.path_of(daemon.lease_path).read_bytes())  # type: ignore[no-any-return]
 
         await until(only.leads, "omsd is led")
-        found = floors(only)["execd"]
+        found = fences(only)["execd"]
         assert found["token"] == {"incarnation": keepers.INCARNATION, "group": "execd", "epoch": 1}
         assert found["leader"] == msgspec.to_builtins(gateway.process) and found["endpoints"] == {
             "orders": f"ipc://{gateway.instance}"
@@ -379,13 +379,13 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
         gateway.start()
         alpha.apply(protocol.Table((gateway.entry(), only.entry())))
         await until(lambda: gateway.leads() and gateway.lease().epoch == 2, "execd is led anew")
-        assert floors(gateway)[SERVICE]["token"] == {
+        assert fences(gateway)[SERVICE]["token"] == {
             "incarnation": keepers.INCARNATION,
             "group": SERVICE,
             "epoch": 1,
         }
         await until(
-            lambda: floors(only)["execd"]["leader"] == msgspec.to_builtins(gateway.process),
+            lambda: fences(only)["execd"]["leader"] == msgspec.to_builtins(gateway.process),
             "omsd's floors name the new execd",
         )
 
@@ -422,8 +422,8 @@ def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_st
 
     async def case(floor: Floor) -> None:
         gateway, only = (
-            floor.daemon("alpha", "execd", floors=(SERVICE,)),
-            floor.daemon("alpha", floors=("execd",)),
+            floor.daemon("alpha", "execd", fences=(SERVICE,)),
+            floor.daemon("alpha", fences=("execd",)),
         )
         alpha = await floor.keeper("alpha")
         alpha.apply(protocol.Table((gateway.entry(),)))
@@ -435,7 +435,7 @@ def test_while_the_view_lags_behind_the_own_take_the_floors_are_read_from_the_st
         alpha.snapshot = seen
         alpha.apply(protocol.Table((gateway.entry(), only.entry())))
         await until(only.leads, "omsd is led")
-        found = msgspec.json.decode(pages.floors_path(only.lease_path).read_bytes())
+        found = msgspec.json.decode(fence_file.path_of(only.lease_path).read_bytes())
         assert found["execd"]["token"]["epoch"] == 7
 
     run(tmp_path, case)

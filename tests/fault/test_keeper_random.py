@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from agents.keeper import liveness, member, protocol, settings, words
-from agents.keeper.seen_tokens import Disk
+from agents.keeper.seen_tokens import SeenTokens
 from controlplane import clock, model
 from controlplane.host import identity
 from controlplane.leadership import decide
-from controlplane.model import Mode, Process, Registration, records
+from controlplane.model import Mode, Phase, Process, Registration, records
 from controlplane.store.base import Committed, Compare, Delete, Lost, Put
 from controlplane.store.memory import Memory, MemoryStore
 from hftd.shm import pages
@@ -84,7 +84,7 @@ class Host:
         self.alive_path = self.folder / f"{self.name}.alive"
         pages.create(self.lease_path, pages.LEASE_MAGIC)
         pages.create(self.alive_path, pages.ALIVE_MAGIC)
-        self.reader = pages.LeaseWord(self.lease_path)
+        self.reader = pages.LeasePage(self.lease_path)
         self.process = Process(f"{SERVICE}-{self.name}-1", BOOT, self.pid, 1)
         self.begin()
 
@@ -93,7 +93,7 @@ class Host:
         for task in self.tasks:
             task.cancel()
         self.tasks = set()
-        self.disk = Disk(self.folder / f"{self.name}.json")
+        self.seen_tokens = SeenTokens(self.folder / f"{self.name}.json")
         self.member: member.Member | None = None
         self.fit_out()
 
@@ -151,8 +151,8 @@ class Host:
             standbys = tuple(host.process for host in self.hosts if host is not self and host.watched.runs)
             known = self.alive_path.with_name(self.alive_path.name + ".electable")
             known.write_bytes(model.encode(standbys))
-            phase = pages.Phase.ACTIVE if self.leads() else pages.Phase.STANDBY
-            with pages.AliveWord(self.alive_path, writable=True) as alive:
+            phase = Phase.ACTIVE if self.leads() else Phase.STANDBY
+            with pages.HeartbeatPage(self.alive_path, writable=True) as alive:
                 alive.write(
                     pages.Alive(
                         self.process.pid, 1, now_ns, phase, lease.epoch, 0, hash(standbys) & 0xFFFF | 1
@@ -163,8 +163,8 @@ class Host:
             self.member.observe(self.store.memory.snapshot(KEYS.root))
         else:
             self.member.step()
-        if self.disk.dirty:
-            self.disk.save(self.disk.content())
+        if self.seen_tokens.dirty:
+            self.seen_tokens.save(self.seen_tokens.content())
 
 
 def disturb(host: Host, what: str) -> None:

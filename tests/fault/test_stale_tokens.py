@@ -61,7 +61,7 @@ class Stage:
 def token_of(floor: floors.Floor, service: str) -> Token:
     """As the lease word of the present leader has it."""
     leader = floor.service(service)["leader"]
-    with pages.LeaseWord(floor.run_dir() / f"{leader}.lease") as lease:
+    with pages.LeasePage(floor.run_dir() / f"{leader}.lease") as lease:
         found = lease.read()
     return Token(found.incarnation, service, found.epoch)
 

@@ -48,14 +48,14 @@ class Agent:
 
 
 @pytest.fixture
-def floor(tmp_path: Path) -> runtime.Floor:
+def context(tmp_path: Path) -> runtime.Context:
     me = identity.identify("omsd-alpha-1")
     assert me is not None
     lease, alive = tmp_path / "o.lease", tmp_path / "o.alive"
     pages.create(lease, pages.LEASE_MAGIC)
     pages.create(alive, pages.ALIVE_MAGIC)
     config = Config(1, "omsd", tmp_path, tmp_path, tmp_path / "data", tmp_path / "journal", {})
-    return runtime.Floor(
+    return runtime.Context(
         site="lab",
         host="alpha",
         service="omsd",
@@ -68,13 +68,13 @@ def floor(tmp_path: Path) -> runtime.Floor:
 
 
 def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
-    floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: runtime.Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)  # the loop runs in a thread here
     agent = Agent(f"ipc://{tmp_path}/bus")
-    loop = runtime.Loop(floor)
-    floor.bind("replica")
-    floor.event("simd.recovered", orders=2)
+    loop = runtime.Loop(context)
+    context.bind("replica")
+    context.event("simd.recovered", orders=2)
     led: list[tuple[pages.Wanted, int]] = []
     loop.on_ask("orders", lambda args: {"seen": args["n"]})
     loop.on_lease(lambda lease: led.append((lease.wanted, lease.epoch)))
@@ -106,20 +106,20 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
             True,
             {"seen": 8},
         )
-        assert floor.endpoint("execd", "orders") == "ipc://x" and len(peers) == 1
+        assert context.endpoint("execd", "orders") == "ipc://x" and len(peers) == 1
 
-        with pages.LeaseWord(tmp_path / "o.lease", writable=True) as keeper:
-            keeper.write(pages.Lease(floor.process, 1, 4, pages.Wanted.LEAD, 1 << 62))
-        floor.set_ready(True)
+        with pages.LeasePage(tmp_path / "o.lease", writable=True) as keeper:
+            keeper.write(pages.Lease(context.process, 1, 4, pages.Wanted.LEAD, 1 << 62))
+        context.set_ready(True)
         agent.wait(lambda message: isinstance(message, control.Status) and message.ready)
         agent.wait(lambda message: isinstance(message, control.Status))
-        assert (pages.Wanted.LEAD, 4) in led and floor.lease.leads()
+        assert (pages.Wanted.LEAD, 4) in led and context.lease.leads()
 
         agent.router.send(b"omsd-alpha-1", b"noise")
         agent.send(control.Ask, 6, "weather", {})
         refusal = agent.wait(lambda message: isinstance(message, control.Answer) and message.ask == 6)
         assert isinstance(refusal, control.Answer) and not refusal.ok and "orders" in refusal.body
-        assert floor.counters["undecodable"] == 1
+        assert context.counters["undecodable"] == 1
     finally:
         agent.send(control.Stop, 1.0)
         thread.join(timeout=20)
@@ -128,20 +128,20 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
 
 
 def test_the_bell_that_the_keeper_rings_wakes_the_loop(
-    floor: runtime.Floor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: runtime.Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With looks an hour apart only the bell can tell it in time."""
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(loops, "WORD_POLL_MS", 3_600_000)
     monkeypatch.setattr(loops, "STATUS_EVERY_S", 3_600.0)
-    loop, begun, led = runtime.Loop(floor), threading.Event(), threading.Event()
+    loop, begun, led = runtime.Loop(context), threading.Event(), threading.Event()
     loop.on_lease(lambda lease: (led if lease.wanted is pages.Wanted.LEAD else begun).set())
     thread = threading.Thread(target=loop.run)
     thread.start()
     keeper = words.Words(tmp_path / "o.lease", tmp_path / "o.alive")
     try:
         assert begun.wait(20)
-        keeper.arm(Lead(floor.process, 1, 4), 1 << 61)
+        keeper.arm(Lead(context.process, 1, 4), 1 << 61)
         assert led.wait(20)
     finally:
         loop.stop()
@@ -152,23 +152,23 @@ def test_the_bell_that_the_keeper_rings_wakes_the_loop(
 
 
 def test_a_keeper_rings_at_each_change_of_the_word_and_not_at_a_renewal(
-    floor: runtime.Floor, tmp_path: Path
+    context: runtime.Context, tmp_path: Path
 ) -> None:
     keeper, listening, lead = (
         words.Words(tmp_path / "o.lease", tmp_path / "o.alive"),
         bell.Bell(tmp_path / "o.lease"),
-        Lead(floor.process, 1, 4),
+        Lead(context.process, 1, 4),
     )
 
     def rang() -> bool:
         heard = bool(select.select([listening], [], [], 0)[0])
-        listening.hush()
+        listening.drain()
         return heard
 
     keeper.arm(lead, 1 << 61)
     assert rang()
     keeper.arm(lead, 1 << 62)
-    assert not rang() and floor.lease.lease().valid_until_ns == 1 << 62
+    assert not rang() and context.lease.lease().valid_until_ns == 1 << 62
     keeper.hand_over(lead)
     assert rang()
     keeper.stand_by(lead)
@@ -193,7 +193,7 @@ def test_a_floor_finds_its_config_in_the_environment(tmp_path: Path) -> None:
     config |= {key: str(tmp_path / key) for key in ("run_dir", "site_dir", "data_dir", "journal_dir")}
     (tmp_path / "c.json").write_text(json.dumps(config))
     pages.create(tmp_path / "a", pages.ALIVE_MAGIC)
-    found = runtime.Floor.from_environment(
+    found = runtime.Context.from_environment(
         {
             "HFT_SITE": "lab", "HFT_HOST": "alpha", "HFT_SERVICE": "bookd", "HFT_INSTANCE": "bookd-alpha-1",
             "HFT_CONFIG": str(tmp_path / "c.json"),

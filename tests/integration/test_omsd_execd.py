@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.model import Phase
 from hftd.engine import reasons
-from hftd.runtime import leadership
-from hftd.shm.pages import Phase, Wanted
+from hftd.shm import fence_file
+from hftd.shm.pages import Wanted
 from hftd.wire import codec, orders
 from hftd.wire.orders import State
 from tests.support import order_path
@@ -68,7 +69,7 @@ def audit(path: OrderPath) -> list[str]:
 def unacknowledged(path: OrderPath) -> int:
     execd = path.members["execd-alpha-1"]
     execd.loop._timers[-1].run(0)
-    return int(execd.floor.gauges["reports_unacknowledged"])
+    return int(execd.context.gauges["reports_unacknowledged"])
 
 
 def test_an_approved_order_goes_to_the_venue_and_its_life_is_told_to_everyone(path: OrderPath) -> None:
@@ -94,8 +95,8 @@ def test_an_approved_order_goes_to_the_venue_and_its_life_is_told_to_everyone(pa
         "audited", lambda: audit(path) == ["LEAD_TAKEN", "ORDER_PLACED", "ORDER_ACKNOWLEDGED", "ORDER_FILLED"]
     )
     path.until("execd keeps nothing", lambda: not unacknowledged(path))
-    assert alpha.floor.histogram("order_to_ack").total == 1
-    assert path.members["execd-alpha-1"].floor.histogram("tick_to_order").total == 1
+    assert alpha.context.histogram("order_to_ack").total == 1
+    assert path.members["execd-alpha-1"].context.histogram("tick_to_order").total == 1
 
 
 @pytest.mark.parametrize(
@@ -131,8 +132,8 @@ def test_a_rehearsal_passes_omsd_and_execd_and_leaves_nothing_anywhere(path: Ord
     heard, told = len(path.venue.heard), len(path.riskd.told)
     for _ in range(20):
         path.riskd.rehearse()
-    path.until("execd has judged them", lambda: execd.floor.counters.get("rehearsals") == 20)
-    assert alpha.floor.counters["rehearsals"] == 20
+    path.until("execd has judged them", lambda: execd.context.counters.get("rehearsals") == 20)
+    assert alpha.context.counters["rehearsals"] == 20
     assert alpha.ask("orders") == [] and len(path.riskd.told) == told
     assert not any(isinstance(message, orders.Place) for message in path.venue.heard[heard:])
     name = path.riskd.place()
@@ -140,9 +141,11 @@ def test_a_rehearsal_passes_omsd_and_execd_and_leaves_nothing_anywhere(path: Ord
     path.until(
         "and is the first record after the lead", lambda: audit(path)[:2] == ["LEAD_TAKEN", "ORDER_PLACED"]
     )
-    assert alpha.floor.counters["orders"] == execd.floor.counters["orders"] == 1
+    assert alpha.context.counters["orders"] == execd.context.counters["orders"] == 1
     for member in (alpha, execd):
-        assert not member.floor.counters.get("undecodable") and not member.floor.counters.get("unexpected")
+        assert not member.context.counters.get("undecodable") and not member.context.counters.get(
+            "unexpected"
+        )
 
 
 def test_a_rehearsal_of_a_deposed_leader_ends_at_execd_and_counts_as_nothing(path: OrderPath) -> None:
@@ -151,13 +154,13 @@ def test_a_rehearsal_of_a_deposed_leader_ends_at_execd_and_counts_as_nothing(pat
     beta = standby(path)
     beta.lead(2)
     path.until("beta is active", lambda: beta.phase is Phase.ACTIVE and path.riskd.epoch == 2)
-    before = dict(execd.floor.counters)
+    before = dict(execd.context.counters)
     path.riskd.rehearse(to=deposed)
-    path.until("it was sent on", lambda: alpha.floor.counters.get("rehearsals"))
+    path.until("it was sent on", lambda: alpha.context.counters.get("rehearsals"))
     for _ in range(200):
         path.turn()
-    assert execd.floor.counters == before, (
-        "neither rehearsed (its token is below the floor) nor refused (it was no order)"
+    assert execd.context.counters == before, (
+        "neither rehearsed (its token is below the fence) nor refused (it was no order)"
     )
 
 
@@ -166,7 +169,7 @@ def test_a_floors_file_that_names_a_higher_riskd_makes_older_approvals_stale(pat
     alpha = path.start("omsd-alpha-1")
     path.introduce()
     execd.lead(1)
-    alpha.lead(1, told={"riskd": leadership.Floor(order_path.Token(order_path.INCARNATION, "riskd", 2))})
+    alpha.lead(1, told={"riskd": fence_file.Target(order_path.Token(order_path.INCARNATION, "riskd", 2))})
     path.until("omsd is active", lambda: alpha.phase is Phase.ACTIVE and path.riskd.omsd)
     name = path.riskd.place()
     path.until("it is refused", lambda: path.riskd.reasons(name) == [reasons.STALE_TOKEN])
@@ -233,7 +236,7 @@ def test_a_replacement_that_execd_refuses_cancels_all_the_same(path: OrderPath) 
     path.members["execd-alpha-1"].lead(1, valid_until_ns=1)
     new = path.riskd.place(replaces=old)
     path.until("the venue has cancelled", lambda: not path.venue.working)
-    assert path.members["execd-alpha-1"].floor.counters["refused"]
+    assert path.members["execd-alpha-1"].context.counters["refused"]
     path.members["execd-alpha-1"].lead(1)
     path.until("with a valid lease again it is told", lambda: path.riskd.reasons(new) == [reasons.NOT_ACTIVE])
     path.until("and so is the cancel", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
@@ -247,7 +250,7 @@ def test_execd_sends_no_order_past_its_own_lease_and_passes_cancels(path: OrderP
     path.riskd.cancel(name)
     path.until("the cancel has passed", lambda: path.riskd.states(name)[-1] is State.CANCELLED)
     late = path.riskd.place()
-    path.until("execd has refused it", lambda: path.members["execd-alpha-1"].floor.counters.get("refused"))
+    path.until("execd has refused it", lambda: path.members["execd-alpha-1"].context.counters.get("refused"))
     assert not path.venue.working
     path.members["execd-alpha-1"].lead(1)
     path.until(
@@ -287,7 +290,7 @@ def test_the_standby_has_every_record_and_leads_on_with_cancelled_orders_and_no_
         "both leads are audited",
         lambda: audit(path).count("LEAD_TAKEN") == 2 and audit(path).count("ORDER_FILLED") == 2,
     )
-    assert "gaps" not in path.members["auditd-alpha-1"].floor.counters
+    assert "gaps" not in path.members["auditd-alpha-1"].context.counters
 
 
 def test_an_execution_whose_report_was_lost_is_found_at_the_take_over(path: OrderPath) -> None:
@@ -317,14 +320,14 @@ def test_an_order_of_the_old_epoch_is_refused_by_execd_and_by_the_venue(path: Or
         codec.encode(old)
     )  # alpha's link to execd: frozen before its send, and let go now
     execd = path.members["execd-alpha-1"]
-    path.until("execd refuses it", lambda: execd.floor.counters.get("stale_token_refusals"))
+    path.until("execd refuses it", lambda: execd.context.counters.get("stale_token_refusals"))
     assert not [message for message in path.venue.heard[heard:] if isinstance(message, orders.Place)]
     execd.loop._handlers[0][0].send(codec.encode(old))
     path.until(
         "the venue has heard it",
         lambda: [message for message in path.venue.heard[heard:] if isinstance(message, orders.Place)],
     )
-    path.until("and refuses it", lambda: execd.floor.counters.get("venue_stale_token_refusals"))
+    path.until("and refuses it", lambda: execd.context.counters.get("venue_stale_token_refusals"))
     assert not path.venue.working
 
 
@@ -341,7 +344,7 @@ def test_neither_is_active_before_the_venue_has_acknowledged_the_fence(path: Ord
     )
     assert alpha.phase is execd.phase is Phase.FENCING
     alpha.loop._timers[-1].run(0)
-    assert alpha.floor.gauges["journal_seq"] == 0, "an epoch that is not fenced writes nothing"
+    assert alpha.context.gauges["journal_seq"] == 0, "an epoch that is not fenced writes nothing"
     path.venue.silent = False
     path.until("both go on", lambda: alpha.phase is execd.phase is Phase.ACTIVE)
 
@@ -420,7 +423,7 @@ def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
         patched.setattr("hftd.runtime.journal.Journal.recovered", lambda _: False)
         refused = path.riskd.place()
         path.until("it is refused", lambda: path.riskd.reasons(refused) == [reasons.JOURNAL_FULL])
-        assert alpha.floor.alarms["journal_full"].severity == "critical"
+        assert alpha.context.alarms["journal_full"].severity == "critical"
         path.venue.fill(order_id)
         path.until("execd has its report, and keeps it", lambda: unacknowledged(path))
         for _ in range(200):
@@ -429,7 +432,7 @@ def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
         assert unacknowledged(path), "and not acknowledged"
     path.until("the fill is taken", lambda: positions(path) == {"BTCUSDT": "0.001"})
     path.until("trading goes on", lambda: alpha.phase is Phase.ACTIVE)
-    assert "journal_full" not in alpha.floor.alarms
+    assert "journal_full" not in alpha.context.alarms
     after = path.riskd.place()
     path.until("a new order works", lambda: path.riskd.states(after) == [State.WORKING])
 
@@ -466,7 +469,7 @@ def test_an_equal_token_of_another_process_never_leads(path: OrderPath) -> None:
     path.introduce()
     beta.lead(1)
     execd = path.members["execd-alpha-1"]
-    path.until("execd refuses the fence", lambda: execd.floor.counters.get("stale_token_refusals"))
+    path.until("execd refuses the fence", lambda: execd.context.counters.get("stale_token_refusals"))
     assert beta.phase is Phase.FENCING
     assert alpha.phase is Phase.ACTIVE
     name = path.riskd.place()
@@ -481,7 +484,9 @@ def test_what_does_not_decode_is_counted_and_dropped_everywhere(path: OrderPath)
     execd = path.members["execd-alpha-1"]
     path.until(
         "both have counted",
-        lambda: alpha.floor.counters.get("undecodable") and execd.floor.counters.get("undecodable", 0) >= 2,
+        lambda: (
+            alpha.context.counters.get("undecodable") and execd.context.counters.get("undecodable", 0) >= 2
+        ),
     )
     name = path.riskd.place()
     path.until("nothing else happened", lambda: path.riskd.states(name) == [State.WORKING])
@@ -501,4 +506,4 @@ def test_auditd_and_positiond_catch_up_after_an_absence(path: OrderPath) -> None
     path.introduce()
     path.until("positions are whole", lambda: positions(path) == {"BTCUSDT": "0.003"})
     path.until("the audit is whole", lambda: audit(path).count("ORDER_FILLED") == 3)
-    assert "gaps" not in path.members["auditd-alpha-1"].floor.counters
+    assert "gaps" not in path.members["auditd-alpha-1"].context.counters

@@ -289,7 +289,7 @@ async def test_each_process_gets_new_words_and_a_lease_only_where_there_is_a_lea
         assert not folders.lease("bookd-alpha-1").exists()
         lease = folders.lease("omsd-alpha-1")
         inode = lease.stat().st_ino
-        with pages.LeaseWord(lease, writable=True) as old:
+        with pages.LeasePage(lease, writable=True) as old:
             first = host.pid("omsd-alpha-1")
             os.kill(first, signal.SIGKILL)
             await until(lambda: host.pid("omsd-alpha-1") not in (None, first))
@@ -302,7 +302,7 @@ async def test_each_process_gets_new_words_and_a_lease_only_where_there_is_a_lea
                     1 << 62,
                 )
             )
-            with pages.LeaseWord(lease) as new:
+            with pages.LeasePage(lease) as new:
                 assert new.read() == pages.NOBODY
         assert lease.stat().st_ino != inode
 

@@ -136,7 +136,7 @@ class Daemon:
     def lead(self, epoch: int, wanted: pages.Wanted = pages.Wanted.LEAD) -> None:
         assert self.process is not None
         me = identity.identify(self.instance, self.process.pid)
-        with pages.LeaseWord(self.folder / f"{self.instance}.lease", writable=True) as keeper:
+        with pages.LeasePage(self.folder / f"{self.instance}.lease", writable=True) as keeper:
             keeper.write(pages.Lease(me, 1, epoch, wanted, 1 << 62))
 
     def end(self, how: int = signal.SIGTERM) -> int:

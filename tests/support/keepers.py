@@ -20,7 +20,7 @@ from pathlib import Path
 
 from agents.keeper import keeper as keepers
 from agents.keeper import protocol, settings
-from agents.keeper.seen_tokens import Disk
+from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model
 from controlplane.host import identity
 from controlplane.host.system_clock import SystemClock
@@ -40,13 +40,13 @@ from hftd.shm import pages
 instance, lease_path, alive_path = sys.argv[1:4]
 me = identity.identify(instance)
 from pathlib import Path
-lease, alive = pages.LeaseWord(Path(lease_path)), pages.AliveWord(Path(alive_path), writable=True)
-phase, epoch = pages.Phase.STANDBY, 0
+lease, alive = pages.LeasePage(Path(lease_path)), pages.HeartbeatPage(Path(alive_path), writable=True)
+phase, epoch = Phase.STANDBY, 0
 while True:
     now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     wanted = lease.read()
     leads = wanted.leads(me, now_ns)
-    phase, epoch = (pages.Phase.ACTIVE, wanted.epoch) if leads else (pages.Phase.STANDBY, 0)
+    phase, epoch = (Phase.ACTIVE, wanted.epoch) if leads else (Phase.STANDBY, 0)
     try:
         revision = int(Path(alive_path + ".revision").read_text())
     except (OSError, ValueError):
@@ -71,7 +71,7 @@ class Daemon:
     run_dir: Path
     host: str
     service: str = SERVICE
-    floors: tuple[str, ...] = ()
+    fences: tuple[str, ...] = ()
     child: subprocess.Popen[bytes] | None = None
     process: Process = field(default=Process("", "", 0, 0))
 
@@ -100,11 +100,11 @@ class Daemon:
         return self
 
     def lease(self) -> pages.Lease:
-        with pages.LeaseWord(self.lease_path) as found:
+        with pages.LeasePage(self.lease_path) as found:
             return found.read()
 
     def alive(self) -> pages.Alive:
-        with pages.AliveWord(self.alive_path) as found:
+        with pages.HeartbeatPage(self.alive_path) as found:
             return found.read()
 
     def leads(self) -> bool:
@@ -145,7 +145,7 @@ class Daemon:
             str(self.alive_path),
             lease,
             registration if ready else None,
-            self.floors,
+            self.fences,
         )
 
 
@@ -160,8 +160,8 @@ class Floor:
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     daemons: list[Daemon] = field(default_factory=list)
 
-    def daemon(self, host: str, service: str = SERVICE, floors: tuple[str, ...] = ()) -> Daemon:
-        made = Daemon(self.folder, host, service, floors).start()
+    def daemon(self, host: str, service: str = SERVICE, fences: tuple[str, ...] = ()) -> Daemon:
+        made = Daemon(self.folder, host, service, fences).start()
         self.daemons.append(made)
         return made
 
@@ -175,7 +175,7 @@ class Floor:
             host,
             chosen,
             SystemClock(),
-            Disk(self.folder / host / "keeper.json"),
+            SeenTokens(self.folder / host / "keeper.json"),
             self.told.append,
         )
         await made.open()

@@ -16,16 +16,15 @@ from typing import Any
 import msgspec
 
 from controlplane.host import identity
-from controlplane.model import Process, Token
+from controlplane.model import Phase, Process, Token
 from hftd import bus, runtime
 from hftd.daemons import auditd, execd, positiond
 from hftd.daemons.omsd import daemon
 from hftd.engine import fixed, reasons
 from hftd.runtime import context as floors_of_daemons
-from hftd.runtime import leadership
 from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
-from hftd.shm import pages
-from hftd.shm.pages import Phase, Wanted
+from hftd.shm import fence_file, pages
+from hftd.shm.pages import Wanted
 from hftd.storage import fences
 from hftd.wire import codec, control, orders
 from hftd.wire.orders import Kind, Side, State
@@ -44,7 +43,7 @@ class Member:
         self,
         folder: Path,
         instance: str,
-        build: Callable[[runtime.Floor], runtime.Loop],
+        build: Callable[[runtime.Context], runtime.Loop],
         *,
         leads: bool,
         generation: int,
@@ -60,7 +59,7 @@ class Member:
         data = folder / "data" / instance
         config = floors_of_daemons.Config(1, service, folder, folder / "site", data, data / "journal", {})
         (folder / "site").mkdir(exist_ok=True)
-        self.floor = runtime.Floor(
+        self.context = runtime.Context(
             site="lab",
             host=host,
             service=service,
@@ -69,15 +68,15 @@ class Member:
             alive=self.alive,
             lease_word=self.word if leads else None,
         )
-        self.floor.log = lambda kind, **fields: self.events.append((kind, fields))  # type: ignore[method-assign]
+        self.context.log = lambda kind, **fields: self.events.append((kind, fields))  # type: ignore[method-assign]
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.loop = build(self.floor)
+        self.loop = build(self.context)
         self.dead = False
 
     def turn(self) -> None:
-        loop, floor = self.loop, self.floor
-        floor.lease.beat()
-        if floor.lease.has_lease:
+        loop, context = self.loop, self.context
+        context.lease.beat()
+        if context.lease.has_lease:
             loop._look_at_the_word()
         loop._run_timers()
         for flush in loop._before_wait:
@@ -89,19 +88,19 @@ class Member:
         epoch: int,
         wanted: Wanted = Wanted.LEAD,
         valid_until_ns: int = FAR_NS,
-        told: dict[str, leadership.Floor] | None = None,
+        told: dict[str, fence_file.Target] | None = None,
     ) -> None:
         """What the keeper does after its own take: the floors first, then the word."""
-        pages.floors_path(self.word).write_bytes(msgspec.json.encode(told or {}))
-        with pages.LeaseWord(self.word, writable=True) as keeper:
+        fence_file.path_of(self.word).write_bytes(msgspec.json.encode(told or {}))
+        with pages.LeasePage(self.word, writable=True) as keeper:
             keeper.write(pages.Lease(self.process, INCARNATION, epoch, wanted, valid_until_ns))
 
     def release(self) -> None:
-        with pages.LeaseWord(self.word, writable=True) as keeper:
+        with pages.LeasePage(self.word, writable=True) as keeper:
             keeper.write(pages.NOBODY)
 
     def told(self, service: str, *peers: control.Peer) -> None:
-        self.floor.known_peers[service] = list(peers)
+        self.context.known_peers[service] = list(peers)
         for run in self.loop._on_peers.get(service, ()):
             run(list(peers))
 
@@ -110,13 +109,13 @@ class Member:
 
     @property
     def phase(self) -> Phase:
-        return self.floor.lease.current_phase
+        return self.context.lease.current_phase
 
     def happened(self, kind: str) -> list[dict[str, Any]]:
         return [fields for each, fields in self.events if each == kind]
 
     def peer(self, role: str = "", epoch: int = 0) -> control.Peer:
-        return control.Peer(self.process.instance, dict(self.floor.endpoints), role, epoch)
+        return control.Peer(self.process.instance, dict(self.context.endpoints), role, epoch)
 
     def kill(self, *, clean: bool = False) -> None:
         """Sockets close and files stay as they are, as after kill -9; `clean` also runs what a stop runs (and
@@ -137,7 +136,7 @@ class Venue:
     """simd's desk, scripted: floors of both groups, working orders, executions on demand."""
 
     router: bus.link.Router
-    fences: fences.Floors
+    fences: fences.Fences
     working: dict[str, orders.Place] = field(default_factory=dict)
     executions: list[orders.Report] = field(default_factory=list)
     heard: list[Any] = field(default_factory=list)
@@ -164,7 +163,7 @@ class Venue:
             case orders.Fence():
                 token, who = message.token.token(), message.claimant
                 claimant = Process(who.instance, who.boot_id, who.pid, who.start_time)
-                ok = self.floors.admit(token, claimant)
+                ok = self.fences.admit(token, claimant)
                 if ok:
                     self.gateway = identity
                 self._say(
@@ -174,13 +173,13 @@ class Venue:
                         token.group,
                         token.epoch,
                         ok,
-                        "" if ok else self.floors.objection(token, claimant),
+                        "" if ok else self.fences.objection(token, claimant),
                     ),
                 )
             case orders.Place():
                 if message.replaced_id:
                     self._take(identity, orders.cancel_of(message))
-                if self.floors.refuses(message.gateway) or self.floors.refuses(message.token):
+                if self.fences.refuses(message.gateway) or self.fences.refuses(message.token):
                     self._say(
                         identity,
                         orders.Refusal(
@@ -322,16 +321,16 @@ class OrderPath:
         self.members: dict[str, Member] = {}
         self._generation = 0
         self.venue = Venue(
-            bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), fences.Floors(folder / "venue.json")
+            bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), fences.Fences(folder / "venue.json")
         )
         self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"))
 
     def start(self, instance: str, **changed: Any) -> Member:
-        builds: dict[str, Callable[[runtime.Floor], runtime.Loop]] = {
-            "omsd": lambda floor: daemon.build(floor, OrdersSettings(**changed)),
-            "execd": lambda floor: execd.build(floor, ExecutionSettings(**changed)),
-            "positiond": lambda floor: positiond.build(floor, PositionSettings(**changed)),
-            "auditd": lambda floor: auditd.build(floor, AuditSettings(**changed)),
+        builds: dict[str, Callable[[runtime.Context], runtime.Loop]] = {
+            "omsd": lambda context: daemon.build(context, OrdersSettings(**changed)),
+            "execd": lambda context: execd.build(context, ExecutionSettings(**changed)),
+            "positiond": lambda context: positiond.build(context, PositionSettings(**changed)),
+            "auditd": lambda context: auditd.build(context, AuditSettings(**changed)),
         }
         service = instance.rsplit("-", 2)[0]
         self._generation += 1
@@ -363,10 +362,10 @@ class OrderPath:
                     "leader"
                     if instance == omsd_leader
                     else "standby"
-                    if member.floor.service == "omsd"
+                    if member.context.service == "omsd"
                     else ""
                 )
-                peers.setdefault(member.floor.service, []).append(
+                peers.setdefault(member.context.service, []).append(
                     member.peer(role, epoch if role == "leader" else 0)
                 )
         for member in self.members.values():
@@ -407,10 +406,10 @@ def path(folder: Path) -> Iterator[OrderPath]:
         one.close()
 
 
-def claim(member: Member, epoch: int) -> dict[str, leadership.Floor]:
-    """The floors file's line about that leader."""
+def claim(member: Member, epoch: int) -> dict[str, fence_file.Target]:
+    """The fence file's line about that leader."""
     return {
-        member.floor.service: leadership.Floor(
-            Token(INCARNATION, member.floor.service, epoch), member.process
+        member.context.service: fence_file.Target(
+            Token(INCARNATION, member.context.service, epoch), member.process
         )
     }

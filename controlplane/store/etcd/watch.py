@@ -66,7 +66,7 @@ class EtcdWatch:
 
     async def __anext__(self) -> Snapshot:
         if self._task is None and not self._latest.closed:
-            follower = _Follower(self._store, self._prefix, self._latest)
+            follower = _Resumed(self._store, self._prefix, self._latest)
             self._task = asyncio.create_task(follower.run(), name=f"etcd watch {self._prefix}")
             self._task.add_done_callback(_close_on_end(self._latest))
         try:
@@ -95,7 +95,7 @@ def _close_on_end(latest: Latest) -> Callable[[asyncio.Task[None]], None]:
     return close
 
 
-class _Follower:
+class _Resumed:
     """The task behind a watch."""
 
     def __init__(self, store: Listing, prefix: str, latest: Latest) -> None:

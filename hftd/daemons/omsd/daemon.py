@@ -14,15 +14,14 @@ from typing import Any
 
 import msgspec
 
-from controlplane.model import Token
+from controlplane.model import Phase, Token
 from hftd import bus, runtime
 from hftd.daemons.omsd.receivers import Receivers
 from hftd.daemons.omsd.replication import Replication
 from hftd.engine import oms, order, reasons, replica, takeover
-from hftd.engine.takeover import Stage, Wish
+from hftd.engine.takeover import Due
 from hftd.settings import OrdersSettings
 from hftd.shm import pages
-from hftd.shm.pages import Phase
 from hftd.storage import journal as journals
 from hftd.wire import codec, control, orders
 from hftd.wire.orders import State
@@ -38,19 +37,19 @@ LOST_TOUCH = frozenset({reasons.NOT_ACTIVE, reasons.NOT_FENCED, reasons.STALE_TO
 
 
 class Omsd:
-    def __init__(self, floor: runtime.Floor, settings: OrdersSettings) -> None:
-        self.floor, self.settings = floor, settings
-        self.group = floor.service
+    def __init__(self, context: runtime.Context, settings: OrdersSettings) -> None:
+        self.context, self.settings = context, settings
+        self.group = context.service
         self.journal = journals.Journal(
-            floor.journal_dir, segment_bytes=settings.segment_bytes, unsynced_max=settings.unsynced_max
+            context.journal_dir, segment_bytes=settings.segment_bytes, unsynced_max=settings.unsynced_max
         )
         self.takeover = takeover.Takeover(
             int(settings.fence_retry_s * 1e9), int(settings.reconcile_timeout_s * 1e9)
         )
-        self.execution = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+        self.execution = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.oms = self._replayed()
         self.receivers = Receivers(
-            floor,
+            context,
             (settings.risk, settings.positions, settings.audit),
             self.journal,
             orders_of=lambda: self.oms,
@@ -59,7 +58,7 @@ class Omsd:
             resend_ns=int(settings.resend_s * 1e9),
         )
         self.replication = Replication(
-            floor,
+            context,
             self.journal,
             make_head=self._head,
             on_record=lambda payload: self.oms.apply(oms.decode_journaled(payload)),
@@ -67,7 +66,7 @@ class Omsd:
             audited=lambda: self.receivers.audit.audited,
             on_audited=self.receivers.audit.learn,
         )
-        self.order_to_ack = floor.histogram("order_to_ack")
+        self.order_to_ack = context.histogram("order_to_ack")
         self._sent_ns: dict[str, int] = {}
         """Orders without a first report: when they left."""
         self._token: codec.TokenOnWire | None = None
@@ -79,10 +78,10 @@ class Omsd:
         self._heard_ns = self._keep_alive_ns = 0
         self._words_ns = 0
         """When the word gave us the lead."""
-        floor.set_ready(True)
+        context.set_ready(True)
 
     def _head(self) -> codec.Head:
-        return self.floor.head(self._token)
+        return self.context.head(self._token)
 
     def _replayed(self) -> oms.Oms:
         bounds = oms.Bounds(
@@ -101,7 +100,7 @@ class Omsd:
     # --- taking and losing the lead -------------------------------------------------------------------------
 
     def on_lease(self, lease: pages.Lease) -> None:
-        token = self.floor.lease.token()
+        token = self.context.lease.token()
         if token is None:
             self._stand_by()
         elif token != self.takeover.token:
@@ -114,12 +113,12 @@ class Omsd:
                 f"epoch {token.incarnation}/{token.epoch} is not above the journal's "
                 f"{held.incarnation}/{held.epoch}; it is not led"
             )
-            self.floor.alarm("stale_lease", "critical", text)
+            self.context.alarm("stale_lease", "critical", text)
             return
-        self.floor.clear("stale_lease")
+        self.context.clear("stale_lease")
         now_ns = self._words_ns = time.monotonic_ns()
         self._token, self._term = codec.TokenOnWire.of(token), replica.term(token)
-        for told in self.floor.lease.floors().values():
+        for told in self.context.lease.fences().values():
             self.oms.learn_risk(told.token)
         self.receivers.hold()
         self.takeover.lead(token, self.oms.last_execution, now_ns)
@@ -129,7 +128,7 @@ class Omsd:
     def _again(self, why: str) -> None:
         """execd is new to us, or we to it: the same epoch, fenced and reconciled once more."""
         if self.takeover.leading:
-            self.floor.event("execution.lost", why=why, epoch=self._token.epoch if self._token else 0)
+            self.context.event("execution.lost", why=why, epoch=self._token.epoch if self._token else 0)
             self.receivers.hold()
             self.takeover.again(self.oms.last_execution, time.monotonic_ns())
             self._show()
@@ -143,12 +142,12 @@ class Omsd:
         self.replication.stand_by()
         self._show()
         if led:
-            self.floor.event("omsd.standby", epoch=self._token.epoch if self._token else 0)
+            self.context.event("omsd.standby", epoch=self._token.epoch if self._token else 0)
 
     def _show(self) -> None:
-        stage = self.takeover.stage
-        self.floor.lease.phase(
-            Phase[stage.name], self._token.epoch if self._token and stage is not Stage.STANDBY else 0
+        phase = self.takeover.phase
+        self.context.lease.phase(
+            phase, self._token.epoch if self._token and phase is not Phase.STANDBY else 0
         )
 
     def _take(self) -> None:
@@ -157,7 +156,7 @@ class Omsd:
         """
         takes = False
         if not self.takeover.taken:
-            who = self.floor.process
+            who = self.context.process
             attach = orders.Attach(
                 *self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
             )
@@ -187,7 +186,7 @@ class Omsd:
         self.receivers.open()
         now_ns = time.monotonic_ns()
         took_us = (now_ns - self._words_ns) // 1000
-        self.floor.event("omsd.active", epoch=self._token.epoch if self._token else 0, took_us=took_us)
+        self.context.event("omsd.active", epoch=self._token.epoch if self._token else 0, took_us=took_us)
 
     # --- the journal ----------------------------------------------------------------------------------------
 
@@ -200,18 +199,18 @@ class Omsd:
         except journals.JournalFull as exc:
             if not self._full:
                 self._full = True
-                self.floor.alarm("journal_full", "critical", f"no new orders are taken: {exc}")
-                self.floor.event("journal.full", why=str(exc))
+                self.context.alarm("journal_full", "critical", f"no new orders are taken: {exc}")
+                self.context.event("journal.full", why=str(exc))
             return False
         return True
 
     def _look_for_room(self) -> None:
-        standing = self._full or "journal_full" in self.floor.alarms
+        standing = self._full or "journal_full" in self.context.alarms
         if standing and self.journal.recovered():
             self._full = False
-            self.floor.clear("journal_full")
-            self.floor.event("journal.room")
-            if self.takeover.stage is Stage.ACTIVE:
+            self.context.clear("journal_full")
+            self.context.event("journal.room")
+            if self.takeover.phase is Phase.ACTIVE:
                 self._again("the journal was full; execd tells again what was not taken")
 
     # --- orders ---------------------------------------------------------------------------------------------
@@ -221,22 +220,22 @@ class Omsd:
         match message:
             case orders.Place():
                 self._place(message)
-                self.floor.tick_passed(message.origin_ns)
+                self.context.tick_passed(message.origin_ns)
             case orders.Cancel():
                 self._cancel(message)
             case orders.Rehearsal():
                 self._rehearse(message.place)
             case orders.Attached():
                 self.receivers.risk.answered(message)
-            case orders.Refusal(reason=reasons.NOT_ATTACHED) if self.takeover.stage is Stage.ACTIVE:
+            case orders.Refusal(reason=reasons.NOT_ATTACHED) if self.takeover.phase is Phase.ACTIVE:
                 self._tell_again(message.order_id)
             case orders.Refusal():
-                self.floor.count("refused_by_risk")
+                self.context.count("refused_by_risk")
             case _:
-                self.floor.count("unexpected")
+                self.context.count("unexpected")
 
     def _objection(self, place: orders.Place) -> str:
-        if self.takeover.stage is not Stage.ACTIVE or not self.floor.lease.leads():
+        if self.takeover.phase is not Phase.ACTIVE or not self.context.lease.leads():
             return reasons.NOT_ACTIVE
         if self._full or self.journal.behind:
             return reasons.JOURNAL_FULL
@@ -255,10 +254,10 @@ class Omsd:
             return
         sent = self.execution.send(payload)  # what is journaled may leave; the books of it follow
         self.oms.apply(placed)
-        self.floor.count("orders")
+        self.context.count("orders")
         self._sent_ns[placed.order_id] = time.monotonic_ns()
         if replaced:
-            self.floor.count("cancels")
+            self.context.count("cancels")
         if not sent:
             if replaced:
                 self.oms.cancel_refused(replaced.order_id)
@@ -272,20 +271,20 @@ class Omsd:
     def _rehearse(self, place: orders.Place) -> None:
         """Everything that an order costs here but the journal, and none of what it does."""
         self._objection(place)
-        if self.takeover.stage is not Stage.ACTIVE:
+        if self.takeover.phase is not Phase.ACTIVE:
             return
-        self.floor.count("rehearsals")
+        self.context.count("rehearsals")
         head = self._head()
         self.execution.send(
             codec.encode(orders.Rehearsal(*head, oms.numbered(head, self.group, place, 0, None)))
         )
 
     def _refuse(self, place: orders.Place, reason: str) -> None:
-        self.floor.count("refused")
+        self.context.count("refused")
         if reason == reasons.STALE_TOKEN:
-            self.floor.count("stale_token_refusals")
+            self.context.count("stale_token_refusals")
         report = oms.refused(self._head(), place, reason)
-        if self.takeover.stage is Stage.ACTIVE and not self._full:
+        if self.takeover.phase is Phase.ACTIVE and not self._full:
             self._write(report)  # for the audit
         self.receivers.risk.tell(report)
         if place.replaces:
@@ -331,7 +330,7 @@ class Omsd:
             self._write(wanted, payload)
         sent = self.execution.send(payload)
         self.oms.apply(wanted)
-        self.floor.count("cancels")
+        self.context.count("cancels")
         if not sent:
             self.oms.cancel_refused(known.order_id)
             self._refuse_cancel(wanted, reasons.NOT_CONNECTED)
@@ -367,7 +366,7 @@ class Omsd:
                 self.receivers.positions.backfill(message.executions)
             case orders.CancelledAll() | orders.OpenOrders() | orders.Executions():
                 self._reconciled(message)
-            case orders.Attached(ok=False) if self.takeover.stage is Stage.ACTIVE:
+            case orders.Attached(ok=False) if self.takeover.phase is Phase.ACTIVE:
                 self._again("execd does not know us")
             case orders.Refusal():
                 self._refused(message)
@@ -375,27 +374,27 @@ class Omsd:
                 pass
 
     def _fenced(self, answer: orders.Fenced) -> None:
-        if self.takeover.fenced(answer, time.monotonic_ns()) is Wish.RECONCILE:
-            self.floor.clear("fence_refused")
+        if self.takeover.fenced(answer, time.monotonic_ns()) is Due.RECONCILE:
+            self.context.clear("fence_refused")
             self._seen = self._acknowledged = 0  # execd may count anew
             self._show()
             self._take()
-        elif self.takeover.stage is Stage.FENCING and not answer.ok and answer.reason not in LOST_TOUCH:
-            self.floor.alarm("fence_refused", "warning", answer.reason)
+        elif self.takeover.phase is Phase.FENCING and not answer.ok and answer.reason not in LOST_TOUCH:
+            self.context.alarm("fence_refused", "warning", answer.reason)
 
     def _reconciled(self, answer: orders.CancelledAll | orders.OpenOrders | orders.Executions) -> None:
         if isinstance(answer, orders.Executions):
             for report in answer.executions:
                 if not self._report(report):
                     return
-        wish = self.takeover.answered(answer)
-        if wish is Wish.MORE:
+        due = self.takeover.answered(answer)
+        if due is Due.MORE:
             self._send(
                 orders.ExecutionsWanted(
                     *self._head(), self.takeover.request + 2, self.takeover.after_execution
                 )
             )
-        elif wish is Wish.COMPLETE:
+        elif due is Due.COMPLETE:
             self._complete()
 
     def _report(self, report: orders.Report) -> bool:
@@ -415,16 +414,16 @@ class Omsd:
         if left_ns is not None:
             self.order_to_ack.record(time.monotonic_ns() - left_ns)
         if own.execution_id:
-            self.floor.count("fills")
+            self.context.count("fills")
         elif own.state is State.REJECTED:
-            self.floor.count("rejects")
+            self.context.count("rejects")
         self.receivers.risk.tell(own)
         return True
 
     def _refused(self, refusal: orders.Refusal) -> None:
         """execd or the venue did not take a message of ours."""
         known = self.oms.orders.get(refusal.order_id)
-        self.floor.count("refused_by_execution")
+        self.context.count("refused_by_execution")
         if known is not None and refusal.reason != reasons.DUPLICATE:
             if known.state is State.PENDING_NEW:
                 self._report(oms.ended(self._head(), known, State.REFUSED, refusal.reason))
@@ -436,7 +435,7 @@ class Omsd:
                     *self._head(), refusal.reason, refusal.text, refusal.order_id, refusal.client_order_id
                 )
                 self.receivers.risk.tell(told)
-        if refusal.reason in LOST_TOUCH and self.takeover.stage is Stage.ACTIVE:
+        if refusal.reason in LOST_TOUCH and self.takeover.phase is Phase.ACTIVE:
             self._again(f"refused: {refusal.reason}")
 
     def _send(self, message: orders.TowardsVenue) -> bool:
@@ -450,9 +449,9 @@ class Omsd:
     def turn(self) -> int | None:
         """What is due now; returns the moment of the next thing, in monotonic ns, or None."""
         now_ns = time.monotonic_ns()
-        if self.takeover.due(now_ns) is Wish.FENCE:
+        if self.takeover.due(now_ns) is Due.FENCE:
             self._show()
-            who = self.floor.process
+            who = self.context.process
             self._send(
                 orders.Fence(
                     *self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
@@ -475,7 +474,7 @@ class Omsd:
         """Orders of one tick come in a burst: those behind must not wait while auditd, positiond and the
         standby are told of the first.
         """
-        if self.takeover.stage is Stage.ACTIVE and self.journal.last_seq != self._told_seq:
+        if self.takeover.phase is Phase.ACTIVE and self.journal.last_seq != self._told_seq:
             self._tell_ns = self._tell_ns or now_ns + TELL_AFTER_NS
             if now_ns < self._tell_ns:
                 return True
@@ -487,7 +486,7 @@ class Omsd:
         if not self.takeover.leading or now_ns < self._keep_alive_ns:
             return
         self._keep_alive_ns = now_ns + int(self.settings.keep_alive_s * 1e9)
-        who = self.floor.process
+        who = self.context.process
         self._send(
             orders.Attach(
                 *self._head(), codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
@@ -496,7 +495,7 @@ class Omsd:
         self.receivers.keep_alive()
         self.receivers.retry(now_ns)
         if (
-            self.takeover.stage is Stage.ACTIVE
+            self.takeover.phase is Phase.ACTIVE
             and now_ns - self._heard_ns > self.settings.execution_silence_s * 1e9
         ):
             self._again("execd is silent")
@@ -508,32 +507,32 @@ class Omsd:
             self.settings.segments_max, self.receivers.audit.audited if self.takeover.leading else None
         )
         if self.journal.behind:
-            self.floor.alarm(
+            self.context.alarm(
                 "journal_behind",
                 "warning",
                 f"{self.journal.unsynced} records are not on the disk; no new orders are taken",
             )
         else:
-            self.floor.clear("journal_behind")
+            self.context.clear("journal_behind")
         if self.journal.sync_error and not self._full and self.takeover.leading:
             self._full = True
-            self.floor.alarm(
+            self.context.alarm(
                 "journal_full",
                 "critical",
                 f"no new orders are taken: the journal is not synced ({self.journal.sync_error})",
             )
-        self.floor.gauge("journal_unsynced", self.journal.unsynced)
-        self.floor.gauge("journal_seq", self.journal.last_seq)
-        self.floor.gauge("audited_seq", self.receivers.audit.audited)
-        self.floor.gauge("open_orders", len(self.oms.orders))
+        self.context.gauge("journal_unsynced", self.journal.unsynced)
+        self.context.gauge("journal_seq", self.journal.last_seq)
+        self.context.gauge("audited_seq", self.receivers.audit.audited)
+        self.context.gauge("open_orders", len(self.oms.orders))
         if self.oms.illegal:
-            self.floor.counters["illegal_moves"] = self.oms.illegal
+            self.context.counters["illegal_moves"] = self.oms.illegal
 
     def found_execution(self, _: list[control.Peer]) -> None:
-        endpoint = self.floor.endpoint(self.settings.execution, "orders")
+        endpoint = self.context.endpoint(self.settings.execution, "orders")
         if endpoint != self.execution.endpoint:
             self.execution.connect(endpoint)
-            if self.takeover.stage is Stage.ACTIVE:
+            if self.takeover.phase is Phase.ACTIVE:
                 self._again("execd is another process")
 
     def order(self, args: dict[str, Any]) -> dict[str, str | int] | None:
@@ -544,10 +543,10 @@ class Omsd:
         self.journal.close()
 
 
-def build(floor: runtime.Floor, settings: OrdersSettings) -> runtime.Loop:
-    omsd = Omsd(floor, settings)
+def build(context: runtime.Context, settings: OrdersSettings) -> runtime.Loop:
+    omsd = Omsd(context, settings)
     receivers, replication = omsd.receivers, omsd.replication
-    loop = runtime.Loop(floor)
+    loop = runtime.Loop(context)
 
     def flush() -> None:
         due_ns = omsd.turn()
@@ -558,7 +557,7 @@ def build(floor: runtime.Floor, settings: OrdersSettings) -> runtime.Loop:
     loop.on_peers(settings.execution, omsd.found_execution)
     for link in (receivers.risk, receivers.positions, receivers.audit):
         loop.on_peers(link.service, link.found)
-    loop.on_peers(floor.service, lambda _: replication.find())
+    loop.on_peers(context.service, lambda _: replication.find())
     # Reports before new orders: an order is judged by the newest of what has arrived.
     loop.on(omsd.execution.socket, omsd.from_execution)
     loop.on(receivers.risk.dealer.socket, omsd.from_risk)

@@ -36,17 +36,17 @@ MakeHead = Callable[[], codec.Head]
 class Link:
     """One receiver: its socket, and whether it has acknowledged our Attach."""
 
-    def __init__(self, floor: runtime.Floor, service: str, socket_name: str) -> None:
-        self._floor, self.service, self._socket_name = floor, service, socket_name
-        self.dealer = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+    def __init__(self, context: runtime.Context, service: str, socket_name: str) -> None:
+        self._context, self.service, self._socket_name = context, service, socket_name
+        self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.attached = False
 
     def found(self, _: list[control.Peer]) -> None:
         """The service's endpoints changed."""
-        self.dealer.connect(self._floor.endpoint(self.service, self._socket_name))
+        self.dealer.connect(self._context.endpoint(self.service, self._socket_name))
 
     def attach(self, head: codec.Head) -> bool:
-        who = self._floor.process
+        who = self._context.process
         return self.dealer.send(
             codec.encode(
                 orders.Attach(*head, codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))
@@ -58,17 +58,17 @@ class Link:
         fresh = answer.ok and not self.attached
         self.attached = answer.ok
         if not answer.ok:
-            self._floor.count("attach_refused")
+            self._context.count("attach_refused")
         return fresh
 
 
-class Risk(Link):
+class RiskLink(Link):
     """riskd: reports in order. Nothing leaves before Attach; then it needs no acknowledgement, the link keeps
     the order.
     """
 
-    def __init__(self, floor: runtime.Floor, service: str) -> None:
-        super().__init__(floor, service, "orders")
+    def __init__(self, context: runtime.Context, service: str) -> None:
+        super().__init__(context, service, "orders")
         self._waiting: deque[orders.Report | orders.Refusal] = deque()
         self._open = False
 
@@ -78,7 +78,7 @@ class Risk(Link):
         self._waiting.append(message)
         if len(self._waiting) > REPORTS_MAX:
             self._waiting.popleft()
-            self._floor.count("reports_dropped")
+            self._context.count("reports_dropped")
 
     def hold(self) -> None:
         self._open = self.attached = False
@@ -96,13 +96,13 @@ class Risk(Link):
             self._waiting.popleft()
 
 
-class Positions(Link):
+class PositionsLink(Link):
     """positiond: each execution until it is acknowledged, rising."""
 
     def __init__(
-        self, floor: runtime.Floor, service: str, orders_of: Callable[[], oms.Oms], make_head: MakeHead
+        self, context: runtime.Context, service: str, orders_of: Callable[[], oms.Oms], make_head: MakeHead
     ) -> None:
-        super().__init__(floor, service, "executions")
+        super().__init__(context, service, "executions")
         self._orders, self._head = orders_of, make_head
         self.seen = 0
         self._sent = 0
@@ -150,17 +150,17 @@ class Positions(Link):
     def retry(self, now_ns: int, after_ns: int) -> None:
         """What it has not acknowledged for so long is sent again."""
         if self.attached and self._sent > self.seen and now_ns - self._moved_ns >= after_ns:
-            self._floor.count("executions_sent_again", self._sent - self.seen)
+            self._context.count("executions_sent_again", self._sent - self.seen)
             self._sent, self._moved_ns = self.seen, now_ns
 
 
-class Audit(Link):
+class AuditLink(Link):
     """auditd: the journal, record by record. `audited` is known to the standbys too, so that a new leader
     goes on from there.
     """
 
-    def __init__(self, floor: runtime.Floor, service: str, journal: journals.Journal, group: str) -> None:
-        super().__init__(floor, service, "events")
+    def __init__(self, context: runtime.Context, service: str, journal: journals.Journal, group: str) -> None:
+        super().__init__(context, service, "events")
         self._journal, self._group = journal, group
         self._path = journal.folder / "audited"
         self.audited = min(_read_number(self._path), journal.last_seq)
@@ -222,7 +222,7 @@ class Receivers:
 
     def __init__(
         self,
-        floor: runtime.Floor,
+        context: runtime.Context,
         services: tuple[str, str, str],
         journal: journals.Journal,
         orders_of: Callable[[], oms.Oms],
@@ -230,11 +230,11 @@ class Receivers:
         ask_venue: Callable[[int], None],
         resend_ns: int,
     ) -> None:
-        self._floor, self._head, self._ask_venue, self._resend_ns = floor, make_head, ask_venue, resend_ns
+        self._context, self._head, self._ask_venue, self._resend_ns = context, make_head, ask_venue, resend_ns
         risk, positions, audit = services
-        self.risk = Risk(floor, risk)
-        self.positions = Positions(floor, positions, orders_of, make_head)
-        self.audit = Audit(floor, audit, journal, floor.service)
+        self.risk = RiskLink(context, risk)
+        self.positions = PositionsLink(context, positions, orders_of, make_head)
+        self.audit = AuditLink(context, audit, journal, context.service)
         self._open = False
         self._asked_ns = 0
 
@@ -310,7 +310,7 @@ class Receivers:
         try:
             return decode(frame)
         except InvalidInput:
-            self._floor.count("undecodable")
+            self._context.count("undecodable")
             return None
 
 

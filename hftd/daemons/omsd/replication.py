@@ -34,7 +34,7 @@ ALONE_NS = 5_000_000_000
 class Replication:
     def __init__(
         self,
-        floor: runtime.Floor,
+        context: runtime.Context,
         journal: journals.Journal,
         *,
         make_head: Callable[[], codec.Head],
@@ -46,13 +46,13 @@ class Replication:
         """`on_record` takes each record of the leader that is in our journal now; `on_set_aside`: our journal
         is shorter now, read it again.
         """
-        self._floor, self._journal, self._head = floor, journal, make_head
+        self._context, self._journal, self._head = context, journal, make_head
         self._on_record, self._on_set_aside = on_record, on_set_aside
         self._audited, self._on_audited = audited, on_audited
-        self.router = bus.link.Router(floor.bind("replica"))
-        self.dealer = bus.link.Dealer(f"{floor.instance}.{floor.process.pid}")
+        self.router = bus.link.Router(context.bind("replica"))
+        self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.standbys = replica.Standbys(STANDBY_SILENCE_NS)
-        self.follower = replica.Follower()
+        self.follower = replica.StandbyTail()
         self._leading = False
         self._electable: list[Process] | None = None
         self._said = 0
@@ -66,7 +66,7 @@ class Replication:
         self._leading = True
         self.follower.reset()
         self.dealer.connect(None)
-        self._floor.clear("replication")
+        self._context.clear("replication")
         self._say_electable([])
 
     def stand_by(self) -> None:
@@ -81,11 +81,13 @@ class Replication:
         """Connect to the leader among our peers, if there is one and it is not us."""
         if self._leading:
             return
-        peers = self._floor.peers(self._floor.service)
+        peers = self._context.peers(self._context.service)
         leaders = [
             peer
             for peer in peers
-            if peer.role == "leader" and peer.instance != self._floor.instance and "replica" in peer.endpoints
+            if peer.role == "leader"
+            and peer.instance != self._context.instance
+            and "replica" in peer.endpoints
         ]
         newest = max(leaders, key=lambda peer: peer.epoch, default=None)
         endpoint = newest.endpoints["replica"] if newest else None
@@ -140,8 +142,8 @@ class Replication:
     def _say_electable(self, processes: list[Process]) -> None:
         if processes != self._electable:
             self._electable = processes
-            self._floor.lease.electable(processes)
-            self._floor.log(
+            self._context.lease.electable(processes)
+            self._context.log(
                 "electable", instances=",".join(process.instance for process in processes) or "nobody"
             )
 
@@ -153,7 +155,7 @@ class Replication:
             return
         leader = replica.term(message.token.token())
         if self.follower.stale(leader, self._journal.last_epoch):
-            self._floor.count("stale_token_refusals")
+            self._context.count("stale_token_refusals")
             return
         self._heard_ns = time.monotonic_ns()
         match message:
@@ -162,7 +164,7 @@ class Replication:
             case orders.ReplicaRecord():
                 self._take(message)
             case _:
-                self._floor.count("unexpected")
+                self._context.count("unexpected")
 
     def _begin(self, leader: int, common: int) -> None:
         try:
@@ -171,7 +173,7 @@ class Replication:
             self._full(exc)
             return
         if moved:
-            self._floor.event("journal.set_aside", records=moved, after=common)
+            self._context.event("journal.set_aside", records=moved, after=common)
             self._on_set_aside()
         self.follower.begin(leader)
         self._said = -1
@@ -194,7 +196,7 @@ class Replication:
     def _full(self, exc: journals.JournalFull) -> None:
         """Follow no further; the next greeting after there is room goes on from where we are."""
         self.follower.reset()
-        self._floor.alarm("journal_full", "critical", f"the journal is not replicated: {exc}")
+        self._context.alarm("journal_full", "critical", f"the journal is not replicated: {exc}")
 
     def acknowledge(self) -> None:
         """Each turn: tell the leader how far we are, once for all records read."""
@@ -207,7 +209,7 @@ class Replication:
 
     def _attach(self, now_ns: int) -> None:
         self._tried_ns = now_ns
-        who = self._floor.process
+        who = self._context.process
         ends = self._journal.ends()[-ENDS_MAX:]
         process = codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
         self.dealer.send(codec.encode(orders.ReplicaAttach(*self._head(), process, ends)))
@@ -216,7 +218,7 @@ class Replication:
 
     def tick(self, now_ns: int) -> None:
         """Every few ms: greet, and say who is electable."""
-        self._floor.lease.replicated(self._journal.last_seq)
+        self._context.lease.replicated(self._journal.last_seq)
         if self._leading:
             self._say_electable(self.standbys.electable(self._journal.last_seq, now_ns))
             return
@@ -231,13 +233,13 @@ class Replication:
         if self.follower.attached:
             self._followed_ns = now_ns
         if now_ns - self._followed_ns > ALONE_NS:
-            self._floor.alarm("replication", "warning", "this standby does not get the leader's journal")
+            self._context.alarm("replication", "warning", "this standby does not get the leader's journal")
         else:
-            self._floor.clear("replication")
+            self._context.clear("replication")
 
     def _decoded(self, frame: bytes) -> orders.Replica | None:
         try:
             return orders.decode_replica(frame)
         except InvalidInput:
-            self._floor.count("undecodable")
+            self._context.count("undecodable")
             return None

@@ -31,7 +31,7 @@ REBUILD_LINES_MAX = 2_000_000
 """Further in than this after a crash, the market begins anew: reading it again would take minutes."""
 
 
-def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
+def build(context: runtime.Context, settings: SimSettings) -> runtime.Loop:
     """Join tape, venue, order desk and loop; nothing is sent or received before the loop runs. Raises
     InvalidInput for a tape that is not there.
     """
@@ -40,16 +40,16 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
         if settings.tape
         else synthetic.Synthetic(settings.seed)
     )
-    folder = floor.site_dir / "simd"
-    kept = journal.Journal(folder)
+    folder = context.site_dir / "simd"
+    kept = journal.VenueJournal(folder)
     position = journal.Position(folder, _identity(source))
     session_id = max(time.time_ns(), position.session + 1)
     skip = 0 if position.ended_well or position.lines > REBUILD_LINES_MAX else position.lines
     gateway = folder / "gateway"
 
-    feed = bus.pipeline.Push(floor.bind("feed"), hwm=FEED_HWM)
-    snapshots, desk = bus.link.Router(floor.bind("snapshots")), bus.link.Router(floor.bind("orders"))
-    venue = sim.Venue(source.instruments, kept.accounts, kept.last_execution, floor.instance, time.time_ns)
+    feed = bus.pipeline.Push(context.bind("feed"), hwm=FEED_HWM)
+    snapshots, desk = bus.link.Router(context.bind("snapshots")), bus.link.Router(context.bind("orders"))
+    venue = sim.Venue(source.instruments, kept.accounts, kept.last_execution, context.instance, time.time_ns)
 
     def on_gateway(identity: bytes) -> None:
         with contextlib.suppress(OSError):  # only saves the next process from waiting for it to speak first
@@ -58,30 +58,30 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
     session = desks.Session(
         venue,
         kept,
-        fences.Floors(folder / "floors.json"),
+        fences.Fences(folder / "fences.json"),
         desk.send,
-        source=floor.instance,
+        source=context.instance,
         gateway=gateway.read_bytes() if gateway.exists() else b"",
         on_gateway=on_gateway,
-        count=floor.count,
+        count=context.count,
     )
     lost = list(kept.working.values())
     venue.restarted(lost)
     if lost or not position.ended_well:
-        floor.event("simd.recovered", orders_cancelled=len(lost), tape_position=skip, session=session_id)
+        context.event("simd.recovered", orders_cancelled=len(lost), tape_position=skip, session=session_id)
     faults = sim_faults.Faults()
 
     def on_bad(line: replay.BadLine) -> None:
-        floor.count("bad_lines")
+        context.count("bad_lines")
         alarm = faults.take(line)
-        floor.alarm(alarm.id, "warning", alarm.text, subject="tape")
+        context.alarm(alarm.id, "warning", alarm.text, subject="tape")
 
     def on_sent(lines: tape.Lines) -> None:
         for line in lines:
             reason = venue.line(line.instrument, line.receive_ns, line.raw)
             if reason:
                 on_bad(replay.BadLine(line.file, line.number, reason))
-        floor.count("messages", len(lines))
+        context.count("messages", len(lines))
         position.write(feeder.position, session_id)
         session.pump()
 
@@ -96,8 +96,8 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
             f"the tape has ended after {feeder.position} lines; {cancelled} own orders cancelled; no "
             "order is taken any more"
         )
-        floor.alarm("tape_end", "info", text, subject="tape")
-        floor.event("tape.ended", lines=feeder.position, orders_cancelled=cancelled)
+        context.alarm("tape_end", "info", text, subject="tape")
+        context.event("tape.ended", lines=feeder.position, orders_cancelled=cancelled)
 
     feeder = tape.Feeder(
         source,
@@ -111,10 +111,10 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
         on_end=on_end,
     )
 
-    loop = runtime.Loop(floor)
+    loop = runtime.Loop(context)
 
     def envelope() -> tuple[int, int, int, str, None]:
-        return (codec.VERSION, 0, time.time_ns(), floor.instance, None)
+        return (codec.VERSION, 0, time.time_ns(), context.instance, None)
 
     def on_asked(identity: bytes, frame: bytes) -> None:
         asked = requests.decode_asked(frame)
@@ -124,13 +124,13 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
             case requests.SnapshotWanted(instrument=instrument):
                 shown = venue.snapshot(instrument)
                 if shown is None:
-                    floor.count("snapshots_not_there")  # marketd asks again
+                    context.count("snapshots_not_there")  # marketd asks again
                 elif snapshots.send(
                     identity, codec.encode(requests.SnapshotFrame(*envelope(), instrument, *shown))
                 ):
-                    floor.count("snapshots")
+                    context.count("snapshots")
             case _:
-                floor.count("unexpected")
+                context.count("unexpected")
 
     def on_order(identity: bytes, frame: bytes) -> None:
         message = orders.decode_towards_venue(frame)
@@ -142,19 +142,19 @@ def build(floor: runtime.Floor, settings: SimSettings) -> runtime.Loop:
         if due_ns is not None:
             loop.wake_at(due_ns)
         kept.sync_soon()
-        floor.set_ready(
+        context.set_ready(
             not feeder.rebuilding, "" if not feeder.rebuilding else "reads the tape again up to where it was"
         )
 
     def each_second(_: int) -> None:
         session.recover()
         if session.full:
-            floor.alarm("journal_full", "critical", f"no orders are taken: {session.full}")
+            context.alarm("journal_full", "critical", f"no orders are taken: {session.full}")
         else:
-            floor.clear("journal_full")
-        floor.gauge("tape_position", feeder.position)
-        floor.gauge("tape_paused", float(feeder.paused))
-        floor.gauge("unsent", session.unsent)
+            context.clear("journal_full")
+        context.gauge("tape_position", feeder.position)
+        context.gauge("tape_paused", float(feeder.paused))
+        context.gauge("unsent", session.unsent)
 
     def on_stop() -> None:
         # Orders that work stay in the journal, and the next process reports them as cancelled: what is sent

@@ -1,7 +1,7 @@
 """What the simulated venue keeps over its own death: executions, accounts, working orders, where it is in the
 tape, who its gateway is.
 
-    journal/   runtime/journal.py: each Place that came to rest or traded, each execution, each end of an
+    journal/   storage/journal.py: each Place that came to rest or traded, each execution, each end of an
     order, as the messages of wire/orders.py accounts   what the executions up to one sequence of that journal
     add up to; made at each start, so that old segments can go position   fixed size, rewritten in place after
     each frame of the feed gateway    ZeroMQ identity of the execd that had the orders last
@@ -25,7 +25,7 @@ import msgspec
 
 from controlplane.errors import InvalidInput
 from hftd.engine import accounts
-from hftd.storage import journal
+from hftd.storage import journal as journals
 from hftd.wire import codec, orders
 
 SEGMENTS_MAX = 4
@@ -54,7 +54,7 @@ class Sums(msgspec.Struct, array_like=True, frozen=True):
 _decode_sums = msgspec.msgpack.Decoder(Sums).decode
 
 
-class Journal:
+class VenueJournal:
     """Recovered when made: `accounts`, `executions`, `last_execution` and `working` are as they were when the
     last record was written.
 
@@ -65,7 +65,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._records = journal.Journal(folder / "journal")
+        self._records = journals.Journal(folder / "journal")
         self.accounts = accounts.Accounts()
         self.last_execution = 0
         self.executions: deque[orders.Report] = deque(maxlen=EXECUTIONS_KEPT)
@@ -74,7 +74,7 @@ class Journal:
         self._recover()
 
     def append(self, record: orders.Place | orders.Report) -> None:
-        """Raises journal.JournalFull: nothing was written."""
+        """Raises JournalFull: nothing was written."""
         self._records.append(EPOCH, codec.encode(record))
         if isinstance(record, orders.Report) and record.execution_id:
             self.executions.append(record)

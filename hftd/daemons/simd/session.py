@@ -44,7 +44,7 @@ class Session:
         self,
         venue: sim.Venue,
         journal: Keeps,
-        floors: fencing.Floors,
+        fences: fencing.Fences,
         send: Callable[[bytes, bytes], bool],
         *,
         source: str,
@@ -55,7 +55,7 @@ class Session:
         """`send(identity, frame)` is False when it was not taken; `gateway` is who had the orders before this
         process began.
         """
-        self._venue, self._journal, self._floors, self._send = venue, journal, floors, send
+        self._venue, self._journal, self._fences, self._send = venue, journal, fences, send
         self._source, self._gateway, self._on_gateway, self._count = source, gateway, on_gateway, count
         self._outbox: deque[bytes] = deque()
         self.full = ""
@@ -126,22 +126,22 @@ class Session:
                 f"gateway {gateway.group} {gateway.incarnation}/{gateway.epoch}: {reasons.text(unfit)}",
             )
         else:
-            ok = self._floors.admit(token, process)
-            reason = "" if ok else self._floors.objection(token, process)
+            ok = self._fences.admit(token, process)
+            reason = "" if ok else self._fences.objection(token, process)
         if ok:
             self._take_gateway(identity)
-        elif self._floors.stale(token):
+        elif self._fences.stale(token):
             self._count("stale_token_refusals")
         self._answer(identity, orders.Fenced(*self._envelope(), token.group, token.epoch, ok, reason))
 
     def _unfit(self, token: Token) -> str:
         """ "" when the token is the one that its group was fenced with last, else why it does not pass."""
-        if not self._floors.refuses(token):
+        if not self._fences.refuses(token):
             return ""
-        return reasons.STALE_TOKEN if token is not None and self._floors.stale(token) else reasons.NOT_FENCED
+        return reasons.STALE_TOKEN if token is not None and self._fences.stale(token) else reasons.NOT_FENCED
 
     def _serve(self, identity: bytes, gateway: Token) -> None:
-        if gateway is not None and not self._floors.refuses(gateway):
+        if gateway is not None and not self._fences.refuses(gateway):
             self._take_gateway(identity)
 
     def _take_gateway(self, identity: bytes) -> None:

@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from agents.keeper import liveness, peers, protocol, settings, words
-from agents.keeper.seen_tokens import Disk
+from agents.keeper.seen_tokens import SeenTokens
 from controlplane import clock
 from controlplane.errors import InvalidInput
 from controlplane.leadership.decide import Group, Lead
-from controlplane.model import Process, records
+from controlplane.model import Phase, Process, records
 from hftd.shm import pages
 from hftd.shm.pages import Wanted
 
@@ -77,7 +77,7 @@ def test_a_closed_word_says_so_to_the_next_keeper(found: words.Words) -> None:
 def test_an_existing_word_is_kept(tmp_path: Path, found: words.Words) -> None:
     """A restarted keeper finds what the last one wrote, and the daemon goes on reading the same file."""
     found.arm(LEAD, 500)
-    with pages.LeaseWord(tmp_path / "a.lease") as daemon:
+    with pages.LeasePage(tmp_path / "a.lease") as daemon:
         words.Words(tmp_path / "a.lease", tmp_path / "a.alive").arm(LEAD, 600)
         assert daemon.read().valid_until_ns == 600
 
@@ -85,11 +85,11 @@ def test_an_existing_word_is_kept(tmp_path: Path, found: words.Words) -> None:
 def test_an_alive_word_counts_only_when_it_is_this_processs_own(tmp_path: Path, found: words.Words) -> None:
     assert found.alive(ALPHA) is None
     pages.create(tmp_path / "a.alive", pages.ALIVE_MAGIC)  # made anew, as at a restart
-    with pages.AliveWord(tmp_path / "a.alive", writable=True) as daemon:
-        daemon.write(pages.Alive(ALPHA.pid, ALPHA.start_time, 5, pages.Phase.ACTIVE, 3, 0, 0))
+    with pages.HeartbeatPage(tmp_path / "a.alive", writable=True) as daemon:
+        daemon.write(pages.Alive(ALPHA.pid, ALPHA.start_time, 5, Phase.ACTIVE, 3, 0, 0))
     assert found.alive(BETA) is None
     alive = found.alive(ALPHA)
-    assert alive and alive.phase is pages.Phase.ACTIVE
+    assert alive and alive.phase is Phase.ACTIVE
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"not json", b'[{"instance": 3}]'])
@@ -109,19 +109,19 @@ def group(incarnation: int, epoch: int) -> Group:
 
 
 def test_the_disk_keeps_the_highest_token(tmp_path: Path) -> None:
-    disk = Disk(tmp_path / "keeper.json")
+    disk = SeenTokens(tmp_path / "keeper.json")
     for seen in [(1000, 3), (1000, 2), (2000, 1), (1000, 9)]:
         disk.raise_to(group(*seen))
     disk.save(disk.content())
-    assert Disk(tmp_path / "keeper.json").floor("omsd") == (2000, 1)
-    assert Disk(tmp_path / "keeper.json").floor("never seen") == (2000, 0)
+    assert SeenTokens(tmp_path / "keeper.json").highest("omsd") == (2000, 1)
+    assert SeenTokens(tmp_path / "keeper.json").highest("never seen") == (2000, 0)
     assert not disk.dirty
 
 
 def test_a_disk_that_does_not_decode_is_named(tmp_path: Path) -> None:
     (tmp_path / "keeper.json").write_text("{")
     with pytest.raises(InvalidInput, match=r"keeper\.json"):
-        Disk(tmp_path / "keeper.json")
+        SeenTokens(tmp_path / "keeper.json")
 
 
 # --- pings --------------------------------------------------------------------------------------------------
@@ -203,11 +203,11 @@ def test_a_table_is_read_as_the_agent_writes_it() -> None:
     table = protocol.decode(
         b'{"instances": [{"process": {"instance": "omsd-alpha-1", "boot_id": "b", "pid": 1, "start_time": '
         b'2}, "service": "omsd", '
-        b'"mode": "active_standby", "lease": "/r/l", "alive": "/r/a", "registration": null, "floors": '
+        b'"mode": "active_standby", "lease": "/r/l", "alive": "/r/a", "registration": null, "fences": '
         b'["execd"], "home_ok": true, "newer": 1}]}'
     )
     entry = table.instances[0]
-    assert (entry.service, entry.lease, entry.floors, entry.registration, table.profile) == (
+    assert (entry.service, entry.lease, entry.fences, entry.registration, table.profile) == (
         "omsd",
         "/r/l",
         ("execd",),

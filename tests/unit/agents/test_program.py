@@ -20,7 +20,7 @@ OMSD = ServiceSpec(
     ("alpha", "beta"),
     settings={"risk": "riskd"},
     uses=("riskd",),
-    floors=("execd",),
+    fences=("execd",),
 )
 
 
@@ -77,7 +77,7 @@ def test_journals_can_have_a_disk_of_their_own() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"daemon": "other"}, {"settings": {"risk": "r2"}}, {"cpus": (1,)}, {"sched": "fifo:10"}, {"floors": ()}],
+    [{"daemon": "other"}, {"settings": {"risk": "r2"}}, {"cpus": (1,)}, {"sched": "fifo:10"}, {"fences": ()}],
 )
 def test_what_a_process_was_started_with_changes_its_hash(change: dict[str, object]) -> None:
     assert program.spec_hash(replace(OMSD, **change)) != program.spec_hash(OMSD)  # type: ignore[arg-type]

@@ -192,10 +192,10 @@ def test_a_renewal_is_no_news() -> None:
 
 def test_a_store_that_went_back_gets_no_promotion_and_no_renewal() -> None:
     """R19: below this keeper's own disk."""
-    decision = decide.decide(beta(RELEASED, floor=(INC, 4)), 0)
+    decision = decide.decide(beta(RELEASED, seen=(INC, 4)), 0)
     assert decision.actions == () and "went back" in decision.sentence
-    assert action(alpha(floor=(INC, 4)), 10_000) is None
-    assert action(beta(replace(RELEASED, incarnation=INC + 1), floor=(INC, 4))) == Campaign(Cause.RELEASED)
+    assert action(alpha(seen=(INC, 4)), 10_000) is None
+    assert action(beta(replace(RELEASED, incarnation=INC + 1), seen=(INC, 4))) == Campaign(Cause.RELEASED)
 
 
 # --- named, restarted ---------------------------------------------------------------------------------------

@@ -35,8 +35,8 @@ class Risk:
 
 @dataclass(frozen=True)
 class Execution:
-    orders: str = field(default="riskd", metadata={"service": "riskd", "floor": True})
-    tops: str = field(default="bookd", metadata={"service": "bookd", "floor": True})
+    orders: str = field(default="riskd", metadata={"service": "riskd", "fence": True})
+    tops: str = field(default="bookd", metadata={"service": "bookd", "fence": True})
 
 
 AROUND = read.Surroundings(
@@ -77,7 +77,7 @@ def parsed(text: str, overrides: dict[str, dict[str, object]] | None = None) -> 
 
 def findings(text: str) -> list[str]:
     found = read.parse(text, "services.yml", AROUND)
-    assert isinstance(found, read.Findings)
+    assert isinstance(found, read.Problems)
     return [str(finding) for finding in found.all]
 
 
@@ -87,7 +87,7 @@ def test_a_good_file_gives_complete_specs_with_what_each_service_uses_and_fences
     assert (riskd.mode, riskd.hosts, riskd.cpus) == (Mode.ACTIVE_STANDBY, ("alpha", "beta"), (2, 3))
     assert riskd.uses == ("bookd", "riskd")
     assert execd.uses == ("riskd", "bookd", "execd")
-    assert execd.floors == ("riskd",), "a singleton has no epoch to fence with"
+    assert execd.fences == ("riskd",), "a singleton has no epoch to fence with"
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_settings_from_the_command_line_win_over_the_files_and_are_checked_like_
     refused = read.parse(
         GOOD.replace("depth: 5", "deep: 5"), "services.yml", AROUND, {"bookd": {"speed": "7"}}
     )
-    assert isinstance(refused, read.Findings)
+    assert isinstance(refused, read.Problems)
     assert [str(each) for each in refused.all] == [
         'command line: --speed: found "7", wanted one of 1, max',
         'services.yml:7: services[0].settings.deep: found "deep", wanted one of depth, speed, tape',

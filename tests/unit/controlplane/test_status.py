@@ -7,7 +7,7 @@ from typing import Any
 
 from controlplane.model import (
     Alarm,
-    Former,
+    EndedCounters,
     HostRecord,
     InstanceStatus,
     Mode,
@@ -281,12 +281,12 @@ def test_the_flow_counts_on_where_ended_processes_stopped() -> None:
     acks = histogram.Histogram()
     acks.record(2_000_000)
     site = floor()
-    former = (
-        Former("omsd", {"orders": 5, "stale_token_refusals": 1}, {"order_to_ack": acks.counts}),
-        Former("bookd", {"gaps": 2, "orders": 9}, {}),
+    ended_counters = (
+        EndedCounters("omsd", {"orders": 5, "stale_token_refusals": 1}, {"order_to_ack": acks.counts}),
+        EndedCounters("bookd", {"gaps": 2, "orders": 9}, {}),
     )
     site.hosts["alpha"] = replace(
-        host("alpha", observed("omsd-alpha-1", counters={"orders": 1})), former=former
+        host("alpha", observed("omsd-alpha-1", counters={"orders": 1})), ended_counters=ended_counters
     )
     site.hosts["beta"] = host("beta", observed("omsd-beta-1", counters={"orders": 3}))
     flow = build(site)["flow"]

@@ -21,7 +21,7 @@ def test_a_ring_is_heard_once(tmp_path: Path) -> None:
     bell.ring(tmp_path / "a.lease")
     bell.ring(tmp_path / "a.lease")
     assert rings(listening)
-    listening.hush()
+    listening.drain()
     assert not rings(listening)
     listening.close()
 
@@ -40,7 +40,7 @@ def test_ringing_waits_for_nobody(tmp_path: Path) -> None:
     listening = bell.Bell(tmp_path / "deaf.lease")
     for _ in range(10_000):  # far more than a socket holds
         bell.ring(tmp_path / "deaf.lease")
-    listening.hush()
+    listening.drain()
     assert not rings(listening)
     listening.close()
 

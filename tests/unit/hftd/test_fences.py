@@ -1,4 +1,4 @@
-"""A floor's promise: what admit has said yes to once shuts every lower token out, whatever happens to the
+"""A fence's promise: what admit has said yes to once shuts every lower token out, whatever happens to the
 process.
 """
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Process, Token
-from hftd.storage.fences import NOBODY, Floors
+from hftd.storage.fences import NOBODY, Fences
 from hftd.wire.codec import TokenOnWire
 
 BOOT = "11111111-2222-3333-4444-555555555555"
@@ -26,96 +26,96 @@ def token(epoch: int, incarnation: int = 1, group: str = "omsd") -> Token:
 
 
 @pytest.fixture
-def floors(tmp_path: Path) -> Floors:
-    return Floors(tmp_path / "floors.json")
+def fences(tmp_path: Path) -> Fences:
+    return Fences(tmp_path / "fences.json")
 
 
-def test_a_lower_token_is_refused_after_a_higher_one(floors: Floors) -> None:
-    assert floors.admit(token(5), ALPHA)
-    assert not floors.admit(token(4), BETA)
-    assert floors.refuses(token(4))
-    assert not floors.refuses(token(5))
-    assert "below the floor 1/5" in floors.objection(token(4), BETA)
+def test_a_lower_token_is_refused_after_a_higher_one(fences: Fences) -> None:
+    assert fences.admit(token(5), ALPHA)
+    assert not fences.admit(token(4), BETA)
+    assert fences.refuses(token(4))
+    assert not fences.refuses(token(5))
+    assert "below the fence 1/5" in fences.objection(token(4), BETA)
 
 
-def test_the_floor_is_on_disk_when_admit_returns(floors: Floors) -> None:
-    floors.admit(token(5), ALPHA)
-    again = Floors(floors.path)
+def test_the_fence_is_on_disk_when_admit_returns(fences: Fences) -> None:
+    fences.admit(token(5), ALPHA)
+    again = Fences(fences.path)
     assert again.highest("omsd") == token(5)
     assert again.claimant("omsd") == ALPHA
     assert not again.admit(token(4), BETA)
 
 
 def test_file_and_folder_are_synced_before_admit_returns(
-    floors: Floors, monkeypatch: pytest.MonkeyPatch
+    fences: Fences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced = []
     monkeypatch.setattr(os, "fsync", synced.append)
-    assert floors.admit(token(5), ALPHA)
+    assert fences.admit(token(5), ALPHA)
     assert len(synced) == 2
-    assert floors.admit(token(5), ALPHA)
+    assert fences.admit(token(5), ALPHA)
     assert len(synced) == 2, "a known token costs no write"
 
 
-def test_an_equal_token_passes_only_for_its_first_claimant(floors: Floors) -> None:
-    assert floors.admit(token(5), ALPHA)
-    assert not floors.admit(token(5), BETA)
-    assert floors.admit(token(5), ALPHA)
-    assert "claimed by omsd-alpha-1" in floors.objection(token(5), BETA)
+def test_an_equal_token_passes_only_for_its_first_claimant(fences: Fences) -> None:
+    assert fences.admit(token(5), ALPHA)
+    assert not fences.admit(token(5), BETA)
+    assert fences.admit(token(5), ALPHA)
+    assert "claimed by omsd-alpha-1" in fences.objection(token(5), BETA)
 
 
-def test_a_closed_epoch_passes_for_nobody(floors: Floors) -> None:
-    assert floors.admit(token(5), NOBODY)
-    assert floors.refuses(token(5))
-    assert not floors.admit(token(5), ALPHA)
-    assert floors.admit(token(6), ALPHA)
+def test_a_closed_epoch_passes_for_nobody(fences: Fences) -> None:
+    assert fences.admit(token(5), NOBODY)
+    assert fences.refuses(token(5))
+    assert not fences.admit(token(5), ALPHA)
+    assert fences.admit(token(6), ALPHA)
 
 
-def test_a_higher_incarnation_wins_over_any_epoch(floors: Floors) -> None:
-    assert floors.admit(token(9, incarnation=1), ALPHA)
-    assert floors.admit(token(1, incarnation=2), BETA)
-    assert floors.refuses(token(9, incarnation=1))
+def test_a_higher_incarnation_wins_over_any_epoch(fences: Fences) -> None:
+    assert fences.admit(token(9, incarnation=1), ALPHA)
+    assert fences.admit(token(1, incarnation=2), BETA)
+    assert fences.refuses(token(9, incarnation=1))
 
 
 def test_orders_of_a_group_that_never_fenced_and_of_a_token_not_yet_fenced_are_refused(
-    floors: Floors,
+    fences: Fences,
 ) -> None:
-    assert floors.refuses(token(1))
-    assert floors.refuses(None)
-    floors.admit(token(1), ALPHA)
-    assert floors.refuses(token(2))
-    assert floors.refuses(token(1, group="riskd"))
+    assert fences.refuses(token(1))
+    assert fences.refuses(None)
+    fences.admit(token(1), ALPHA)
+    assert fences.refuses(token(2))
+    assert fences.refuses(token(1, group="riskd"))
 
 
-def test_the_form_on_the_wire_is_checked_like_the_model(floors: Floors) -> None:
-    assert floors.admit(TokenOnWire(1, "omsd", 5), ALPHA)
-    assert not floors.refuses(TokenOnWire(1, "omsd", 5))
-    assert floors.stale(TokenOnWire(1, "omsd", 4))
+def test_the_form_on_the_wire_is_checked_like_the_model(fences: Fences) -> None:
+    assert fences.admit(TokenOnWire(1, "omsd", 5), ALPHA)
+    assert not fences.refuses(TokenOnWire(1, "omsd", 5))
+    assert fences.stale(TokenOnWire(1, "omsd", 4))
 
 
-def test_a_floor_that_cannot_be_written_lets_nobody_through_until_it_can(
-    floors: Floors, monkeypatch: pytest.MonkeyPatch
+def test_a_fence_that_cannot_be_written_lets_nobody_through_until_it_can(
+    fences: Fences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    floors.admit(token(5), ALPHA)
+    fences.admit(token(5), ALPHA)
 
     def full(_fd: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        assert not floors.admit(token(6), BETA)
-        assert floors.refuses(token(5)), "the old leader is shut out at once"
-        assert floors.refuses(token(6))
-        assert "No space left" in floors.objection(token(6), BETA)
-    assert floors.admit(token(6), BETA)
-    assert not floors.refuses(token(6))
+        assert not fences.admit(token(6), BETA)
+        assert fences.refuses(token(5)), "the old leader is shut out at once"
+        assert fences.refuses(token(6))
+        assert "No space left" in fences.objection(token(6), BETA)
+    assert fences.admit(token(6), BETA)
+    assert not fences.refuses(token(6))
 
 
 def test_a_damaged_file_stops_the_start(tmp_path: Path) -> None:
-    path = tmp_path / "floors.json"
+    path = tmp_path / "fences.json"
     path.write_text('{"omsd": {"incarn')
-    with pytest.raises(InvalidInput, match=r"floors\.json"):
-        Floors(path)
+    with pytest.raises(InvalidInput, match=r"fences\.json"):
+        Fences(path)
 
 
 claims = st.lists(
@@ -124,19 +124,27 @@ claims = st.lists(
 
 
 @given(claims=claims)
-def test_whatever_is_claimed_no_token_has_two_claimants_and_the_floor_never_sinks(
+def test_whatever_is_claimed_no_token_has_two_claimants_and_the_fence_never_sinks(
     claims: list[tuple[int, int, Process]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    floors = Floors(tmp_path_factory.mktemp("floors") / "floors.json")
+    fences = Fences(tmp_path_factory.mktemp("fences") / "fences.json")
     admitted: dict[tuple[int, int], Process] = {}
-    floor = (0, 0)
+    fence = (0, 0)
     for incarnation, epoch, claimant in claims:
-        if floors.admit(token(epoch, incarnation), claimant):
-            assert (incarnation, epoch) >= floor
+        if fences.admit(token(epoch, incarnation), claimant):
+            assert (incarnation, epoch) >= fence
             assert admitted.setdefault((incarnation, epoch), claimant) == claimant
-            floor = (incarnation, epoch)
+            fence = (incarnation, epoch)
     assert all(
-        floors.refuses(token(epoch, incarnation))
+        fences.refuses(token(epoch, incarnation))
         for incarnation, epoch in admitted
-        if (incarnation, epoch) != floor
+        if (incarnation, epoch) != fence
     )
+
+
+def test_a_file_under_its_first_name_is_taken_over(tmp_path: Path) -> None:
+    """The first release wrote floors.json: what it refused stays refused."""
+    assert Fences(tmp_path / "floors.json").admit(token(5), ALPHA)
+    fences = Fences(tmp_path / "fences.json")
+    assert not fences.admit(token(4), BETA)
+    assert not (tmp_path / "floors.json").exists()

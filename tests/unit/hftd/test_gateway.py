@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model import Process, Token
+from controlplane.model import Phase, Process, Token
 from hftd.engine import reasons
-from hftd.engine.gateway import Claim, Gateway, Orphans, Questions, Reports, Stage
-from hftd.storage.fences import NOBODY, Floors
+from hftd.engine.gateway import Claim, Gateway, Orphans, Questions, Reports
+from hftd.storage.fences import NOBODY, Fences
 from hftd.wire import codec, orders
 from hftd.wire.orders import Side, State
 
@@ -38,7 +38,7 @@ def fenced(group: str, epoch: int, *, ok: bool = True, reason: str = "") -> orde
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Gateway:
-    return Gateway(Floors(tmp_path / "floors.json"))
+    return Gateway(Fences(tmp_path / "fences.json"))
 
 
 def active(gateway: Gateway) -> Gateway:
@@ -62,9 +62,9 @@ def test_it_is_active_only_when_the_venue_has_acknowledged_every_fence(gateway: 
         "its own first: the venue asks for it"
     )
     gateway.venue_fenced(fenced("omsd", 4))
-    assert gateway.stage is Stage.FENCING
+    assert gateway.phase is Phase.FENCING
     gateway.venue_fenced(fenced("execd", 1))
-    assert gateway.stage is Stage.ACTIVE
+    assert gateway.phase is Phase.ACTIVE
     assert gateway.outstanding() == []
 
 
@@ -75,29 +75,29 @@ def test_a_client_cannot_fence_before_that(gateway: Gateway) -> None:
 
 def test_a_venue_that_knows_a_higher_gateway_keeps_it_out(gateway: Gateway) -> None:
     gateway.lead(OWN, SELF, [])
-    gateway.venue_fenced(fenced("execd", 1, ok=False, reason="below the floor 1/2"))
-    assert (gateway.stage, gateway.refusal) == (Stage.FENCING, "below the floor 1/2")
+    gateway.venue_fenced(fenced("execd", 1, ok=False, reason="below the fence 1/2"))
+    assert (gateway.phase, gateway.refusal) == (Phase.FENCING, "below the fence 1/2")
 
 
 def test_an_active_one_that_the_venue_refuses_is_active_no_more(gateway: Gateway) -> None:
     active(gateway)
-    gateway.venue_fenced(fenced("execd", 1, ok=False, reason="below the floor 1/2"))
-    assert gateway.stage is Stage.FENCING
+    gateway.venue_fenced(fenced("execd", 1, ok=False, reason="below the fence 1/2"))
+    assert gateway.phase is Phase.FENCING
     assert [each.token for each in gateway.outstanding()] == [OWN]
 
 
-def test_a_clients_fence_that_the_venue_refuses_is_settled_because_its_floor_is_higher(
+def test_a_clients_fence_that_the_venue_refuses_is_settled_because_its_fence_is_higher(
     gateway: Gateway,
 ) -> None:
     gateway.lead(OWN, SELF, [claim(4)])
     gateway.venue_fenced(fenced("execd", 1))
-    gateway.venue_fenced(fenced("omsd", 4, ok=False, reason="below the floor 1/5"))
-    assert gateway.stage is Stage.ACTIVE
+    gateway.venue_fenced(fenced("omsd", 4, ok=False, reason="below the fence 1/5"))
+    assert gateway.phase is Phase.ACTIVE
 
 
-def test_the_higher_of_disk_and_floors_file_is_fenced(tmp_path: Path) -> None:
-    Floors(tmp_path / "floors.json").admit(Token(1, "omsd", 6), BETA)
-    gateway = Gateway(Floors(tmp_path / "floors.json"))
+def test_the_higher_of_disk_and_fence_file_is_fenced(tmp_path: Path) -> None:
+    Fences(tmp_path / "fences.json").admit(Token(1, "omsd", 6), BETA)
+    gateway = Gateway(Fences(tmp_path / "fences.json"))
     assert gateway.lead(OWN, SELF, [claim(5)])
     assert gateway.outstanding()[1] == claim(6, BETA)
 
@@ -161,7 +161,7 @@ def test_a_fence_that_the_venue_refuses_is_answered_so(gateway: Gateway) -> None
 @pytest.mark.parametrize(
     ("order_id", "reason"), [("omsd-3-1", ""), ("omsd-4-1", ""), ("omsd-5-1", reasons.STALE_TOKEN)]
 )
-def test_cancels_of_an_own_or_older_epoch_pass_whatever_the_floor(
+def test_cancels_of_an_own_or_older_epoch_pass_whatever_the_fence(
     gateway: Gateway, order_id: str, reason: str
 ) -> None:
     active(gateway)
@@ -177,7 +177,7 @@ def test_without_a_token_of_its_own_not_even_a_cancel_can_go(gateway: Gateway) -
 def test_whatever_is_fenced_at_most_one_claimant_passes_and_never_a_lower_token(
     fences: list[tuple[int, Process]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    gateway = active(Gateway(Floors(tmp_path_factory.mktemp("g") / "floors.json")))
+    gateway = active(Gateway(Fences(tmp_path_factory.mktemp("g") / "fences.json")))
     highest = 0
     claimants: dict[int, Process] = {}
     for epoch, claimant in fences:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.model import Token
+from controlplane.model import Phase, Token
 from hftd.engine import oms, reasons, replica
-from hftd.engine.takeover import Stage, Takeover, Wish
+from hftd.engine.takeover import Due, Takeover
 from hftd.wire import codec, orders
 from hftd.wire.orders import Kind, Side, State
 
@@ -299,12 +299,12 @@ def fenced(*, ok: bool = True, epoch: int = 4, reason: str = "") -> orders.Fence
 def reconciling(last_execution: int = 5) -> Takeover:
     lead = Takeover(fence_retry_ns=50, reconcile_timeout_ns=500)
     lead.lead(LEAD, last_execution, now_ns=0)
-    assert lead.due(0) is Wish.FENCE
-    assert lead.fenced(fenced(), 1) is Wish.RECONCILE
+    assert lead.due(0) is Due.FENCE
+    assert lead.fenced(fenced(), 1) is Due.RECONCILE
     return lead
 
 
-def answers(lead: Takeover, *executions: orders.Report) -> list[Wish | None]:
+def answers(lead: Takeover, *executions: orders.Report) -> list[Due | None]:
     request = lead.request
     told = (
         orders.CancelledAll(*HEAD, request, 0),
@@ -320,42 +320,42 @@ def test_nothing_is_asked_of_the_venue_before_the_fence_stands() -> None:
     assert lead.fenced(fenced(ok=False, reason="not_active"), 1) is None
     assert lead.fenced(fenced(epoch=3), 2) is None
     assert answers(lead) == [None, None, None]
-    assert (lead.stage, lead.refusal) == (Stage.FENCING, "not_active")
+    assert (lead.phase, lead.refusal) == (Phase.FENCING, "not_active")
 
 
 def test_a_fence_without_an_answer_is_sent_again() -> None:
     lead = Takeover(fence_retry_ns=50, reconcile_timeout_ns=500)
     lead.lead(LEAD, 0, now_ns=0)
     assert [lead.due(now_ns) for now_ns in (0, 49, 50, 99, 100)] == [
-        Wish.FENCE,
+        Due.FENCE,
         None,
-        Wish.FENCE,
+        Due.FENCE,
         None,
-        Wish.FENCE,
+        Due.FENCE,
     ]
 
 
 def test_all_three_answers_make_it_complete_in_any_order() -> None:
-    assert answers(reconciling()) == [None, None, Wish.COMPLETE]
+    assert answers(reconciling()) == [None, None, Due.COMPLETE]
 
 
 def test_executions_are_asked_for_page_by_page_until_there_is_none() -> None:
     lead = reconciling(last_execution=5)
     assert (
         answers(lead, report(1, State.FILLED, execution=6), report(2, State.FILLED, execution=7))[-1]
-        is Wish.MORE
+        is Due.MORE
     )
     assert lead.after_execution == 7
-    assert lead.answered(orders.Executions(*HEAD, lead.request + 2, [])) is Wish.COMPLETE
+    assert lead.answered(orders.Executions(*HEAD, lead.request + 2, [])) is Due.COMPLETE
 
 
 def test_answers_to_an_earlier_try_do_not_count() -> None:
     lead = reconciling()
     stale = lead.request
-    assert lead.due(501) is Wish.FENCE
+    assert lead.due(501) is Due.FENCE
     lead.fenced(fenced(), 502)
     assert lead.answered(orders.CancelledAll(*HEAD, stale, 0)) is None
-    assert answers(lead)[-1] is Wish.COMPLETE
+    assert answers(lead)[-1] is Due.COMPLETE
 
 
 def test_an_order_still_open_after_cancel_all_holds_the_lead_back() -> None:
@@ -364,7 +364,7 @@ def test_an_order_still_open_after_cancel_all_holds_the_lead_back() -> None:
     lead.answered(orders.CancelledAll(*HEAD, lead.request, 0))
     lead.answered(orders.OpenOrders(*HEAD, lead.request + 1, [order]))
     assert lead.answered(orders.Executions(*HEAD, lead.request + 2, [])) is None
-    assert lead.due(600) is Wish.FENCE, "and all is asked again"
+    assert lead.due(600) is Due.FENCE, "and all is asked again"
 
 
 def test_a_second_try_asks_from_where_the_first_began() -> None:
@@ -381,4 +381,4 @@ def test_a_second_try_asks_from_where_the_first_began() -> None:
 def test_standing_by_forgets_the_lead() -> None:
     lead = reconciling()
     lead.stand_by()
-    assert (lead.stage, lead.token, lead.leading, lead.due(10_000)) == (Stage.STANDBY, None, False, None)
+    assert (lead.phase, lead.token, lead.leading, lead.due(10_000)) == (Phase.STANDBY, None, False, None)

@@ -10,17 +10,17 @@ import pytest
 
 from controlplane.errors import InvalidInput
 from controlplane.host import identity
-from controlplane.model import Process
+from controlplane.model import Phase, Process
 from hftd.shm import pages
 
 BOOT = "0f1e2d3c-4b5a-4678-89ab-cdef01234567"
 LEADER = Process("omsd-alpha-1", BOOT, 4711, 123456)
 
 
-def lease_word(folder: Path) -> tuple[pages.LeaseWord, pages.LeaseWord]:
+def lease_word(folder: Path) -> tuple[pages.LeasePage, pages.LeasePage]:
     path = folder / "omsd-alpha-1.lease"
     pages.create(path, pages.LEASE_MAGIC)
-    return pages.LeaseWord(path, writable=True), pages.LeaseWord(path)
+    return pages.LeasePage(path, writable=True), pages.LeasePage(path)
 
 
 def test_a_fresh_word_is_addressed_to_nobody(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_a_reader_of_a_half_done_write_goes_on_with_what_it_read_last(tmp_path: 
     writer._map[pages._BODY_AT : pages._BODY_AT + 8] = b"\xff" * 8
     assert reader.read() == lease
     assert reader.read() == lease
-    with pages.LeaseWord(tmp_path / "omsd-alpha-1.lease") as new:
+    with pages.LeasePage(tmp_path / "omsd-alpha-1.lease") as new:
         assert new.read() == pages.NOBODY
     later = pages.Lease(LEADER, 1, 2, pages.Wanted.STANDBY, 0)
-    with pages.LeaseWord(tmp_path / "omsd-alpha-1.lease", writable=True) as next_keeper:
+    with pages.LeasePage(tmp_path / "omsd-alpha-1.lease", writable=True) as next_keeper:
         next_keeper.write(later)
     assert reader.read() == later
 
@@ -78,13 +78,13 @@ def test_a_reader_of_a_half_done_write_goes_on_with_what_it_read_last(tmp_path: 
 def test_a_half_done_alive_word_keeps_its_last_heartbeat_or_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.alive"
     pages.create(path, pages.ALIVE_MAGIC)
-    writer, reader = pages.AliveWord(path, writable=True), pages.AliveWord(path)
-    state = pages.Alive(4711, 123456, 10, pages.Phase.ACTIVE, 3, 77, 2)
+    writer, reader = pages.HeartbeatPage(path, writable=True), pages.HeartbeatPage(path)
+    state = pages.Alive(4711, 123456, 10, Phase.ACTIVE, 3, 77, 2)
     writer.write(state)
     assert reader.read() == state
     writer._words[1] |= 1
     assert reader.read() == state
-    with pages.AliveWord(path) as new, pytest.raises(InvalidInput, match="half written"):
+    with pages.HeartbeatPage(path) as new, pytest.raises(InvalidInput, match="half written"):
         new.read()
 
 
@@ -106,12 +106,12 @@ def test_the_lease_word_has_its_golden_bytes(tmp_path: Path) -> None:
 def test_a_heartbeat_moves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.alive"
     pages.create(path, pages.ALIVE_MAGIC)
-    writer, reader = pages.AliveWord(path, writable=True), pages.AliveWord(path)
-    state = pages.Alive(4711, 123456, 10, pages.Phase.ACTIVE, 3, 77, 2)
+    writer, reader = pages.HeartbeatPage(path, writable=True), pages.HeartbeatPage(path)
+    state = pages.Alive(4711, 123456, 10, Phase.ACTIVE, 3, 77, 2)
     writer.write(state)
     sequence = reader.sequence
     writer.beat(20)
-    assert reader.read() == pages.Alive(4711, 123456, 20, pages.Phase.ACTIVE, 3, 77, 2)
+    assert reader.read() == pages.Alive(4711, 123456, 20, Phase.ACTIVE, 3, 77, 2)
     assert reader.sequence == sequence
 
 
@@ -119,10 +119,10 @@ def test_a_file_that_is_no_word_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other"
     path.write_bytes(b"x" * 256)
     with pytest.raises(InvalidInput, match="HFTLEAS1"):
-        pages.LeaseWord(path)
+        pages.LeasePage(path)
     path.write_bytes(b"HFTLEAS1")
     with pytest.raises(InvalidInput, match="256 bytes"):
-        pages.LeaseWord(path)
+        pages.LeasePage(path)
 
 
 def test_a_process_is_itself_and_no_other() -> None:

@@ -125,7 +125,7 @@ def test_a_restarted_standby_takes_the_place_of_its_dead_process() -> None:
 
 
 def test_a_follower_appends_only_behind_the_record_before() -> None:
-    follower = replica.Follower()
+    follower = replica.StandbyTail()
     assert follower.takes(5, 6, last_seq=5) is None, "not attached"
     follower.begin(7)
     assert follower.takes(5, 6, last_seq=5) is True
@@ -135,7 +135,7 @@ def test_a_follower_appends_only_behind_the_record_before() -> None:
 
 
 def test_a_follower_does_not_listen_to_a_leader_below_what_it_knows() -> None:
-    follower = replica.Follower()
+    follower = replica.StandbyTail()
     assert follower.stale(leader_term=3, last_term=4)
     follower.begin(5)
     assert follower.stale(leader_term=4, last_term=4)

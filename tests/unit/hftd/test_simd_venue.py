@@ -40,7 +40,7 @@ class Desk:
     """A venue with its session on a real journal, and every message it sent, decoded."""
 
     def __init__(self, folder: Path, *, gateway: bytes = b"") -> None:
-        self.journal = journal.Journal(folder)
+        self.journal = journal.VenueJournal(folder)
         self.out: list[tuple[bytes, Any]] = []
         self.counts: dict[str, int] = {}
         self.connected = True
@@ -55,7 +55,7 @@ class Desk:
         self.session = session.Session(
             self.venue,
             self.journal,
-            fences.Floors(folder / "floors.json"),
+            fences.Fences(folder / "fences.json"),
             self._send,
             source="simd-alpha-1",
             gateway=gateway,
@@ -354,7 +354,7 @@ def test_a_fence_passed_on_by_an_old_gateway_is_not_acknowledged(desk: Desk) -> 
     assert desk.fence("omsd", 2, gateway=2).ok
 
 
-def test_floors_outlive_the_process(tmp_path: Path) -> None:
+def test_fences_outlive_the_process(tmp_path: Path) -> None:
     first = Desk(tmp_path).fenced()
     assert first.fence("omsd", 5, gateway=1).ok
     first.close()
