@@ -30,7 +30,7 @@ from controlplane.host import identity
 from controlplane.host.system_clock import SystemClock
 from controlplane.leadership import budget
 from controlplane.model import Alarm, HostRecord, InstanceStatus, Mode, Process, records
-from controlplane.site import status
+from controlplane.site import document, status
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
 from controlplane.store.base import Health
@@ -96,7 +96,10 @@ class Agent:
         event = self.events.record(kind, fields)
         with contextlib.suppress(OSError):  # a full disk costs the line
             print(
-                status.iso(event.n), kind, *(f"{key}={value!r}" for key, value in fields.items()), flush=True
+                document.iso(event.n),
+                kind,
+                *(f"{key}={value!r}" for key, value in fields.items()),
+                flush=True,
             )
 
     def alarm(self, id: str, severity: str, text: str) -> None:
@@ -406,7 +409,7 @@ class Agent:
             found[service] = max(0, until_ns - now_ns) // 1_000_000
         return found
 
-    def site_status(self) -> dict[str, Any] | None:
+    def site_status(self) -> document.Status | None:
         """`hftctl status -o json`; None until the site has been seen."""
         site = self.site
         if site is None:

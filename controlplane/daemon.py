@@ -13,7 +13,6 @@ import contextlib
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from controlplane.errors import HftctlError, InUse
 from controlplane.host import identity
 from controlplane.host.system_clock import SystemClock
 from controlplane.leadership import budget
-from controlplane.model import Process, records
-from controlplane.site import status
+from controlplane.model import records
+from controlplane.site import document, status
 from controlplane.site.follower import Follower
 from controlplane.store.base import Health
 
@@ -38,15 +37,6 @@ HEALTH_EVERY_S = 1.0
 STORE_SILENT_S = 3.0
 """A view that the store has not confirmed for so long is old: the store counts as unreachable."""
 STOP_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerRecord:
-    """`controller`: who is elected and where it answers."""
-
-    url: str
-    process: Process
-    since_ns: int
 
 
 class Controller:
@@ -69,7 +59,7 @@ class Controller:
     def store_reachable(self) -> bool:
         return self.store_health.healthy
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self) -> document.Status | None:
         view = self.follower.view
         if view is None:
             return None
@@ -131,13 +121,13 @@ class Controller:
         """True when the key is ours: it was, it was free, or its writer is a dead process of this boot."""
         key, entry = self.keys.controller(), await self.client.get(self.keys.controller())
         if entry is not None:
-            record = model.decode(ControllerRecord, entry.value)
+            record = model.decode(records.ControllerRecord, entry.value)
             if record.process == self.process and self.elected:
                 return True
             holder = record.process
             if holder.boot_id != self.process.boot_id or identity.runs(holder):
                 return record.process == self.process
-        value = model.encode(ControllerRecord(self.url, self.process, self.clock.wall_ns()))
+        value = model.encode(records.ControllerRecord(self.url, self.process, self.clock.wall_ns()))
         written = await self.client.put(key, value, expect=entry.revision if entry else 0, lease=lease)
         return isinstance(written, store.Committed)
 

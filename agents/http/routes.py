@@ -24,7 +24,7 @@ from agents.http import log_files
 from controlplane.errors import HftctlError, InvalidInput, Retryable, Unavailable
 from controlplane.model import InstanceStatus, Mode, Phase
 from controlplane.operations import failover
-from controlplane.site import status
+from controlplane.site import document
 from hftd.shm import pages
 
 EVENTS_MAX = 1000
@@ -204,7 +204,7 @@ class Http:
             [
                 {
                     "n": e["n"],
-                    "at": status.iso(e["n"]),
+                    "at": document.iso(e["n"]),
                     "host": e["host"],
                     "kind": e["kind"],
                     "fields": e["fields"],

@@ -6,19 +6,19 @@ The rest of the admin API (roles, operations, pages) joins this application unde
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import prometheus_client
 from aiohttp import web
 from prometheus_client.core import GaugeMetricFamily
 
+from controlplane.site import document
+
 
 class Controller(Protocol):
     """What the routes need of the controller."""
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self) -> document.Status | None:
         """The site's status; None while no view of it has come from the store."""
 
     @property
@@ -49,7 +49,7 @@ def application(controller: Controller) -> web.Application:
             return web.json_response(
                 {"error": "no view of the site yet: the store does not answer"}, status=503
             )
-        return web.json_response(found, dumps=_dumps)
+        return web.Response(body=document.encode(found), content_type="application/json")
 
     for path, handler in (
         ("/live", live),
@@ -60,9 +60,6 @@ def application(controller: Controller) -> web.Application:
     ):
         app.router.add_get(path, handler)
     return app
-
-
-_dumps: Callable[[Any], str] = json.dumps
 
 
 def _verdict(good: bool) -> web.Response:
@@ -93,7 +90,7 @@ class _Collector:
         if status is None:
             return [elected, reachable]
         healthy = GaugeMetricFamily(
-            "hft_site_healthy", "1 while every service is as desired", float(status["healthy"])
+            "hft_site_healthy", "1 while every service is as desired", float(status.healthy)
         )
         passing = GaugeMetricFamily(
             "hft_instance_passing",
@@ -102,12 +99,10 @@ class _Collector:
         )
         epoch = GaugeMetricFamily("hft_group_epoch", "Epoch of the group's leader", labels=("service",))
         led = GaugeMetricFamily("hft_group_led", "1 while somebody leads", labels=("service",))
-        for service in status["services"]:
-            if service["mode"] == "active_standby":
-                epoch.add_metric([service["name"]], service["epoch"] or 0)
-                led.add_metric([service["name"]], float(service["leader"] is not None))
-            for i in service["instances"]:
-                passing.add_metric(
-                    [service["name"], i["id"], i["host"]], float(i["ready"] and i["health"] == "passing")
-                )
+        for service in status.services:
+            if service.mode == "active_standby":
+                epoch.add_metric([service.name], service.epoch or 0)
+                led.add_metric([service.name], float(service.leader is not None))
+            for i in service.instances:
+                passing.add_metric([service.name, i.id, i.host], float(i.well))
         return [elected, reachable, healthy, passing, epoch, led]

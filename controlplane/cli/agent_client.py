@@ -10,6 +10,7 @@ from controlplane.cli.output import ASK_TIMEOUT_S
 from controlplane.errors import FloorUnreachable, InvalidInput, Refused
 from controlplane.floor import folders
 from controlplane.http import unix
+from controlplane.site import document
 
 
 class Floor:
@@ -82,14 +83,18 @@ class Floor:
         return refused
 
     def get(self, target: str) -> Any:
-        """The decoded JSON of one GET.
+        """The decoded JSON of one GET. Raises as `body` does."""
+        return json.loads(self.body(target))
+
+    def body(self, target: str) -> bytes:
+        """The body of one GET.
 
         Raises:
             FloorUnreachable, InvalidInput (no such thing), Refused.
         """
         answer = self.first("GET", target)
         if answer.status < 400:
-            return json.loads(answer.body)
+            return answer.body
         said = reason_of(answer)
         if answer.status == 404:
             raise InvalidInput(said)
@@ -97,13 +102,9 @@ class Floor:
             raise FloorUnreachable(said)
         raise Refused(said)
 
-    def status(self) -> dict[str, Any]:
-        found = self.get("/v1/site/status")
-        if not isinstance(found, dict):
-            raise FloorUnreachable(
-                f"status of {self.folders.site_dir}: expected a mapping, found {type(found).__name__}"
-            )
-        return found
+    def status(self) -> document.Status:
+        """The whole site, as one agent sees it. Raises FloorUnreachable, Refused."""
+        return document.decode(self.body("/v1/site/status"))
 
     def ask(self, service: str, what: str) -> Any:
         """What a daemon says of itself, from its leader or only instance."""
@@ -124,15 +125,3 @@ def reason_of(answer: unix.Answer) -> str:
     if isinstance(found, dict):
         found = found.get("error") or found.get("reason") or found.get("body") or found
     return " ".join(str(found).split()) or f"HTTP {answer.status}"
-
-
-def service_of(status: dict[str, Any], name: str) -> dict[str, Any]:
-    """Raises InvalidInput that lists the services there are."""
-    for service in status["services"]:
-        if service["name"] == name:
-            found: dict[str, Any] = service
-            return found
-    raise InvalidInput(
-        f'service "{name}" is not in site {status["site"]} (there are '
-        f"{', '.join(s['name'] for s in status['services']) or 'none'})"
-    )

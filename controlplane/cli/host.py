@@ -24,5 +24,5 @@ def listing(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Hosts, their agents and how many instances each runs."""
-    found = agent_client.Floor(site_dir, timeout).status()["hosts"]
+    found = agent_client.Floor(site_dir, timeout).status().hosts
     render.show(found, output, ("name", "state", "address", "url", "last_seen_ms", "instances"))

@@ -28,7 +28,7 @@ def history(
 ) -> None:
     """Every change of leader of a service, with cause, actor and reason."""
     floor = agent_client.Floor(site_dir, timeout)
-    agent_client.service_of(floor.status(), service)
+    floor.status().service(service)
     rows = floor.get(f"/v1/site/history/{service}")
     if output is Output.table:
         rows = [
@@ -89,7 +89,7 @@ def request(
     """
     if not reason or not reason.strip() or floor is None:
         raise InvalidInput(f'failover of "{service}": --reason is missing (it is kept in the history)')
-    agent_client.service_of(floor.status(), service)
+    floor.status().service(service)
     body = json.dumps(
         {"service": service, "to": to, "reason": reason, "actor": getpass.getuser(), "timeout_s": timeout_s}
     ).encode()

@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from controlplane.cli.output import Output
 
 _COLOURS = {
@@ -25,16 +27,23 @@ _COLOURS = {
 
 
 def show(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
-    """Print plain data. For a table, `columns` are keys of the rows; their names are the headings."""
+    """Print plain data or structs. For a table, `columns` are fields of the rows, and the headings."""
+    if output is Output.table:
+        rows = [[cell(field_of(row, column)) for column in columns] for row in value]
+        print(table([column.replace("_", " ") for column in columns], rows))
+        return
+    value = msgspec.to_builtins(value)
     if output is Output.json:
         print(json.dumps(value, indent=2, ensure_ascii=False))
-    elif output is Output.yaml:
+    else:
         import yaml
 
         print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
-    else:
-        rows = [[cell(row.get(column)) for column in columns] for row in value]
-        print(table([column.replace("_", " ") for column in columns], rows))
+
+
+def field_of(row: Any, name: str) -> Any:
+    """Of a mapping or of a struct; None where it has no such field."""
+    return row.get(name) if isinstance(row, dict) else getattr(row, name, None)
 
 
 def cell(value: Any) -> str:

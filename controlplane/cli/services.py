@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -17,14 +17,8 @@ def services(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """The services of the site: wanted, running, led by."""
-    found = agent_client.Floor(site_dir, timeout).status()["services"]
-    keys = ("name", "daemon", "mode", "desired", "running", "leader", "epoch")
-    show = (
-        found
-        if output is not Output.table
-        else [{key: service.get(key) for key in keys} for service in found]
-    )
-    render.show(show, output, keys)
+    found = agent_client.Floor(site_dir, timeout).status().services
+    render.show(found, output, ("name", "daemon", "mode", "desired", "running", "leader", "epoch"))
 
 
 def endpoints(
@@ -34,21 +28,19 @@ def endpoints(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Where the instances of a service listen."""
-    found = agent_client.service_of(agent_client.Floor(site_dir, timeout).status(), service)
-    keys: tuple[str, ...] = ("instance", "host", "role", "health", "endpoints")
-    rows = [
-        {"instance": i["id"], **{key: i.get(key) for key in keys[1:]}}
-        for i in found["instances"]
-        if i.get("endpoints")
-    ]
+    found = agent_client.Floor(site_dir, timeout).status().service(service)
+    listening = [i for i in found.instances if i.endpoints]
     if output is Output.table:
         rows = [
-            {**row, "name": name, "endpoint": endpoint}
-            for row in rows
-            for name, endpoint in (row["endpoints"] or {}).items()
+            {"instance": i.id, "host": i.host, "role": i.role, "health": i.health}
+            | {"name": name, "endpoint": at}
+            for i in listening
+            for name, at in i.endpoints.items()
         ]
-        keys = ("instance", "host", "role", "health", "name", "endpoint")
-    render.show(rows, output, keys)
+        render.show(rows, output, ("instance", "host", "role", "health", "name", "endpoint"))
+        return
+    keys = ("host", "role", "health", "endpoints")
+    render.show([{"instance": i.id} | {key: getattr(i, key) for key in keys} for i in listening], output)
 
 
 def health(
@@ -61,15 +53,15 @@ def health(
 ) -> int:
     """Health of instances; exit 1 when one is not passing."""
     status = agent_client.Floor(site_dir, timeout).status()
-    keys = ("id", "service", "host", "state", "health", "ready", "reason")
-    rows = [
-        {"service": s["name"], **i}
-        for s in status["services"]
-        for i in s["instances"]
-        if what in (None, s["name"], i["id"])
+    found = [
+        (service.name, instance)
+        for service in status.services
+        for instance in service.instances
+        if what in (None, service.name, instance.id)
     ]
-    if not rows and what is not None:
-        raise InvalidInput(f'"{what}" is neither a service nor an instance of site {status["site"]}')
-    picked: list[dict[str, Any]] = [{key: row.get(key) for key in keys} for row in rows]
-    render.show(picked, output, keys)
-    return 0 if all(row["health"] == "passing" and row["ready"] for row in picked) else 1
+    if not found and what is not None:
+        raise InvalidInput(f'"{what}" is neither a service nor an instance of site {status.site}')
+    keys = ("id", "service", "host", "state", "health", "ready", "reason")
+    rows = [{key: service if key == "service" else getattr(i, key) for key in keys} for service, i in found]
+    render.show(rows, output, keys)
+    return 0 if all(instance.well for _, instance in found) else 1

@@ -11,7 +11,7 @@ import typer
 from controlplane.cli import agent_client, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import Refused
-from controlplane.site import status
+from controlplane.site import document
 
 ORDER_KEYS = ("id", "market", "symbol", "side", "price", "quantity", "filled", "status", "epoch")
 ORDER_KEYS_WIDE = (*ORDER_KEYS, "type", "strategy", "client_order_id", "created", "updated", "reason")
@@ -65,12 +65,12 @@ def positions(
 
 def order_field(order: dict[str, Any], key: str) -> Any:
     at_ns = order.get(f"{key}_ns")
-    return order.get(key) if at_ns is None else status.iso(at_ns)
+    return order.get(key) if at_ns is None else document.iso(at_ns)
 
 
 def ask_daemon(floor: agent_client.Floor, daemon: str, what: str) -> list[dict[str, Any]]:
     """One answer of each service that runs the daemon, put together."""
-    services = [service["name"] for service in floor.status()["services"] if service["daemon"] == daemon]
+    services = [service.name for service in floor.status().services if service.daemon == daemon]
     if not services:
         raise Refused(f"no service of this site runs {daemon}")
     return [row for service in services for row in floor.ask(service, what)]

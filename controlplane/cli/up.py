@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -155,21 +155,17 @@ def lines(watch: floor_up.Watch) -> int:
 
 def told(watch: floor_up.Watch) -> dict[str, str]:
     """What a line is worth, by subject; pids, counters and times are not."""
-    status: dict[str, Any] | None = watch.status()
+    status = watch.status()
     if status is None:
         return {"floor": "no agent answers yet"}
     said = {"floor": "healthy" if watch.healthy(status) else "not healthy yet"}
-    for service in status["services"]:
-        if service.get("epoch"):
-            said[service["name"]] = f"led by {service.get('leader') or 'nobody'}, epoch {service['epoch']}"
-        for i in service["instances"]:
-            reason = f" ({i['reason']})" if i.get("reason") and i["health"] != "passing" else ""
-            said[i["id"]] = (
-                f"{i['state']}, {i.get('role') or 'serving'}, {i['health']}{reason}, {i['restarts']} restarts"
-            )
-    return said | {
-        f"alarm {a['id']}": f"{a['severity']}: {a['subject']}: {a['text']}" for a in status["alarms"]
-    }
+    for service in status.services:
+        if service.epoch:
+            said[service.name] = f"led by {service.leader or 'no instance'}, epoch {service.epoch}"
+        for i in service.instances:
+            reason = f" ({i.reason})" if i.reason and i.health != "passing" else ""
+            said[i.id] = f"{i.state}, {i.role or 'serving'}, {i.health}{reason}, {i.restarts} restarts"
+    return said | {f"alarm {a.id}": f"{a.severity}: {a.subject}: {a.text}" for a in status.alarms}
 
 
 def gone(watch: floor_up.Watch) -> int:

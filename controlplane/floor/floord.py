@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from controlplane import model, store
 from controlplane.errors import HftctlError, InUse, Unavailable
 from controlplane.floor import desired as desired_file
@@ -282,8 +284,10 @@ async def controller_url(client: store.Store, keys: store.Keys) -> str | None:
     entry = await client.get(keys.controller())
     if entry is None:
         return None
-    found = json.loads(entry.value)
-    return found.get("url") if isinstance(found, dict) else None
+    try:
+        return model.decode(records.ControllerRecord, entry.value).url
+    except msgspec.DecodeError:
+        return None  # of another release: its own agents say so
 
 
 def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:

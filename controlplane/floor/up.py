@@ -8,7 +8,6 @@ The story goes on in floord.py.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -27,6 +26,7 @@ from controlplane.floor.desired import Desired
 from controlplane.floor.folders import Folders
 from controlplane.host import identity, sched
 from controlplane.http import unix
+from controlplane.site import document
 from controlplane.specs import diff
 from controlplane.specs import read as service_specs
 
@@ -276,7 +276,7 @@ class Watch:
     def floor(self) -> dict[str, Any]:
         return self.folders.running() or {}
 
-    def status(self) -> dict[str, Any] | None:
+    def status(self) -> document.Status | None:
         floor = self.floor()
         for host in floor.get("hosts", ()):
             try:
@@ -286,8 +286,7 @@ class Watch:
             except FloorUnreachable:
                 continue
             if answer.status == 200:
-                found: dict[str, Any] = json.loads(answer.body)
-                return found
+                return document.decode(answer.body)
         return None
 
     def floord_gone(self) -> bool:
@@ -298,29 +297,25 @@ class Watch:
             return False  # on a busy machine it may take its lock late
         return time.monotonic() - self.began_mono_s > 3
 
-    def healthy(self, status: dict[str, Any] | None) -> bool:
+    def healthy(self, status: document.Status | None) -> bool:
         """Healthy as asked for: the specs are in the store and every instance runs its newest."""
         floor = self.floor()
         floord = identity.from_plain(floor.get("floord"))
-        if (
-            status is None
-            or not status["healthy"]
-            or floor.get("applied") != self.digest
-            or floord is None
-            or not identity.runs(floord)
-        ):
+        if status is None or not status.healthy or floor.get("applied") != self.digest:
             return False
-        if {service["name"] for service in status["services"]} != {spec.name for spec in self.desired.specs}:
+        if floord is None or not identity.runs(floord):
+            return False
+        if {service.name for service in status.services} != {spec.name for spec in self.desired.specs}:
             return False
         revisions = floor.get("revisions", {})
         return all(
-            (i.get("config_revision") or 0) >= revisions.get(service["name"], 0)
-            for service in status["services"]
-            for i in service["instances"]
+            i.config_revision >= revisions.get(service.name, 0)
+            for service in status.services
+            for i in service.instances
         )
 
     def wait_healthy(
-        self, timeout_s: float, each: Callable[[dict[str, Any] | None], None] = lambda status: None
+        self, timeout_s: float, each: Callable[[document.Status | None], None] = lambda status: None
     ) -> bool:
         """False at the timeout, or as soon as hft-floord has ended."""
         deadline_mono_s = time.monotonic() + timeout_s
@@ -346,28 +341,25 @@ class Watch:
             for host in floor.get("hosts", ()):
                 lines += self.last_lines(f"agent-{host}", 3)
             return lines
-        if not status["store"]["healthy"]:
+        if not status.store.healthy:
             lines += ["store: not healthy:", *self.last_lines("etcd", 3)]
-        found = {i["id"]: i for service in status["services"] for i in service["instances"]}
+        found = {i.id: i for service in status.services for i in service.instances}
         for spec in self.desired.specs:
             for slot in spec.slots():
                 instance = found.get(slot.instance)
                 if instance is None:
                     lines.append(f"{slot.instance}: not started by its agent")
-                elif not (instance["ready"] and instance["health"] == "passing"):
-                    why = instance.get("reason") or "no reason given"
+                elif not instance.well:
                     lines.append(
-                        f"{slot.instance}: {instance['state']}, {instance['health']}, "
-                        f"{instance.get('restarts', 0)} restarts: {why}"
+                        f"{slot.instance}: {instance.state}, {instance.health}, "
+                        f"{instance.restarts} restarts: {instance.reason or 'no reason given'}"
                     )
                 else:
                     continue
                 lines += self.last_lines(slot.instance)
-            led = any(
-                service["name"] == spec.name and service.get("leader") for service in status["services"]
-            )
+            led = any(service.name == spec.name and service.leader for service in status.services)
             if spec.mode == "active_standby" and not led:
-                lines.append(f"{spec.name}: nobody leads")
+                lines.append(f"{spec.name}: no instance leads")
         return lines or ["the agents report it as not healthy; see hftctl status"]
 
     def last_lines(self, name: str, count: int = LOG_LINES) -> list[str]:

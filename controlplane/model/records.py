@@ -117,6 +117,15 @@ class OperationRecord:
     finished_ns: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ControllerRecord:
+    """`controller`: which controller is elected, and where it answers."""
+
+    url: str
+    process: Process
+    since_ns: int
+
+
 T = TypeVar("T")
 
 

@@ -1,18 +1,17 @@
-"""What `hftctl status -o json` says: the site as it is, from a view and the time. Pure; agents and
+"""Builds the status document (document.py) from a view of the site and the time. Pure; agents and
 hft-controld share it.
 
-`healthy` is: every desired instance ready and passing, every group led, the store healthy. Alarms do not
-change it, nor does an operation under way. Where an agent is silent its instances are shown as last heard of,
-with health `warning` and how long ago; where nothing is known, `unknown`. The view comes from discovery.py;
-who asks for this: agents/http/routes.py, daemon.py and, over them, cli/status.py.
+`healthy` means: every desired instance is ready and passing, every group is led, the store is healthy. Alarms
+do not change it, nor does an operation under way. The instances of a silent agent are shown as last heard of,
+with health `warning` and for how long the agent has been silent; where nothing is known, `unknown`. The view
+comes from view.py. Who asks for this: the agents' and the controller's HTTP and, over them, controlplane/cli.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 from controlplane.model import (
     Alarm,
@@ -25,14 +24,15 @@ from controlplane.model import (
     Slot,
     records,
 )
-from controlplane.site import histogram
+from controlplane.site import document, histogram
 from controlplane.store.base import Health
 
 HOST_SILENT_MS = 3000
 """Three host records not written: the agent is not there (its daemons may well be)."""
 OPERATIONS_MAX = 20
 """The newest; `hftctl op list` is for the others."""
-SHARES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999}
+SHARES = (0.5, 0.99, 0.999)
+"""Of document.Percentiles."""
 FLOW_FROM = {
     "messages": ("marketd",),
     "lost": ("marketd", "bookd"),
@@ -43,7 +43,7 @@ FLOW_FROM = {
 }
 """Counter -> the daemons whose counts of it are the site's (what the feed lost and what the market stream
 lost are two things); others count the same thing further down the path."""
-TUNING_NOT_AUDITED = {"verdict": "not_audited", "findings": []}
+TUNING_NOT_AUDITED = document.Tuning("not_audited", [])
 
 
 class Site(Protocol):
@@ -64,7 +64,7 @@ class Site(Protocol):
     @property
     def operations(self) -> Sequence[records.OperationRecord]: ...
     @property
-    def paused(self) -> Mapping[str, Any] | None: ...
+    def paused(self) -> document.Paused | None: ...
     @property
     def controller_url(self) -> str | None: ...
 
@@ -82,102 +82,78 @@ class Now:
     """The asker's own, beside those in the host records."""
 
 
-def build(view: Site, now: Now) -> dict[str, Any]:
-    """The whole JSON, ready to be encoded."""
+def build(view: Site, now: Now) -> document.Status:
     observed = {instance.id: instance for record in view.hosts.values() for instance in record.instances}
     services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
-    return {
-        "site": view.site,
-        "healthy": not why_not_healthy(now.store.healthy, services),
-        "store": _store(now.store),
-        "controller": {"url": view.controller_url},
-        "paused": dict(view.paused) if view.paused is not None else None,
-        "hosts": [_host(name, view, now) for name in sorted(hosts_of(view))],
-        "services": services,
-        "breakers": [],
-        "operations": [
-            _operation(record)
-            for record in sorted(view.operations, key=lambda o: -o.created_ns)[:OPERATIONS_MAX]
-        ],
-        "alarms": _alarms(view, now),
-        "flow": flow(
-            observed.values(),
-            [ended_counters for record in view.hosts.values() for ended_counters in record.ended_counters],
-        ),
-    }
+    newest = sorted(view.operations, key=lambda operation: -operation.created_ns)[:OPERATIONS_MAX]
+    ended = [counters for record in view.hosts.values() for counters in record.ended_counters]
+    return document.Status(
+        site=view.site,
+        healthy=not why_not_healthy(now.store.healthy, services),
+        store=_store(now.store),
+        controller=document.ControllerState(view.controller_url),
+        paused=view.paused,
+        hosts=[_host(name, view, now) for name in sorted(hosts_of(view))],
+        services=services,
+        breakers=[],
+        operations=[document.Operation(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
+        alarms=_alarms(view, now),
+        flow=flow(observed.values(), ended),
+    )
 
 
 def hosts_of(view: Site) -> set[str]:
     return {host for spec in view.specs.values() for host in spec.hosts} | set(view.hosts)
 
 
-def why_not_healthy(store_healthy: bool, services: Sequence[Mapping[str, Any]]) -> list[str]:
+def why_not_healthy(store_healthy: bool, services: Sequence[document.Service]) -> list[str]:
     """One line for each thing that keeps a site from being healthy; none: it is."""
     lines = [] if store_healthy else ["the store does not answer"]
     if not services:
         lines.append("no services are applied")
     for service in services:
-        if len(service["instances"]) < service["desired"]:
-            lines.append(
-                f"{service['name']}: {len(service['instances'])} of {service['desired']} instances are known"
-            )
+        if len(service.instances) < service.desired:
+            lines.append(f"{service.name}: {len(service.instances)} of {service.desired} instances are known")
         lines += [
-            f"{instance['id']}: {instance['state']}, {instance['health']}: "
-            f"{instance['reason'] or 'not ready'}"
-            for instance in service["instances"][: service["desired"]]
-            if not _instance_healthy(instance)
+            f"{instance.id}: {instance.state}, {instance.health}: {instance.reason or 'not ready'}"
+            for instance in service.instances[: service.desired]
+            if not instance.well
         ]
-        if service["mode"] == Mode.ACTIVE_STANDBY and not service["leader"]:
-            lines.append(f"{service['name']}: nobody leads")
+        if service.mode == Mode.ACTIVE_STANDBY and not service.leader:
+            lines.append(f"{service.name}: no instance leads")
     return lines
 
 
-def _instance_healthy(instance: Mapping[str, Any]) -> bool:
-    return bool(instance["ready"]) and instance["health"] == "passing"
+def _store(health: Health) -> document.StoreState:
+    return document.StoreState(
+        health.kind, list(health.endpoints), health.healthy, health.version, health.latency_ms
+    )
 
 
-def _store(health: Health) -> dict[str, Any]:
-    return {
-        "kind": health.kind,
-        "endpoints": list(health.endpoints),
-        "healthy": health.healthy,
-        "version": health.version,
-        "latency_ms": health.latency_ms,
-    }
-
-
-def _host(name: str, view: Site, now: Now) -> dict[str, Any]:
+def _host(name: str, view: Site, now: Now) -> document.Host:
     record = view.hosts.get(name)
     if record is None:
-        return {
-            "name": name,
-            "state": "down",
-            "address": None,
-            "url": None,
-            "last_seen_ms": None,
-            "tuning": TUNING_NOT_AUDITED,
-            "instances": [],
-        }
+        return document.Host(name, "down", None, None, None, TUNING_NOT_AUDITED, [])
     seen_ms = silence_ms(record, now.wall_ns)
-    return {
-        "name": name,
-        "state": record.state if seen_ms < HOST_SILENT_MS else "silent",
-        "address": record.address,
-        "url": record.url,
-        "last_seen_ms": seen_ms,
-        "tuning": TUNING_NOT_AUDITED,
-        "instances": [instance.id for instance in record.instances],
-    }
+    return document.Host(
+        name=name,
+        state=record.state if seen_ms < HOST_SILENT_MS else "silent",
+        address=record.address,
+        url=record.url,
+        last_seen_ms=seen_ms,
+        tuning=TUNING_NOT_AUDITED,
+        instances=[instance.id for instance in record.instances],
+    )
 
 
 def silence_ms(record: HostRecord, wall_ns: int) -> int:
-    """For how long the agent has not written; clocks of two hosts may disagree, so never below 0."""
+    """How long ago the agent wrote last; the clocks of two hosts may disagree, so never below 0."""
     return max(0, wall_ns - record.updated_ns) // 1_000_000
 
 
 def _service(
     spec: ServiceSpec, view: Site, observed: Mapping[str, InstanceStatus], now: Now
-) -> dict[str, Any]:
+) -> document.Service:
     slots = {slot.instance: slot for slot in spec.slots()}
     instances = [_instance(slot, observed.get(slot.instance), view, now) for slot in slots.values()]
     # Desired ones first, in the order of their slots; then those of an earlier spec, still stopping.
@@ -186,17 +162,17 @@ def _service(
         _instance(Slot(status.id, status.service, status.host), status, view, now) for status in rest
     ]
     leader, epoch, remaining_ms = _leader(spec, view, now)
-    return {
-        "name": spec.name,
-        "daemon": spec.daemon,
-        "mode": str(spec.mode),
-        "desired": len(slots),
-        "running": sum(instance["state"] == "running" for instance in instances),
-        "leader": leader,
-        "epoch": epoch,
-        "lease_remaining_ms": remaining_ms,
-        "instances": instances,
-    }
+    return document.Service(
+        name=spec.name,
+        daemon=spec.daemon,
+        mode=str(spec.mode),
+        desired=len(slots),
+        running=sum(instance.state == "running" for instance in instances),
+        leader=leader,
+        epoch=epoch,
+        lease_remaining_ms=remaining_ms,
+        instances=instances,
+    )
 
 
 def _leader(spec: ServiceSpec, view: Site, now: Now) -> tuple[str | None, int | None, int | None]:
@@ -211,120 +187,98 @@ def _leader(spec: ServiceSpec, view: Site, now: Now) -> tuple[str | None, int | 
     return record.holder.instance, record.epoch, remaining_ms
 
 
-def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -> dict[str, Any]:
-    shown: dict[str, Any] = {"id": slot.instance, "host": slot.host}
+def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -> document.Instance:
     if status is None:
-        registered = view.registrations.get(slot.instance)
-        known = view.hosts.get(slot.host)
-        return shown | {
-            "pid": registered.process.pid if registered else None,
-            "state": "stopped" if known else "unknown",
-            "role": None,
-            "health": "critical",
-            "reason": "not started yet" if known else f"no agent of {slot.host} reports",
-            "ready": False,
-            "uptime_s": None,
-            "restarts": 0,
-            "cpus": [],
-            "sched": "other",
-            "endpoints": dict(registered.endpoints) if registered else {},
-            "version": registered.version if registered else "",
-            "config_revision": 0,
-        }
+        return _unreported(slot, view)
     health, reason = status.health, status.reason
     silent_ms = silence_ms(view.hosts[status.host], now.wall_ns) if status.host in view.hosts else 0
     if silent_ms >= HOST_SILENT_MS:
         health = "critical" if health == "critical" else "warning"
-        reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s" + (
-            f"; before: {reason}" if reason else ""
-        )
-    return shown | {
-        "pid": status.pid,
-        "state": status.state,
-        "role": status.role,
-        "health": health,
-        "reason": reason,
-        "ready": status.ready,
-        "uptime_s": round((now.wall_ns - status.started_ns) / 1e9, 1)
-        if status.started_ns and status.pid
-        else None,
-        "restarts": status.restarts,
-        "cpus": list(status.cpus),
-        "sched": status.sched,
-        "endpoints": dict(status.endpoints),
-        "version": status.version,
-        "config_revision": status.config_revision,
-    }
+        before = f"; before: {reason}" if reason else ""
+        reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s{before}"
+    runs = status.started_ns is not None and status.pid is not None
+    return document.Instance(
+        id=slot.instance,
+        host=slot.host,
+        pid=status.pid,
+        state=status.state,
+        role=status.role,
+        health=health,
+        reason=reason,
+        ready=status.ready,
+        uptime_s=round((now.wall_ns - (status.started_ns or 0)) / 1e9, 1) if runs else None,
+        restarts=status.restarts,
+        cpus=list(status.cpus),
+        sched=status.sched,
+        endpoints=dict(status.endpoints),
+        version=status.version,
+        config_revision=status.config_revision,
+    )
 
 
-def _operation(record: records.OperationRecord) -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "kind": record.kind,
-        "state": record.state,
-        "actor": record.actor,
-        "reason": record.reason,
-    }
+def _unreported(slot: Slot, view: Site) -> document.Instance:
+    """An instance of which no agent says anything: at most it stands in the registry."""
+    registered, known = view.registrations.get(slot.instance), view.hosts.get(slot.host)
+    return document.Instance(
+        id=slot.instance,
+        host=slot.host,
+        pid=registered.process.pid if registered else None,
+        state="stopped" if known else "unknown",
+        role=None,
+        health="critical",
+        reason="not started yet" if known else f"no agent of {slot.host} reports",
+        ready=False,
+        uptime_s=None,
+        restarts=0,
+        cpus=[],
+        sched="other",
+        endpoints=dict(registered.endpoints) if registered else {},
+        version=registered.version if registered else "",
+        config_revision=0,
+    )
 
 
-def _alarms(view: Site, now: Now) -> list[dict[str, Any]]:
+def _alarms(view: Site, now: Now) -> list[document.AlarmState]:
     alarms = [alarm for record in view.hosts.values() for alarm in record.alarms]
     known = {(alarm.id, alarm.subject) for alarm in alarms}
     alarms += [alarm for alarm in now.alarms if (alarm.id, alarm.subject) not in known]
     return [
-        {
-            "id": alarm.id,
-            "severity": alarm.severity,
-            "subject": alarm.subject,
-            "text": alarm.text,
-            "since": iso(alarm.since_ns),
-        }
+        document.AlarmState(alarm.id, alarm.severity, alarm.subject, alarm.text, document.iso(alarm.since_ns))
         for alarm in sorted(alarms, key=lambda alarm: (alarm.since_ns, alarm.id, alarm.subject))
     ]
-
-
-def iso(wall_ns: int) -> str:
-    return (
-        datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
 
 
 # --- flow ---------------------------------------------------------------------------------------------------
 
 
-def flow(instances: Iterable[InstanceStatus], ended_counters: Iterable[EndedCounters] = ()) -> dict[str, Any]:
-    """What goes through the floor, merged from the counters and histograms of the daemons' processes, those
-    that run and those before them.
+def flow(instances: Iterable[InstanceStatus], ended_counters: Iterable[EndedCounters] = ()) -> document.Flow:
+    """What goes through the trading floor: the counters and histograms of its daemons' processes merged, of
+    those that run and of those before them.
     """
     running = list(instances)
     counted: list[InstanceStatus | EndedCounters] = [*running, *ended_counters]
-    counts = {
-        name: sum(each.counters.get(name, 0) for each in counted if each.daemon in daemons)
-        for name, daemons in FLOW_FROM.items()
-    }
-    return {
-        "messages": counts["messages"],
-        "messages_per_s": round(
-            sum(each.rates.get("messages", 0.0) for each in running if each.daemon in FLOW_FROM["messages"]),
-            1,
-        ),
-        "lost": counts["lost"],
-        "gaps": counts["gaps"],
-        "orders": counts["orders"],
-        "fills": counts["fills"],
-        "rejects": counts["rejects"],
-        "stale_token_refusals": sum(each.counters.get("stale_token_refusals", 0) for each in counted),
-        "tick_to_order_us": percentiles_us(each.histograms.get("tick_to_order", {}) for each in counted),
-        "order_to_ack_us": percentiles_us(each.histograms.get("order_to_ack", {}) for each in counted),
-    }
+
+    def count(name: str) -> int:
+        return sum(each.counters.get(name, 0) for each in counted if each.daemon in FLOW_FROM[name])
+
+    rates = [each.rates.get("messages", 0.0) for each in running if each.daemon in FLOW_FROM["messages"]]
+    return document.Flow(
+        messages=count("messages"),
+        messages_per_s=round(sum(rates), 1),
+        lost=count("lost"),
+        gaps=count("gaps"),
+        orders=count("orders"),
+        fills=count("fills"),
+        rejects=count("rejects"),
+        stale_token_refusals=sum(each.counters.get("stale_token_refusals", 0) for each in counted),
+        tick_to_order_us=percentiles_us(each.histograms.get("tick_to_order", {}) for each in counted),
+        order_to_ack_us=percentiles_us(each.histograms.get("order_to_ack", {}) for each in counted),
+    )
 
 
-def percentiles_us(histograms: Iterable[Mapping[int, int]]) -> dict[str, float | None]:
+def percentiles_us(histograms: Iterable[Mapping[int, int]]) -> document.Percentiles:
     merged = histogram.Histogram()
     for counts in histograms:
         merged.merge(counts)
-    found = histogram.percentiles_ns(merged.counts, SHARES.values())
-    return {
-        name: None if value is None else round(value / 1000, 1)
-        for name, value in zip(SHARES, found, strict=True)
-    }
+    found = histogram.percentiles_ns(merged.counts, SHARES)
+    return document.Percentiles(*(None if value is None else round(value / 1000, 1) for value in found))

@@ -16,6 +16,7 @@ import msgspec
 
 from controlplane import model
 from controlplane.model import HostRecord, Registration, ServiceSpec, records
+from controlplane.site import document
 from controlplane.store.base import Entry, Snapshot
 from controlplane.store.keys import Keys
 
@@ -53,10 +54,9 @@ class SiteView:
     """Oldest first."""
     audit_heads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     operations: tuple[records.OperationRecord, ...] = ()
-    paused: Mapping[str, Any] | None = None
-    """{"by", "reason", "since"} of the pause, as it was written."""
+    paused: document.Paused | None = None
     incarnation: int | None = None
-    controller: Mapping[str, Any] | None = None
+    controller: records.ControllerRecord | None = None
     undecodable: Mapping[str, str] = field(default_factory=dict)
     """Key -> why. What is listed here is nowhere else."""
     decoded: Mapping[str, tuple[Entry, object]] = field(default_factory=dict, repr=False, compare=False)
@@ -64,8 +64,7 @@ class SiteView:
 
     @property
     def controller_url(self) -> str | None:
-        url = (self.controller or {}).get("url")
-        return url if isinstance(url, str) else None
+        return self.controller.url if self.controller else None
 
     def registered(self, service: str) -> list[Registration]:
         """Who serves it, in order of instance."""
@@ -120,7 +119,11 @@ def decode_record(named: Named, value: bytes) -> object:
             return row
         case "incarnation":
             return int(value)
-        case "pause" | "controller" | "audit":
+        case "pause":
+            return msgspec.json.decode(value, type=document.Paused)
+        case "controller":
+            return model.decode(records.ControllerRecord, value)
+        case "audit":
             return msgspec.json.decode(value, type=dict[str, Any])
     return model.decode(GROUP_RECORDS[kind], value)
 

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from controlplane import daemon, model, store
+from controlplane.model import records
 from controlplane.site.follower import Follower
 
 
@@ -35,10 +36,10 @@ def test_the_second_controller_stands_by_while_the_first_lives() -> None:
 def test_the_record_of_a_dead_process_of_this_boot_is_replaced_at_once() -> None:
     async def story() -> None:
         one, other = controllers("dead")
-        dead = daemon.ControllerRecord("http://gone", replace(one.process, start_time=1), 0)
+        dead = records.ControllerRecord("http://gone", replace(one.process, start_time=1), 0)
         await one.client.put(one.keys.controller(), model.encode(dead))
         assert await one.hold(await one.client.lease(5))
-        elsewhere = daemon.ControllerRecord("http://far", replace(one.process, boot_id="another boot"), 0)
+        elsewhere = records.ControllerRecord("http://far", replace(one.process, boot_id="another boot"), 0)
         await one.client.put(one.keys.controller(), model.encode(elsewhere))
         assert not await other.hold(await other.client.lease(5)), (
             "of another machine nothing is known: its lease decides"

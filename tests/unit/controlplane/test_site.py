@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +56,9 @@ SITE = {
     KEYS.operation("op1"): model.encode(operation("op1")),
     KEYS.pause: b'{"by":"me","reason":"lunch","since":1}',
     KEYS.incarnation: b"1700000000000",
-    KEYS.controller(): b'{"url":"http://127.0.0.1:2"}',
+    KEYS.controller(): model.encode(
+        records.ControllerRecord("http://127.0.0.1:2", Process("controld", "b", 1, 1), 1)
+    ),
     KEYS.audit_head("auditd"): b'{"seq":3}',
 }
 
@@ -76,7 +79,7 @@ def test_every_kind_of_record_has_its_place() -> None:
     assert view.leaders["omsd"].holder == OLD
     assert [each.epoch for each in view.history["omsd"]] == [9, 10]
     assert [each.id for each in view.operations] == ["op1"]
-    assert view.paused == {"by": "me", "reason": "lunch", "since": 1}
+    assert msgspec.to_builtins(view.paused) == {"by": "me", "reason": "lunch", "since": 1}
     assert view.audit_heads == {"auditd": {"seq": 3}}
     assert not view.undecodable
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
 from controlplane.model import (
     Alarm,
     EndedCounters,
@@ -16,7 +18,7 @@ from controlplane.model import (
     ServiceSpec,
     records,
 )
-from controlplane.site import histogram, status
+from controlplane.site import document, histogram, status
 from controlplane.store.base import Health
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -94,7 +96,21 @@ def floor() -> Site:
 
 
 def build(site: Site, **more: Any) -> dict[str, Any]:
-    return status.build(site, status.Now(NOW_NS, more.pop("store", HEALTH), {"omsd": 900}, **more))
+    built = status.build(site, status.Now(NOW_NS, more.pop("store", HEALTH), {"omsd": 900}, **more))
+    assert document.decode(document.encode(built)) == built
+    plain: dict[str, Any] = msgspec.json.decode(document.encode(built))
+    return plain
+
+
+def plain_flow(*counted: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(status.flow(*counted))
+    return plain
+
+
+def why_not(found: dict[str, Any]) -> list[str]:
+    return status.why_not_healthy(
+        found["store"]["healthy"], msgspec.convert(found["services"], list[document.Service])
+    )
 
 
 def service(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -141,7 +157,7 @@ def test_a_floor_where_all_is_ready_and_led_is_healthy() -> None:
         "omsd-alpha-1", 4, 900,
     )  # fmt: skip
     assert service(found, "bookd")["leader"] is None
-    assert status.why_not_healthy(found["store"]["healthy"], found["services"]) == []
+    assert why_not(found) == []
 
 
 def test_alarms_do_not_make_it_unhealthy() -> None:
@@ -175,17 +191,17 @@ def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy()
     not_led.leaders["omsd"] = led_by(None)
     for found, why in (
         (build(not_ready), "bookd-alpha-1: running, warning: gap"),
-        (build(not_led), "omsd: nobody leads"),
+        (build(not_led), "omsd: no instance leads"),
         (build(floor(), store=replace(HEALTH, healthy=False)), "the store does not answer"),
     ):
         assert not found["healthy"]
-        assert status.why_not_healthy(found["store"]["healthy"], found["services"]) == [why]
+        assert why_not(found) == [why]
 
 
 def test_a_lease_that_ran_out_leads_nobody() -> None:
     found = status.build(floor(), status.Now(NOW_NS, HEALTH, {"omsd": 0}))
-    assert service(found, "omsd")["leader"] is None
-    assert not found["healthy"]
+    assert found.service("omsd").leader is None
+    assert not found.healthy
 
 
 def test_an_agent_that_is_silent_leaves_its_instances_shown_as_last_heard_of() -> None:
@@ -238,7 +254,7 @@ def test_an_instance_that_is_no_longer_desired_is_shown_and_does_not_count() -> 
 def test_an_empty_site_is_not_healthy() -> None:
     found = build(Site())
     assert not found["healthy"]
-    assert status.why_not_healthy(found["store"]["healthy"], found["services"]) == ["no services are applied"]
+    assert why_not(found) == ["no services are applied"]
 
 
 def test_the_flow_takes_each_count_from_the_daemon_that_owns_it() -> None:
@@ -246,7 +262,7 @@ def test_the_flow_takes_each_count_from_the_daemon_that_owns_it() -> None:
     for value_us in range(1, 101):
         ticks.record(value_us * 1000)
     acks.record(2_000_000)
-    found = status.flow(
+    found = plain_flow(
         [
             observed("marketd-alpha-1", counters={"messages": 100, "gaps": 9}, rates={"messages": 12.34}),
             observed(
@@ -295,7 +311,7 @@ def test_the_flow_counts_on_where_ended_processes_stopped() -> None:
 
 
 def test_percentiles_of_nothing_are_null() -> None:
-    assert status.flow([])["tick_to_order_us"] == {"p50": None, "p99": None, "p99_9": None}
+    assert plain_flow([])["tick_to_order_us"] == {"p50": None, "p99": None, "p99_9": None}
 
 
 def test_the_newest_operations_come_first_and_are_bounded() -> None:

@@ -1,0 +1,173 @@
+"""The status document, `hftctl status -o json`, as structs: built once (status.py), read by name everywhere
+else.
+
+The field names are its JSON keys: scripts rely on them, so fields may be added, never renamed. Times are ISO
+8601 in UTC. Imports nothing but msgspec: every verb that asks an agent decodes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from controlplane.errors import InvalidInput
+
+
+class StoreState(msgspec.Struct, frozen=True):
+    kind: str
+    endpoints: Sequence[str]
+    healthy: bool
+    version: str
+    latency_ms: float | None
+    """Of one read; None when none was answered."""
+
+
+class ControllerState(msgspec.Struct, frozen=True):
+    url: str | None
+    """Of the elected controller's HTTP; None while none is elected."""
+
+
+class Paused(msgspec.Struct, frozen=True):
+    by: str = ""
+    reason: str = ""
+    since: str | int = ""
+    """As it was written."""
+
+
+class Tuning(msgspec.Struct, frozen=True):
+    verdict: str
+    findings: Sequence[Any]
+
+
+class Host(msgspec.Struct, frozen=True):
+    name: str
+    state: str
+    """up, silent, down."""
+    address: str | None
+    url: str | None
+    """Of the agent's HTTP."""
+    last_seen_ms: int | None
+    tuning: Tuning
+    instances: Sequence[str]
+
+
+class Instance(msgspec.Struct, frozen=True):
+    id: str
+    host: str
+    pid: int | None
+    state: str
+    """stopped, starting, running, stopping, backoff; unknown where no agent reports."""
+    role: str | None
+    """leader, standby; None in a service without roles."""
+    health: str
+    """passing, warning, critical."""
+    reason: str
+    ready: bool
+    uptime_s: float | None
+    restarts: int
+    cpus: Sequence[int]
+    sched: str
+    endpoints: Mapping[str, str]
+    version: str
+    config_revision: int
+
+    @property
+    def well(self) -> bool:
+        """Ready and passing: as desired."""
+        return self.ready and self.health == "passing"
+
+
+class Service(msgspec.Struct, frozen=True):
+    name: str
+    daemon: str
+    mode: str
+    desired: int
+    running: int
+    leader: str | None
+    epoch: int | None
+    lease_remaining_ms: int | None
+    instances: Sequence[Instance]
+    """The desired ones first, in the order of their slots; then those of an earlier spec, still stopping."""
+
+
+class Operation(msgspec.Struct, frozen=True):
+    id: str
+    kind: str
+    state: str
+    actor: str
+    reason: str
+
+
+class AlarmState(msgspec.Struct, frozen=True):
+    id: str
+    severity: str
+    subject: str
+    text: str
+    since: str
+
+
+class Percentiles(msgspec.Struct, frozen=True):
+    """Microseconds; None where nothing was counted."""
+
+    p50: float | None
+    p99: float | None
+    p99_9: float | None
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """What goes through the trading floor, since it began."""
+
+    messages: int
+    messages_per_s: float
+    lost: int
+    gaps: int
+    orders: int
+    fills: int
+    rejects: int
+    stale_token_refusals: int
+    tick_to_order_us: Percentiles
+    order_to_ack_us: Percentiles
+
+
+class Status(msgspec.Struct, frozen=True):
+    site: str
+    healthy: bool
+    store: StoreState
+    controller: ControllerState
+    paused: Paused | None
+    hosts: Sequence[Host]
+    services: Sequence[Service]
+    breakers: Sequence[Any]
+    operations: Sequence[Operation]
+    alarms: Sequence[AlarmState]
+    flow: Flow
+
+    def service(self, name: str) -> Service:
+        """Raises InvalidInput that lists the services there are."""
+        for service in self.services:
+            if service.name == name:
+                return service
+        there_are = ", ".join(service.name for service in self.services) or "none"
+        raise InvalidInput(f'service "{name}" is not in site {self.site} (there are {there_are})')
+
+
+def iso(wall_ns: int) -> str:
+    """UNIX ns as the document says times: ISO 8601 in UTC, to the millisecond."""
+    text = datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+encode = msgspec.json.Encoder().encode
+
+_decoder = msgspec.json.Decoder(Status)
+
+
+def decode(body: bytes) -> Status:
+    """Raises InvalidInput: the answer is not a status, such as one of an agent of another release."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"status: the agent's answer does not decode: {exc}") from exc
