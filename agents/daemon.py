@@ -22,7 +22,7 @@ import anyio
 import msgspec
 from aiohttp import web
 
-from agents import audit_head, host_record, keeper_process
+from agents import audit_head, host_record, keeper_process, store_watch
 from agents.agent import Agent
 from agents.http import instance_ports, routes
 from agents.settings import AgentSettings
@@ -92,30 +92,29 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     host_records = host_record.HostRecords(agent, store, keys)
     failovers = failover.Failovers(store, keys, follower)
     if given.keeper:
-        agent.keeper = keeper_process.KeeperLink(
-            agent.folders,
-            keeper_process.keeper_command(given.site, agent.folders, given.store),
+        agent.keeper = keeper_process.KeeperProcess(
+            agent.paths,
+            keeper_process.keeper_command(given.site, agent.paths, given.store),
             table=agent.keeper_table,
             report=agent.report,
             heard=agent.keeper_heard,
-            ready=agent.keeper_table_known,
         )
     web_runner = web.AppRunner(
         routes.Http(agent, failovers).application(), access_log=None, shutdown_timeout=1.0
     )
     try:
         agent.bus.open()
-        agent.adopt()
+        agent.instances.adopt()
         await _listen(web_runner, agent)
-        agent.report("agent.started", pid=os.getpid(), adopted=len(agent.supervisor.instances), url=agent.url)
+        agent.report("agent.started", pid=os.getpid(), adopted=len(agent.instances), url=agent.url)
         async with anyio.create_task_group() as tasks:
             await tasks.start(agent.supervisor.run, name="supervisor")
             tasks.start_soon(follower.run, name="site view")
             tasks.start_soon(_tell_changes, follower, agent, name="site changes")
             tasks.start_soon(host_records.run, name="host record")
             tasks.start_soon(instance_ports.HealthPorts(agent).run, name="health ports")
-            tasks.start_soon(audit_head.copy_audit_heads, agent, store, keys, name="audit head")
-            tasks.start_soon(host_record.ask_store_health, agent, store, name="store health")
+            tasks.start_soon(audit_head.copy_audit_heads, agent.instances, store, keys, name="audit head")
+            tasks.start_soon(store_watch.ask_store_health, agent, store, name="store health")
             if agent.keeper is not None:
                 tasks.start_soon(agent.keeper.run, name="keeper")
             tasks.start_soon(_until_signalled, tasks.cancel_scope, name="signals")
@@ -139,9 +138,7 @@ async def _tell_changes(follower: Follower, agent: Agent) -> None:
 
 
 async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: Store, keys: Keys) -> None:
-    auditors = [
-        instance.slot.service for instance in agent.supervisor.instances.values() if agent.audits(instance)
-    ]
+    auditors = audit_head.services(agent.instances)
     agent.leaving = True
     if agent.keeper is not None:
         agent.keeper.changed()
@@ -150,13 +147,13 @@ async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: S
         await agent.keeper.stop()
     with anyio.move_on_after(WITHDRAW_S):
         try:
-            await audit_head.copy_last_audit_head(agent, store, keys, auditors)
+            await audit_head.copy_last_audit_head(agent.given.site_dir, store, keys, auditors)
             await host_records.withdraw()
         except (HftctlError, OSError, msgspec.DecodeError) as exc:
             agent.report(
                 "agent.records_left", reason=str(exc)
             )  # the host's ends with its lease; the head on disk is the newest
-    agent.folders.http_socket.unlink(missing_ok=True)
+    agent.paths.http_socket.unlink(missing_ok=True)
     agent.report("agent.stopped")
 
 
@@ -169,12 +166,12 @@ async def _until_signalled(scope: anyio.CancelScope) -> None:
 
 async def _listen(web_runner: web.AppRunner, agent: Agent) -> None:
     """TCP and unix socket; the socket of a dead agent is replaced (the lock says that it is dead)."""
-    given, path = agent.given, agent.folders.http_socket
+    given, path = agent.given, agent.paths.http_socket
     await web_runner.setup()
     path.unlink(missing_ok=True)
     await web.UnixSite(web_runner, str(path)).start()
     path.chmod(0o600)
-    kept = agent.folders.host_dir / "agent.port"
+    kept = agent.paths.host_dir / "agent.port"
     for port in _ports(given.http_port, kept):
         try:
             await web.TCPSite(web_runner, given.http_address, port).start()

@@ -1,5 +1,4 @@
-"""What the agent writes into the store: its host record once a second and at each change, and the head of the
-audit log.
+"""What the agent writes into the store: its host record, once a second and at each change.
 
 The host record hangs on a lease, so that a host whose agent is gone leaves the site's hosts. A store that
 does not answer is an alarm and another try, nothing more: no daemon notices.
@@ -7,7 +6,6 @@ does not answer is an alarm and another try, nothing more: no daemon notices.
 
 from __future__ import annotations
 
-import dataclasses
 import time
 
 import anyio
@@ -44,18 +42,18 @@ class HostRecords:
         key = self._keys.host(self._agent.given.host)
         try:
             lease = await self._kept()
-            await self._store.put(key, model.encode(self._agent.host_record()), lease=lease)
+            await self._store.put(key, model.encode(self._agent.answers.host_record()), lease=lease)
         except LeaseLost:
             self._lease = None
             self._agent.record_due.set()
         except HftctlError as exc:
             if time.monotonic() - self._written_mono_s > ALARM_AFTER_S:
-                self._agent.alarm(
+                self._agent.alarms.raise_(
                     "store.unreachable", "critical", f"the host record cannot be written: {exc}"
                 )
         else:
             self._written_mono_s = time.monotonic()
-            self._agent.clear("store.unreachable")
+            self._agent.alarms.clear("store.unreachable")
 
     async def withdraw(self) -> None:
         """Take the record away: the host goes down on purpose."""
@@ -71,15 +69,3 @@ class HostRecords:
             await self._lease.keep_alive()
             self._kept_mono_s = now_mono_s
         return self._lease
-
-
-async def ask_store_health(agent: Agent, store: Store) -> None:
-    while True:
-        try:
-            agent.store_health = await store.health()
-        except HftctlError as exc:
-            agent.store_health = dataclasses.replace(
-                agent.store_health, healthy=False, latency_ms=None, reason=str(exc)
-            )
-        agent.look_at_age()
-        await anyio.sleep(settings.STATUS_EVERY_S)

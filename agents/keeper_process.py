@@ -17,37 +17,38 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import msgspec
 
 from agents import paths
+from agents.keeper import protocol
 from agents.supervisor import runner
+from controlplane.errors import InvalidInput
 from controlplane.host import identity
 from controlplane.model import Process
 from controlplane.resilience import backoff
 
-LINE_BYTES_MAX = 1 << 20
 CONNECT_EVERY_S = 0.05
 """Between two tries while a keeper is coming up."""
 STOP_GRACE_S = 5.0
 
 
-class KeeperLink:
+class KeeperProcess:
     def __init__(
         self,
         folders: paths.Paths,
         command: tuple[str, ...],
         *,
-        table: Callable[[], dict[str, Any]],
+        table: Callable[[], protocol.Table | None],
         report: Callable[..., None],
-        heard: Callable[[dict[str, Any]], None],
-        ready: Callable[[], bool],
+        heard: Callable[[protocol.FromKeeper], None],
     ) -> None:
-        """`table` gives the present desired table, once `ready`; `heard` gets each message of the keeper."""
+        """`table` gives the present table, None while it is not known; `heard` gets each message of the
+        keeper.
+        """
         self._folders, self._command = folders, command
-        self._table, self._report, self._heard, self._ready = table, report, heard, ready
+        self._table, self._report, self._heard = table, report, heard
         self._news = asyncio.Event()
         self._pidfd = -1
         self._closing = asyncio.Event()
@@ -57,7 +58,7 @@ class KeeperLink:
 
     def __repr__(self) -> str:
         return (
-            f"<KeeperLink pid {self.process.pid if self.process else None} "
+            f"<KeeperProcess pid {self.process.pid if self.process else None} "
             f"{'connected' if self.connected else 'not connected'}>"
         )
 
@@ -148,7 +149,7 @@ class KeeperLink:
         while True:
             try:
                 reader, writer = await asyncio.open_unix_connection(
-                    str(self._folders.keeper_socket), limit=LINE_BYTES_MAX
+                    str(self._folders.keeper_socket), limit=protocol.LINE_BYTES_MAX
                 )
             except OSError:
                 await anyio.sleep(CONNECT_EVERY_S)
@@ -169,8 +170,9 @@ class KeeperLink:
         sent = b""
         while True:
             self._news.clear()
-            if self._ready():
-                line = msgspec.json.encode(self._table())
+            table = self._table()
+            if table is not None:
+                line = msgspec.json.encode(table)
                 if line != sent:
                     try:
                         writer.write(line + b"\n")
@@ -190,11 +192,10 @@ class KeeperLink:
             if not line:
                 return
             try:
-                message = msgspec.json.decode(line)
-            except msgspec.DecodeError:
+                message = protocol.decode_from_keeper(line)
+            except InvalidInput:
                 continue  # half a line of a keeper that died while it wrote
-            if isinstance(message, dict):
-                self._heard(message)
+            self._heard(message)
 
 
 class LockOwner(msgspec.Struct):

@@ -62,7 +62,7 @@ class HealthPorts:
         for port in [port for port, (instance, _) in self._open.items() if wanted.get(port) != instance]:
             await self._close(port)
         for port in self._missing - set(wanted):
-            self._agent.clear(f"health_port.{port}")
+            self._agent.alarms.clear(f"health_port.{port}")
         self._missing &= set(wanted)
         for port, instance in wanted.items():
             if port not in self._open:
@@ -77,7 +77,7 @@ class HealthPorts:
             await runner.cleanup()
             self._missing.add(port)
             where = f"{self._agent.given.http_address}:{port}"
-            self._agent.alarm(
+            self._agent.alarms.raise_(
                 f"health_port.{port}",
                 "warning",
                 f"health of {instance} is not answered: {where}: {os.strerror(exc.errno or 0)}",
@@ -85,7 +85,7 @@ class HealthPorts:
             return
         self._open[port] = (instance, runner)
         self._missing.discard(port)
-        self._agent.clear(f"health_port.{port}")
+        self._agent.alarms.clear(f"health_port.{port}")
 
     async def _close(self, port: int) -> None:
         _, runner = self._open.pop(port)
@@ -96,10 +96,10 @@ def application(agent: Agent, name: str) -> web.Application:
     """The routes of one instance, from memory as all of the agent's."""
 
     def observed() -> InstanceStatus:
-        instance = agent.supervisor.instances.get(name)
-        if instance is None:
+        found = agent.instances.observe(name)
+        if found is None:
             raise web.HTTPServiceUnavailable(text="UNHEALTHY")  # its spec is new, or just gone
-        return agent.observe(instance)
+        return found
 
     async def live(request: web.Request) -> web.Response:
         return plain(observed().pid is not None)
@@ -113,7 +113,8 @@ def application(agent: Agent, name: str) -> web.Application:
     async def page(request: web.Request) -> web.Response:
         found = observed()
         return web.Response(
-            body=metrics.text([found], agent.gauges()), headers={"Content-Type": metrics.CONTENT_TYPE}
+            body=metrics.text([found], agent.instances.gauges()),
+            headers={"Content-Type": metrics.CONTENT_TYPE},
         )
 
     app = web.Application()

@@ -98,15 +98,17 @@ class Http:
         return plain(self.agent.site is not None)
 
     async def health(self, request: web.Request) -> web.Response:
-        found = self.agent.statuses()
+        found = self.agent.instances.statuses()
         return plain(self.agent.site is not None and all(instance.health == "passing" for instance in found))
 
     async def metrics(self, request: web.Request) -> web.Response:
-        page = metrics.text(self.agent.statuses(), self.agent.gauges(), self.agent.own_metrics())
+        page = metrics.text(
+            self.agent.instances.statuses(), self.agent.instances.gauges(), self.agent.own_metrics()
+        )
         return web.Response(body=page, headers={"Content-Type": metrics.CONTENT_TYPE})
 
     async def instances(self, request: web.Request) -> web.Response:
-        return json_response(self.agent.statuses())
+        return json_response(self.agent.instances.statuses())
 
     async def instance(self, request: web.Request) -> web.Response:
         return json_response(self._own(request.match_info["id"]))
@@ -114,7 +116,7 @@ class Http:
     async def check(self, request: web.Request) -> web.Response:
         """200 or 503, with the reason in the body: what a Consul check or a load balancer calls."""
         observed = self._own(request.match_info["id"])
-        lease = self.agent.lease_word(observed.id)
+        lease = self.agent.instances.lease_page(observed.id)
         remaining_ms = (
             max(0, lease.valid_until_ns - self.agent.clock.boot_ns()) // 1_000_000
             if lease and lease.wanted is pages.Wanted.LEAD
@@ -144,7 +146,7 @@ class Http:
         go on.
         """
         name = request.match_info["id"]
-        path = self.agent.folders.log(name)
+        path = self.agent.paths.log(name)
         if not log_files.is_name(name):
             raise web.HTTPNotFound(reason=f"{name!r} is not the name of a log")
         if not path.exists():
@@ -158,7 +160,9 @@ class Http:
     async def ask_instance(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
         args = {key: value for key, value in request.query.items() if key != "timeout_s"}
-        answer = await self.agent.bus.ask(name, request.match_info["what"], args, settings.ASK_TIMEOUT_S)
+        answer = await self.agent.instances.ask(
+            name, request.match_info["what"], args, settings.ASK_TIMEOUT_S
+        )
         return json_response({"ok": answer.ok, "body": answer.body, "instance": name})
 
     async def own_events(self, request: web.Request) -> web.Response:
@@ -170,18 +174,18 @@ class Http:
         """Answered at once; then instances, keeper and agent end in order."""
         self.agent.report("agent.shutdown", by=request.remote or "unix socket")
         self.agent.shutdown.set()
-        return json_response({"stopping": len(self.agent.supervisor.instances)}, 202)
+        return json_response({"stopping": len(self.agent.instances)}, 202)
 
     def _own(self, name: str) -> InstanceStatus:
-        instance = self.agent.supervisor.instances.get(name)
-        if instance is None:
+        found = self.agent.instances.observe(name)
+        if found is None:
             raise web.HTTPNotFound(reason=f"instance {name!r} is not on host {self.agent.given.host}")
-        return self.agent.observe(instance)
+        return found
 
     # --- the whole site -------------------------------------------------------------------------------------
 
     async def site_status(self, request: web.Request) -> web.Response:
-        found = self.agent.site_status()
+        found = self.agent.answers.status()
         if found is None:
             raise Unavailable(
                 f"the agent of {self.agent.given.host} has not seen the store yet "
@@ -244,7 +248,7 @@ class Http:
         target = f"/v1/instances/{quote(chosen)}/ask/{quote(what)}{query}"
         if slots[chosen].host != self.agent.given.host:
             return await self._forward(slots[chosen].host, target, f"{chosen} cannot be asked")
-        answer = await self.agent.bus.ask(chosen, what, dict(request.query), settings.ASK_TIMEOUT_S)
+        answer = await self.agent.instances.ask(chosen, what, dict(request.query), settings.ASK_TIMEOUT_S)
         return json_response({"ok": answer.ok, "body": answer.body, "instance": chosen})
 
     async def history(self, request: web.Request) -> web.Response:

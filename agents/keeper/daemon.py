@@ -29,7 +29,9 @@ from pathlib import Path
 import msgspec
 
 from agents.keeper import keeper as keepers
-from agents.keeper import protocol, settings
+from agents.keeper import line as lines
+from agents.keeper import settings
+from agents.keeper.protocol import FromKeeper, Hello
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
 from controlplane.errors import HftctlError, InUse
@@ -114,7 +116,7 @@ async def _serve(arguments: argparse.Namespace) -> int:
     disk = SeenTokens(arguments.site_dir / "hosts" / arguments.host / "keeper.json")
     chosen = settings.Settings(address=arguments.address)
     keeper = keepers.Keeper(client, Keys(arguments.site), arguments.host, chosen, SystemClock(), disk)
-    line = protocol.Link(lambda: {"hello": {"udp": keeper.peers.address}}, keeper.apply)
+    line = lines.Line(lambda: FromKeeper(hello=Hello(keeper.peers.address)), keeper.apply)
     keeper.tell = line.send
     keeper.lines_undecodable = lambda: line.undecodable
     await keeper.open()

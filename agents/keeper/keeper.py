@@ -52,9 +52,9 @@ class Keeper:
         settings: settings.Settings,
         clock: Clock,
         seen_tokens: SeenTokens,
-        tell: Callable[[object], None] = lambda message: None,
+        tell: Callable[[protocol.FromKeeper], None] = lambda message: None,
     ) -> None:
-        """`tell` gets what the agent should hear (link.py lists the messages)."""
+        """`tell` gets what the agent should hear (protocol.py lists the messages)."""
         self.store = store
         self.keys = keys
         self.host = host
@@ -158,7 +158,7 @@ class Keeper:
         ):
             old.entry = entry
             if not old.watched.runs:  # a new agent may not have heard it
-                self.tell({"died": {"process": entry.process}})
+                self.tell(protocol.FromKeeper(died=protocol.Died(entry.process)))
             return
         try:
             found = words.Words(
@@ -221,7 +221,7 @@ class Keeper:
             member.step()
         self.registrar.drop(entry.service, name)
         log.info("%s: pid %d died", name, entry.process.pid)
-        self.tell({"died": {"process": entry.process}})
+        self.tell(protocol.FromKeeper(died=protocol.Died(entry.process)))
 
     def _fit(self) -> Iterator[Process]:
         """Processes that peers may name as successors."""
@@ -337,22 +337,20 @@ class Keeper:
             self.tell(self.report())
             await asyncio.sleep(self.settings.report_every_s)
 
-    def report(self) -> dict[str, object]:
+    def report(self) -> protocol.FromKeeper:
         """What is led, as this keeper sees it."""
         now_ns = self.clock.boot_ns()
-        groups: dict[str, object] = {}
-        for member in self.members.values():
-            if member.group is None:
-                continue
-            holder = member.group.holder
-            groups[member.service] = {
-                "epoch": member.group.epoch_number,
-                "leader": holder.instance if holder else None,
-                "lease_remaining_ms": member.lease_remaining_ms(now_ns),
-                "text": member.sentence,
-            }
-        return {
-            "groups": groups,
-            "registered": self.registrar.registered,
-            "undecodable": self.peers.undecodable + self.lines_undecodable(),
+        groups = {
+            member.service: protocol.LedGroup(
+                epoch=member.group.epoch_number,
+                leader=member.group.holder.instance if member.group.holder else None,
+                lease_remaining_ms=member.lease_remaining_ms(now_ns),
+                text=member.sentence,
+            )
+            for member in self.members.values()
+            if member.group is not None
         }
+        undecodable = self.peers.undecodable + self.lines_undecodable()
+        return protocol.FromKeeper(
+            groups=groups, registered=self.registrar.registered, undecodable=undecodable
+        )

@@ -18,7 +18,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from agents.keeper import fence_target, settings, words
+from agents.keeper import fence_target, protocol, settings, words
 from agents.keeper.liveness import Heartbeat, Watched
 from agents.keeper.protocol import Entry
 from agents.keeper.seen_tokens import SeenTokens
@@ -65,7 +65,7 @@ class KeeperOf(Protocol):
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None: ...
 
-    def tell(self, message: object) -> None: ...
+    def tell(self, message: protocol.FromKeeper) -> None: ...
 
 
 @dataclass(slots=True)
@@ -421,13 +421,5 @@ class Member:
             self.sentence = sentence
             name = self.instance.entry.process.instance
             log.info("%s %s: %s", self.service, name, sentence)
-            self._site.tell(
-                {
-                    "event": {
-                        "kind": "group.decision",
-                        "service": self.service,
-                        "instance": name,
-                        "text": sentence,
-                    }
-                }
-            )
+            decision = protocol.Decision(self.service, name, sentence)
+            self._site.tell(protocol.FromKeeper(event=decision))

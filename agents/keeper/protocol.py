@@ -1,41 +1,26 @@
-"""The line to the agent: a unix socket, one JSON object a line. In: the whole desired table. Out: hello,
-deaths, what is led here, sentences.
+"""What agent and keeper say to each other: one JSON object a line, over the keeper's unix socket (line.py).
 
-    agent -> keeper   {"instances": [{"process", "service", "mode", "lease", "alive", "registration",
-    "fences", "home_ok", "ending"}],
-                       "profile": "default", "leaving": false}
-    keeper -> agent   {"hello": {"udp": "host:port"}}, once a connection
-                      {"died": {"process": {...}}} {"event": {"kind": "group.decision", "service", "instance",
-                      "text"}} {"groups": {service: {"epoch", "leader", "lease_remaining_ms"}}, "registered":
-                      [instance ids], "undecodable": n}, once a second
+    agent -> keeper   Table: everything that is to be kept, at each connection and at each change keeper ->
+    agent   FromKeeper: {"hello"} once a connection, {"died"} and {"event"} as they happen, {"refused"} for
+                      a table that was not taken, {"groups", "registered", "undecodable"} once a second
 
-An agent that connects replaces the one before (which died); while none is connected, the keeper goes on with
-the last table. A line that does not decode is counted and answered with {"refused": why}; the table stays as
-it was.
+Both sides read unknown fields as nothing, so that an agent and a keeper of two releases can meet.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, Process, Registration
 
-log = logging.getLogger(__name__)
-
 LINE_BYTES_MAX = 1 << 20
 """A table of some thousand instances."""
 
-BUFFER_BYTES_MAX = 1 << 20
-"""An agent that does not read (stopped) loses the connection, not the keeper its memory."""
+# --- to the keeper ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +49,13 @@ class Table:
     any more."""
 
 
-_decoder = msgspec.json.Decoder(Table)
+_tables = msgspec.json.Decoder(Table)
 
 
-def decode(line: bytes) -> Table:
+def decode_table(line: bytes) -> Table:
     """Raises InvalidInput."""
     try:
-        table = _decoder.decode(line)
+        table = _tables.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInput(f"table: {exc}") from exc
     for entry in table.instances:
@@ -79,57 +64,57 @@ def decode(line: bytes) -> Table:
     return table
 
 
-class Link:
-    def __init__(self, hello: Callable[[], object], on_table: Callable[[Table], None]) -> None:
-        self.undecodable = 0
-        self._hello = hello
-        self._on_table = on_table
-        self._writer: asyncio.StreamWriter | None = None
-        self._server: asyncio.Server | None = None
+# --- from the keeper ----------------------------------------------------------------------------------------
 
-    async def open(self, path: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # noqa: PTH108 - an earlier keeper's; the lock says that none is alive
-        self._server = await asyncio.start_unix_server(self._serve, path, limit=LINE_BYTES_MAX)
-        os.chmod(path, 0o600)  # noqa: PTH101 - before anything else runs; tmpfs does not block
 
-    async def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if self._server is not None:
-            self._server.close()
+class Hello(msgspec.Struct, frozen=True):
+    udp: str
+    """host:port on which it answers the pings of its peers."""
 
-    def send(self, message: object) -> None:
-        """To the agent, if one is connected; what nobody hears is lost (a new agent gets a whole report
-        within a second).
-        """
-        writer = self._writer
-        if writer is None or writer.is_closing():
-            return
-        if writer.transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
-            log.warning("link: the agent does not read; closing its connection")
-            writer.transport.abort()
-            return
-        writer.write(msgspec.json.encode(message) + b"\n")
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        old, self._writer = self._writer, writer
-        if old is not None:
-            old.close()
-        self.send(self._hello())
-        try:
-            while line := await reader.readline():
-                try:
-                    self._on_table(decode(line))
-                except InvalidInput as exc:
-                    self.undecodable += 1
-                    log.warning("link: %s", exc)
-                    self.send({"refused": str(exc)})
-        except (OSError, ValueError) as exc:  # reset, or a line over the limit
-            self.undecodable += isinstance(exc, ValueError)
-            log.warning("link: %s", exc)
-        finally:
-            if self._writer is writer:
-                self._writer = None
-            with contextlib.suppress(OSError):
-                writer.close()
+class Died(msgspec.Struct, frozen=True):
+    process: Process
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What a member of a group does now, and why: one sentence, when it changes."""
+
+    service: str
+    instance: str
+    text: str
+    kind: str = "group.decision"
+
+
+class LedGroup(msgspec.Struct, frozen=True):
+    """A group with a member here, as this keeper sees it."""
+
+    epoch: int
+    leader: str | None
+    lease_remaining_ms: int
+    text: str
+
+
+class FromKeeper(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line: the field that is set says what it is."""
+
+    hello: Hello | None = None
+    died: Died | None = None
+    event: Decision | None = None
+    refused: str = ""
+    """Why the last table was not taken; the one before stays in force."""
+    groups: Mapping[str, LedGroup] | None = None
+    registered: list[str] | None = None
+    """Instance ids that stand in the store by this keeper's own writes."""
+    undecodable: int = 0
+    """Lines and pings so far."""
+
+
+_from_keeper = msgspec.json.Decoder(FromKeeper)
+
+
+def decode_from_keeper(line: bytes) -> FromKeeper:
+    """Raises InvalidInput: half a line of a keeper that died while it wrote."""
+    try:
+        return _from_keeper.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise InvalidInput(f"keeper: {exc}") from exc

@@ -57,6 +57,11 @@ Head = tuple[int, int, int, str, TokenOnWire | None]
 """The first five fields of a message: version, seq, sent_ns, source, token."""
 
 
+def no_head(source: str) -> Head:
+    """Of a message that was never sent: built from a file, or for a test."""
+    return (VERSION, 0, 0, source, None)
+
+
 M = TypeVar("M")
 
 encode = msgspec.msgpack.Encoder().encode

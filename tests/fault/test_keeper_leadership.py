@@ -119,7 +119,7 @@ def test_killed_leader_is_succeeded_by_the_named_standby_with_the_next_epoch(tmp
             second.instance,
         )
         assert found.active_ns and found.taken_ns and found.started_ns <= found.taken_ns <= found.active_ns
-        assert {"died": {"process": first.process}} in floor.told
+        assert protocol.FromKeeper(died=protocol.Died(first.process)) in floor.told
         await until(lambda: floor.keepers["alpha"].registrar.registered == [], "alpha is out of discovery")
         assert await floor.store.get(KEYS.registration(SERVICE, first.instance)) is None
 

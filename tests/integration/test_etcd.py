@@ -102,7 +102,7 @@ async def test_a_watch_from_a_compacted_revision_lists_again(server: servers.Ser
     assert isinstance(last, Committed)
     await client.compact(last.revision)
     watch = client.watch("hft/")
-    follower = watching._Follower(client, "hft/", watch._latest)
+    follower = watching._Resumed(client, "hft/", watch._latest)
     await follower._list()
     follower._revision = 2
     running = asyncio.create_task(follower.run())

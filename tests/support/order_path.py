@@ -26,6 +26,7 @@ from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, Posi
 from hftd.shm import fence_file, pages
 from hftd.shm.pages import Wanted
 from hftd.storage import fences
+from hftd.storage.fences import Fences
 from hftd.wire import codec, control, orders
 from hftd.wire.orders import Kind, Side, State
 
@@ -136,7 +137,7 @@ class Venue:
     """simd's desk, scripted: floors of both groups, working orders, executions on demand."""
 
     router: bus.link.Router
-    fences: fences.Fences
+    fences: Fences
     working: dict[str, orders.Place] = field(default_factory=dict)
     executions: list[orders.Report] = field(default_factory=list)
     heard: list[Any] = field(default_factory=list)
@@ -246,7 +247,7 @@ class Riskd:
     """riskd's end of `orders`: who is attached, what it was told, and Places with an approval."""
 
     router: bus.link.Router
-    daemon: bytes = b""
+    omsd: bytes = b""
     epoch: int = 0
     told: list[Any] = field(default_factory=list)
     placed: int = 0

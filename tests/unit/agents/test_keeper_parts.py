@@ -200,7 +200,7 @@ def test_an_answer_stays_under_the_size_of_a_datagram() -> None:
 
 
 def test_a_table_is_read_as_the_agent_writes_it() -> None:
-    table = protocol.decode(
+    table = protocol.decode_table(
         b'{"instances": [{"process": {"instance": "omsd-alpha-1", "boot_id": "b", "pid": 1, "start_time": '
         b'2}, "service": "omsd", '
         b'"mode": "active_standby", "lease": "/r/l", "alive": "/r/a", "registration": null, "fences": '
@@ -229,7 +229,7 @@ def test_a_table_is_read_as_the_agent_writes_it() -> None:
 )
 def test_a_line_that_is_no_table_is_refused(line: bytes) -> None:
     with pytest.raises(InvalidInput, match="table: "):
-        protocol.decode(line)
+        protocol.decode_table(line)
 
 
 def test_a_stale_heartbeat_is_noticed_well_before_the_renew_deadline() -> None:

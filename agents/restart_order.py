@@ -1,0 +1,27 @@
+"""May an instance be restarted for a changed spec now? Standbys first: the lead is not given up before
+another member has the new spec and may take it. Pure; the supervisor asks, and waits a bounded time for a
+yes.
+"""
+
+from __future__ import annotations
+
+from agents.supervisor.supervisor import Instance
+from controlplane.model import Mode
+from controlplane.site.view import SiteView
+
+
+def may_restart(instance: Instance, site: SiteView | None) -> bool:
+    desired = instance.desired
+    if desired is None or site is None or desired.spec.mode is not Mode.ACTIVE_STANDBY:
+        return True
+    leader = site.leaders.get(desired.spec.name)
+    if leader is None or leader.holder != instance.process:
+        return True
+    others = {slot.instance for slot in desired.spec.slots()} - {instance.id}
+    if not others:
+        return True
+    observed = [found for record in site.hosts.values() for found in record.instances if found.id in others]
+    current = [each for each in observed if each.ready and each.config_revision >= desired.config_revision]
+    electable = site.electable.get(desired.spec.name)
+    can_lead = {process.instance for process in electable.processes} if electable else set()
+    return len(current) == len(others) and bool(can_lead & others)
