@@ -9,17 +9,17 @@ ARGS ?=
 
 .PHONY: help install up down status test check lint types imports unit contract integration fault story bench lock clean etcd
 
-help:            ## say what there is
+help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-install: $(STAMP)            ## create .venv with everything, pinned and hashed
+install: $(STAMP)            ## install everything into .venv, pinned and hashed
 
 $(STAMP): requirements.lock pyproject.toml hftd/native/market.c
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv (Ubuntu 22.04: apt-get install python3.11 python3.11-venv)"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "the venv module of $(PYTHON) is missing: apt-get install python3-venv (Ubuntu 22.04: python3.11-venv)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@rm -f hftd/native/*.so  # an old one must not outlive a build that fails
+	@rm -f hftd/native/*.so  # an old build must not survive a failed one
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import hftd.native._market' 2>/dev/null || echo "no C compiler: the Python decoder is used; apt-get install gcc python3-dev builds the native one"
 	@touch $(STAMP)
@@ -30,12 +30,12 @@ up: install            ## bring up the floor: make up ARGS="--tape DIR --detach"
 down: install            ## take the floor down
 	@exec $(BIN)/hftctl down $(ARGS)
 
-status: install            ## what runs where, and is it well
+status: install            ## show what runs where, and whether it is healthy
 	@exec $(BIN)/hftctl status $(ARGS)
 
-test: check contract integration fault            ## all tests: fast ones first
+test: check contract integration fault            ## run all tests, fast ones first
 
-check: lint types imports unit story            ## format, lint, strict types, import contracts, unit tests, the story: under two minutes
+check: lint types imports unit story            ## run format, lint, types, import contracts, unit tests and the story: under two minutes
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -50,16 +50,16 @@ imports: install
 unit: install
 	$(BIN)/pytest -q tests/unit
 
-etcd: install            ## get a safe etcd for the tests (cached outside the tree)
+etcd: install            ## get an etcd that keeps data safely, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.servers etcd
 
 contract integration fault story: install etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@
 
-bench: install            ## measure: our figures beside the floor's, in the same run
+bench: install            ## measure: each figure beside its baseline from the same run
 	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
-lock:            ## pin again (needs uv)
+lock:            ## pin the dependencies again (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url pyproject.toml --extra dev --extra provision -o requirements.lock
 
 clean:
