@@ -1,0 +1,82 @@
+"""The one way to replace a small file: a reader finds the old content or the new one, whole, never a mixture.
+
+How long the new one lasts is said at each call (`Durability`). When anything fails, the old file stands, the
+temporary one is gone, and the OSError names the file that was meant. Blocking: POWER waits for the disk, for
+as long as the disk likes, so a loop that holds a lease calls it in a thread. Who holds a file: locks.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+
+class Durability(enum.Enum):
+    """What the new content survives once `replace` has returned."""
+
+    CRASH = "crash"
+    """The death (kill -9) of every process, not a power cut: nothing is synced. For run folders on tmpfs, and
+    for what the next start can do without."""
+
+    POWER = "power"
+    """A power cut too: the file and its folder are synced. Costs two waits for the disk."""
+
+
+def replace(path: Path, content: bytes, durability: Durability, *, mode: int = 0o640) -> None:
+    """Put `content` in place of whatever `path` holds. `mode` is that of the new file, less the umask.
+
+    Raises:
+        OSError: no room, a failed sync, no such folder ...; `filename` is `path`, and its old content stands
+            (unless only the folder's sync failed: then the new one may or may not survive a power cut).
+    """
+    # By process and thread: two writers at once must not share a temporary file; the last rename wins.
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
+    try:
+        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            write_all(fd, content)
+            if durability is Durability.POWER:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        fresh.rename(path)
+        if durability is Durability.POWER:
+            sync_folder(path.parent)
+    except OSError as exc:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Write it to the end: a disk that fills up takes a part first, and says so only at the next write."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new, renamed and removed names in `folder` survive a power cut. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The JSON object in `path`; None when there is none (no file, not readable, damaged, not an object).
+
+    For files that the reader can do without. A file that must not be taken for missing when it is damaged
+    (fences, seen tokens) has a reader of its own, which refuses.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,145 @@
+"""One lock: one holder, who is named in it; gone with its holder, however that ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from controlplane.errors import InUse
+from controlplane.host import identity, locks
+
+HOLDER = """
+import sys
+from pathlib import Path
+from controlplane.host import locks
+lock = locks.take(Path(sys.argv[1]), sys.argv[2])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+class Holder:
+    def __init__(self, path: Path, name: str) -> None:
+        self.child = subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(path), name], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.child.stdout is not None and self.child.stdout.readline() == b"held\n"
+
+    def kill(self) -> None:
+        self.child.kill()
+        self.child.communicate()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "folder" / "a.lock"
+
+
+@pytest.fixture
+def holder(path: Path) -> Iterator[Holder]:
+    started = Holder(path, "agent-alpha")
+    yield started
+    if started.child.poll() is None:
+        started.child.send_signal(signal.SIGCONT)
+        started.kill()
+
+
+def test_the_second_is_refused_and_told_path_holder_and_rule(path: Path, holder: Holder) -> None:
+    with pytest.raises(InUse) as caught:
+        locks.take(path, "agent-alpha", "a host has one agent")
+    assert str(caught.value) == (
+        f"{path}: held by agent-alpha (pid {holder.child.pid}); a host has one agent"
+    )
+    assert locks.held(path)
+    found = locks.held_by(path)
+    assert found is not None and found == identity.identify("agent-alpha", holder.child.pid)
+
+
+def test_it_is_free_when_its_holder_is_killed_and_then_names_the_next(path: Path, holder: Holder) -> None:
+    holder.kill()
+    assert not locks.held(path) and locks.held_by(path) is None
+    with locks.take(path, "b") as lock:
+        assert locks.held(path) and "held" in repr(lock)
+        named = locks.held_by(path)
+        assert named is not None and (named.instance, named.pid) == ("b", os.getpid())
+    assert not locks.held(path)
+
+
+def test_a_child_does_not_inherit_it(path: Path) -> None:
+    with locks.take(path, "parent"):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        assert not locks.held(path)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_looking_whether_it_is_held_does_not_make_it_held_for_another(path: Path) -> None:
+    """A look takes a shared lock for an instant: who takes the lock just then waits for it."""
+    locks.take(path, "first").close()
+    looker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, pathlib; from controlplane.host import locks\nprint(1, flush=True)\n"
+            "while True: locks.held(pathlib.Path(sys.argv[1]))",
+            str(path),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert looker.stdout is not None and looker.stdout.readline()
+        for _ in range(100):
+            locks.take(path, "again").close()
+    finally:
+        looker.kill()
+        looker.communicate()
+
+
+def test_no_file_is_no_lock(path: Path) -> None:
+    assert not locks.held(path) and locks.held_by(path) is None
+    assert not path.parent.exists(), "looking makes nothing"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"])
+def test_a_name_that_is_none_leaves_the_flock_to_decide(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    assert locks.held_by(path) is None
+    with locks.take(path, "a", old_holder_ends_s=0.0):
+        assert locks.held_by(path) is not None
+
+
+def test_an_old_holder_that_lives_on_is_refused_though_it_let_go_of_the_lock(
+    path: Path, holder: Holder
+) -> None:
+    """R18: the pidfd first. The lock is free here; the process that it names is not dead."""
+    named = path.read_bytes()
+    path.unlink()
+    path.write_bytes(named)
+    with pytest.raises(InUse, match=rf"agent-alpha \(pid {holder.child.pid}\) still runs after 0.05 s"):
+        locks.take(path, "b", old_holder_ends_s=0.05)
+    locks.take(path, "b").close()  # where the rule is not asked for, the flock alone decides
+
+
+def test_an_old_holder_is_waited_for(path: Path, holder: Holder) -> None:
+    holder.child.terminate()
+    with locks.take(path, "b", old_holder_ends_s=10.0):
+        assert not identity.runs(identity.myself("b")) or holder.child.wait(10) == -signal.SIGTERM
+
+
+def test_the_name_of_another_boot_or_start_is_of_a_dead_process(path: Path) -> None:
+    path.parent.mkdir()
+    me = identity.to_plain(identity.myself("old"))
+    for change in ({"boot_id": "another"}, {"start_time": 1}):
+        path.write_text(json.dumps({**me, "pid": 1, **change}))
+        assert locks.held_by(path) is None
+        locks.take(path, "b", old_holder_ends_s=0.0).close()
