@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +26,7 @@ from agents.http import instance_ports, routes
 from agents.settings import AgentSettings
 from controlplane import store as stores
 from controlplane.errors import HftctlError, InUse
-from controlplane.host import identity
+from controlplane.host import locks, run
 from controlplane.operations import failover
 from controlplane.site.follower import Follower
 from controlplane.store.base import Store
@@ -36,17 +34,17 @@ from controlplane.store.keys import Keys
 from hftd.sched import slice
 
 WITHDRAW_S = 1.0
+CLEAN_UP_S = 10.0
+"""After a signal, or after all has been stopped: closing two sockets and a client takes milliseconds."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     # The agent and the interpreters that it starts yield to what waits for a tick; keepers and daemons ask
     # for a short slice once they are up.
     slice.ask(slice.LONG_NS)
-    try:
-        sys.exit(anyio.run(serve, _settings(arguments)))
-    except HftctlError as exc:
-        print(f"hft-agentd: {exc}", file=sys.stderr)
-        sys.exit(exc.exit_code)
+    given = _settings(arguments)
+    # Cancelled at once by a signal: nothing is handed over, everything here goes on without an agent.
+    sys.exit(run.until_signalled(f"agent-{given.host}", lambda stop: serve(given), clean_up_s=CLEAN_UP_S))
 
 
 def _settings(arguments: Sequence[str] | None) -> AgentSettings:
@@ -84,7 +82,9 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     Raises:
         InUse: this host has an agent already.
     """
-    lock = take_lock(given.site_dir / "hosts" / given.host / "agent.lock", f"agent-{given.host}")
+    lock = locks.take(
+        given.site_dir / "hosts" / given.host / "agent.lock", f"agent-{given.host}", "a host has one agent"
+    )
     store = store or stores.connect(given.store)
     keys = Keys(given.site)
     follower = Follower(store, keys)
@@ -117,7 +117,6 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             tasks.start_soon(store_watch.ask_store_health, agent, store, name="store health")
             if agent.keeper is not None:
                 tasks.start_soon(agent.keeper.run, name="keeper")
-            tasks.start_soon(_until_signalled, tasks.cancel_scope, name="signals")
             await agent.shutdown.wait()
             await _go_down(agent, host_records, store, keys)
             tasks.cancel_scope.cancel()
@@ -126,7 +125,7 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             await web_runner.cleanup()
             agent.bus.close()
             await store.close()
-        os.close(lock)
+        lock.close()
     return 0
 
 
@@ -155,13 +154,6 @@ async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: S
             )  # the host's ends with its lease; the head on disk is the newest
     agent.paths.http_socket.unlink(missing_ok=True)
     agent.report("agent.stopped")
-
-
-async def _until_signalled(scope: anyio.CancelScope) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            scope.cancel()
-            return
 
 
 async def _listen(web_runner: web.AppRunner, agent: Agent) -> None:
@@ -193,31 +185,6 @@ def _ports(wanted: int, kept: Path) -> list[int]:
         return [int(kept.read_text()), 0] if wanted == 0 else [wanted]
     except (OSError, ValueError):
         return [wanted]
-
-
-def take_lock(path: Path, name: str) -> int:
-    """Hold the lock for this process's life (children do not inherit it) and write who holds it.
-
-    Raises:
-        InUse: another agent of this host runs.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        os.close(fd)
-        owner = keeper_process.lock_owner(path)
-        raise InUse(
-            f"{path}: held by {f'pid {owner.pid}' if owner else 'another process'}; a host has one agent"
-        ) from exc
-    me = identity.myself(name)
-    content = msgspec.json.encode(
-        {"name": name, "pid": me.pid, "start_time": me.start_time, "boot_id": me.boot_id}
-    )
-    with contextlib.suppress(OSError):  # on a full disk the lock alone has to do
-        os.ftruncate(fd, os.pwrite(fd, content, 0))
-    return fd
 
 
 if __name__ == "__main__":

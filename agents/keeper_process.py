@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import anyio
 import msgspec
@@ -25,7 +24,7 @@ from agents import paths
 from agents.keeper import protocol
 from agents.supervisor import runner
 from controlplane.errors import InvalidInput
-from controlplane.host import identity
+from controlplane.host import identity, locks
 from controlplane.model import Process
 from controlplane.resilience import backoff
 
@@ -141,7 +140,7 @@ class KeeperProcess:
         return child
 
     def _running_already(self) -> Process | None:
-        return lock_owner(self._folders.host_dir / "keeper.lock")
+        return locks.held_by(self._folders.host_dir / "keeper.lock")
 
     # --- the socket -----------------------------------------------------------------------------------------
 
@@ -196,23 +195,6 @@ class KeeperProcess:
             except InvalidInput:
                 continue  # half a line of a keeper that died while it wrote
             self._heard(message)
-
-
-class LockOwner(msgspec.Struct):
-    pid: int
-    start_time: int
-    boot_id: str
-    name: str = ""
-
-
-def lock_owner(path: Path) -> Process | None:
-    """The process that a lock file names, while exactly that process runs."""
-    try:
-        owner = msgspec.json.decode(path.read_bytes(), type=LockOwner)
-    except (OSError, msgspec.DecodeError):
-        return None
-    process = Process(owner.name, owner.boot_id, owner.pid, owner.start_time)
-    return process if identity.runs(process) else None
 
 
 def keeper_command(site: str, folders: paths.Paths, store: str) -> tuple[str, ...]:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import signal
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
+import anyio
 from aiohttp import web
 
 from controlplane import model, store
 from controlplane.api import http
 from controlplane.errors import HftctlError, InUse
-from controlplane.host import identity
+from controlplane.host import identity, log, run
 from controlplane.host.system_clock import SystemClock
 from controlplane.leadership import budget
 from controlplane.model import records
@@ -112,8 +110,8 @@ class Controller:
                 lease = None
             except asyncio.CancelledError:
                 if lease is not None:
-                    with contextlib.suppress(HftctlError, TimeoutError):
-                        await asyncio.wait_for(lease.revoke(), 1.0)
+                    with contextlib.suppress(HftctlError), anyio.move_on_after(1.0, shield=True):
+                        await lease.revoke()
                 raise
             await asyncio.sleep(RENEW_EVERY_S)
 
@@ -134,11 +132,10 @@ class Controller:
     def set_elected(self, elected: bool, why: str = "") -> None:
         if elected != self.elected:
             self.elected = elected
-            say(f"{'elected' if elected else 'not elected'}{f': {why}' if why else ''}")
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime())}Z controld: {text}", flush=True)
+            if elected:
+                log.info("controller.elected")
+            else:
+                log.warning("controller.not_elected", why=why)
 
 
 async def serve(controller: Controller, address: str, port: int) -> web.AppRunner:
@@ -158,34 +155,20 @@ async def serve(controller: Controller, address: str, port: int) -> web.AppRunne
 
 async def keep(given: argparse.Namespace) -> int:
     client = store.connect(given.store)
-    follower = Follower(client, store.Keys(given.site))
-    controller = Controller(given.site, client, follower)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    controller = Controller(given.site, client, Follower(client, store.Keys(given.site)))
     runner = await serve(controller, given.http_address, given.http_port)
-    say(f"serves {controller.url}")
-    tasks = [asyncio.create_task(run, name=name) for name, run in tasks_of(controller).items()]
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-    failed = [exc for task in done if task is not stopping and (exc := task.exception())]
-    for exc in failed:
-        say(f"cannot go on: {type(exc).__name__}: {exc}")
-    for task in (*tasks, stopping):
-        task.cancel()
-    await asyncio.gather(*tasks, stopping, return_exceptions=True)
-    await runner.cleanup()
-    await client.close()
-    return 1 if failed else 0
-
-
-def tasks_of(controller: Controller) -> dict[str, Any]:
-    return {
-        "view": controller.follower.run(),
-        "leaders": controller.watch_site(),
-        "store health": controller.watch_health(),
-        "campaign": controller.campaign(),
-    }
+    try:
+        log.info("controller.serves", url=controller.url)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(controller.follower.run, name="view")
+            tasks.start_soon(controller.watch_site, name="leaders")
+            tasks.start_soon(controller.watch_health, name="store health")
+            tasks.start_soon(controller.campaign, name="campaign")
+    finally:
+        with anyio.CancelScope(shield=True):
+            await runner.cleanup()
+            await client.close()
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -200,12 +183,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--http-port", type=int, default=0, help="0: any free one; the controller's record tells"
     )
-    try:
-        code = asyncio.run(keep(parser.parse_args(arguments)))
-    except HftctlError as exc:
-        print(f"hft-controld: {exc}", file=sys.stderr, flush=True)
-        code = exc.exit_code
-    sys.exit(code)
+    given = parser.parse_args(arguments)
+    # Cancelled at once by a signal: `campaign` gives the key back, the rest only reads.
+    sys.exit(run.until_signalled("controld", lambda stop: keep(given)))
 
 
 if __name__ == "__main__":

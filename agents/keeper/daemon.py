@@ -12,21 +12,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import gc
-import json
-import logging
-import logging.handlers
 import os
-import queue
-import select
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-
-import msgspec
 
 from agents.keeper import keeper as keepers
 from agents.keeper import line as lines
@@ -34,14 +24,10 @@ from agents.keeper import settings
 from agents.keeper.protocol import FromKeeper, Hello
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
-from controlplane.errors import HftctlError, InUse
-from controlplane.host import identity
+from controlplane.host import locks, log, run
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import Process
 from controlplane.store.keys import Keys
 from hftd.sched import policy, slice
-
-log = logging.getLogger(__name__)
 
 SCHED = "fifo:2"
 """Where it may have it: one above the daemons that ask for SCHED_FIFO, so that none of them keeps their
@@ -51,8 +37,9 @@ OLD_KEEPER_WAIT_S = 5.0
 """A keeper that was killed is gone within milliseconds; one that is stopped (SIGSTOP) never goes by
 itself."""
 
-LOG_QUEUE_MAX = 10_000
-"""Lines that wait for the disk; more are dropped: the loop never waits for a log."""
+ORDERLY_S = 10.0
+"""More than a keeper gives itself for handing back what it leads (settings.stop_s), and than a start-up
+takes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,30 +48,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.setswitchinterval(0.0005)  # not 5 ms: the thread that writes the log does not hold up a hand-over
     with contextlib.suppress(PermissionError):  # already the leader of its session
         os.setsid()
-    with logging_aside(arguments.log):
-        try:
-            with sole_keeper(
-                arguments.site_dir / "hosts" / arguments.host / "keeper.lock",
-                arguments.host,
-                arguments.wait_old,
-            ):
-                return asyncio.run(_serve(arguments))
-        except HftctlError as exc:
-            return _fail(arguments, str(exc), exc.exit_code)
-        except OSError as exc:
-            return _fail(arguments, f"{exc.filename or arguments.run_dir}: {exc.strerror or exc}", 1)
-        except ExceptionGroup:
-            # Nobody here knows what it is: the agent starts a new keeper, within the deadline of every word
-            # that this one armed.
-            log.critical("the keeper fails", exc_info=True)
-            return 1
-
-
-def _fail(arguments: argparse.Namespace, why: str, exit_code: int) -> int:
-    log.error("%s", why)
     if arguments.log:
-        print(f"hft-keeperd: {why}", file=sys.stderr)
-    return exit_code
+        _log_to(arguments.log)
+    # When a task fails nobody here knows why: the agent starts a new keeper, within the deadline of every
+    # page that this one armed.
+    return run.until_signalled(
+        f"keeper-{arguments.host}", lambda stop: _serve(arguments, stop), orderly_s=ORDERLY_S
+    )
+
+
+def _log_to(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    os.dup2(fd, log.STDOUT)
+    os.close(fd)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -97,7 +74,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run-dir", required=True, type=Path)
     parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
     parser.add_argument("--address", default="127.0.0.1", help="where peers' pings are answered (UDP)")
-    parser.add_argument("--log", type=Path, help="append to this file instead of stderr")
+    parser.add_argument("--log", type=Path, help="append to this file instead of standard output")
     parser.add_argument(
         "--wait-old",
         type=float,
@@ -108,111 +85,48 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-async def _serve(arguments: argparse.Namespace) -> int:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    client = store.connect(arguments.store)
-    disk = SeenTokens(arguments.site_dir / "hosts" / arguments.host / "keeper.json")
-    chosen = settings.Settings(address=arguments.address)
-    keeper = keepers.Keeper(client, Keys(arguments.site), arguments.host, chosen, SystemClock(), disk)
-    line = lines.Line(lambda: FromKeeper(hello=Hello(keeper.peers.address)), keeper.apply)
-    keeper.tell = line.send
-    keeper.lines_undecodable = lambda: line.undecodable
-    await keeper.open()
-    running = asyncio.create_task(keeper.run(), name="keeper")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    try:
-        await line.open(arguments.run_dir / f"{arguments.host}.keeper.sock")
-        log.info("keeper of %s: pings on %s, store %s", arguments.host, keeper.peers.address, arguments.store)
-        if left_out := policy.take(SCHED):  # behind the imports, as the daemons do
-            log.info("keeper of %s: %s", arguments.host, left_out)
-        gc.freeze()  # what is here now stays for life: later collections need not look at it
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            await running  # raises what it failed with
-            return 1
-        await keeper.stop()
-        return 0
-    finally:
-        running.cancel()
-        stopping.cancel()
-        await asyncio.gather(running, stopping, return_exceptions=True)
-        await line.close()
-        if disk.dirty:
-            disk.save(disk.content())
-        await client.close()
-        log.info("keeper of %s: stopped", arguments.host)
+async def _serve(arguments: argparse.Namespace, stop: run.Stop) -> int:
+    """Keep until told to stop, then give back what is led here.
 
-
-@contextlib.contextmanager
-def sole_keeper(path: Path, host: str, wait_s: float) -> Iterator[None]:
-    """R18: the old keeper is dead for certain (pidfd, then lock) before this one does anything.
+    R18: the old keeper is dead for certain (pidfd, then lock) before this one does anything. The wait blocks
+    the loop, which has nothing to do yet.
 
     Raises:
-        InUse: it lives on after `wait_s`.
+        InUse: an old keeper lives on.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)  # not inherited by a child
-    try:
-        old = _named(os.pread(fd, 4096, 0))
-        if old is not None and old.pid != os.getpid() and not _ended(old, wait_s):
-            raise InUse(f"{path}: keeper {old.instance} (pid {old.pid}) still runs after {wait_s} s")
+    host, folder = arguments.host, arguments.site_dir / "hosts" / arguments.host
+    with locks.take(
+        folder / "keeper.lock",
+        f"keeper-{host}",
+        "a host has one keeper",
+        old_holder_ends_s=arguments.wait_old,
+    ):
+        client = store.connect(arguments.store)
+        disk = SeenTokens(folder / "keeper.json")
+        chosen = settings.Settings(address=arguments.address)
+        keeper = keepers.Keeper(client, Keys(arguments.site), host, chosen, SystemClock(), disk)
+        line = lines.Line(lambda: FromKeeper(hello=Hello(keeper.peers.address)), keeper.apply)
+        keeper.tell = line.send
+        keeper.lines_undecodable = lambda: line.undecodable
+        await keeper.open()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            raise InUse(f"{path}: held by another process; a host has one keeper") from exc
-        me = identity.myself(f"keeper-{host}")
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(asdict(me)).encode(), 0)
-        yield
-    finally:
-        os.close(fd)
-
-
-def _named(content: bytes) -> Process | None:
-    try:
-        return msgspec.json.decode(content, type=Process)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None  # empty, or written in part by one that died: the lock alone tells
-
-
-def _ended(process: Process, wait_s: float) -> bool:
-    try:
-        fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return True
-    try:
-        if not identity.runs(process):
-            return True
-        return bool(select.select([fd], [], [], wait_s)[0])
-    finally:
-        os.close(fd)
-
-
-@contextlib.contextmanager
-def logging_aside(path: Path | None) -> Iterator[None]:
-    """Log through a queue: a thread writes, the loop never waits for a disk or a pipe."""
-    lines: queue.Queue[logging.LogRecord] = queue.Queue(LOG_QUEUE_MAX)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    target: logging.Handler = logging.FileHandler(path) if path else logging.StreamHandler(sys.stderr)
-    target.setFormatter(
-        logging.Formatter("%(asctime)s.%(msecs)03d %(levelname)s %(name)s %(message)s", "%Y-%m-%dT%H:%M:%S")
-    )
-    logging.raiseExceptions = False  # a full queue or a closed pipe drops the line
-    listener = logging.handlers.QueueListener(lines, target)
-    root = logging.getLogger()
-    handler = logging.handlers.QueueHandler(lines)
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    listener.start()
-    try:
-        yield
-    finally:
-        listener.stop()
-        root.removeHandler(handler)
-        target.close()
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(keeper.run(), name="keeper")
+                await line.open(arguments.run_dir / f"{host}.keeper.sock")
+                log.info("keeper.started", pings_on=keeper.peers.address, store=arguments.store)
+                if left_out := policy.take(SCHED):  # behind the imports, as the daemons do
+                    log.info("keeper.scheduling", left_out=left_out)
+                gc.freeze()  # what is here now stays for life: later collections need not look at it
+                await stop.wait()
+                await keeper.stop()
+                running.cancel()
+        finally:
+            await line.close()
+            if disk.dirty:
+                disk.save(disk.content())
+            await client.close()
+            log.info("keeper.stopped")
+    return 0
 
 
 if __name__ == "__main__":

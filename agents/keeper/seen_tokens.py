@@ -9,12 +9,13 @@ refuse.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from controlplane.leadership.decide import Group, Rank
 from controlplane.model import records
 
@@ -63,9 +64,4 @@ class SeenTokens:
 
     def save(self, content: bytes) -> None:
         """Atomically and synced. Raises OSError."""
-        fresh = self.path.with_name(f".{self.path.name}.fresh")
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(self.path)
+        files.replace(self.path, content, Durability.POWER)

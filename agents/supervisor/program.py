@@ -8,7 +8,6 @@ supervisor.py decides when.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,8 @@ from pathlib import Path
 import msgspec
 
 from agents import paths
+from controlplane.host import files
+from controlplane.host.files import Durability
 from controlplane.model import Mode, ServiceSpec, Slot
 
 STOP_GRACE_S = 5.0
@@ -123,12 +124,10 @@ def program(
     )
 
 
-PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR", "HFT_FLOOR", "HFT_NATIVE"})
+PASSED_ON = frozenset({"HFT_RECORDED_DATA", "HFT_JOURNAL_DIR", "HFT_FLOOR", "HFT_NATIVE", "HFT_LOG_LEVEL"})
 """Of the agent's own HFT_ variables; the others are about the agent. HFT_FLOOR marks every process of a floor
 for `hftctl down`."""
 
 
 def write_config(ready: Program) -> None:
-    fresh = ready.config_path.with_name(f".{ready.config_path.name}.{os.getpid()}")
-    fresh.write_bytes(ready.config)
-    fresh.rename(ready.config_path)
+    files.replace(ready.config_path, ready.config, Durability.CRASH)  # on tmpfs, and rendered at each start

@@ -17,7 +17,7 @@ import _signal as signal  # type: ignore[import-not-found]  # `signal` wraps the
 import os
 import select
 import sys
-from time import monotonic, time_ns
+from time import gmtime, monotonic, strftime, time_ns
 
 PIPE_BYTES = 1 << 20
 """A slow disk under the log stalls the daemon only once this much is waiting."""
@@ -33,8 +33,9 @@ EXEC_FAILED = 127
 class Log:
     """An append-only file, rotated by size: `log`, `log.1`, `log.2` ..."""
 
-    def __init__(self, path: str, bytes_max: int, files_max: int) -> None:
+    def __init__(self, path: str, bytes_max: int, files_max: int, instance: str) -> None:
         self.path, self.bytes_max, self.files_max = path, bytes_max, files_max
+        self.instance = instance
         self.fd = -1
         self.size = 0
         self.lines_dropped = 0
@@ -44,8 +45,12 @@ class Log:
     def write(self, chunk: bytes) -> None:
         """Append, or count what was lost."""
         if self._lines_unsaid:
-            self._append(b"shim: %d log lines dropped (no room)\n" % self._lines_unsaid, unsaid_lines=0)
+            said = f"shim.lines_dropped lines={self._lines_unsaid} why='no room'"
+            self._append(line("WARNING", self.instance, said), unsaid_lines=0)
         self._append(chunk, unsaid_lines=chunk.count(b"\n") or 1)
+
+    def say(self, level: str, text: str) -> None:
+        self.write(line(level, self.instance, text))
 
     def _append(self, chunk: bytes, unsaid_lines: int) -> None:
         try:
@@ -74,6 +79,13 @@ class Log:
         fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         os.close(self.fd)
         self.fd, self.size = fd, 0
+
+
+def line(level: str, instance: str, text: str) -> bytes:
+    """In the format of every process: controlplane/host/log_line.py, by hand."""
+    second, ns = divmod(time_ns(), 1_000_000_000)
+    stamp = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+    return f"{stamp}.{ns // 1_000_000:03d}Z {level} {instance} {text}\n".encode(errors="backslashreplace")
 
 
 def start_time(pid: int) -> int:
@@ -124,7 +136,7 @@ class State:
                 os.close(fd)
             os.rename(fresh, self.path)  # noqa: PTH104
         except OSError as exc:
-            log.write(f"shim: state file {self.path}: {exc}\n".encode())
+            log.say("ERROR", f"shim.state_not_written path={self.path!r} reason={str(exc)!r}")
 
     def ended(self, wait_status: int) -> None:
         code = os.waitstatus_to_exitcode(wait_status)
@@ -132,7 +144,7 @@ class State:
         self.exit = f'{{"status": {status}, "signal": {number}, "at_ns": {time_ns()}}}'
 
 
-def become_daemon(argv: list[str], shim_pid: int, go: int, out: int) -> None:
+def become_daemon(argv: list[str], instance: str, shim_pid: int, go: int, out: int) -> None:
     """In the child: wait until the shim has written who we are, then become the daemon. Never returns."""
     try:
         # Before we may go, for only then a signal is passed on: one that met the shim's own handler here
@@ -149,7 +161,7 @@ def become_daemon(argv: list[str], shim_pid: int, go: int, out: int) -> None:
         os.dup2(out, 2)
         os.execv(argv[0], argv)
     except BaseException as exc:
-        os.write(out, f"shim: cannot run {argv[0]}: {exc}\n".encode())
+        os.write(out, line("ERROR", instance, f"shim.cannot_run program={argv[0]!r} reason={str(exc)!r}"))
     os._exit(EXEC_FAILED)
 
 
@@ -170,7 +182,7 @@ def main(arguments: list[str]) -> int:
     argv = arguments[split + 1 :]
     ready = int(plan["ready_fd"])
     os.set_inheritable(ready, False)
-    log = Log(plan["log"], int(plan["log_bytes"]), int(plan["log_files"]))
+    log = Log(plan["log"], int(plan["log_bytes"]), int(plan["log_files"]), plan["instance"])
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
@@ -186,7 +198,7 @@ def main(arguments: list[str]) -> int:
     pid = os.fork()
     if not pid:
         os.close(go_write)
-        become_daemon(argv, shim_pid, go_read, out_write)
+        become_daemon(argv, plan["instance"], shim_pid, go_read, out_write)
     os.close(out_write)
     os.close(go_read)
     import fcntl
@@ -239,7 +251,7 @@ def watch(pid: int, state: State, log: Log, out: int, wake: int, grace_s: float)
                 os.kill(pid, signal.SIGTERM)
         if alive and monotonic() >= kill_at_mono_s:
             kill_at_mono_s = float("inf")
-            log.write(b"shim: did not stop within %g s: killed\n" % grace_s)
+            log.say("WARNING", f"shim.daemon_killed why='did not stop within {grace_s:g} s'")
             os.kill(pid, signal.SIGKILL)
         if alive:
             ended, wait_status = os.waitpid(pid, os.WNOHANG)

@@ -16,18 +16,10 @@ from pathlib import Path
 
 from controlplane.host import identity
 from controlplane.model import Process
+from controlplane.resilience import backoff
 
-RESTART_FIRST_S = 0.2
-RESTART_MAX_S = 5.0
-HEALTHY_AFTER_S = 10.0
-"""A child that ran so long begins again with no delay."""
 LOG_BYTES_MAX = 16 << 20
 """Then it becomes NAME.log.1 at the next start of the child."""
-
-
-def restart_delay_s(failures: int) -> float:
-    """The first at once, then 0.2 s doubling to 5 s."""
-    return 0.0 if failures <= 1 else min(RESTART_FIRST_S * 2.0 ** min(failures - 2, 16), RESTART_MAX_S)
 
 
 class Child:
@@ -83,7 +75,7 @@ class Child:
 
     async def supervise(self) -> None:
         """Until cancelled or `stopping`: wait for its death, say how it ended, start it again."""
-        failures = 0
+        restarts = backoff.Restarts()
         while not self._let_go():
             if self.process is None:
                 self.start()
@@ -91,8 +83,7 @@ class Child:
             await self._death()
             if self._let_go():
                 return
-            failures = 1 if time.monotonic() - began_mono_s > HEALTHY_AFTER_S else failures + 1
-            delay_s = restart_delay_s(failures)
+            restarts, delay_s = restarts.died(time.monotonic() - began_mono_s)
             self._said(
                 f"{self.name}: {self._ending()}; started again "
                 f"{f'in {delay_s:g} s' if delay_s else 'at once'}"

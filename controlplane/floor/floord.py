@@ -15,7 +15,6 @@ import contextlib
 import functools
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -25,14 +24,14 @@ from typing import Any
 import msgspec
 
 from controlplane import model, store
-from controlplane.errors import HftctlError, InUse, Unavailable
+from controlplane.errors import HftctlError, Unavailable
 from controlplane.floor import desired as desired_file
 from controlplane.floor import down, etcd, incarnation, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
 from controlplane.floor.desired import Desired
 from controlplane.floor.folders import Folders
-from controlplane.host import identity
+from controlplane.host import identity, locks, log, run
 from controlplane.model import Process, records
 
 LOOK_EVERY_S = 0.2
@@ -41,6 +40,8 @@ STORE_TRY_AGAIN_S = 0.5
 STORE_STARTS = 3
 """A free port may be taken by somebody else before etcd binds it; three times in a row is another trouble."""
 DOWN_TIMEOUT_S = 30.0
+CLEAN_UP_S = 90.0
+"""More than all the waits of `down.stop` and `down.sweep` together."""
 
 
 class Floord:
@@ -62,8 +63,7 @@ class Floord:
     # --- what is said ---------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-        print(f"{stamp}Z floord: {text}", flush=True)
+        log.info("floor.said", text=text)
 
     def note(self, text: str) -> None:
         """Said by `hftctl up` too."""
@@ -304,33 +304,26 @@ def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
 
 
 async def keep(folders: Folders, site: str) -> int:
-    floord = Floord(folders, site)
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    running = asyncio.create_task(floord.run(), name="floor")
-    stopping = asyncio.create_task(stop.wait(), name="stop")
-    await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    for child in floord.children.values():
-        child.stopping = True
-    if running.done() and (failure := running.exception()):
-        for exc in failure.exceptions if isinstance(failure, ExceptionGroup) else [failure]:
-            floord.say(
-                f"cannot go on: {exc}"
-                if isinstance(exc, HftctlError)
-                else f"cannot go on: {type(exc).__name__}: {exc}"
-            )
-    floord.say("taking the floor down")
-    running.cancel()
-    stopping.cancel()
-    await asyncio.gather(running, stopping, return_exceptions=True)
-    await asyncio.to_thread(down.stop, folders, timeout_s=DOWN_TIMEOUT_S)
-    left = await asyncio.to_thread(down.sweep, folders)
-    floord.say(f"down{', but not: ' + str(left) if left else ''}")
-    if not left:
-        down.remove(folders)
-    return 0 if stop.is_set() else 1
+    """Run the floor; whatever ends it (a signal, an error), take it down."""
+    folders.create()
+    with locks.take(folders.floor_lock, "floord", "another hft-floord runs this site folder"):
+        floord = Floord(folders, site)
+        try:
+            await floord.run()
+        except* Exception as failed:
+            # Said before the floor goes down, and not only at the end of the process: that takes seconds.
+            floord.say(f"cannot go on: {'; '.join(run.reasons(failed))}")
+            raise
+        finally:
+            for child in floord.children.values():
+                child.stopping = True
+            floord.say("taking the floor down")
+            await asyncio.to_thread(down.stop, folders, timeout_s=DOWN_TIMEOUT_S)
+            left = await asyncio.to_thread(down.sweep, folders)
+            floord.say(f"down{', but not: ' + str(left) if left else ''}")
+            if not left:
+                down.remove(folders)
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -341,16 +334,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--site", default="lab")
     given = parser.parse_args(arguments)
     folders = Folders(given.site_dir)
-    try:
-        folders.create()
-        lock = site_folders.lock(folders.floor_lock)
-        if lock is None:
-            raise InUse(f"site folder {folders.site_dir}: another hft-floord runs it")
-        code = asyncio.run(keep(folders, given.site))
-    except HftctlError as exc:
-        print(f"hft-floord: {exc}", file=sys.stderr, flush=True)
-        code = exc.exit_code
-    sys.exit(code)
+    # Cancelled at once by a signal: that is what takes the floor down.
+    sys.exit(run.until_signalled("floord", lambda stop: keep(folders, given.site), clean_up_s=CLEAN_UP_S))
 
 
 if __name__ == "__main__":

@@ -7,14 +7,13 @@ to the user who made it. Imports nothing heavy: every `hftctl` verb comes throug
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
 import stat
 from pathlib import Path
 from typing import Any
 
 from controlplane.errors import InUse
+from controlplane.host import files
 
 RUN_HASH_DIGITS = 10
 
@@ -134,56 +133,24 @@ class Folders:
         return run
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+read_json = files.read_json
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the new one, whole, also after a power cut."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
-
-
-def lock(path: Path) -> int | None:
-    """Take the lock for as long as this process lives (children do not inherit it); None when another holds
-    it.
-    """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+    """A reader sees the old file or the new one, whole, also after a power cut. Raises OSError."""
+    files.replace(path, content, files.Durability.POWER)
 
 
 def locked(path: Path) -> bool:
-    """True while another process holds it."""
-    if not path.exists():
-        return False
-    fd = lock(path)
-    if fd is None:
-        return True
-    os.close(fd)
-    return False
+    """True while a process holds it."""
+    from controlplane.host import locks  # here: most verbs need no lock
+
+    return locks.held(path)
 
 
 def lock_holder(path: Path) -> int | None:
-    """Pid of who holds a lock, from /proc/locks; None when nobody (or nobody visible) does."""
-    try:
-        inode = path.stat().st_ino
-    except OSError:
-        return None
-    for line in Path("/proc/locks").read_text().splitlines():
-        fields = line.split()
-        if "FLOCK" in fields and len(fields) >= 6 and fields[-3].rpartition(":")[2] == str(inode):
-            return int(fields[-4])
-    return None
+    """Pid of the process that holds a lock; None when none does, or it could not write its name."""
+    from controlplane.host import locks
+
+    holder = locks.held_by(path)
+    return holder.pid if holder else None

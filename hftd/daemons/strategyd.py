@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from hftd import bus, runtime, strategies
 from hftd.engine import reasons
 from hftd.settings import StrategySettings
@@ -49,9 +51,7 @@ def new_session(path: Path, now_ms: int) -> int:
             f"{path}: the last session's number wanted, found {path.read_text()[:40]!r}"
         ) from exc
     session = max(now_ms, last + 1)
-    fresh = path.with_name(f".{path.name}.fresh")
-    fresh.write_text(str(session))
-    fresh.rename(path)
+    files.replace(path, str(session).encode(), Durability.POWER)
     return session
 
 

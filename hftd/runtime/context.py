@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from controlplane.errors import InvalidInput
-from controlplane.host import identity
+from controlplane.host import identity, log_line
 from controlplane.model import Process
 from controlplane.site import histogram
 from hftd.runtime import agent_link, heads, leadership
@@ -79,7 +79,7 @@ class Context:
         for folder in (self.run_dir, self.data_dir, self.journal_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self.lease = leadership.Leadership(process, service, alive, lease_word)
-        self.lines = Log()
+        self.lines = Log(name=process.instance)
         self.agent = agent_link.AgentLink(agent_endpoint, process)
         self.head = heads.Heads(process.instance)
         """The envelope of the next message that this process sends to its peers."""
@@ -124,6 +124,7 @@ class Context:
             lease_word=word,
         )
         context.lines.never_wait()  # the pipe is this process's own
+        context.lines.level = log_line.level_from_environment(environment)
         return context
 
     def __repr__(self) -> str:

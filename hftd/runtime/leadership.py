@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from controlplane.host import files
+from controlplane.host.files import Durability
 from controlplane.model import Phase, Process, Token
 from hftd.shm import bell, fence_file, pages
 from hftd.shm.pages import Wanted
@@ -88,9 +90,8 @@ class Leadership:
         if self._alive_path is None:
             return
         path = pages.electable_path(self._alive_path)
-        fresh = path.with_name(f".{path.name}.fresh")
-        fresh.write_text(json.dumps([dataclasses.asdict(process) for process in processes]))
-        fresh.rename(path)
+        content = json.dumps([dataclasses.asdict(process) for process in processes]).encode()
+        files.replace(path, content, Durability.CRASH)  # on tmpfs
         self._state = dataclasses.replace(self._state, electable_revision=self._state.electable_revision + 1)
         self._write()
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Mapping
 
-LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-INFO, ERROR = LEVELS["info"], LEVELS["error"]
-OF_SEVERITY = {"info": INFO, "warning": LEVELS["warning"], "critical": ERROR}
+from controlplane.host import log_line
+from controlplane.host.log_line import ERROR as ERROR
+from controlplane.host.log_line import INFO as INFO
+from controlplane.host.log_line import LEVELS as LEVELS
+from controlplane.host.log_line import WARNING as WARNING
+
+OF_SEVERITY = {"info": INFO, "warning": WARNING, "critical": ERROR}
 """Of alarms."""
 
 LINE_BYTES_MAX = 4096
@@ -25,14 +28,13 @@ STDOUT = 1
 
 
 class Log:
-    """Lines for people: UTC time in ms, kind, and key=value pairs with texts quoted."""
+    """Lines in the format of every process (controlplane/host/log_line.py); `name` is the instance's."""
 
-    __slots__ = ("_fd", "_stamp", "level")
+    __slots__ = ("_fd", "_lines", "level")
 
-    def __init__(self, fd: int = STDOUT) -> None:
+    def __init__(self, fd: int = STDOUT, name: str = "") -> None:
         self._fd = fd
-        self._stamp = (-1, "")
-        """A second and its text, in one: threads may write lines too."""
+        self._lines = log_line.Lines(name)
         self.level = INFO
         """Lines below it are not written."""
 
@@ -45,16 +47,7 @@ class Log:
         """Write one line; False when it is lost."""
         if level < self.level:
             return True
-        second, ns = divmod(time.time_ns(), 1_000_000_000)
-        stamp = self._stamp
-        if stamp[0] != second:
-            stamp = self._stamp = (second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
-        text = f"{stamp[1]}.{ns // 1_000_000:03d}Z {kind}"
-        for key, value in fields.items():
-            text += f" {key}={value!r}" if isinstance(value, str) else f" {key}={value}"
-        if "\n" in text:
-            text = text.replace("\n", " ")
-        line = text.encode(errors="backslashreplace") + b"\n"
+        line = self._lines.make(level, kind, fields).encode() + b"\n"
         if len(line) > LINE_BYTES_MAX:
             line = line[: LINE_BYTES_MAX - len(CUT)] + CUT
         try:

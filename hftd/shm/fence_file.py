@@ -7,13 +7,14 @@ page says lead.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from controlplane.model import Process, Token
 
 
@@ -34,10 +35,8 @@ def path_of(lease: Path) -> Path:
 
 def write(lease: Path, targets: Mapping[str, Target]) -> None:
     """Replace the file whole. Raises OSError; then the old one stands."""
-    path = path_of(lease)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(msgspec.json.encode(targets))
-    fresh.rename(path)
+    # Beside the page, on tmpfs, and written anew before each arming.
+    files.replace(path_of(lease), msgspec.json.encode(targets), Durability.CRASH)
 
 
 def read(lease: Path) -> Mapping[str, Target]:

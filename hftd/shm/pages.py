@@ -21,6 +21,8 @@ from typing import Self
 from uuid import UUID
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from controlplane.model import Phase, Process
 
 PAGE_BYTES = 256
@@ -88,9 +90,7 @@ def create(path: Path, magic: bytes) -> None:
     """Make an empty word (atomically; an existing one is replaced, so the old mapping of a dead owner is left
     behind).
     """
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_bytes(magic + bytes(PAGE_BYTES - len(magic)))
-    fresh.rename(path)
+    files.replace(path, magic + bytes(PAGE_BYTES - len(magic)), Durability.CRASH)  # it lives in shared memory
 
 
 class _Page:

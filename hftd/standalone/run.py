@@ -31,7 +31,7 @@ def start(kind: DaemonKind, path: Path) -> int:
         for standard in (1, 2):
             os.dup2(file, standard)
         os.close(file)
-    lines = Log()
+    lines = Log(name=instance)
     lines.level = LEVELS[config.logging.level]
     run_dir = Path(tempfile.mkdtemp(prefix="hft-", dir=os.environ.get("XDG_RUNTIME_DIR") or "/dev/shm"))
     state = Path(

@@ -15,6 +15,8 @@ import os
 from pathlib import Path
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from hftd.engine import audit_chain
 from hftd.engine.audit_chain import Head, Record
 from hftd.storage import audit_verify
@@ -145,7 +147,7 @@ class AuditLog:
         os.close(self._fd)
         self._number, self._size = self._number + 1, 0
         self._fd = self._open()
-        _sync_folder(self._folder)
+        files.sync_folder(self._folder)
 
     def sync(self) -> None:
         """Put the log on the disk, then the head that speaks of it. Raises OSError."""
@@ -154,13 +156,7 @@ class AuditLog:
             self._dirty = False
         if self._synced == self.head or self.expected is not None:
             return
-        fresh = self._head_path.with_name(f".{self._head_path.name}.fresh")
-        with fresh.open("wb") as file:
-            file.write(audit_verify.format_head(self.head))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(self._head_path)
-        _sync_folder(self._head_path.parent)
+        files.replace(self._head_path, audit_verify.format_head(self.head), Durability.POWER)
         self._synced = self.head
 
     def record_loss(self, timestamp: int, user: str) -> None:
@@ -182,11 +178,3 @@ class AuditLog:
             self.sync()
             os.close(self._fd)
             self._fd = -1
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -12,13 +12,14 @@ The check for each order is `refuses`: one dict lookup and one comparison.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from controlplane.model import Process, Token
 from hftd.wire import orders
 
@@ -170,18 +171,4 @@ def _read(path: Path) -> dict[str, _Row]:
 
 
 def _write(path: Path, rows: dict[str, _Row]) -> None:
-    fresh = path.with_name(f".{path.name}.fresh")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        content = msgspec.json.encode(rows)
-        if os.write(fd, content) != len(content):
-            raise OSError(28, "written in part")
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)  # the rename itself must survive a power cut
-    finally:
-        os.close(folder)
+    files.replace(path, msgspec.json.encode(rows), Durability.POWER, mode=0o600)

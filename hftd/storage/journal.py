@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controlplane.errors import InUse, InvalidInput, Retryable
+from controlplane.host import files
 
 MAGIC = b"HFTJRNL1"
 _HEAD = struct.Struct("<II")
@@ -246,7 +247,7 @@ class Journal:
             raise
         os.close(self._fd)
         self._fd = fd
-        _sync_folder(self.folder)
+        files.sync_folder(self.folder)
 
     def _write(self, frame: bytes, offset: int) -> None:
         """All of it or nothing: what a full disk took of a record is cut off again."""
@@ -278,7 +279,7 @@ class Journal:
                         os.fdatasync(self._fd)
                     if os.write(fd, MAGIC) != len(MAGIC):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    _sync_folder(self.folder)
+                    files.sync_folder(self.folder)
                 except OSError:
                     os.close(fd)
                     path.unlink(missing_ok=True)
@@ -322,7 +323,7 @@ class Journal:
                 )
             if self._segments:
                 self._cut_last_segment(after)
-            _sync_folder(self.folder)
+            files.sync_folder(self.folder)
             self._recover_ends()
             self._sync.begin(self.last_seq)
             self.synced_seq = self.last_seq
@@ -513,14 +514,6 @@ def _write_side(path: Path, records: list[Record]) -> None:
         raise JournalFull(
             f"{path}: {len(records)} records were not set aside: {exc.strerror}", retry_after_s=1.0
         ) from exc
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _locked(folder: Path) -> int:

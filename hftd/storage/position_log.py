@@ -18,6 +18,8 @@ from pathlib import Path
 import msgspec
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from hftd.engine.position import Execution, Positions, Snapshot
 
 _HEAD = struct.Struct("<II")
@@ -102,17 +104,8 @@ class PositionLog:
 
     def fold(self) -> None:
         """Fold the log into a new snapshot and empty it. Raises OSError; the old pair is good then."""
-        fresh = self._snapshot.with_name(".positions.json.fresh")
-        with fresh.open("wb") as file:
-            file.write(msgspec.json.encode(self.positions.dump()))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(self._snapshot)
-        folder = os.open(self._snapshot.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)  # the log may be emptied only when the rename is certain
-        finally:
-            os.close(folder)
+        # POWER: the log may be emptied only when the new snapshot is certain to be the one that is found.
+        files.replace(self._snapshot, msgspec.json.encode(self.positions.dump()), Durability.POWER)
         os.ftruncate(self._fd, 0)
         self._size = self.records = 0
         self._dirty = False

@@ -23,6 +23,7 @@ from controlplane import store
 from controlplane.floor import down, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
+from controlplane.host import locks
 from controlplane.store.keys import Keys
 from tests.support import floors
 
@@ -309,12 +310,8 @@ def test_a_health_port_in_use_is_named_before_anything_starts_or_changes(bench: 
 
 def test_a_site_folder_in_use_is_named(bench: Bench) -> None:
     bench.folders.create()
-    fd = site_folders.lock(bench.folders.floor_lock)
-    assert fd is not None
-    try:
+    with locks.take(bench.folders.floor_lock, "not a floor"):
         refused = bench.up()
-    finally:
-        os.close(fd)
     assert (
         refused.returncode == 2
         and str(bench.folders.site_dir) in refused.stderr

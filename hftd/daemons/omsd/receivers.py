@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from hftd import bus, runtime
 from hftd.engine import oms, reasons, replica
 from hftd.storage import journal as journals
@@ -210,10 +212,8 @@ class AuditLink(Link):
         """Once a second; lower than the truth is safe (auditd writes a record once), so it needs no sync."""
         if self.audited == self._kept:
             return
-        fresh = self._path.with_name(".audited.fresh")
         with contextlib.suppress(OSError):  # a full disk: the old number stays, and more is sent again
-            fresh.write_text(f"{self.audited}\n")
-            fresh.rename(self._path)
+            files.replace(self._path, f"{self.audited}\n".encode(), Durability.CRASH)
             self._kept = self.audited
 
 

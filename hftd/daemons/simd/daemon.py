@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from controlplane.host import files
+from controlplane.host.files import Durability
 from hftd import bus, runtime
 from hftd.daemons.simd import journal, tape
 from hftd.daemons.simd import session as desks
@@ -53,7 +55,7 @@ def build(context: runtime.Context, settings: SimSettings) -> runtime.Loop:
 
     def on_gateway(identity: bytes) -> None:
         with contextlib.suppress(OSError):  # only saves the next process from waiting for it to speak first
-            journal.replace(gateway, identity)
+            files.replace(gateway, identity, Durability.POWER)
 
     session = desks.Session(
         venue,

@@ -24,6 +24,8 @@ from pathlib import Path
 import msgspec
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
+from controlplane.host.files import Durability
 from hftd.engine import accounts
 from hftd.storage import journal as journals
 from hftd.wire import codec, orders
@@ -150,7 +152,7 @@ class VenueJournal:
         ]
         sums = Sums(self._records.last_seq, self.last_execution, kept)
         with contextlib.suppress(OSError):
-            replace(self._folder / "accounts", codec.encode(sums))
+            files.replace(self._folder / "accounts", codec.encode(sums), Durability.POWER)
             if not self.working:  # an order without an end may stand in any segment
                 self._records.prune(SEGMENTS_MAX, needed_after=sums.up_to)
 
@@ -196,13 +198,3 @@ class Position:
 def identity(parts: Iterable[str]) -> bytes:
     """Names a tape by what it is made of: files and their sizes, or the seed of a synthetic market."""
     return hashlib.sha256("\0".join(parts).encode()).digest()[:16]
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write a small file whole or not at all. Raises OSError."""
-    fresh = path.with_name(f".{path.name}.fresh")
-    with fresh.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)

@@ -13,7 +13,6 @@ from controlplane.cli import leadership, main, render, trading
 from controlplane.cli.output import Output
 from controlplane.errors import FloorUnreachable
 from controlplane.floor import incarnation
-from controlplane.floor.child import restart_delay_s
 from controlplane.floor.folders import Folders, default_site_dir
 from controlplane.http import unix
 
@@ -206,10 +205,6 @@ def test_two_site_folders_never_share_a_run_folder_and_its_sockets_fit(
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
     one, other = Folders(tmp_path / "a").run_dir_wanted(), Folders(tmp_path / ("b" * 200)).run_dir_wanted()
     assert one != other and len(str(other / ("i" * 63 + ".snapshots"))) <= 107
-
-
-def test_the_first_restart_is_at_once_then_backs_off_to_5_s() -> None:
-    assert [restart_delay_s(n) for n in (1, 2, 3, 4, 5, 6, 7, 50)] == [0.0, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
 NOW_MS = 1_000_000

@@ -22,11 +22,11 @@ def written(read: int) -> str:
     return os.read(read, 1 << 20).decode()
 
 
-def test_a_line_has_time_kind_and_fields_with_texts_quoted(pipe: tuple[int, int]) -> None:
-    lines = log.Log(pipe[1])
+def test_a_line_has_time_level_instance_kind_and_fields_with_texts_quoted(pipe: tuple[int, int]) -> None:
+    lines = log.Log(pipe[1], "bookd-alpha-1")
     assert lines.line("book.gap", {"symbol": "BTC USDT", "expected": 7, "why": None})
     stamp, _, rest = written(pipe[0]).partition("Z ")
-    assert rest == "book.gap symbol='BTC USDT' expected=7 why=None\n"
+    assert rest == "INFO bookd-alpha-1 book.gap symbol='BTC USDT' expected=7 why=None\n"
     assert len(stamp) == len("2026-01-01T00:00:00.000") and stamp[10] == "T"
 
 
