@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import logging
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -26,12 +25,11 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
+from controlplane.host import log
 from controlplane.leadership import budget
 from controlplane.model import Mode, Process, ServiceSpec
 from controlplane.store.base import Snapshot, Store
 from controlplane.store.keys import Keys
-
-log = logging.getLogger(__name__)
 
 STOP_LOOK_S = 0.005
 """Between two looks whether everything is released, on stop."""
@@ -107,7 +105,7 @@ class Keeper:
             try:
                 found = frozenset(slot.instance for slot in model.decode(ServiceSpec, entry.value).slots())
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-                log.warning("%s: expected a spec: %s", entry.key, exc)
+                log.warning("spec.undecodable", key=entry.key, reason=str(exc))
                 found = frozenset()
             self._slots[service] = (entry.revision, found)
         return found
@@ -220,7 +218,7 @@ class Keeper:
         if member is not None:
             member.step()
         self.registrar.drop(entry.service, name)
-        log.info("%s: pid %d died", name, entry.process.pid)
+        log.info("instance.died", instance=name, pid=entry.process.pid)
         self.tell(protocol.FromKeeper(died=protocol.Died(entry.process)))
 
     def _fit(self) -> Iterator[Process]:
@@ -275,9 +273,9 @@ class Keeper:
                     await asyncio.sleep(STOP_LOOK_S)
                 await self.registrar.close()
         except TimeoutError:
-            log.warning("stop: the store did not answer in time; leases run out by themselves")
+            log.warning("keeper.left_leases", reason="no answer from the store", until="they run out")
         except HftctlError as exc:
-            log.warning("stop: registrations stay until their lease ends: %s", exc)
+            log.warning("keeper.left_registrations", until="their lease ends", reason=str(exc))
 
     async def _follow(self) -> None:
         async for snapshot in self.store.watch(self.keys.root):
@@ -293,7 +291,7 @@ class Keeper:
                 try:
                     found = msgspec.json.decode(entry.value, type=_Host)
                 except msgspec.DecodeError as exc:
-                    log.warning("%s: expected a host record: %s", key, exc)
+                    log.warning("host_record.undecodable", key=key, reason=str(exc))
                     continue
                 self.peers.meet({key.removeprefix(self.keys.hosts): found.keeper})
 
@@ -322,9 +320,10 @@ class Keeper:
             await asyncio.to_thread(self.seen_tokens.save, self.seen_tokens.content())
         except OSError as exc:
             log.warning(
-                "%s: %s; a store that goes back would not be noticed after a restart",
-                self.seen_tokens.path,
-                exc.strerror,
+                "seen_tokens.not_saved",
+                path=str(self.seen_tokens.path),
+                reason=exc.strerror,
+                consequence="a store that goes back would not be noticed after a restart",
             )
 
     async def _ask_peers(self) -> None:

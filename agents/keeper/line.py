@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +18,7 @@ import msgspec
 from agents.keeper import protocol
 from agents.keeper.protocol import FromKeeper
 from controlplane.errors import InvalidInput
-
-log = logging.getLogger(__name__)
+from controlplane.host import log
 
 BUFFER_BYTES_MAX = 1 << 20
 """An agent that does not read (stopped) loses the connection, not the keeper its memory."""
@@ -54,7 +52,7 @@ class Line:
         if writer is None or writer.is_closing():
             return
         if writer.transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
-            log.warning("link: the agent does not read; closing its connection")
+            log.warning("link.closed", why="the agent does not read")
             writer.transport.abort()
             return
         writer.write(msgspec.json.encode(message) + b"\n")
@@ -70,11 +68,11 @@ class Line:
                     self._on_table(protocol.decode_table(line))
                 except InvalidInput as exc:
                     self.undecodable += 1
-                    log.warning("link: %s", exc)
+                    log.warning("link.refused", reason=str(exc))
                     self.send(FromKeeper(refused=str(exc)))
         except (OSError, ValueError) as exc:  # reset, or a line over the limit
             self.undecodable += isinstance(exc, ValueError)
-            log.warning("link: %s", exc)
+            log.warning("link.broken", reason=str(exc))
         finally:
             if self._writer is writer:
                 self._writer = None

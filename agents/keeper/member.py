@@ -12,7 +12,6 @@ which it was asked still stands unclosed (R7: late answers write nothing).
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -24,15 +23,13 @@ from agents.keeper.protocol import Entry
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput
-from controlplane.host import identity
+from controlplane.host import identity, log
 from controlplane.leadership import decide, transactions
 from controlplane.leadership.decide import Group, Lead, View
 from controlplane.model import Phase, Process
 from controlplane.store.base import Snapshot, Store
 from controlplane.store.keys import Keys
 from hftd.shm import fence_file
-
-log = logging.getLogger(__name__)
 
 RETRY_S = 0.02
 RETRY_S_MAX = 0.5
@@ -215,7 +212,7 @@ class Member:
             try:
                 self._electable = self.instance.words.electable()
             except InvalidInput as exc:
-                log.warning("%s: %s", self.service, exc)
+                log.warning("electable.undecodable", service=self.service, reason=str(exc))
 
     def _electable_news(self, group: Group | None, lead: Lead | None) -> tuple[Process, ...] | None:
         if group is None or lead is None or lead.closed or self._electable is None:
@@ -276,7 +273,11 @@ class Member:
         self._retry_ns = self._site.clock.boot_ns() + int(delay_s * 1e9)
         if self._failures == 1:
             log.warning(
-                "%s %s: %s: %s", self.service, self.instance.entry.process.instance, self.sentence, exc
+                "group.action_failed",
+                service=self.service,
+                instance=self.instance.entry.process.instance,
+                doing=self.sentence,
+                reason=str(exc),
             )
 
     async def _carry_out(self, decided: Decided) -> None:
@@ -398,7 +399,7 @@ class Member:
         try:
             self._write_fences(self.lead, snapshot)
         except HftctlError as exc:
-            log.warning("%s: fences: %s", self.service, exc)
+            log.warning("fences.not_written", service=self.service, reason=str(exc))
 
     def _write_fences(self, lead: Lead, snapshot: Snapshot) -> None:
         named = (
@@ -420,6 +421,6 @@ class Member:
         if sentence and sentence != self.sentence:
             self.sentence = sentence
             name = self.instance.entry.process.instance
-            log.info("%s %s: %s", self.service, name, sentence)
+            log.info("group.decision", service=self.service, instance=name, text=sentence)
             decision = protocol.Decision(self.service, name, sentence)
             self._site.tell(protocol.FromKeeper(event=decision))

@@ -8,16 +8,14 @@ nobody and the standbys race.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import msgspec
 
 from controlplane.clock import Clock
+from controlplane.host import log
 from controlplane.model import Process
-
-log = logging.getLogger(__name__)
 
 FIT_MAX = 32
 """Processes in an answer: it stays under 4 KiB, far below what UDP carries."""
@@ -132,4 +130,5 @@ class Peers(asyncio.DatagramProtocol):
             self._answers[message.host] = (message.sent_ns, frozenset(message.fit))
 
     def error_received(self, exc: Exception) -> None:
-        log.debug("peers: %s", exc)  # nobody listens on a peer's port now; its answers grow old by themselves
+        # No process listens on a peer's port now; its answers grow old by themselves.
+        log.debug("peers.unreachable", reason=str(exc))

@@ -9,17 +9,15 @@ it is a record (handover.py).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from controlplane import model
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, LeaseLost
+from controlplane.host import log
 from controlplane.model import Registration
 from controlplane.store.base import Lease, Snapshot, Store
 from controlplane.store.keys import Keys
-
-log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
 """After an error; the store is away or refuses, and a registration may wait."""
@@ -90,12 +88,12 @@ class Registrar:
                 self._complained = ""
                 wait_s = self._keep_s
             except LeaseLost as exc:
-                log.warning("registrations: %s; taking a new lease", exc)
+                log.warning("registrations.lease_lost", reason=str(exc))
                 self._lease, self._written = None, {}
                 continue
             except HftctlError as exc:
                 if str(exc) != self._complained:
-                    log.warning("registrations: %s", exc)
+                    log.warning("registrations.not_written", reason=str(exc))
                     self._complained = str(exc)
                 wait_s = RETRY_S
             try:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import struct
 import threading
@@ -31,8 +30,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from controlplane.errors import InUse, InvalidInput, Retryable
-from controlplane.host import files
+from controlplane.errors import InvalidInput, Retryable
+from controlplane.host import files, locks
 
 MAGIC = b"HFTJRNL1"
 _HEAD = struct.Struct("<II")
@@ -99,7 +98,7 @@ class Journal:
         """
         self.folder, self._segment_bytes, self._unsynced_max = folder, segment_bytes, unsynced_max
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(folder)
+        self._lock = locks.take(folder / "journal.lock", folder.name, "another process has this journal open")
         self._ends: list[tuple[int, int]] = []
         self._segments: list[_Segment] = []
         self._recent: deque[Record] = deque(maxlen=recent_max)
@@ -401,7 +400,7 @@ class Journal:
                 os.fdatasync(self._fd)
             os.close(self._fd)
             self._fd = -1
-        os.close(self._lock)
+        self._lock.close()
 
 
 class _SyncThread:
@@ -514,13 +513,3 @@ def _write_side(path: Path, records: list[Record]) -> None:
         raise JournalFull(
             f"{path}: {len(records)} records were not set aside: {exc.strerror}", retry_after_s=1.0
         ) from exc
-
-
-def _locked(folder: Path) -> int:
-    fd = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as exc:
-        os.close(fd)
-        raise InUse(f"{folder}: another process has this journal open") from exc
-    return fd
