@@ -4,10 +4,12 @@ too (floord, etcd, agent-alpha ...).
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import IO, Annotated
 from urllib.parse import quote
 
 import typer
@@ -62,13 +64,37 @@ def own_file(floor: agent_client.Floor, name: str, lines: int, follow: bool) -> 
     if "/" in name or not path.is_file():
         known = sorted(p.stem for p in floor.folders.logs.glob("*.log"))
         raise InvalidInput(f'no log of "{name}" (there are {", ".join(known) or "none"})')
-    with path.open("rb") as file:
-        emit(b"".join(file.readlines()[-lines:] if lines else []))
-        while follow:
-            if part := file.read():
-                emit(part)
-            else:
-                time.sleep(FOLLOW_EVERY_S)
+    for part in parts(path, lines):
+        emit(part)
+        if not follow:
+            return
+        if not part:
+            time.sleep(FOLLOW_EVERY_S)
+
+
+def parts(path: Path, lines: int) -> Iterator[bytes]:
+    """The last lines, then without end what came since, empty when nothing did. When the log is rotated: the
+    rest of the old file, then the new one from its beginning.
+    """
+    file = path.open("rb")
+    try:
+        found = file.readlines()
+        yield b"".join(found[-lines:] if lines else [])
+        while True:
+            rotated = _rotated(path, file)  # before the read: what was written until then is in it
+            yield file.read()
+            if rotated:
+                file.close()
+                file = path.open("rb")
+    finally:
+        file.close()
+
+
+def _rotated(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False  # between two names, or removed: the open one is all there is
 
 
 def emit(text: bytes) -> None:
