@@ -7,7 +7,6 @@ the ring. Read back at the agent's start.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.site import document
+from controlplane.host import log
 
 RING_MAX = 2000
 FILE_BYTES_MAX = 8 << 20
@@ -47,10 +46,8 @@ class Events:
 
     def report(self, kind: str, **fields: Any) -> None:
         """Record an event, and write a line of it into the agent's own log."""
-        event = self.record(kind, fields)
-        shown = [f"{key}={value!r}" for key, value in fields.items()]
-        with contextlib.suppress(OSError):  # a full disk costs the line
-            print(document.iso(event.n), kind, *shown, flush=True)
+        self.record(kind, fields)
+        log.info(kind, **fields)
 
     def after(self, n: int, limit: int) -> list[Event]:
         """Events numbered above n, oldest first; when there are more than `limit`, from n on for a follower,

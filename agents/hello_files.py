@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 
 from agents.bus import Reported
+from controlplane.host import files
+from controlplane.host.files import Durability
 from controlplane.model import Process
 
 
@@ -42,9 +44,7 @@ class HelloFiles:
         self._written[name] = saved
         path = self._path(name)
         with contextlib.suppress(OSError):  # a full run folder costs only the next agent's first second
-            fresh = path.with_name(f".{path.name}")
-            fresh.write_bytes(msgspec.json.encode(saved))
-            fresh.rename(path)
+            files.replace(path, msgspec.json.encode(saved), Durability.CRASH)
         return True
 
     def read(self, instance: str) -> Saved | None:

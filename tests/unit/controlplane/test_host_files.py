@@ -153,8 +153,5 @@ def test_no_other_part_of_the_product_replaces_a_file_its_own_way() -> None:
         for path in (PRODUCT / package).rglob("*.py")
         if any(renames(path.read_text()))
     }
-    assert found - ALLOWED.keys() - NOT_YET == set(), "use controlplane.host.files.replace"
+    assert found - ALLOWED.keys() == set(), "use controlplane.host.files.replace"
     assert ALLOWED.keys() - found == set(), "allowed for no reason"
-
-
-NOT_YET = {"agents/hello_files.py"}
