@@ -250,7 +250,7 @@ def test_down_works_when_floord_and_the_agents_are_dead(bench: Bench) -> None:
 
 def test_a_floor_whose_machine_was_switched_off_comes_up_again(bench: Bench) -> None:
     assert bench.up().returncode == 0
-    for known in sorted(processes.recorded(bench.folders), key=lambda known: known.name != "floord"):
+    for known in sorted(processes.recorded(bench.folders), key=lambda known: known.instance != "floord"):
         processes.send(known, signal.SIGKILL)
     floors.wait_for("all are dead", lambda: not processes.marked(bench.folders))
     assert bench.folders.floor_json.exists() and bench.hftctl("status").returncode == 3

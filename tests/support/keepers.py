@@ -36,6 +36,7 @@ INCARNATION = 1_700_000_000_000
 DAEMON = """
 import sys, time
 from controlplane.host import identity
+from controlplane.model import Phase
 from hftd.shm import pages
 instance, lease_path, alive_path = sys.argv[1:4]
 me = identity.identify(instance)
