@@ -2,17 +2,13 @@
 and synced by a thread of its own.
 
 `append` returns after write(): the record survives kill -9 of this process. The thread runs fdatasync behind
-it: what is not yet synced when the power goes is `last_seq - synced_seq`, bounded by `unsynced_max` (whoever
-takes new work looks at `behind`) and shown as a gauge by its owner. A full disk is `JournalFull`: nothing of
+it: what is not yet synced when the power goes is `last_seq - synced_seq`, bounded by `unsynced_max` (its
+owner looks at `behind` before it takes new work, and shows a gauge). A full disk is `JournalFull`: nothing of
 the record stays in the file, everything before it does, and the next append that fits succeeds.
 
 Sequences rise by one within an epoch; at a new epoch the writer may leave a hole (engine/replica.py says
 why). A torn tail, left by a power cut, is cut when the journal is opened; damage in an earlier segment is an
-error, because what follows it was acknowledged.
-
-    <first sequence, 20 digits>.journal   b"HFTJRNL1", then records: length u32, crc32 u32 (of what follows),
-    epoch i64, sequence i64, payload aside-<epoch>-<sequence>-<n>.journal  what a standby had beyond the
-    common point with its leader, same format; kept for people
+error, because what follows it was acknowledged. The files: segments.py; the thread: sync_thread.py.
 """
 
 from __future__ import annotations
@@ -20,60 +16,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import struct
-import threading
-import zlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
-from controlplane.errors import InvalidInput, Retryable
+from controlplane.errors import InvalidInput
 from controlplane.host import files, locks
-
-MAGIC = b"HFTJRNL1"
-_HEAD = struct.Struct("<II")
-_KEY = struct.Struct("<qq")
-_FRAME_BYTES = _HEAD.size + _KEY.size
-PAYLOAD_BYTES_MAX = 1 << 20
-"""As the wire's: a longer length in a file is damage."""
-INDEX_EVERY = 256
-"""Records between two entries of a segment's index: a read from anywhere skips at most this many."""
-UNASKED_S = 0.1
-"""The sync thread looks by itself this often."""
-
-
-class JournalFull(Retryable):
-    """The record was not written and nothing of it stays in the file."""
-
-
-class Record(NamedTuple):
-    epoch: int
-    sequence: int
-    payload: bytes
-
-
-@dataclass(slots=True)
-class _Segment:
-    path: Path
-    first: int
-    index: list[tuple[int, int]] = field(default_factory=list)
-    """(sequence, offset) of every INDEX_EVERY-th record."""
-    records: int = 0
-    size: int = len(MAGIC)
-
-    def offset(self, after: int) -> int:
-        """A place at or before the first record with a sequence above `after`."""
-        at = bisect_right(self.index, (after, 1 << 62)) - 1
-        return self.index[at][1] if at >= 0 else len(MAGIC)
-
-    def add(self, sequence: int, size: int) -> None:
-        if self.records % INDEX_EVERY == 0:
-            self.index.append((sequence, self.size))
-        self.records += 1
-        self.size += size
+from hftd.storage import segments
+from hftd.storage.segments import MAGIC, Record, Segment
+from hftd.storage.segments import JournalFull as JournalFull
+from hftd.storage.sync_thread import SyncThread
 
 
 class Journal:
@@ -100,13 +53,11 @@ class Journal:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = locks.take(folder / "journal.lock", folder.name, "another process has this journal open")
         self._ends: list[tuple[int, int]] = []
-        self._segments: list[_Segment] = []
+        self._segments: list[Segment] = []
         self._recent: deque[Record] = deque(maxlen=recent_max)
         self._fd = -1
         self._recover()
-        self.synced_seq = self.last_seq
-        """Every record up to here is on the disk itself."""
-        self._sync = _SyncThread(self)
+        self._sync = SyncThread(lambda: self._fd, self.last_seq)
 
     # --- what it holds --------------------------------------------------------------------------------------
 
@@ -122,6 +73,11 @@ class Journal:
     def oldest_seq(self) -> int:
         """Of the first record that is still here; 0 when there is none."""
         return self._segments[0].first if self._segments else 0
+
+    @property
+    def synced_seq(self) -> int:
+        """Every record up to here is on the disk itself."""
+        return self._sync.synced_seq
 
     @property
     def unsynced(self) -> int:
@@ -161,7 +117,7 @@ class Journal:
                 offset = segment.offset(after)
                 file.seek(offset)
                 content = file.read(segment.size - offset)
-            for record, _ in _records(content, 0):
+            for record, _ in segments.records(content, 0):
                 if record.sequence > after:
                     yield record
 
@@ -186,8 +142,7 @@ class Journal:
             raise InvalidInput(f"{self.folder}: sequence {sequence} cannot follow {last}")
         if self._sync.error:
             raise JournalFull(f"{self.folder}: the last sync failed ({self._sync.error})")
-        body = _KEY.pack(epoch, sequence) + payload
-        frame = _HEAD.pack(len(payload), zlib.crc32(body)) + body
+        frame = segments.frame(epoch, sequence, payload)
         if not self._segments or self._segments[-1].size + len(frame) > self._segment_bytes:
             self._begin_segment(sequence)
         segment = self._segments[-1]
@@ -290,7 +245,7 @@ class Journal:
             if self._fd >= 0:
                 os.close(self._fd)
             self._fd = fd
-        self._segments.append(_Segment(path, first))
+        self._segments.append(Segment(path, first))
 
     def _remember(self, record: Record) -> None:
         if self._ends and self._ends[-1][0] == record.epoch:
@@ -312,7 +267,7 @@ class Journal:
             return 0
         tail = list(self._read_files(after))
         with self._sync.paused():
-            _write_side(self._side_path(tail[0]), tail)
+            segments.write_side(self._side_path(tail[0]), tail)
             while self._segments and self._segments[-1].first > after:
                 segment = self._segments.pop()
                 os.close(self._fd)
@@ -325,7 +280,6 @@ class Journal:
             files.sync_folder(self.folder)
             self._recover_ends()
             self._sync.begin(self.last_seq)
-            self.synced_seq = self.last_seq
         return len(tail)
 
     def _side_path(self, first: Record) -> Path:
@@ -337,8 +291,8 @@ class Journal:
     def _cut_last_segment(self, after: int) -> None:
         segment = self._segments[-1]
         content = os.pread(self._fd, segment.size, 0)
-        fresh = _Segment(segment.path, segment.first)
-        for record, end in _records(content, len(MAGIC)):
+        fresh = Segment(segment.path, segment.first)
+        for record, end in segments.records(content, len(MAGIC)):
             if record.sequence > after:
                 break
             fresh.add(record.sequence, end - fresh.size)
@@ -363,16 +317,11 @@ class Journal:
     def _recover(self) -> None:
         paths = sorted(self.folder.glob("[0-9]*.journal"))
         for path in paths:
-            content = path.read_bytes()
-            if path == paths[-1] and len(content) <= len(MAGIC) and MAGIC.startswith(content):
-                path.unlink()  # begun, and then the power went or the disk was full: nothing was in it
+            content = segments.read_whole(path, last=path == paths[-1])
+            if content is None:
                 continue
-            if not content.startswith(MAGIC):
-                raise InvalidInput(
-                    f"{path}: not a journal segment (begins with {content[:8]!r}, wanted {MAGIC!r})"
-                )
-            segment = _Segment(path, int(path.stem))
-            for record, end in _records(content, len(MAGIC)):
+            segment = Segment(path, int(path.stem))
+            for record, end in segments.records(content, len(MAGIC)):
                 if record.sequence <= self.last_seq:
                     raise InvalidInput(f"{path}: sequence {record.sequence} after {self.last_seq}")
                 segment.add(record.sequence, end - segment.size)
@@ -403,91 +352,6 @@ class Journal:
         self._lock.close()
 
 
-class _SyncThread:
-    """fdatasync behind the writer."""
-
-    def __init__(self, journal: Journal) -> None:
-        self._journal = journal
-        self._condition = threading.Condition()
-        """Guards the integers below; never held over a system call."""
-        self._syncing = threading.Lock()
-        """Held while a file is synced, so that the writer can change files in peace."""
-        self._written = journal.last_seq
-        self.waiting = 0
-        self.error = ""
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name="journal-sync", daemon=True)
-        self._thread.start()
-
-    def begin(self, sequence: int) -> None:
-        """Everything up to `sequence` is synced already."""
-        with self._condition:
-            self._written, self.waiting = sequence, 0
-
-    def written(self, sequence: int) -> None:
-        with self._condition:
-            self._written = sequence
-            self.waiting += 1
-
-    def wake(self) -> None:
-        if self.waiting:
-            with self._condition:
-                self._condition.notify()
-
-    def forgive(self) -> None:
-        with self._condition:
-            self.error = ""
-            self._condition.notify()
-
-    def paused(self) -> threading.Lock:
-        return self._syncing
-
-    def stop(self) -> None:
-        with self._condition:
-            self._stopped = True
-            self._condition.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                while not self._stopped and (not self.waiting or self.error):
-                    self._condition.wait(UNASKED_S)
-                if self._stopped:
-                    return
-            with self._syncing:
-                self._sync_once()
-
-    def _sync_once(self) -> None:
-        with self._condition:
-            sequence, count = self._written, self.waiting
-        if not count:
-            return
-        try:
-            os.fdatasync(self._journal._fd)
-        except OSError as exc:
-            with self._condition:
-                self.error = exc.strerror or str(exc)
-            return
-        with self._condition:
-            self.waiting -= count
-        self._journal.synced_seq = sequence
-
-
-def _records(content: bytes, offset: int) -> Iterator[tuple[Record, int]]:
-    """Whole records and where each ends; stops at the first that is torn or damaged."""
-    end = len(content)
-    while offset + _FRAME_BYTES <= end:
-        length, crc = _HEAD.unpack_from(content, offset)
-        body_at = offset + _HEAD.size
-        next_at = body_at + _KEY.size + length
-        if length > PAYLOAD_BYTES_MAX or next_at > end or zlib.crc32(content[body_at:next_at]) != crc:
-            return
-        epoch, sequence = _KEY.unpack_from(content, body_at)
-        yield Record(epoch, sequence, content[body_at + _KEY.size : next_at]), next_at
-        offset = next_at
-
-
 def _newest(recent: deque[Record], after: int) -> list[Record]:
     found: list[Record] = []
     for record in reversed(recent):
@@ -496,20 +360,3 @@ def _newest(recent: deque[Record], after: int) -> list[Record]:
         found.append(record)
     found.reverse()
     return found
-
-
-def _write_side(path: Path, records: list[Record]) -> None:
-    content = bytearray(MAGIC)
-    for record in records:
-        body = _KEY.pack(record.epoch, record.sequence) + record.payload
-        content += _HEAD.pack(len(record.payload), zlib.crc32(body)) + body
-    try:
-        with path.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as exc:
-        path.unlink(missing_ok=True)
-        raise JournalFull(
-            f"{path}: {len(records)} records were not set aside: {exc.strerror}", retry_after_s=1.0
-        ) from exc

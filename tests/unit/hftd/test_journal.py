@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.errors import InUse, InvalidInput
-from hftd.storage import journal as journals
+from hftd.storage import segments
 from hftd.storage.journal import Journal, JournalFull
 
 
@@ -116,7 +116,7 @@ def test_a_tail_is_set_aside_in_a_file_and_the_rest_stays(tmp_path: Path) -> Non
     assert again.ends() == [(1, 4), (2, 5)]
     again.close()
     side = next(tmp_path.glob("aside-1-5-0.journal")).read_bytes()
-    kept = [record.sequence for record, _ in journals._records(side, len(journals.MAGIC))]
+    kept = [record.sequence for record, _ in segments.records(side, len(segments.MAGIC))]
     assert kept == [5, 6, 7, 8, 9, 10]
 
 
