@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import time
 
-import msgspec
-
-from controlplane.model import Phase, Process
+from controlplane.model import Phase
 from hftd import bus, runtime
-from hftd.engine import gateway, oms, reasons
+from hftd.engine import answers, gateway, oms, reasons
 from hftd.engine.gateway import Claim
 from hftd.settings import ExecutionSettings
 from hftd.shm import pages
@@ -70,7 +68,7 @@ class Execd:
             self.context.alarm(
                 "floor_not_written",
                 "critical",
-                "a client group's token fence cannot be written; no order is taken",
+                "no order is taken: the fence of a client group cannot be written to disk",
             )
             return
         self.context.clear("floor_not_written")
@@ -84,17 +82,15 @@ class Execd:
             self._send_fence(claim)
 
     def _send_fence(self, claim: Claim) -> bool:
-        who = claim.claimant
         fence = orders.Fence(
             *self._head(codec.TokenOnWire.of(claim.token)),
-            codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time),
+            codec.ProcessOnWire.of(claim.claimant),
             self.gateway.on_wire,
         )
         return self.venue.send(codec.encode(fence))
 
     def _show(self) -> None:
         phase, lease = self.gateway.phase, self.context.lease
-        phase = phase
         epoch = self.gateway.token.epoch if self.gateway.token and phase is not Phase.STANDBY else 0
         if (phase, epoch) != (lease.current_phase, lease.epoch):
             lease.phase(phase, epoch)
@@ -143,7 +139,7 @@ class Execd:
         self.orphans.heard(now_ns)
 
     def _packed(self, place: orders.Place) -> bytes:
-        return codec.encode(msgspec.structs.replace(place, gateway=self.gateway.on_wire))
+        return codec.encode(codec.replace(place, gateway=self.gateway.on_wire))
 
     def _rehearse(self, place: orders.Place) -> None:
         """Here a rehearsal ends: judged and packed, and never sent."""
@@ -154,7 +150,7 @@ class Execd:
     def _cancel(self, identity: bytes, cancel: orders.Cancel) -> None:
         reason = self.gateway.cancel_objection(cancel.token, cancel.order_id)
         if not reason and not self.venue.send(
-            codec.encode(msgspec.structs.replace(cancel, gateway=self.gateway.on_wire))
+            codec.encode(codec.replace(cancel, gateway=self.gateway.on_wire))
         ):
             reason = reasons.NOT_CONNECTED
         if reason:
@@ -172,9 +168,7 @@ class Execd:
         self.orphans.heard(time.monotonic_ns())
         number = self.questions.ask(identity, asked.request)
         # Not sent is not answered, and is asked again.
-        self.venue.send(
-            codec.encode(msgspec.structs.replace(asked, request=number, gateway=self.gateway.on_wire))
-        )
+        self.venue.send(codec.encode(codec.replace(asked, request=number, gateway=self.gateway.on_wire)))
 
     def _refuse(
         self,
@@ -189,17 +183,11 @@ class Execd:
         if reason == reasons.STALE_TOKEN:
             self.context.count("stale_token_refusals")
         self.context.count("refused")
-        named = isinstance(refused, orders.Place | orders.Cancel)
-        order_id, client_order_id = (refused.order_id, refused.client_order_id) if named else ("", "")  # type: ignore[union-attr]
-        self.orders.send(
-            identity,
-            codec.encode(
-                orders.Refusal(*self._head(), reason, reasons.text(reason), order_id, client_order_id)
-            ),
-        )
+        about = refused if isinstance(refused, orders.Place | orders.Cancel) else None
+        self.orders.send(identity, codec.encode(answers.refusal(self._head(), about, reason)))
 
     def _attach(self, identity: bytes, attach: orders.Attach) -> None:
-        """The order manager's sign of life; the answer says whether it is the one that is fenced here."""
+        """The order manager's keep-alive; the answer says whether it is the one that is fenced here."""
         ok = self.gateway.phase is Phase.ACTIVE and self.gateway.speaks_for(identity, attach.token)
         if ok:
             self.orphans.heard(time.monotonic_ns())
@@ -218,8 +206,7 @@ class Execd:
         if fence.token is None:
             self._fenced(identity, "", 0, "Fence without a token")
             return
-        who = fence.claimant
-        claim = Claim(fence.token.token(), Process(who.instance, who.boot_id, who.pid, who.start_time))
+        claim = Claim(fence.token.token(), fence.claimant.process())
         objection = (
             reasons.NOT_ACTIVE if not self.context.lease.leads() else self.gateway.fence(identity, claim)
         )
@@ -299,7 +286,7 @@ class Execd:
         if asked is None or not asked[0]:
             return
         self.pump()  # the reports of the cancelled orders come before CancelledAll
-        self.orders.send(asked[0], codec.encode(msgspec.structs.replace(message, request=asked[1])))
+        self.orders.send(asked[0], codec.encode(codec.replace(message, request=asked[1])))
 
     def pump(self) -> None:
         self.reports.pump(self._send_report)
@@ -325,7 +312,7 @@ class Execd:
                 self.context.alarm(
                     "venue_silent",
                     "critical",
-                    f"{self.settings.venue} does not answer",
+                    f"{self.settings.venue} does not answer; orders may not reach it",
                     subject=self.settings.venue,
                 )
             else:
@@ -336,9 +323,7 @@ class Execd:
     def _cancel_orphans(self) -> None:
         number = self.questions.ask(b"", 0)
         # No order manager's token: at the venue our own decides.
-        everything = orders.CancelAll(
-            codec.VERSION, 0, time.time_ns(), self.context.instance, None, number, self.gateway.on_wire
-        )
+        everything = orders.CancelAll(*self.context.head(), number, self.gateway.on_wire)
         if self.venue.send(codec.encode(everything)):
             self.orphans.fired = True
             self.context.event("orders.orphaned", orphan_s=self.settings.orphan_s)

@@ -1,6 +1,6 @@
 """positiond: books every execution once and says what we hold and what it is worth.
 
-Wiring only. What a position is: engine/position.py; how it survives: records/position_log.py. omsd attaches
+Wiring only. What a position is: engine/position.py; how it survives: storage/position_log.py. omsd attaches
 with its token and sends executions until they are acknowledged by ReportsSeen(up to the highest id below
 which none is missing); an id that comes again is acknowledged again and not booked. Every position is
 published at each change and all of them once a second, so that a subscriber that missed one is right within a
@@ -9,10 +9,8 @@ second.
 
 from __future__ import annotations
 
-import time
-
 from hftd import bus, runtime
-from hftd.engine import fixed, position, reasons
+from hftd.engine import answers, fixed, position, reasons
 from hftd.settings import PositionSettings
 from hftd.storage import fences, position_log
 from hftd.wire import codec, control, market, orders, tops
@@ -37,7 +35,8 @@ class Keeper:
         self._instruments: set[tuple[str, str]] = set()
         self._to_acknowledge: set[bytes] = set()
         self._changed: set[tuple[str, str]] = set()
-        self._published = 0
+        self._published = runtime.Heads(context.instance)
+        """Numbers what is published; answers to omsd are numbered by the context."""
         if self.log.torn_bytes:
             context.event("positions.torn_record", bytes=self.log.torn_bytes)
 
@@ -69,10 +68,7 @@ class Keeper:
             stale = report.token is None or self.fences.stale(report.token)
             self.context.count("stale_token_refusals" if stale else "not_attached")
             code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
-            refusal = orders.Refusal(
-                *self.context.head(), code, reasons.text(code), report.order_id, report.client_order_id
-            )
-            self.executions.send(identity, codec.encode(refusal))
+            self.executions.send(identity, codec.encode(answers.refusal(self.context.head(), report, code)))
             return
         if report.execution_id <= 0:
             self.context.count("unexpected")
@@ -90,16 +86,16 @@ class Keeper:
             self.context.alarm(
                 "positions.hole",
                 "critical",
-                f"execution {hole} is missing, {HOLE_MAX} after it wait; no more are taken",
+                f"no executions are booked: {hole} is missing, and {HOLE_MAX} later ones wait for it",
             )
             return False
         execution = position.Execution(
-            report.execution_id,
-            report.market,
-            report.symbol,
-            report.side,
-            report.last_price,
-            report.last_quantity,
+            id=report.execution_id,
+            market=report.market,
+            symbol=report.symbol,
+            side=report.side,
+            price=report.last_price,
+            quantity=report.last_quantity,
         )
         try:
             refused = self.log.append(execution)
@@ -107,7 +103,8 @@ class Keeper:
             self.context.alarm(
                 "positions.disk",
                 "critical",
-                f"executions cannot be written ({exc.strerror or exc}); none is acknowledged",
+                f"executions cannot be written ({exc.strerror or exc}); none is acknowledged, and positions "
+                "stand still",
             )
             self.context.health.set_healthy(False, "executions cannot be written")
             return False
@@ -143,23 +140,18 @@ class Keeper:
     # --- publishing -----------------------------------------------------------------------------------------
 
     def _publish(self, found: position.Position) -> None:
-        self._published += 1
-        frame = orders.Position(
-            codec.VERSION,
-            self._published,
-            time.time_ns(),
-            self.context.instance,
-            None,
-            found.market,
-            found.symbol,
-            found.quantity,
-            found.cash,
-            found.average_price,
-            found.realised,
-            found.unrealised,
-            found.last_execution,
+        message = orders.Position(
+            *self._published(),
+            market=found.market,
+            symbol=found.symbol,
+            quantity=found.quantity,
+            cash=found.cash,
+            average_price=found.average_price,
+            realised=found.realised,
+            unrealised=found.unrealised,
+            last_execution=found.last_execution,
         )
-        self.publisher.send(codec.encode(frame))
+        self.publisher.send(codec.encode(message))
 
     def each_second(self, _: int) -> None:
         try:

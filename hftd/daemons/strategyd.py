@@ -33,7 +33,7 @@ REHEARSE_WITHIN_S = 1.5
 REHEARSE_AFTER_S = 0.1
 """A rehearsal was refused: somebody takes over, and needs the CPU more than a path that leads nowhere."""
 TIMER_S = 0.1
-"""Time-outs and stale quotes are looked at so often; ticks and reports are acted on at once."""
+"""Time-outs and stale quotes are looked at this often; ticks and reports are acted on at once."""
 EXECUTIONS_KEPT = 10_000
 """Ids of executions that were counted: after a fail-over the same one may be reported again."""
 
@@ -47,9 +47,7 @@ def new_session(path: Path, now_ms: int) -> int:
     except FileNotFoundError:
         last = 0
     except ValueError as exc:
-        raise InvalidInput(
-            f"{path}: the last session's number wanted, found {path.read_text()[:40]!r}"
-        ) from exc
+        raise InvalidInput(f"{path}: not the last session's number, found {path.read_text()[:40]!r}") from exc
     session = max(now_ms, last + 1)
     files.replace(path, str(session).encode(), Durability.POWER)
     return session
@@ -81,9 +79,8 @@ class Strategist:
     # --- towards riskd --------------------------------------------------------------------------------------
 
     def hello(self, now_ns: int) -> None:
-        process = self.context.process
-        who = codec.ProcessOnWire(process.instance, process.boot_id, process.pid, process.start_time)
-        self.intents.send(codec.encode(orders.Attach(*self.context.head(), who)))
+        who = codec.ProcessOnWire.of(self.context.process)
+        self.intents.send(codec.encode(orders.Attach(*self.context.head(), who, self.context.service)))
         if self._answered_ns is not None and now_ns - self._answered_ns > RISK_SILENT_S * 1e9:
             self._answered_ns = None
             self.context.set_ready(False, f"{self.settings.risk} does not answer")
@@ -95,11 +92,15 @@ class Strategist:
         for intent in intents:
             instrument = intent.instrument
             if isinstance(intent, base.Cancel):
-                name = intent.client_order_id or f"{self.prefix}{intent.order}"
-                where = (self.context.service, instrument.market, instrument.symbol)
-                sent = self.intents.send(
-                    codec.encode(orders.Cancel(*self.context.head(), name, *where, intent.origin_ns))
+                cancel = orders.Cancel(
+                    *self.context.head(),
+                    client_order_id=intent.client_order_id or f"{self.prefix}{intent.order}",
+                    strategy=self.context.service,
+                    market=instrument.market,
+                    symbol=instrument.symbol,
+                    origin_ns=intent.origin_ns,
                 )
+                sent = self.intents.send(codec.encode(cancel))
                 self.context.count("signals")
                 self.context.count("cancels" if sent else "unsent")
                 continue
@@ -129,16 +130,16 @@ class Strategist:
     def _named(self, intent: base.Place) -> orders.Place:
         return orders.Place(
             *self.context.head(),
-            f"{self.prefix}{intent.order}",
-            self.context.service,
-            intent.instrument.market,
-            intent.instrument.symbol,
-            intent.side,
-            intent.kind,
-            intent.price,
-            intent.quantity,
-            intent.origin_ns,
-            intent.origin_seq,
+            client_order_id=f"{self.prefix}{intent.order}",
+            strategy=self.context.service,
+            market=intent.instrument.market,
+            symbol=intent.instrument.symbol,
+            side=intent.side,
+            kind=intent.kind,
+            price=intent.price,
+            quantity=intent.quantity,
+            origin_ns=intent.origin_ns,
+            origin_seq=intent.origin_seq,
             replaces=f"{self.prefix}{intent.replaces}" if intent.replaces else "",
         )
 

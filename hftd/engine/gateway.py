@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
 from controlplane.model import Phase, Process, Token
 from hftd.engine import oms, reasons
 from hftd.wire import codec, orders
@@ -209,9 +207,7 @@ class Reports:
 
     def add(self, report: orders.Report) -> None:
         self.last_id += 1
-        self._kept.append(
-            (oms.group_of(report.order_id), msgspec.structs.replace(report, report_id=self.last_id))
-        )
+        self._kept.append((oms.group_of(report.order_id), codec.replace(report, report_id=self.last_id)))
         if len(self._kept) > self._kept_max:
             self._kept.popleft()
             self.lost += 1
@@ -259,7 +255,7 @@ class Questions:
 
 
 class Orphans:
-    """When to cancel everything: once, after no valid order manager was heard for so long."""
+    """When to cancel everything: once, after no valid order manager was heard for a given time."""
 
     def __init__(self, after_ns: int, now_ns: int) -> None:
         self._after_ns, self._heard_ns = after_ns, now_ns

@@ -1,11 +1,11 @@
-"""Order management without sockets: all orders of one group, rebuilt from its journal, and what to say to
-each new wish.
+"""Order management without sockets: all orders of one group, rebuilt from its journal, and how to answer
+each new request.
 
 Pure, and the same code live, after a restart and on a standby: `apply` takes the messages of the journal in
 their order, and nothing else changes an order. A report is judged first (`judge`: is it news, and what does
 it make of the order), then journaled, then applied: what was not journaled was not taken. Each order's own
 state machine is engine/order.py; taking the lead is engine/takeover.py; who joins it to sockets and journal
-is daemons/omsd.py.
+is daemons/omsd.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Protocol
 
 import msgspec
 
-from hftd.engine import fixed, order, reasons, replica
+from hftd.engine import answers, fixed, order, reasons, term
 from hftd.wire import codec, orders
 from hftd.wire.orders import State
 
@@ -33,9 +33,9 @@ ORDERS_SHOWN = 200
 class Bounds(msgspec.Struct, frozen=True):
     open_orders_max: int
     client_order_ids_max: int
-    """So many of the newest ids are refused when they come again."""
+    """The newest ids, which are refused when they come again."""
     closed_orders_max: int
-    """Ended orders in memory, for reports that come late and for people who ask."""
+    """Ended orders in memory, for reports that come late and for operators who ask."""
     executions_max: int
     """Executions in memory; positiond asks for what it missed."""
 
@@ -69,7 +69,7 @@ class Oms:
             f"{self.last_execution}>"
         )
 
-    # --- new wishes -----------------------------------------------------------------------------------------
+    # --- new requests ---------------------------------------------------------------------------------------
 
     def learn_risk(self, token: Rank) -> None:
         """riskd's token, from wherever it is known: an approval below the highest is refused."""
@@ -78,26 +78,35 @@ class Oms:
 
     def objection(self, place: orders.Place) -> str:
         """Why this order is refused (a code of reasons.py); empty when it may be taken."""
-        approval = place.approval
-        if approval is None or approval.token.group != self._risk:
+        return self._unapproved(place.approval) or self._unfit(place)
+
+    def rehearse(self, place: orders.Place) -> None:
+        """Run what judges an order and drop what it says; nothing is learned or counted (ADR 0025)."""
+        self._unapproved(place.approval)
+        self._unfit(place)
+
+    def _unapproved(self, approval: orders.Approval | None) -> str:
+        """Why riskd's signature does not hold; a newer token of riskd is learned from one that does."""
+        if approval is None or approval.id <= 0 or approval.token.group != self._risk:
             return reasons.NO_APPROVAL
         rank = (approval.token.incarnation, approval.token.epoch)
         if rank < self._risk_rank:
             return reasons.STALE_TOKEN
         self._risk_rank = rank
+        return ""
+
+    def _unfit(self, place: orders.Place) -> str:
         if place.price <= 0 or place.quantity <= 0:
             return reasons.NOT_POSITIVE
         if (place.strategy, place.client_order_id) in self._client_ids:
             return reasons.DUPLICATE
         if len(self.orders) >= self._bounds.open_orders_max:
             return reasons.TOO_MANY_ORDERS
-        return (
-            "" if approval.id else reasons.NO_APPROVAL
-        )  # 0 is a rehearsal's, which first goes through all the others
+        return ""
 
-    def find(self, wish: orders.Cancel) -> order.Order | None:
+    def find(self, cancel: orders.Cancel) -> order.Order | None:
         """The order that a cancel means, by our id or by the strategy's; None when it is not known."""
-        order_id = wish.order_id or self._client_ids.get((wish.strategy, wish.client_order_id), "")
+        order_id = cancel.order_id or self._client_ids.get((cancel.strategy, cancel.client_order_id), "")
         return self.orders.get(order_id) or self.closed.get(order_id)
 
     # --- what happened --------------------------------------------------------------------------------------
@@ -185,7 +194,7 @@ class Oms:
             self.learn_risk(place.approval.token)
 
     def executions_after(self, execution_id: int) -> list[orders.Report] | None:
-        """Those above `execution_id`, rising; None when some of them are in memory no more (the venue has
+        """Those above `execution_id`, rising; None when some of them are no longer in memory (the venue has
         them all).
         """
         if (
@@ -238,7 +247,7 @@ def row(known: order.Order) -> dict[str, str | int]:
 
 
 def epoch_of(order_id: str) -> int:
-    """The epoch in `<group>-<epoch>-<n>`; 0 when it is no such id."""
+    """The epoch in `<group>-<epoch>-<n>`; 0 when it is not such an id."""
     parts = order_id.rsplit("-", 2)
     return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
 
@@ -254,14 +263,9 @@ def numbered(
     """The order as it leaves, with our envelope, our id `<group>-<epoch>-<journal sequence>` and our id of
     the order that it replaces.
     """
-    version, seq, sent_ns, source, token = head
-    return msgspec.structs.replace(
-        place,
-        version=version,
-        seq=seq,
-        sent_ns=sent_ns,
-        source=source,
-        token=token,
+    token = head[4]
+    return codec.replace(
+        codec.under(place, head),
         order_id=f"{group}-{token.epoch if token else 0}-{sequence}",
         replaces=replaced.client_order_id if replaced else "",
         replaced_id=replaced.order_id if replaced else "",
@@ -273,18 +277,18 @@ def _of_report(report: orders.Report) -> order.Order:
     says of it.
     """
     return order.Order(
-        report.order_id,
-        report.client_order_id,
-        report.strategy,
-        report.market,
-        report.symbol,
-        report.side,
-        orders.Kind.LIMIT,
-        report.price,
-        report.quantity,
-        epoch_of(report.order_id),
-        report.state,
-        report.filled,
+        order_id=report.order_id,
+        client_order_id=report.client_order_id,
+        strategy=report.strategy,
+        market=report.market,
+        symbol=report.symbol,
+        side=report.side,
+        kind=orders.Kind.LIMIT,
+        price=report.price,
+        quantity=report.quantity,
+        epoch=epoch_of(report.order_id),
+        state=report.state,
+        filled=report.filled,
         reason=report.reason,
     )
 
@@ -292,52 +296,9 @@ def _of_report(report: orders.Report) -> order.Order:
 # --- reports that we make ourselves, and the audit ----------------------------------------------------------
 
 
-def refused(head: codec.Head, place: orders.Place, reason: str) -> orders.Report:
-    """It never reached the venue."""
-    return orders.Report(
-        *head,
-        0,
-        0,
-        place.order_id,
-        place.client_order_id,
-        place.strategy,
-        place.market,
-        place.symbol,
-        place.side,
-        State.REFUSED,
-        place.price,
-        place.quantity,
-        0,
-        0,
-        0,
-        reason,
-        reasons.text(reason),
-        0,
-    )
-
-
 def ended(head: codec.Head, known: order.Order, state: State, reason: str) -> orders.Report:
-    """An end that the venue did not tell: no trace of the order there, or refused on the way."""
-    return orders.Report(
-        *head,
-        0,
-        0,
-        known.order_id,
-        known.client_order_id,
-        known.strategy,
-        known.market,
-        known.symbol,
-        known.side,
-        state,
-        known.price,
-        known.quantity,
-        known.filled,
-        0,
-        0,
-        reason,
-        reasons.text(reason),
-        0,
-    )
+    """The end of an order that the venue did not report; our books say how much of it was filled."""
+    return answers.ended(head, known, state, reason, order_id=known.order_id, filled=known.filled)
 
 
 _REPORTED = {
@@ -350,13 +311,14 @@ _REPORTED = {
 }
 
 
-def audited(group: str, term: int, sequence: int, message: Journaled) -> orders.AuditRecord:
-    """The audit record of one journal record: a function of that record alone, so that it is the same whoever
-    sends it, and however often.
+def audited(group: str, epoch: int, sequence: int, message: Journaled) -> orders.AuditRecord:
+    """The audit record of one journal record: a function of that record alone, so that it is the same
+    whichever omsd sends it, and however often.
 
-    Its token is that of the epoch which wrote the record, not of the omsd that sends it.
+    `epoch` is the record's, a term. The token is that of the epoch which wrote the record, not of the omsd
+    that sends it.
     """
-    token = codec.TokenOnWire.of(replica.token_of(term, group))
+    token = codec.TokenOnWire.of(term.token(epoch, group))
     details: dict[str, str | int] = {}
     match message:
         case orders.Attach():
@@ -390,16 +352,12 @@ def audited(group: str, term: int, sequence: int, message: Journaled) -> orders.
             if message.reason:
                 details |= {"reason": message.reason}
     return orders.AuditRecord(
-        codec.VERSION,
-        sequence,
-        message.sent_ns,
-        message.source,
-        token,
-        sequence,
-        action,
-        user,
-        message.sent_ns,
-        details,
+        *codec.head(message.source, message.sent_ns, sequence, token),
+        audit_seq=sequence,
+        action=action,
+        user=user,
+        timestamp_ns=message.sent_ns,
+        details=details,
     )
 
 
@@ -416,7 +374,7 @@ def _details(message: orders.Place | orders.Report) -> dict[str, str | int]:
 
 
 def replayed(group: str, risk: str, bounds: Bounds, payloads: Iterable[bytes]) -> Oms:
-    """All orders as the journal tells them. Raises InvalidInput when a record is no message."""
+    """All orders as the journal tells them. Raises InvalidInput when a record is not a message."""
     oms = Oms(group, risk, bounds)
     for payload in payloads:
         oms.apply(decode_journaled(payload))
@@ -425,7 +383,4 @@ def replayed(group: str, risk: str, bounds: Bounds, payloads: Iterable[bytes]) -
 
 def with_head(report: orders.Report, head: codec.Head) -> orders.Report:
     """The same report under our envelope, as all beyond omsd get it."""
-    version, seq, sent_ns, source, token = head
-    return msgspec.structs.replace(
-        report, version=version, seq=seq, sent_ns=sent_ns, source=source, token=token, report_id=0
-    )
+    return codec.replace(codec.under(report, head), report_id=0)

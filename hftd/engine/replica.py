@@ -1,11 +1,11 @@
 """Replication of a journal: where two journals agree, what a standby takes, who is close enough to be
 elected.
 
-Pure. Records are (epoch, sequence); here the epoch is a `term`, incarnation and epoch in one integer, so that
-it rises over a restore of the store too. Two journals that both hold (term, sequence) agree on everything
-before it: one process writes a term, and a standby takes a record only behind the one that the leader names
-as its predecessor. So the common point is the end of the highest term that both know, and what a standby has
-beyond it was never replicated: it is set aside in a file, not lost (runtime/journal.py).
+Pure. Records are (epoch, sequence), where the epoch is a term (engine/term.py). Two journals that both hold
+(term, sequence) agree on everything before it: one process writes a term, and a standby takes a record only
+directly after the one that the leader names as its predecessor. So the common point is the end of the highest
+term that both know, and what a standby has beyond it was never replicated: it is set aside in a file, not
+lost (storage/journal.py).
 
 A new leader leaves a hole: its first sequence is a multiple of TERM_STRIDE, well above its last. What its
 predecessor wrote and did not replicate, but perhaps sent to auditd, thus never shares a sequence with the
@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from controlplane.model import Process, Token
+from controlplane.model import Process
 
 TERM_STRIDE = 1_000_000
 TERM_MARGIN = 100_000
@@ -27,18 +27,6 @@ has taken it off the list."""
 WINDOW = 1_000
 """Records on their way to one receiver and not yet acknowledged: the lag within which a standby is
 electable."""
-_EPOCH_BITS = 20
-
-
-def term(token: Token) -> int:
-    """Incarnation (UNIX ms) and epoch in one integer that rises as tokens do; fits 63 bits until the year
-    2248.
-    """
-    return token.incarnation << _EPOCH_BITS | token.epoch
-
-
-def token_of(term: int, group: str) -> Token:
-    return Token(term >> _EPOCH_BITS, group, term & ((1 << _EPOCH_BITS) - 1))
 
 
 def first_of_term(last_seq: int) -> int:

@@ -6,7 +6,7 @@ asked of the venue before execd has acknowledged the FENCE, which it does only w
 venue is fenced; nothing new leaves before the venue has cancelled what worked, told what is still open and
 which executions we missed. Cancel-all, open orders and executions go out together: the link keeps their
 order. An execd that died, or that forgot us, means the same once more in the same epoch. Who sends and
-applies: daemons/omsd.py.
+applies: daemons/omsd/lead.py.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ class Takeover:
         """Executions above this one are asked for: the last known when the link to execd was last good."""
         self.request = 0
         """Of the cancel-all; open orders and executions are the next two."""
-        self.began_ns = 0
         self.refusal = ""
         """Why the last FENCE was not acknowledged."""
         self._due_ns = 0
@@ -59,7 +58,7 @@ class Takeover:
         return self.phase is not Phase.STANDBY
 
     def lead(self, token: Token, last_execution: int, now_ns: int) -> None:
-        """The lease word gave us the lead of a new epoch."""
+        """The lease page gave us the lead of a new epoch."""
         self.token, self.taken, self.refusal = token, False, ""
         self.again(last_execution, now_ns)
 
@@ -69,7 +68,7 @@ class Takeover:
             # Only here: within one try, executions that came in meanwhile say nothing about those before
             # them.
             self.after_execution = last_execution
-        self.phase, self.began_ns = Phase.FENCING, now_ns
+        self.phase = Phase.FENCING
         self._due_ns = now_ns
 
     def stand_by(self) -> None:

@@ -1,10 +1,10 @@
-"""What every daemon stands on: its context (who am I, what may I use, what do I report) and THE poll loop.
+"""What every daemon stands on: its context (who it is, what it may use, what it reports) and THE poll loop.
 
-context.py (environment, counters, alarms) · loop.py (the loop) · agent_link.py (the link to the agent) ·
-leadership.py (the lease page read, the heartbeat page written) · log.py (lines that never wait) · health.py
-(what a daemon says of itself) · heads.py (envelopes). A daemon is wiring: hftd/daemons.
+Others use `Context`, `Loop`, `Heads` (numbered envelopes), `waits`, and log.py (lines that never wait). The
+rest serves these: agent_link.py, leadership.py (the lease page read, the heartbeat page written), health.py.
 """
 
 from hftd.runtime.context import Context as Context
+from hftd.runtime.heads import Heads as Heads
 from hftd.runtime.loop import Loop as Loop
 from hftd.runtime.loop import waits as waits

@@ -49,6 +49,4 @@ class AgentLink:
             self.event(*self._untold.popleft())
 
     def hello(self, daemon: str, version: str, endpoints: dict[str, str]) -> bool:
-        process = self._process
-        who = codec.ProcessOnWire(process.instance, process.boot_id, process.pid, process.start_time)
-        return self.send(control.Hello, who, daemon, version, endpoints)
+        return self.send(control.Hello, codec.ProcessOnWire.of(self._process), daemon, version, endpoints)

@@ -1,4 +1,7 @@
-"""Numbers and stamps the messages of one sender: the envelope is schema (wire/codec.py), the clock is not."""
+"""Numbers and stamps the messages of one sender: the envelope is schema (wire/codec.py), the clock is not.
+
+Every daemon has one in its context. Messages without a number are made with `codec.head`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ from hftd.wire.codec import VERSION, Head, TokenOnWire
 
 
 class Heads:
-    """Numbers the messages of one sender."""
-
     __slots__ = ("_seq", "_source")
 
     def __init__(self, source: str) -> None:

@@ -90,8 +90,7 @@ class Fences:
         """
         if attach.token is None:
             return False, "no token"
-        who = attach.claimant
-        claimant = Process(who.instance, who.boot_id, who.pid, who.start_time)
+        claimant = attach.claimant.process()
         ok = self.admit(attach.token, claimant)
         return ok, "" if ok else self.objection(attach.token, claimant)
 

@@ -4,7 +4,7 @@ it has to say about its orders.
 No socket and no file: lines of the tape and commands go in, `told` fills up with records, in the order in
 which they became true. The book is rebuilt by the same rules as bookd's (venues/binance.py, engine/book.py),
 matched by engine/matching.py. Who may give commands, what is journaled and how it is sent:
-venues/sim_session.py. When a line is due: venues/sim_tape.py.
+daemons/simd/session.py. When a line is due: daemons/simd/tape.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SNAPSHOT_LEVELS_MAX = 10_000
 are recorded) one that resynchronises is equal to the last level, and the message is still below the wire's 1
 MiB."""
 ENDED_KEPT = 10_000
-"""Last words about ended orders, for whoever asks to cancel one: minutes of a busy strategy."""
+"""Last words about ended orders, for a cancel that comes late: minutes of a busy strategy."""
 
 
 class Told(NamedTuple):
@@ -153,20 +153,17 @@ class Venue:
         """Oldest first."""
         return [
             orders.OpenOrder(
-                place.order_id,
-                place.client_order_id,
-                place.strategy,
-                place.market,
-                place.symbol,
-                place.side,
-                place.price,
-                place.quantity,
-                filled,
+                order_id=place.order_id,
+                client_order_id=place.client_order_id,
+                strategy=place.strategy,
+                market=place.market,
+                symbol=place.symbol,
+                side=place.side,
+                price=place.price,
+                quantity=place.quantity,
+                filled=self._matching(place).orders[place.order_id].filled,
             )
-            for place, filled in (
-                (place, self._matching(place).orders[place.order_id].filled)
-                for place in self.working.values()
-            )
+            for place in self.working.values()
         ]
 
     def open_accounts(self) -> list[orders.Account]:
@@ -237,11 +234,7 @@ class Venue:
             self.last_execution += 1
         now_ns = self._wall_ns()
         report = orders.Report(
-            codec.VERSION,
-            0,
-            now_ns,
-            self._source,
-            None,
+            *codec.head(self._source, now_ns),
             report_id=0,
             execution_id=self.last_execution if event.quantity else 0,
             order_id=place.order_id,

@@ -1,9 +1,9 @@
 """Orders and what comes back: one set of messages for every link of the order path (docs/protocol.md has the
 path, link by link).
 
-Prices and quantities are int64 in units of 1e-8 (PRICE_EXPONENT, QUANTITY_EXPONENT); an instrument is named
-by market and symbol, so that a journal or an audit log can be read without reference data. `token` of the
-envelope is omsd's on all that omsd sends; execd adds its own as `gateway`.
+Prices and quantities are int64 in units of 1e-8; an instrument is named by market and symbol, so that a
+journal or an audit log can be read without reference data. `token` of the envelope is omsd's on all that omsd
+sends; execd adds its own as `gateway`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from enum import IntEnum
 import msgspec
 
 from hftd.wire.codec import Decoder, Message, ProcessOnWire, TokenOnWire
-
-PRICE_EXPONENT = -8
-QUANTITY_EXPONENT = -8
 
 
 class Side(IntEnum):
@@ -51,7 +48,7 @@ class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """riskd's signature under one order; omsd refuses an order without it."""
 
     id: int
-    """From 1; 0 approves nothing (Rehearsal)."""
+    """From 1; 0 approves nothing."""
     token: TokenOnWire
     limits_revision: int
 
@@ -81,7 +78,7 @@ class Place(Message, tag=1, frozen=True):
     gateway: TokenOnWire | None = None
     replaces: str = ""
     """Client order id of an order that is cancelled first: one message moves a quote. The two stand for
-    themselves: whoever does not take the new order still cancels the old one, and the new one is placed
+    themselves: a daemon that does not take the new order still cancels the old one, and the new one is placed
     whatever has become of the old."""
     replaced_id: str = ""
     """omsd's id of that order; empty when there is none to cancel."""
@@ -101,9 +98,20 @@ class Cancel(Message, tag=2, frozen=True):
 
 def cancel_of(place: Place) -> Cancel:
     """The half of a replacement that takes risk away."""
-    head = (place.version, place.seq, place.sent_ns, place.source, place.token)
-    where = (place.strategy, place.market, place.symbol)
-    return Cancel(*head, place.replaces, *where, place.origin_ns, place.replaced_id, place.gateway)
+    return Cancel(
+        version=place.version,
+        seq=place.seq,
+        sent_ns=place.sent_ns,
+        source=place.source,
+        token=place.token,
+        client_order_id=place.replaces,
+        strategy=place.strategy,
+        market=place.market,
+        symbol=place.symbol,
+        origin_ns=place.origin_ns,
+        order_id=place.replaced_id,
+        gateway=place.gateway,
+    )
 
 
 class CancelAll(Message, tag=3, frozen=True):
@@ -161,10 +169,13 @@ class Fenced(Message, tag=9, frozen=True):
 
 class Attach(Message, tag=10, frozen=True):
     """omsd, leading, to riskd, positiond and auditd: "I hold this token"; reports and orders of the group go
-    to this link from now on.
+    to this link from now on. A strategy's hello to riskd: what concerns the orders of `service` goes to this
+    link from now on.
     """
 
     claimant: ProcessOnWire
+    service: str = ""
+    """A strategy's: the name that its orders carry as `strategy`. Empty where the token names the group."""
 
 
 class Attached(Message, tag=11, frozen=True):
@@ -200,7 +211,7 @@ class Report(Message, tag=16, frozen=True):
     last_price: int
     last_quantity: int
     reason: str
-    """A code (reasons.py) when rejected, refused or cancelled unasked; else ""."""
+    """A code (engine/reasons.py) when rejected, refused or cancelled unasked; else ""."""
     text: str
     venue_ns: int
 
@@ -258,6 +269,8 @@ class Refusal(Message, tag=22, frozen=True):
     text: str
     order_id: str = ""
     client_order_id: str = ""
+    strategy: str = ""
+    """Whose order it was, so that riskd can pass the refusal on."""
 
 
 class Position(Message, tag=23, frozen=True):

@@ -420,7 +420,7 @@ def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "pwrite", full)
-        patched.setattr("hftd.runtime.journal.Journal.recovered", lambda _: False)
+        patched.setattr("hftd.storage.journal.Journal.recovered", lambda _: False)
         refused = path.riskd.place()
         path.until("it is refused", lambda: path.riskd.reasons(refused) == [reasons.JOURNAL_FULL])
         assert alpha.context.alarms["journal_full"].severity == "critical"

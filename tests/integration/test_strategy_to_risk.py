@@ -51,10 +51,19 @@ class Omsd:
             )
         )  # fmt: skip
 
-    def refuse(self, place: orders.Place, reason: str) -> None:
+    def refuse(self, place: orders.Place | orders.Cancel, reason: str) -> None:
         self._send(
             orders.Refusal(
-                1, 0, 0, self.instance, self.token, reason, reasons.text(reason), "", place.client_order_id
+                1,
+                0,
+                0,
+                self.instance,
+                self.token,
+                reason,
+                reasons.text(reason),
+                "",
+                place.client_order_id,
+                place.strategy,
             )
         )
 
@@ -229,6 +238,42 @@ def test_of_a_replacement_that_is_refused_the_cancel_goes_on(stage: Stage) -> No
     )
     assert (told.state, told.client_order_id) == (orders.State.REFUSED, "strategy-x-1-2")
     strategy.close()
+
+
+def test_a_strategy_is_who_it_says_it_is_and_one_that_does_not_say_is_refused(stage: Stage) -> None:
+    """Neither the instance id nor the client order id names the service; a refusal finds it all the same."""
+    stage.riskd.start(stage.bookd.peers, stage.told)
+    stage.riskd.lead(3)
+    omsd = stage.omsd(1)
+    assert omsd.attach().ok
+    who = codec.ProcessOnWire("mm-alpha-1", "6e2b1c1e-0000-4000-8000-000000000000", 4711, 1)
+
+    def hello(link: bus.link.Dealer, service: str) -> orders.Attached:
+        attach = orders.Attach(1, 1, 0, who.instance, None, who, service)
+        daemons.wait_for("riskd takes the link", lambda: link.send(codec.encode(attach)))
+        return daemons.receive(
+            link.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Attached)
+        )
+
+    with contextlib.ExitStack() as stack:
+        links = {}
+        for service in ("mm", "mm-alpha", "anonymous"):
+            links[service] = bus.link.Dealer(f"link-{service}", stage.riskd.endpoint("intents"))
+            stack.callback(links[service].close)
+        nameless = hello(links["anonymous"], "")
+        assert not nameless.ok and "service" in nameless.reason
+        assert hello(links["mm"], "mm").ok and hello(links["mm-alpha"], "mm-alpha").ok
+        cancel = orders.Cancel(1, 2, 0, who.instance, None, "an-id-of-before", "mm", "spot", "BTCUSDT", 0)
+        assert links["mm-alpha"].send(codec.encode(cancel))
+        passed_on = omsd.next(orders.Cancel)
+        omsd.refuse(passed_on, reasons.UNKNOWN_ORDER)
+        refusal = daemons.receive(
+            links["mm"].socket,
+            orders.decode_coming_back,
+            lambda message: isinstance(message, orders.Refusal),
+        )
+        assert (refusal.client_order_id, refusal.strategy) == ("an-id-of-before", "mm")
+        assert not links["mm-alpha"].socket.poll(0), "it goes to whose order it was"
 
 
 def test_a_new_omsd_is_given_orders_at_once_and_the_old_one_is_refused(stage: Stage) -> None:

@@ -21,7 +21,7 @@ from hftd import bus, runtime
 from hftd.daemons import auditd, execd, positiond
 from hftd.daemons.omsd import daemon
 from hftd.engine import fixed, reasons
-from hftd.runtime import context as floors_of_daemons
+from hftd.runtime import context as contexts
 from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
 from hftd.shm import fence_file, pages
 from hftd.shm.pages import Wanted
@@ -58,7 +58,7 @@ class Member:
         if leads:
             pages.create(self.word, pages.LEASE_MAGIC)
         data = folder / "data" / instance
-        config = floors_of_daemons.Config(1, service, folder, folder / "site", data, data / "journal", {})
+        config = contexts.Config(1, service, folder, folder / "site", data, data / "journal", {})
         (folder / "site").mkdir(exist_ok=True)
         self.context = runtime.Context(
             site="lab",

@@ -1,11 +1,11 @@
 """Whom omsd tells: riskd its reports, positiond its executions, auditd every record of the journal; each link
 on its own, none waits for another.
 
-A receiver listens to the token that attached last, so each link says Attach at a take-over, then at every
-sign of life, and at once to a receiver that was restarted. Reports to riskd leave in order, bounded in
+A receiver listens to the token that attached last, so each link says Attach at a take-over, then with every
+keep-alive, and at once to a receiver that was restarted. Reports to riskd leave in order, bounded in
 memory. Executions and audit records are sent again until they are acknowledged: executions from memory (older
 ones are asked of the venue), audit records from the journal, so that a receiver that was away for an hour
-misses nothing. Nothing of this may hold up an order.
+misses nothing. None of this may hold up an order.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from hftd.storage import journal as journals
 from hftd.wire import codec, control, orders
 
 REPORTS_MAX = 20_000
-"""To riskd, not sent yet. Beyond it the oldest go: riskd asks nobody for a report twice, and heals by
-positions."""
+"""To riskd, not sent yet. Beyond it the oldest are dropped: riskd never asks for a report twice, and is put
+right by positions."""
 CHUNK = 200
 """Audit records in one batch, so that a long backlog delays no order."""
 
@@ -48,12 +48,8 @@ class Link:
         self.dealer.connect(self._context.endpoint(self.service, self._socket_name))
 
     def attach(self, head: codec.Head) -> bool:
-        who = self._context.process
-        return self.dealer.send(
-            codec.encode(
-                orders.Attach(*head, codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time))
-            )
-        )
+        who = codec.ProcessOnWire.of(self._context.process)
+        return self.dealer.send(codec.encode(orders.Attach(*head, who)))
 
     def answered(self, answer: orders.Attached) -> bool:
         """True when it has taken us just now, and had not before."""
@@ -141,7 +137,7 @@ class PositionsLink(Link):
         return None
 
     def backfill(self, found: list[orders.Report]) -> None:
-        """What the venue has told of executions that are in memory no more."""
+        """What the venue has told of executions that are no longer in memory."""
         for report in sorted(found, key=lambda each: each.execution_id):
             if report.execution_id > self._sent and self.attached and self.send(report):
                 self._sent = report.execution_id
@@ -150,7 +146,7 @@ class PositionsLink(Link):
         return self.dealer.send(codec.encode(oms.with_head(report, self._head())))
 
     def retry(self, now_ns: int, after_ns: int) -> None:
-        """What it has not acknowledged for so long is sent again."""
+        """What it has not acknowledged for `after_ns` is sent again."""
         if self.attached and self._sent > self.seen and now_ns - self._moved_ns >= after_ns:
             self._context.count("executions_sent_again", self._sent - self.seen)
             self._sent, self._moved_ns = self.seen, now_ns
@@ -188,7 +184,7 @@ class AuditLink(Link):
             self.audited, self._moved_ns = self._stream.seen, now_ns
 
     def pump(self, now_ns: int) -> None:
-        """Send one batch, when the one before is acknowledged: records sent behind a batch that died with a
+        """Send one batch, when the one before is acknowledged: records sent after a batch that died with a
         restarted auditd would leave a hole.
         """
         stream = self._stream
@@ -250,7 +246,7 @@ class Receivers:
         self.positions.attach(self._head())
 
     def hold(self) -> None:
-        """Not active for now: what there is to tell waits, so that it arrives in order behind the next
+        """Not active for now: what there is to tell waits, so that it arrives in order after the next
         Attach.
         """
         self._open = False

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from controlplane.errors import InvalidInput
 from controlplane.model import Process
 from hftd import bus, runtime
-from hftd.engine import replica
+from hftd.engine import replica, term
 from hftd.storage import journal as journals
 from hftd.wire import codec, orders
 
@@ -24,11 +24,11 @@ CHUNK = 200
 ENDS_MAX = 1_000
 """Of the newest terms, in a standby's greeting: more take-overs than a journal keeps."""
 SILENCE_NS = 1_000_000_000
-"""A standby that has heard nothing for so long attaches again; that costs a leader nothing."""
+"""A standby that has heard nothing for this long attaches again; that costs a leader nothing."""
 STANDBY_SILENCE_NS = 2_000_000_000
-"""A leader that has heard nothing from a standby for so long does not call it electable."""
+"""A leader that has heard nothing from a standby for this long does not call it electable."""
 ALONE_NS = 5_000_000_000
-"""Without a leader's records for so long while there is a leader: an alarm."""
+"""After this long without the records of a leader that is there: an alarm."""
 
 
 class Replication:
@@ -103,19 +103,13 @@ class Replication:
         now_ns = time.monotonic_ns()
         match message:
             case orders.ReplicaAttach() if self._leading:
-                term, sequence = replica.common_point(
+                epoch, sequence = replica.common_point(
                     self._journal.ends(), message.ends, self._journal.oldest_seq
                 )
-                who = message.process
                 if self.router.send(
-                    identity, codec.encode(orders.ReplicaFrom(*self._head(), term, sequence))
+                    identity, codec.encode(orders.ReplicaFrom(*self._head(), epoch, sequence))
                 ):
-                    self.standbys.attach(
-                        identity,
-                        Process(who.instance, who.boot_id, who.pid, who.start_time),
-                        sequence,
-                        now_ns,
-                    )
+                    self.standbys.attach(identity, message.process.process(), sequence, now_ns)
             case orders.ReplicaSeen() if self._leading:
                 self.standbys.seen(identity, message.sequence, now_ns)
             case _:
@@ -153,7 +147,7 @@ class Replication:
         message = self._decoded(frame)
         if self._leading or message is None or message.token is None:
             return
-        leader = replica.term(message.token.token())
+        leader = term.of(message.token)
         if self.follower.stale(leader, self._journal.last_epoch):
             self._context.count("stale_token_refusals")
             return
@@ -196,7 +190,11 @@ class Replication:
     def _full(self, exc: journals.JournalFull) -> None:
         """Follow no further; the next greeting after there is room goes on from where we are."""
         self.follower.reset()
-        self._context.alarm("journal_full", "critical", f"the journal is not replicated: {exc}")
+        self._context.alarm(
+            "journal_full",
+            "critical",
+            f"this standby does not follow the leader, and will not be electable: {exc}",
+        )
 
     def acknowledge(self) -> None:
         """Each turn: tell the leader how far we are, once for all records read."""
@@ -209,9 +207,8 @@ class Replication:
 
     def _attach(self, now_ns: int) -> None:
         self._tried_ns = now_ns
-        who = self._context.process
         ends = self._journal.ends()[-ENDS_MAX:]
-        process = codec.ProcessOnWire(who.instance, who.boot_id, who.pid, who.start_time)
+        process = codec.ProcessOnWire.of(self._context.process)
         self.dealer.send(codec.encode(orders.ReplicaAttach(*self._head(), process, ends)))
 
     # --- time -----------------------------------------------------------------------------------------------
@@ -233,7 +230,11 @@ class Replication:
         if self.follower.attached:
             self._followed_ns = now_ns
         if now_ns - self._followed_ns > ALONE_NS:
-            self._context.alarm("replication", "warning", "this standby does not get the leader's journal")
+            self._context.alarm(
+                "replication",
+                "warning",
+                "this standby does not get the leader's journal and will not be electable",
+            )
         else:
             self._context.clear("replication")
 

@@ -5,7 +5,7 @@ One gateway (execd) at a time: the sender of the last message whose gateway toke
 to it leave in one queue, in order; each is on the journal first, and is kept until ZeroMQ takes it, so that a
 gateway that is away for a moment misses nothing. Orders need two tokens that were fenced here (rules R10,
 R11): the order manager's and the gateway's. A cancel takes risk away and passes unless the order is of a
-newer epoch. What an order does: venues/sim.py. On what it is kept: venues/sim_journal.py.
+newer epoch. What an order does: venues/sim.py. How it is kept: journal.py.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from controlplane.model import Process
-from hftd.engine import reasons
+from hftd.engine import answers, reasons
 from hftd.storage import fences as fencing
 from hftd.storage.journal import JournalFull
 from hftd.venues import sim
@@ -32,7 +31,7 @@ Token = codec.TokenOnWire | None
 
 
 class Keeps(Protocol):
-    """sim_journal.Journal, or a test's list."""
+    """journal.VenueJournal, or a test's list."""
 
     def append(self, record: orders.Place | orders.Report) -> None: ...
     def has_room(self) -> bool: ...
@@ -81,15 +80,15 @@ class Session:
             case orders.OpenOrdersWanted():
                 self._serve(identity, message.gateway)
                 self._answer(
-                    identity, orders.OpenOrders(*self._envelope(), message.request, self._venue.open_orders())
+                    identity, orders.OpenOrders(*self._head(), message.request, self._venue.open_orders())
                 )
             case orders.ExecutionsWanted():
                 self._serve(identity, message.gateway)
                 found = self._journal.executions_after(message.after_execution, EXECUTIONS_IN_ANSWER_MAX)
-                self._answer(identity, orders.Executions(*self._envelope(), message.request, found))
+                self._answer(identity, orders.Executions(*self._head(), message.request, found))
             case orders.AccountsWanted():
                 kept, last = self._venue.open_accounts(), self._venue.last_execution
-                self._answer(identity, orders.Accounts(*self._envelope(), message.request, kept, last))
+                self._answer(identity, orders.Accounts(*self._head(), message.request, kept, last))
             case _:
                 self._count("unexpected")
         self.pump()
@@ -115,11 +114,10 @@ class Session:
     # --- who may --------------------------------------------------------------------------------------------
 
     def _fence(self, identity: bytes, fence: orders.Fence) -> None:
-        token, gateway, claimant = fence.token, fence.gateway, fence.claimant
+        token, gateway, process = fence.token, fence.gateway, fence.claimant.process()
         if token is None:
-            self._answer(identity, orders.Fenced(*self._envelope(), "", 0, False, "Fence without a token"))
+            self._answer(identity, orders.Fenced(*self._head(), "", 0, False, "Fence without a token"))
             return
-        process = Process(claimant.instance, claimant.boot_id, claimant.pid, claimant.start_time)
         if gateway is not None and gateway.group != token.group and (unfit := self._unfit(gateway)):
             ok, reason = (
                 False,
@@ -132,7 +130,7 @@ class Session:
             self._take_gateway(identity)
         elif self._fences.stale(token):
             self._count("stale_token_refusals")
-        self._answer(identity, orders.Fenced(*self._envelope(), token.group, token.epoch, ok, reason))
+        self._answer(identity, orders.Fenced(*self._head(), token.group, token.epoch, ok, reason))
 
     def _unfit(self, token: Token) -> str:
         """ "" when the token is the one that its group was fenced with last, else why it does not pass."""
@@ -153,12 +151,7 @@ class Session:
         if reason == reasons.STALE_TOKEN:
             self._count("stale_token_refusals")
         self._count("refusals")
-        self._answer(
-            identity,
-            orders.Refusal(
-                *self._envelope(), reason, reasons.text(reason), message.order_id, message.client_order_id
-            ),
-        )
+        self._answer(identity, answers.refusal(self._head(), message, reason))
 
     # --- orders ---------------------------------------------------------------------------------------------
 
@@ -203,12 +196,12 @@ class Session:
         self._serve(identity, wanted.gateway)
         reason = reasons.ORPHANED if wanted.token is None else reasons.TAKE_OVER
         cancelled = self._venue.cancel_all(reason, only=lambda place: not _newer(place, wanted))
-        self._answer(identity, orders.CancelledAll(*self._envelope(), wanted.request, cancelled))
+        self._answer(identity, orders.CancelledAll(*self._head(), wanted.request, cancelled))
 
     # --- saying it ------------------------------------------------------------------------------------------
 
-    def _envelope(self) -> tuple[int, int, int, str, None]:
-        return (codec.VERSION, 0, time.time_ns(), self._source, None)
+    def _head(self) -> codec.Head:
+        return codec.head(self._source, time.time_ns())
 
     def _answer(self, identity: bytes, message: orders.ComingBack) -> None:
         """To the gateway behind the reports that came before it; to anybody else at once, or not at all."""

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
+from controlplane.model import Process
+from hftd.engine import answers, oms, risk
 from hftd.wire import codec, control, orders
 
 TOKEN = codec.TokenOnWire(1_700_000_000_000, "omsd", 7)
@@ -76,3 +78,83 @@ def test_arrays_inside_each_other_by_the_thousand_are_invalid_and_not_a_crash() 
     )
     with pytest.raises(InvalidInput, match="does not decode"):
         control.decode_from_daemon(b"\x98" + head + b"\x81\xa1a" * 100_000)
+
+
+# --- passing a message on -----------------------------------------------------------------------------------
+
+
+class LaterPlace(orders.Place, tag=1, frozen=True):
+    """Place as a later version may be."""
+
+    appended: str = ""
+
+
+HEAD: codec.Head = (1, 7, 8, "riskd-alpha-1", codec.TokenOnWire(7, "riskd", 2))
+ENVELOPE = {"version", "seq", "sent_ns", "source", "token"}
+
+
+def later() -> LaterPlace:
+    known = {name: getattr(PLACE, name) for name in PLACE.__struct_fields__}
+    return LaterPlace(**(known | {"replaces": "mm-1", "replaced_id": "omsd-7-0"}), appended="later")
+
+
+def changed(before: codec.Message, after: codec.Message) -> set[str]:
+    names = before.__struct_fields__
+    return {name for name in names if getattr(before, name) != getattr(after, name)}
+
+
+def test_under_another_envelope_a_message_keeps_every_field_the_appended_ones_too() -> None:
+    passed_on = codec.under(later(), HEAD)
+    assert changed(later(), passed_on) <= ENVELOPE and passed_on.appended == "later"
+    assert (passed_on.version, passed_on.seq, passed_on.sent_ns, passed_on.source, passed_on.token) == HEAD
+
+
+def test_riskd_s_signature_keeps_what_the_strategy_said_and_drops_what_it_may_not_say() -> None:
+    gate = risk.Risk(risk.Limits(5, 1, 1, 1, 1, 1, 1, 1))
+    forged = msgspec.structs.replace(later(), gateway=TOKEN)
+    signed = gate.signed(HEAD, forged, approval=9)
+    assert changed(forged, signed) == ENVELOPE - {"version"} | {
+        "approval", "order_id", "gateway", "replaced_id",
+    }  # fmt: skip
+    assert signed.approval == orders.Approval(9, codec.TokenOnWire(7, "riskd", 2), 5)
+    assert (signed.order_id, signed.gateway, signed.replaced_id) == ("", None, "")
+
+
+def test_omsd_s_number_keeps_what_riskd_signed() -> None:
+    placed = oms.numbered(HEAD, "omsd", later(), 12, None)
+    assert changed(later(), placed) == ENVELOPE - {"version"} | {"order_id", "replaces", "replaced_id"}
+    assert (placed.order_id, placed.replaces, placed.replaced_id) == ("omsd-2-12", "", "")
+
+
+def test_a_process_is_the_same_behind_the_wire() -> None:
+    process = Process("omsd-alpha-1", "6e2b1c1e-0000-4000-8000-000000000000", 4711, 99)
+    assert codec.ProcessOnWire.of(process).process() == process
+
+
+GOLDEN_HELLO = (
+    "980a010203b373747261746567792d6d6d2d616c7068612d31c094b373747261746567792d6d6d2d616c7068612d31a8366532623163"
+    "3165cd126763ab73747261746567792d6d6d"
+)
+
+
+def test_a_strategy_s_hello_names_its_service_and_an_omsd_s_has_an_empty_one() -> None:
+    who = codec.ProcessOnWire("strategy-mm-alpha-1", "6e2b1c1e", 4711, 99)
+    hello = orders.Attach(1, 2, 3, "strategy-mm-alpha-1", None, who, "strategy-mm")
+    assert codec.encode(hello).hex() == GOLDEN_HELLO
+    older = msgspec.msgpack.encode(msgspec.msgpack.decode(codec.encode(hello))[:-1])
+    attach = orders.decode_towards_execution(older)
+    assert isinstance(attach, orders.Attach) and attach.service == ""
+
+
+def test_a_refusal_names_whose_order_it_was() -> None:
+    refusal = answers.refusal(HEAD, later(), "no_omsd")
+    assert (refusal.order_id, refusal.client_order_id, refusal.strategy) == (
+        "omsd-7-1",
+        "strategy-mm-1-1",
+        "strategy-mm",
+    )
+    frame = codec.encode(refusal)
+    assert frame.endswith(b"\xab" + b"strategy-mm")
+    older = orders.decode_coming_back(msgspec.msgpack.encode(msgspec.msgpack.decode(frame)[:-1]))
+    assert isinstance(older, orders.Refusal) and older.strategy == ""
+    assert answers.refusal(HEAD, None, "not_active").order_id == ""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model import Phase, Token
-from hftd.engine import oms, reasons, replica
+from hftd.engine import answers, oms, reasons, term
 from hftd.engine.takeover import Due, Takeover
 from hftd.wire import codec, orders
 from hftd.wire.orders import Kind, Side, State
@@ -89,11 +89,20 @@ def test_an_order_without_approval_or_with_anothers_signature_is_refused(known: 
     assert known.objection(place()) == ""
 
 
-def test_a_rehearsals_approval_approves_nothing(known: oms.Oms) -> None:
-    unsigned = msgspec.structs.replace(
-        place(), approval=orders.Approval(0, codec.TokenOnWire(7, "riskd", 3), 1)
-    )
-    assert known.objection(unsigned) == reasons.NO_APPROVAL
+def test_an_approval_without_a_number_approves_nothing(known: oms.Oms) -> None:
+    """As a rehearsal carries one; what looks at the signature does not know of rehearsals."""
+    for number in (0, -1):
+        unsigned = msgspec.structs.replace(
+            place(), approval=orders.Approval(number, codec.TokenOnWire(7, "riskd", 3), 1)
+        )
+        assert known.objection(unsigned) == reasons.NO_APPROVAL
+
+
+def test_a_rehearsal_changes_nothing_that_an_order_is_judged_by(known: oms.Oms) -> None:
+    newer = orders.Approval(0, codec.TokenOnWire(7, "riskd", 9), 1)
+    for n in range(BOUNDS.open_orders_max + 1):
+        known.rehearse(msgspec.structs.replace(place(n), approval=newer))
+    assert known.objection(place()) == "", "neither the newer token was learned nor an order counted"
 
 
 def test_an_approval_below_riskds_highest_token_is_stale_wherever_that_was_seen(known: oms.Oms) -> None:
@@ -256,9 +265,9 @@ def test_live_and_replayed_are_the_same_and_every_execution_counts_once(steps: l
 
 
 def test_an_audit_record_is_a_function_of_the_journal_record_alone() -> None:
-    term = replica.term(Token(7, "omsd", 3))
+    epoch = term.of(Token(7, "omsd", 3))
     first, again = (
-        oms.audited("omsd", term, 12, oms.decode_journaled(codec.encode(place()))) for _ in range(2)
+        oms.audited("omsd", epoch, 12, oms.decode_journaled(codec.encode(place()))) for _ in range(2)
     )
     assert first == again
     assert (first.audit_seq, first.action, first.user) == (12, "ORDER_PLACED", "strategy-mm")
@@ -273,7 +282,7 @@ def test_an_audit_record_is_a_function_of_the_journal_record_alone() -> None:
         (report(1, State.PARTIALLY_FILLED, filled=1, execution=1), "ORDER_FILLED"),
         (report(1, State.CANCELLED, reason=reasons.TAKE_OVER), "ORDER_CANCELLED"),
         (report(1, State.REJECTED, reason=reasons.WOULD_TAKE), "ORDER_REJECTED"),
-        (oms.refused(HEAD, place(order_id=""), reasons.NO_APPROVAL), "ORDER_REFUSED"),
+        (answers.ended(HEAD, place(order_id=""), State.REFUSED, reasons.NO_APPROVAL), "ORDER_REFUSED"),
         (cancel(1, "omsd-3-1"), "CANCEL_REQUESTED"),
         (orders.Attach(*HEAD, codec.ProcessOnWire("omsd-alpha-1", "b", 1, 1)), "LEAD_TAKEN"),
     ],

@@ -70,7 +70,7 @@ def test_an_order_whose_cancel_was_refused_is_where_its_fills_put_it() -> None:
         known = an_order(State.PENDING_CANCEL, filled)
         known.cancel_refused()
         assert known.state is state
-    with pytest.raises(order.IllegalMove, match="PENDING_CANCEL wanted"):
+    with pytest.raises(order.IllegalMove, match="none pending"):
         an_order(State.WORKING).cancel_refused()
 
 

@@ -110,7 +110,8 @@ def test_a_refusal_says_what_was_found_and_what_was_wanted() -> None:
     risk.on_position(*BTC, 9 * ONE, 0)
     refused = risk.approve(place(1, quantity=2), 1, 0)
     assert (
-        refused is not None and refused.text == "Position limit exceeded: 11 if all fills, at most 10 wanted"
+        refused is not None
+        and refused.text == "Position limit exceeded: would reach 11 if all orders filled; the limit is 10"
     )
 
 

@@ -1,0 +1,77 @@
+"""omsd's link to execd: what is sent there, when it was last heard, and which of its reports are journaled.
+
+A report is acknowledged (ReportsSeen) only once it is journaled here. Orders leave through `send_packed` with
+the very bytes that were journaled. Who fences execd and when: lead.py; what comes back: reports.py.
+"""
+
+from __future__ import annotations
+
+import time
+
+from hftd import bus, runtime
+from hftd.daemons.omsd.signature import Signature
+from hftd.wire import codec, orders
+
+BACKFILL = 0
+"""Request number of executions asked for positiond; those of a take-over begin at 3."""
+
+
+class Execution:
+    def __init__(self, context: runtime.Context, service: str, signature: Signature) -> None:
+        self._context, self._service, self._signature = context, service, signature
+        self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
+        self.send_packed = self.dealer.send
+        self.heard_ns = 0
+        self._journaled = self._acknowledged = 0
+        """execd's report ids."""
+
+    def found(self) -> bool:
+        """execd's endpoint may have changed; True when we are connected to another one now."""
+        endpoint = self._context.endpoint(self._service, "orders")
+        if endpoint == self.dealer.endpoint:
+            return False
+        self.dealer.connect(endpoint)
+        return True
+
+    def send(self, message: orders.TowardsExecution) -> bool:
+        """False when execd cannot be reached; the message was not sent."""
+        return self.dealer.send(codec.encode(message))
+
+    def heard(self) -> None:
+        self.heard_ns = time.monotonic_ns()
+
+    # --- what it is told of us ------------------------------------------------------------------------------
+
+    def fence(self) -> None:
+        self.send(orders.Fence(*self._signature.head(), self._signature.claimant()))
+
+    def keep_alive(self) -> None:
+        self.send(orders.Attach(*self._signature.head(), self._signature.claimant()))
+
+    def ask_all(self, request: int, after_execution: int) -> None:
+        """Cancel everything, then tell what is open and which executions there were since; the link keeps
+        their order.
+        """
+        head = self._signature.head
+        self.send(orders.CancelAll(*head(), request))
+        self.send(orders.OpenOrdersWanted(*head(), request + 1))
+        self.ask_executions(request + 2, after_execution)
+
+    def ask_executions(self, request: int, after_execution: int) -> None:
+        self.send(orders.ExecutionsWanted(*self._signature.head(), request, after_execution))
+
+    # --- its reports ----------------------------------------------------------------------------------------
+
+    def journaled(self, report_id: int) -> None:
+        self._journaled = max(self._journaled, report_id)
+
+    def forget_reports(self) -> None:
+        """execd may count anew."""
+        self._journaled = self._acknowledged = 0
+
+    def acknowledge(self) -> None:
+        """Each turn: one acknowledgement for all reports read."""
+        if self._journaled > self._acknowledged and self.send(
+            orders.ReportsSeen(*self._signature.head(), self._journaled)
+        ):
+            self._acknowledged = self._journaled

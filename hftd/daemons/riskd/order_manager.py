@@ -1,0 +1,63 @@
+"""riskd's link to the order manager: orders go to the omsd that attached with the highest token.
+
+A lower token is refused for ever (storage/fences.py); an omsd that speaks without having attached is told so,
+and a leading one then attaches. What its reports mean: engine/risk.py; who wires it: daemon.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from hftd import bus, runtime
+from hftd.engine import answers, reasons, term
+from hftd.storage import fences
+from hftd.wire import codec, orders
+
+FromOmsd = orders.Attach | orders.Report | orders.Refusal
+decode: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
+
+
+class OrderManager:
+    def __init__(self, context: runtime.Context, make_head: Callable[[], codec.Head]) -> None:
+        self._context, self._head = context, make_head
+        self._fences = fences.Fences(context.data_dir / "fences.json")
+        self.router = bus.link.Router(context.bind("orders"))
+        self._link: bytes | None = None
+        self.route = 0
+        """The term of the attached omsd; 0: none has attached."""
+
+    @property
+    def attached(self) -> bool:
+        return self._link is not None
+
+    def send(self, message: orders.Place | orders.Cancel | orders.Rehearsal) -> bool:
+        """False when there is no omsd, or its link is full; the message was not sent."""
+        return self._link is not None and self.router.send(self._link, codec.encode(message))
+
+    def attach(self, identity: bytes, attach: orders.Attach) -> bool:
+        """Take an omsd's Attach and answer it; True when it has the orders now.
+
+        Raises InvalidInput for a token that is none.
+        """
+        route = 0 if attach.token is None else term.of(attach.token)
+        ok, reason = self._fences.attach(attach)
+        if not ok:
+            self._context.count("stale_token_refusals")
+        self.router.send(identity, codec.encode(orders.Attached(*self._head(), ok, reason, last_seq=0)))
+        if not ok or attach.token is None:
+            return False
+        if identity != self._link:
+            self._context.event("omsd.attached", instance=attach.claimant.instance, epoch=attach.token.epoch)
+        self._link, self.route = identity, route
+        return True
+
+    def speaks(self, identity: bytes, message: orders.Report | orders.Refusal) -> bool:
+        """Does this come from the omsd that attached last? Any other is told why it does not count."""
+        token = message.token
+        if not self._fences.refuses(token) and identity == self._link:
+            return True
+        stale = token is None or self._fences.stale(token)
+        self._context.count("stale_token_refusals" if stale else "not_attached")
+        code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
+        self.router.send(identity, codec.encode(answers.refusal(self._head(), message, code)))
+        return False
