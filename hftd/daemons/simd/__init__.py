@@ -1,5 +1,5 @@
-"""simd: a simulated exchange. daemon.py wires it; session.py is its order desk, tape.py the market,
-journal.py what it keeps.
+"""simd: a simulated exchange. daemon.py wires it; session.py is its order desk, snapshots.py answers marketd,
+tape.py paces the market, journal.py is what it keeps. Others use `build`.
 """
 
 from hftd.daemons.simd.daemon import build as build

@@ -2,9 +2,11 @@
 tape, who its gateway is.
 
     journal/   storage/journal.py: each Place that came to rest or traded, each execution, each end of an
-    order, as the messages of wire/orders.py accounts   what the executions up to one sequence of that journal
-    add up to; made at each start, so that old segments can go position   fixed size, rewritten in place after
-    each frame of the feed gateway    ZeroMQ identity of the execd that had the orders last
+               order, as the messages of wire/orders.py
+    accounts   what the executions up to one sequence of that journal add up to; made at each start, so that
+               old segments can go
+    position   fixed size, rewritten in place after each frame of the feed
+    gateway    ZeroMQ identity of the execd that had the orders last
 
 Everything is written before anybody is told. A kill -9 loses nothing that was told; a power cut at most what
 the journal's thread had not synced.
@@ -33,7 +35,7 @@ from hftd.wire import codec, orders
 SEGMENTS_MAX = 4
 """64 MB: some hundred thousand executions can be asked for again; accounts go back for ever."""
 EXECUTIONS_KEPT = 50_000
-"""In memory, to answer whoever missed some."""
+"""In memory, to answer an order manager that missed some."""
 EPOCH = 1
 """One writer, and no elections: the journal's epoch stays as it is."""
 
