@@ -32,7 +32,7 @@ def kind_of(name: str) -> DaemonKind:
     """Raises InvalidInput that lists the daemons there are."""
     entries = _entries()
     if name not in entries:
-        raise InvalidInput(f'"{name}" is no daemon (there are {", ".join(sorted(entries))})')
+        raise InvalidInput(f'"{name}" is not a daemon; there are {", ".join(sorted(entries))}')
     kind: DaemonKind = entries[name].load()
     return kind
 

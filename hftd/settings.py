@@ -3,7 +3,7 @@ the daemon's kind below it.
 
 A field that names a service says which daemon that service must run: `field(default="bookd",
 metadata={"service": "bookd"})`; with "fence": True too, the token of that service's group is written beside
-the lease word. The kinds are found by the entry point group `hftctl.daemons`. What checks a services.yml
+the lease page. The kinds are found by the entry point group `hftctl.daemons`. What checks a services.yml
 against them is controlplane/specs/read.py; what reads them in a daemon's own process is hftd/cli/main.py.
 """
 
@@ -27,13 +27,13 @@ def _positive(daemon: str, **decimals: str) -> None:
         except InvalidInput as exc:
             raise InvalidSettings(f"{daemon}.{name}: {exc}") from exc
         if units <= 0:
-            raise InvalidSettings(f"{daemon}.{name} {value}: more than 0 wanted")
+            raise InvalidSettings(f"{daemon}.{name} {value}: must be above 0")
 
 
 def _within(daemon: str, bounds: Mapping[str, tuple[float, float, float]]) -> None:
     for name, (found, least, most) in bounds.items():
         if not least <= found <= most:
-            raise InvalidSettings(f"{daemon}.{name} {found}: {least} to {most} wanted")
+            raise InvalidSettings(f"{daemon}.{name} {found}: must be {least} to {most}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,11 @@ class StrategySettings:
     two cancels a second and side)."""
 
     acknowledge_timeout_s: float = 2.0
-    """An order of which nothing was heard for so long is cancelled, forgotten and quoted anew; far above the
-    slowest fail-over."""
+    """An order of which nothing was heard for this long is cancelled, forgotten and quoted anew; far above
+    the slowest fail-over."""
 
     quote_age_max_s: float = 30.0
-    """A quote that stood so long without news is renewed: heals whatever report was lost."""
+    """A quote that stood this long without news is renewed: makes up for any report that was lost."""
 
     rehearsal_interval_s: float = 0.0
     """Between two rehearsals of an order, which keep the path behind us warm (ADR 0025); 0: none. At 0.002
@@ -80,7 +80,7 @@ class StrategySettings:
     nothing else, they have nothing to warm."""
 
     top_age_max_s: float = 10.0
-    """Without a new best bid and offer for so long (the tape has ended, bookd is away) the quotes are
+    """Without a new best bid and offer for this long (the tape has ended, bookd is away) the quotes are
     pulled."""
 
     tops: str = field(default="bookd", metadata={"service": "bookd"})
@@ -138,7 +138,7 @@ class RiskSettings:
     """Orders that have not ended, of all strategies; bounds memory and what a take-over has to cancel."""
 
     strategy_silent_s: float = 5.0
-    """A strategy says hello each second; silent for so long, its working orders are cancelled."""
+    """A strategy says hello each second; silent for this long, its working orders are cancelled."""
 
     tops: str = field(default="bookd", metadata={"service": "bookd"})
     positions: str = field(default="positiond", metadata={"service": "positiond"})
@@ -259,7 +259,7 @@ class MarketSettings:
     that a clock is wrong."""
 
     reader_silence_s: float = 3.0
-    """A reader that gives credit says so each quarter second; silent for so long it no longer holds the
+    """A reader that gives credit says so each quarter second; silent for this long it no longer holds the
     others back."""
 
     def __post_init__(self) -> None:
@@ -328,10 +328,10 @@ class OrdersSettings:
     """The venue has to answer cancel-all, open orders and executions within this, or all is asked again."""
 
     keep_alive_s: float = 0.25
-    """Between two signs of life to execd and riskd, positiond and auditd; well below execd's `orphan_s`."""
+    """Between two keep-alives to execd and riskd, positiond and auditd; well below execd's `orphan_s`."""
 
     execution_silence_s: float = 2.0
-    """execd answers each sign of life; silent for so long it is fenced and reconciled with anew, and nothing
+    """execd answers each keep-alive; silent for this long it is fenced and reconciled with anew, and nothing
     is sent until it has answered."""
 
     resend_s: float = 1.0
@@ -341,8 +341,8 @@ class OrdersSettings:
     """Orders that have not ended; bounds memory and what a take-over has to cancel."""
 
     client_order_ids_max: int = 100_000
-    """The newest so many client order ids are refused when they come again: hours of a busy strategy, about
-    20 MB."""
+    """This many of the newest client order ids are refused when they come again: hours of a busy strategy,
+    about 20 MB."""
 
     closed_orders_max: int = 10_000
     """Ended orders in memory, for late reports and for `hftctl orders`."""
@@ -394,8 +394,8 @@ OMSD = DaemonKind(
 @dataclass(frozen=True, slots=True)
 class ExecutionSettings:
     orphan_s: float = 3.0
-    """No valid order manager heard for so long: everything is cancelled at the venue, once. Above the slowest
-    take-over (2.5 s in `default`)."""
+    """No valid order manager heard for this long: everything is cancelled at the venue, once. Above the
+    slowest take-over (2.5 s in `default`)."""
 
     fence_retry_s: float = 0.05
     """A FENCE that the venue has not acknowledged is sent again after this."""

@@ -1,8 +1,8 @@
 """ZeroMQ patterns with the floor's bounds: one frame a message, linger 0, explicit high-water marks, one
 context a process.
 
-publish.py (PUB/SUB), pipeline.py (PUSH/PULL), link.py (DEALER/ROUTER). Who may send what over which is
-docs/protocol.md.
+Others use `publish` (PUB and SUB), `pipeline` (PUSH and PULL) and `link` (DEALER and ROUTER). Who may send
+what over which is docs/protocol.md.
 """
 
 from hftd.bus import link as link

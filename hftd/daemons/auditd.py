@@ -1,7 +1,7 @@
 """auditd: keeps every order event in an append-only log whose records hold each other's hash.
 
-Wiring only. The chain: engine/audit_chain.py; the files: records/audit_log.py; the check:
-records/audit_verify.py. A sender repeats its records until AuditSeen; what comes twice is written once.
+Wiring only. The chain: engine/audit_chain.py; the files: storage/audit_log.py; the check:
+storage/audit_verify.py. A sender repeats its records until AuditSeen; what comes twice is written once.
 Nothing is refused for its epoch: what an order manager did before it was deposed is as much evidence as what
 came after.
 """

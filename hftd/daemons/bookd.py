@@ -77,8 +77,8 @@ class Bookd:
             self._context.count("undecodable")
         if state.out:
             self._publish(state.out)
-            # At the end of each frame, not of all that wait: whoever trades on it must not wait for what
-            # comes behind
+            # At the end of each frame, not of all that wait: a strategy that trades on it must not wait for
+            # what comes after.
             self._flush()
         if (
             state.sequence + self._settings.credit_window - self._granted

@@ -228,8 +228,8 @@ class Market:
                 if self._held:
                     self._advance()
             case requests.SnapshotFrame():
-                # In sequence with the rest and without waiting for credit: whoever waits for it gives none
-                # until it is here.
+                # In sequence with the rest and without waiting for credit: the reader that waits for it gives
+                # none until it is here.
                 self._publish(
                     answer.instrument, answer.raw, answer.receive_ns, time.monotonic_ns(), "snapshot: "
                 )

@@ -5,8 +5,8 @@ removed or moved unseen.
 
 A record is one line of JSON whose bytes are canonical: keys in the order of `FIELDS`, no spaces, ASCII, the
 keys of `details` sorted. A line that says the same in other bytes is a changed line. The chain cannot see
-that its tail was cut; the head, kept elsewhere, can (records/audit_verify.py). Pure. Who writes the lines:
-records/audit_log.py; who sends them: daemons/omsd.py, over wire/orders.AuditRecord.
+that its tail was cut; the head, kept elsewhere, can (storage/audit_verify.py). Pure. Who writes the lines:
+storage/audit_log.py; who sends them: daemons/omsd/receivers.py, over wire/orders.AuditRecord.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GENESIS = "0" * 64
 """The `prev` of the first record."""
 
 LINE_BYTES_MAX = 1 << 20
-"""As much as a message on the wire may hold; a longer line is no record."""
+"""As much as a message on the wire may hold; a longer line is not a record."""
 
 FIELDS = (
     "seq",

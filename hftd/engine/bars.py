@@ -28,7 +28,7 @@ class Bar(NamedTuple):
 class Bars:
     def __init__(self, length_ns: int) -> None:
         if length_ns <= 0:
-            raise ValueError(f"bar length {length_ns} ns: more than 0 wanted")
+            raise ValueError(f"bar length {length_ns} ns: must be above 0")
         self.length_ns = length_ns
         self._open: dict[int, list[int]] = {}
         """instrument -> [begin, open, high, low, close, volume, trades]"""

@@ -8,7 +8,7 @@ import statistics
 from collections import deque
 
 SAMPLES_MAX = 1_001
-"""The newest so many messages: a second or two of one busy market."""
+"""This many of the newest messages: a second or two of one busy market."""
 SAMPLES_MIN = 25
 """Below this a median says nothing."""
 

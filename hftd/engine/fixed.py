@@ -14,12 +14,12 @@ _NUMBER = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,18}))?")
 
 
 def parse(text: str) -> int:
-    """Units of 1e-8. Raises InvalidInput for what is no plain decimal, has more than eight places, or does
+    """Units of 1e-8. Raises InvalidInput for what is not a plain decimal, has more than eight places, or does
     not fit into 64 bits.
     """
     found = _NUMBER.fullmatch(text)
     if found is None:
-        raise InvalidInput(f"{text!r} is no plain decimal number such as 0.001")
+        raise InvalidInput(f"{text!r} is not a plain decimal number such as 0.001")
     sign, whole, places = found.group(1), found.group(2), (found.group(3) or "").rstrip("0")
     if len(places) > DIGITS:
         raise InvalidInput(f"{text!r} has more than {DIGITS} decimal places")

@@ -55,7 +55,7 @@ class Event(NamedTuple):
     filled: int
     """In all."""
     price: int = 0
-    """Of this fill; 0 when this is no fill."""
+    """Of this fill; 0 when this is not a fill."""
     quantity: int = 0
     reason: str = ""
 

@@ -3,7 +3,7 @@
 Quantity and cash are engine/accounts.py's, so they equal the venue's to the last unit. On top: the cost of
 what is open (average-cost method), and with it realised = cash + cost and unrealised = quantity x mark -
 cost. Their sum is exact always; only the split between them, when a part of a position is closed, is rounded
-to 1e-8. Pure. Who keeps it on disk: records/position_log.py; who publishes it: daemons/positiond.py.
+to 1e-8. Pure. Who keeps it on disk: storage/position_log.py; who publishes it: daemons/positiond.py.
 """
 
 from __future__ import annotations

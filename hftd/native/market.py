@@ -1,8 +1,9 @@
 """The native decoder of market data (market.c), or None for each of its functions when it was not built or
 HFT_NATIVE=0 switches it off.
 
-Whoever calls one has the Python twin at hand: None as the answer means that the line or frame is not plain,
-and the twin decides (ADR 0023).
+The caller has the Python twin at hand: None as the answer means that the line or frame is not plain, and the
+twin decides (ADR 0023). It stands below wire, because the schema's own `unpack` uses it: the message types
+that it fills are handed in, so it imports nothing of ours.
 """
 
 from __future__ import annotations

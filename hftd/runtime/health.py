@@ -2,8 +2,8 @@
 and an operator should look.
 
 The agent makes `critical` of it, which is the 503 that health checks get; an instance that is not healthy is
-not ready either, so nobody new finds it. That a daemon's loop turns at all is not said here: the agent sees
-it by the status that comes, or does not.
+not ready either, so no new client finds it. That a daemon's loop turns at all is not said here: the agent
+sees it by the status that comes, or does not.
 """
 
 from __future__ import annotations

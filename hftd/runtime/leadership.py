@@ -1,7 +1,7 @@
-"""May I lead? The lease word read, the alive word written.
+"""May this process lead? The lease page read, the heartbeat page written.
 
-The word IS the promotion: no message has to arrive. A daemon obeys a word only when it is addressed to
-exactly this process (R2), and sends nothing new past `valid_until`, whoever is dead or frozen.
+The page IS the promotion: no message has to arrive. A daemon obeys it only when it is addressed to exactly
+this process (R2), and sends nothing new past `valid_until`, whatever else is dead or frozen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def boot_ns() -> int:
 
 
 class Leadership:
-    """The two words of one process. Without a lease word (singletons) it never leads and needs no leave."""
+    """The two pages of one process. Without a lease page (singletons) it never leads, and no lease limits
+    what it sends.
+    """
 
     def __init__(self, process: Process, group: str, alive: Path | None, lease: Path | None) -> None:
         self._process = process
@@ -33,7 +35,7 @@ class Leadership:
         self._alive_path = alive
         self._lease = pages.LeasePage(lease) if lease else None
         self.bell = bell.Bell(lease) if lease else None
-        """Rings when the word has changed."""
+        """Rings when the page has changed."""
         self._alive = pages.HeartbeatPage(alive, writable=True) if alive else None
         self._state = pages.Alive(process.pid, process.start_time, boot_ns(), Phase.STARTING, 0, 0, 0)
         self._write()
@@ -43,7 +45,7 @@ class Leadership:
         return self._lease is not None
 
     def lease(self) -> pages.Lease:
-        """What the word says now; a word addressed to another process reads as nobody's."""
+        """What the page says now; one addressed to another process reads as nobody's."""
         if self._lease is None:
             return pages.NOBODY
         lease = self._lease.read()
@@ -55,7 +57,7 @@ class Leadership:
         return lease.wanted is Wanted.LEAD and boot_ns() < lease.valid_until_ns
 
     def token(self) -> Token | None:
-        """The token to send with, or None when the word does not make this process leader."""
+        """The token to send with, or None when the page does not make this process leader."""
         lease = self.lease()
         return Token(lease.incarnation, self._group, lease.epoch) if lease.wanted is Wanted.LEAD else None
 

@@ -1,10 +1,10 @@
 """THE poll loop: one thread owns every socket, waits in one poll, stamps its own heartbeat, and obeys the
-lease word.
+lease page.
 
 A stuck handler stops the heartbeat, and so is seen. Handlers run to the end; they never wait. Between two
-polls each ready socket is read at most BURST times, so that no input starves the others, the words or the
-heartbeat. A handler that raises InvalidInput has met a message that does not
-decode: it is counted (`undecodable`) and dropped.
+polls each ready socket is read at most BURST times, so that no input starves the others, the lease page or
+the heartbeat. A handler that raises InvalidInput has met a message that does not decode: it is counted
+(`undecodable`) and dropped. Any other error ends the daemon, and its agent restarts it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from hftd.wire import control
 BURST = 64
 """Messages taken from one socket before the others get their turn."""
 WORD_POLL_MS = 20
-"""A daemon with a lease word looks at it at least this often, rung or not. Whatever sends an order asks the
-word first."""
+"""A daemon with a lease page looks at it at least this often, rung or not. Whatever sends an order asks the
+page first."""
 IDLE_POLL_MS = 50
 """Without one it wakes for its heartbeat only."""
 STATUS_EVERY_S = 1.0
@@ -80,7 +80,6 @@ class Loop:
         self._timers: list[_Timer] = []
         self._before_wait: list[Callable[[], None]] = []
         self._on_stop: list[Callable[[], None]] = []
-        self._on_drain: list[Callable[[str], None]] = []
         self._on_lease: list[Callable[[pages.Lease], None]] = []
         self._on_peers: dict[str, list[Callable[[list[control.Peer]], None]]] = {}
         self._on_ask: dict[str, Callable[[dict[str, Any]], Any]] = {}
@@ -123,7 +122,7 @@ class Loop:
                     while source.get(_MORE):
                         frame, parts = source.recv(_DONTWAIT), parts + 1
                     if parts != 2:
-                        raise InvalidInput(f"message of {parts} frames, identity and one frame wanted")
+                        raise InvalidInput(f"message of {parts} frames, identity and one frame expected")
                     handler(identity, frame)
                 except InvalidInput:
                     self.context.count("undecodable")
@@ -173,9 +172,6 @@ class Loop:
     def on_lease(self, run: Callable[[pages.Lease], None]) -> None:
         """Called when who is wanted to do what changed (not at renewals), and once at the start."""
         self._on_lease.append(run)
-
-    def on_drain(self, run: Callable[[str], None]) -> None:
-        self._on_drain.append(run)
 
     def on_stop(self, run: Callable[[], None]) -> None:
         self._on_stop.append(run)
@@ -303,13 +299,8 @@ class Loop:
                     run(message.peers)
             case control.Ask():
                 self._answer(message)
-            case control.Drain():
-                for drain in self._on_drain:
-                    drain(message.reason)
-            case control.Reload():
-                # A daemon that can take new settings while it runs registers for it; the others are restarted
-                # by the agent
-                pass
+            case control.Drain() | control.Reload():
+                pass  # no daemon acts on either while it runs: a changed setting restarts it (ADR 0017)
             case control.Stop():
                 self._stopping = True
 

@@ -4,7 +4,7 @@
 A process with a short slice gets an early virtual deadline and preempts those with a longer one when it
 wakes; over time it gets no more of the CPU than they do. So what waits for a tick asks for a short one, and
 what only works (an interpreter that imports, an agent's housekeeping) for a long one (ADR 0020). Before 6.12
-the kernel ignores the wish. See sched_setattr(2) and Documentation/scheduler/sched-eevdf.rst. On a core of
+the kernel ignores it. See sched_setattr(2) and Documentation/scheduler/sched-eevdf.rst. On a core of
 its own, or under SCHED_FIFO, it changes nothing.
 """
 
@@ -50,6 +50,6 @@ def ask(slice_ns: int, pid: int = 0) -> bool:
         nice = os.getpriority(os.PRIO_PROCESS, pid)
     except ProcessLookupError:
         return False
-    wish = _Attributes(ctypes.sizeof(_Attributes), os.SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0)
-    failed: int = ctypes.CDLL(None).syscall(_SYS_SCHED_SETATTR, pid, ctypes.byref(wish), 0)
+    attributes = _Attributes(ctypes.sizeof(_Attributes), os.SCHED_OTHER, 0, nice, 0, slice_ns, 0, 0)
+    failed: int = ctypes.CDLL(None).syscall(_SYS_SCHED_SETATTR, pid, ctypes.byref(attributes), 0)
     return failed == 0

@@ -1,8 +1,8 @@
-"""The bell beside the lease word: rung when the word has changed, so that its daemon looks now and not at its
+"""The bell beside the lease page: rung when the page has changed, so that its daemon looks now and not at its
 next turn.
 
-A hint and never a message: what holds is what the word says, and a daemon that hears no bell looks at the
-word all the same, a little later. One Unix datagram socket, bound by the daemon at `<HFT_LEASE>.bell`; any
+A hint and never a message: what holds is what the page says, and a daemon that hears no bell looks at the
+page all the same, a little later. One Unix datagram socket, bound by the daemon at `<HFT_LEASE>.bell`; any
 datagram rings. Who rings: agents/keeper/words.py. Who listens: runtime/loop.py.
 """
 
@@ -47,7 +47,7 @@ class Bell:
         return self._socket.fileno()
 
     def drain(self) -> None:
-        """Take what has rung: the word is looked at after this, so nothing is missed."""
+        """Take what has rung: the page is looked at after this, so nothing is missed."""
         with contextlib.suppress(BlockingIOError):
             while self._socket.recv(1):
                 pass
@@ -57,9 +57,7 @@ class Bell:
 
 
 def ring(lease: Path) -> None:
-    """Never waits. Nobody there, or one that has rung so often unheard that no more fits: both will look by
-    themselves.
-    """
+    """Never waits. With no listener, or a queue full of unheard rings, the daemon looks by itself."""
     with (
         contextlib.suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as end,

@@ -43,7 +43,7 @@ LOOKS_MAX = 1000
 """At a word that is being written: well under a millisecond, and a write takes some microseconds. Beyond it
 the writer has died or was stopped."""
 MUTEX_AT = 128
-"""In the alive word: 64 bytes kept for the robust mutex that the main thread holds for life."""
+"""In the heartbeat page: 64 bytes kept for the robust mutex that the main thread holds for life."""
 
 
 class Wanted(IntEnum):

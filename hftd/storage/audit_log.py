@@ -30,8 +30,8 @@ class AuditLog:
         """Find the end of the log.
 
         Raises:
-            InvalidInput: the last whole line is no record: nothing can be chained to it. Or the head's file
-            is no head.
+            InvalidInput: the last whole line is not a record, so nothing can be chained to it; or the head's
+            file is not a head.
             OSError: the folder cannot be used.
         """
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,8 +77,8 @@ class AuditLog:
                     self._remember(record.sender, record.audit_seq)
         if lines and record is None:
             raise InvalidInput(
-                f"{path}:{lines}: the last line is no audit record; the chain cannot go on from it (hftctl "
-                "audit verify says more)"
+                f"{path}:{lines}: the last line is not an audit record, so the chain cannot go on from it; "
+                "`hftctl audit verify` says more"
             )
         return size
 

@@ -18,7 +18,7 @@ from hftd.engine import audit_chain
 from hftd.engine.audit_chain import Head
 
 FINDINGS_MAX = 100
-"""After so many the log is not to be trusted anywhere; the rest would be noise."""
+"""After this many the log is not to be trusted anywhere; the rest would be noise."""
 
 TAIL_LOST = "AUDIT_TAIL_LOST"
 """auditd's own record at a start that found fewer records than its head: the loss is never written over."""
@@ -47,8 +47,8 @@ def files(folder: Path) -> list[Path]:
         found = [path for path in folder.iterdir() if path.suffix == ".jsonl"]
     except OSError as exc:
         raise InvalidInput(
-            f"audit log {folder}: cannot be read ({exc.strerror or exc}), a folder with <n>.jsonl files "
-            "wanted"
+            f"audit log {folder}: cannot be read ({exc.strerror or exc}); it must be a folder with "
+            "<n>.jsonl files"
         ) from exc
     for path in found:
         if not (path.stem.isascii() and path.stem.isdigit()):
@@ -76,14 +76,14 @@ def parse_head(value: bytes) -> Head:
         found = json.loads(value)
         head = Head(found["seq"], found["hash"])
     except (ValueError, KeyError, TypeError) as exc:
-        raise InvalidInput(f'{value[:80]!r} is no head, {{"seq": N, "hash": HEX}} wanted') from exc
+        raise InvalidInput(f'{value[:80]!r} is not a head such as {{"seq": N, "hash": HEX}}') from exc
     if not (
         type(head.seq) is int
         and head.seq >= 0
         and isinstance(head.hash, str)
         and len(head.hash) == len(audit_chain.GENESIS)
     ):
-        raise InvalidInput(f'{value[:80]!r} is no head, {{"seq": N, "hash": HEX}} wanted')
+        raise InvalidInput(f'{value[:80]!r} is not a head such as {{"seq": N, "hash": HEX}}')
     return head
 
 

@@ -1,5 +1,7 @@
-"""Strategies: pure deciders behind one interface (base.py). `BY_NAME` is what the setting `strategy` of
-strategyd may say.
+"""Strategies: pure deciders behind one interface, chosen by name.
+
+Others use base.py (what a strategy sees and says) and `BY_NAME`, what the setting `strategy` of strategyd
+may say.
 """
 
 from collections.abc import Callable, Mapping

@@ -28,7 +28,7 @@ class Normaliser(Protocol):
     def packed(
         self, raw: bytes, receive_ns: int, origin_ns: int
     ) -> tuple[int, int, bytes] | Undecodable | None:
-        """The same as (kind, event ns, packed message), for whoever only passes it on."""
+        """The same as (kind, event ns, packed message), for a reader that only passes it on."""
 
 
 class Numbers(dict[str, int]):

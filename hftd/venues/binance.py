@@ -217,7 +217,9 @@ class Normaliser:
         ):
             return base.Undecodable("unknown shape: an id or time is negative or over 64 bits")
         if len(bids) + len(asks) > market.LEVELS_MAX:
-            return base.Undecodable(f"{len(bids) + len(asks)} levels, at most {market.LEVELS_MAX} wanted")
+            return base.Undecodable(
+                f"{len(bids) + len(asks)} levels; at most {market.LEVELS_MAX} are allowed"
+            )
         return market.Message(
             self.instrument,
             kind,

@@ -93,7 +93,7 @@ def captures(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*.gz") if file.is_file())
             if not inside:
-                raise InvalidInput(f"{path}: no capture in this folder (*.gz wanted)")
+                raise InvalidInput(f"{path}: no capture in this folder (expected *.gz)")
             found.update(dict.fromkeys(inside))
         elif path.exists():
             found[path] = None
@@ -127,7 +127,7 @@ def _series(instrument: int, files: list[Path], bad: list[BadLine]) -> Iterator[
             head, _, raw = text.partition(b" ")
             if not head.isdigit() or len(head) > 19 or not raw.startswith(b"{"):
                 bad.append(
-                    BadLine(file, number, "unknown shape: `<receive time in UNIX ns> <JSON object>` wanted")
+                    BadLine(file, number, "unknown shape: not `<receive time in UNIX ns> <JSON object>`")
                 )
                 continue
             receive_ns = int(head)

@@ -1,7 +1,8 @@
-"""What crosses a socket: market.py (fixed records), orders.py and control.py (msgpack arrays), codec.py (the
-envelope).
+"""What crosses a socket: schemas that only grow, and the one envelope. No clock and no socket in here.
 
-docs/protocol.md is the prose.
+Others use codec.py (the envelope, passing a message on), control.py (daemon and agent), orders.py,
+requests.py (questions about market data), market.py, feed.py and tops.py (fixed records). docs/protocol.md is
+the prose.
 """
 
 from hftd.wire import codec as codec

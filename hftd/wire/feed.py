@@ -52,11 +52,11 @@ def pack(lines: Iterable[tuple[int, int, bytes]], sequence: int, session: int) -
 def header(data: bytes) -> Header:
     """Raises InvalidInput."""
     if len(data) < HEADER.size:
-        raise InvalidInput(f"feed frame of {len(data)} bytes, at least {HEADER.size} wanted")
+        raise InvalidInput(f"feed frame of {len(data)} bytes, at least {HEADER.size} expected")
     kind, version, count, sequence, session = HEADER.unpack_from(data)
     if kind != FRAME_TYPE or version != VERSION:
         raise InvalidInput(
-            f"feed frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted"
+            f"feed frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} expected"
         )
     return Header(sequence, session, count)
 

@@ -30,7 +30,6 @@ BATCH_MAX = 64
 """Messages in a frame: flushed at this or when the input is empty. 64 is where frames stop getting cheaper
 (floors: 1.9 M events/s)."""
 LEVELS_MAX = 65_536
-SCALE = 100_000_000
 
 
 class Kind(IntEnum):
@@ -129,11 +128,11 @@ class Frame(NamedTuple):
 def header(data: bytes) -> Frame:
     """Raises InvalidInput."""
     if len(data) < FRAME.size:
-        raise InvalidInput(f"market frame of {len(data)} bytes, at least {FRAME.size} wanted")
+        raise InvalidInput(f"market frame of {len(data)} bytes, at least {FRAME.size} expected")
     kind, version, count, sequence, session = FRAME.unpack_from(data)
     if kind != FRAME_TYPE or version != VERSION:
         raise InvalidInput(
-            f"market frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} wanted"
+            f"market frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} expected"
         )
     return Frame(sequence, session, count)
 

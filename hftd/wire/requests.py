@@ -40,7 +40,7 @@ class Instruments(Message, tag=2, frozen=True):
 
 
 class SnapshotWanted(Message, tag=3, frozen=True):
-    """Asked again until a snapshot comes: an answer may be lost with whoever gave it."""
+    """Asked again until a snapshot comes: an answer may be lost with the process that gave it."""
 
     instrument: int
 
