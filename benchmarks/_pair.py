@@ -108,7 +108,7 @@ class Pair:
 
     def _send(self, instance: str, make: Any, *fields: object) -> None:
         self._router.send(
-            instance.encode(), codec.encode(make(codec.VERSION, 1, time.time_ns(), "agent", None, *fields))
+            instance.encode(), codec.encode(make(*codec.head("agent", time.time_ns(), 1), *fields))
         )
 
     def ask(self, name: str, what: str) -> dict[str, Any] | None:

@@ -257,7 +257,10 @@ class Execd:
             self._show()
         if self.gateway.refusal:
             self.context.alarm(
-                "venue_refuses_fence", "critical", self.gateway.refusal, subject=self.settings.venue
+                "venue_refuses_fence",
+                "critical",
+                f"no orders are taken: {self.settings.venue} refuses our token ({self.gateway.refusal})",
+                subject=self.settings.venue,
             )
         else:
             self.context.clear("venue_refuses_fence")

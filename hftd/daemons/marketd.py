@@ -1,7 +1,8 @@
 """marketd: reads the venue's feed, normalises it and publishes it with sequence numbers, no faster than its
 readers allow.
 
-Wiring only. What a line becomes: venues/intake.py. How far it may go: engine/credit.py. What goes out:
+Wiring only. What a line becomes: venues/intake.py; what is said of one that does not decode:
+venues/bad_lines.py. How far it may go: engine/credit.py. What comes in and goes out: wire/feed.py and
 wire/market.py; what is asked and answered: wire/requests.py. A new session of the feed begins a new session
 of ours, so that every reader resynchronises; a snapshot comes from the venue and goes out in sequence with
 the rest. Next: daemons/bookd.py.
@@ -19,7 +20,7 @@ from controlplane.errors import InvalidInput
 from hftd import bus, runtime
 from hftd.engine import credit
 from hftd.settings import MarketSettings
-from hftd.venues import base, intake, replay
+from hftd.venues import bad_lines, base, intake, replay
 from hftd.wire import codec, control, feed, market, requests
 
 REFERENCE_EVERY_S = 1.0
@@ -32,8 +33,6 @@ LONG_LINE_BYTES = 1_000
 tape one line in thirty-five."""
 LINES_A_TURN = 1_024
 """Read from files before the sockets get their turn."""
-UNDECODABLE_STANDS_S = 60
-"""The alarm stays this long after the last bad line."""
 
 
 def build(context: runtime.Context, settings: MarketSettings) -> runtime.Loop:
@@ -51,11 +50,10 @@ class Market:
         self._held: deque[tuple[int, bytes]] = deque()
         """Feed frames read but not allowed out yet, with the time they were read; at most one burst of the
         loop."""
-        self._feed_session = self._feed_sequence = 0
+        self._feed_reader = feed.Reader()
         self._asked_ns: dict[int, int] = {}
         """Instrument -> when its snapshot was asked for."""
-        self._bad: dict[str, tuple[int, int]] = {}
-        """Alarm -> (bad lines, when the last one came)."""
+        self._bad = bad_lines.BadLines()
         self._lines: Iterator[replay.Line | replay.BadLine] | None = None
         self._tape: replay.Tape | None = None
         self._ended = False
@@ -113,19 +111,15 @@ class Market:
         context = self._context
         try:
             head = feed.header(frame)
-            if head.session != self._feed_session:
-                first = not self._feed_session
-                self._feed_session, self._feed_sequence = head.session, head.sequence
-                if not first:
-                    context.event("feed.session", session=head.session)
-                    self._intake = intake.Intake(())
-                    self._ask_for_instruments(0)
-                    return False
-            if head.sequence != self._feed_sequence:
-                lost = max(0, head.sequence - self._feed_sequence)
-                context.count("lost", lost)
-                context.event("feed.gap", expected=self._feed_sequence, found=head.sequence)
-            self._feed_sequence = head.sequence + head.lines
+            if self._feed_reader.is_new_session(head):
+                context.event("feed.session", session=head.session)
+                self._intake = intake.Intake(())
+                self._ask_for_instruments(0)
+                return False
+            expected = self._feed_reader.expected
+            if not self._feed_reader.follows(head):
+                context.count("lost", max(0, head.sequence - expected))
+                context.event("feed.gap", expected=expected, found=head.sequence)
             for line in feed.lines(frame):
                 self._publish(line.instrument, line.raw, line.receive_ns, read_ns)
                 if len(line.raw) > LONG_LINE_BYTES:
@@ -147,13 +141,9 @@ class Market:
     def _undecodable(self, instrument: int, why: base.Undecodable, where: str) -> None:
         known = self._intake.instruments.get(instrument)
         name = known.name if known else "unknown instruments"
-        id = f"undecodable:{name}"
-        count = self._bad.get(id, (0, 0))[0] + 1
-        self._bad[id] = (count, time.monotonic_ns())
+        alarm = self._bad.take(name, f"{where}{why.reason}", time.monotonic_ns())
         self._context.count("undecodable")
-        self._context.alarm(
-            id, "warning", f"{count} lines of {name} dropped; the last: {where}{why.reason}", subject=name
-        )
+        self._context.alarm(alarm.id, "warning", alarm.text, subject=alarm.subject)
 
     def _flush(self) -> None:
         rest = self._batch.flush()
@@ -290,10 +280,8 @@ class Market:
                 context.alarm(f"clock_offset:{name}", "warning", text, subject=name)
             else:
                 context.clear(f"clock_offset:{name}")
-        for id, (_, last_ns) in list(self._bad.items()):
-            if now_ns - last_ns > UNDECODABLE_STANDS_S * 1e9:
-                del self._bad[id]
-                context.clear(id)
+        for id in self._bad.over(now_ns):
+            context.clear(id)
 
     def _counts(self, _: dict[str, Any]) -> dict[str, Any]:
         return {

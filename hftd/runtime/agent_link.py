@@ -34,9 +34,11 @@ class AgentLink:
     def socket(self) -> zmq.Socket[bytes] | None:
         return self._dealer.socket if self._dealer else None
 
-    def send(self, make: Callable[..., control.FromDaemon], *fields: Any) -> bool:
+    def send(self, make: Callable[..., control.FromDaemon], *fields: Any, **named: Any) -> bool:
         """False when no agent listens; it will be told by the next status."""
-        return self._dealer.send(codec.encode(make(*self._head(), *fields))) if self._dealer else False
+        if self._dealer is None:
+            return False
+        return self._dealer.send(codec.encode(make(*self._head(), *fields, **named)))
 
     def event(self, kind: str, fields: dict[str, Any]) -> None:
         """Kept until the agent knows this process: before its welcome it believes nothing."""

@@ -275,15 +275,15 @@ class Loop:
         ready, reason = context.ready and healthy, context.health.reason or context.reason
         context.agent.send(
             control.Status,
-            ready,
-            reason,
-            phase,
-            lease.epoch,
-            context.counters,
-            context.gauges,
-            histograms,
-            alarms,
-            healthy,
+            ready=ready,
+            reason=reason,
+            phase=phase,
+            epoch=lease.epoch,
+            counters=context.counters,
+            gauges=context.gauges,
+            histograms=histograms,
+            alarms=alarms,
+            healthy=healthy,
         )
 
     def _from_agent(self, frame: bytes) -> None:

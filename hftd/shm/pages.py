@@ -104,13 +104,13 @@ class _Page:
             self._map = mmap.mmap(fd, PAGE_BYTES, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
         except ValueError as exc:
             raise InvalidInput(
-                f"{path}: a word has {PAGE_BYTES} bytes, found {os.fstat(fd).st_size}"
+                f"{path}: a page has {PAGE_BYTES} bytes, found {os.fstat(fd).st_size}"
             ) from exc
         finally:
             os.close(fd)
         if self._map[:8] != self._magic:
             raise InvalidInput(
-                f"{path}: expected a word that begins with {self._magic!r}, found {self._map[:8]!r}"
+                f"{path}: expected a page that begins with {self._magic!r}, found {self._map[:8]!r}"
             )
         self._words = memoryview(self._map).cast("Q")
 

@@ -75,3 +75,25 @@ def lines(data: bytes) -> Iterator[Line]:
             )
         yield Line(instrument, flags, receive_ns, data[at : at + length])
         at += length
+
+
+class Reader:
+    """What the header of a frame says of the frames before it."""
+
+    def __init__(self) -> None:
+        self._session = 0
+        self.expected = 0
+        """Sequence that the next frame should have."""
+
+    def is_new_session(self, head: Header) -> bool:
+        """True once for each session but the first: what was known of the one before no longer holds."""
+        if head.session == self._session:
+            return False
+        first = not self._session
+        self._session, self.expected = head.session, head.sequence
+        return not first
+
+    def follows(self, head: Header) -> bool:
+        """Move past this frame; False when it is not the one that was expected."""
+        expected, self.expected = self.expected, head.sequence + head.lines
+        return head.sequence == expected

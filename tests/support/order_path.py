@@ -20,7 +20,7 @@ from controlplane.model import Phase, Process, Token
 from hftd import bus, runtime
 from hftd.daemons import auditd, execd, positiond
 from hftd.daemons.omsd import daemon
-from hftd.engine import fixed, reasons
+from hftd.engine import answers, fixed, reasons
 from hftd.runtime import context as contexts
 from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
 from hftd.shm import fence_file, pages
@@ -159,11 +159,10 @@ class Venue:
             self.router.send(identity, codec.encode(message))
 
     def _take(self, identity: bytes, message: Any) -> None:
-        head = (codec.VERSION, 0, time.time_ns(), "simd-alpha-1", None)
+        head = codec.head("simd-alpha-1", time.time_ns())
         match message:
             case orders.Fence():
-                token, who = message.token.token(), message.claimant
-                claimant = Process(who.instance, who.boot_id, who.pid, who.start_time)
+                token, claimant = message.token.token(), message.claimant.process()
                 ok = self.fences.admit(token, claimant)
                 if ok:
                     self.gateway = identity
@@ -224,12 +223,22 @@ class Venue:
         said: bool = True,
     ) -> orders.Report:
         execution = len(self.executions) + 1 if fill else 0
-        report = orders.Report(
-            codec.VERSION, 0, time.time_ns(), "simd-alpha-1", None, 0, execution, place.order_id,
-            place.client_order_id, place.strategy, place.market,
-            place.symbol, place.side, state, place.price, place.quantity, filled, place.price if fill else 0,
-            fill, reason, "", time.time_ns(),
-        )  # fmt: skip
+        ended = answers.ended(
+            codec.head("simd-alpha-1", time.time_ns()),
+            place,
+            state,
+            reason,
+            text="",
+            order_id=place.order_id,
+            filled=filled,
+        )
+        report = codec.replace(
+            ended,
+            execution_id=execution,
+            last_price=place.price if fill else 0,
+            last_quantity=fill,
+            venue_ns=time.time_ns(),
+        )
         if fill:
             self.executions.append(report)
         if said:

@@ -132,7 +132,7 @@ class Simd:
         self._kept.sync_soon()
         rebuilding = self.feeder.rebuilding
         self.context.set_ready(
-            not rebuilding, "reads the tape again up to where it was" if rebuilding else ""
+            not rebuilding, "reading the tape again, up to where it was" if rebuilding else ""
         )
         return due_ns
 

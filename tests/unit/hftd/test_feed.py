@@ -25,6 +25,18 @@ def test_what_is_packed_reads_back() -> None:
     assert list(feed.lines(data)) == [feed.Line(3, 0, 1234567890, b"{}"), feed.Line(4, 0, 5, b"abc")]
 
 
+def test_a_reader_sees_lost_frames_and_new_sessions_but_the_first() -> None:
+    reader = feed.Reader()
+    first = feed.Header(sequence=7, session=1000, lines=2)
+    assert not reader.is_new_session(first) and reader.follows(first)
+    assert not reader.is_new_session(first._replace(sequence=12)) and reader.expected == 9
+    assert not reader.follows(first._replace(sequence=12)), "three lines are lost"
+    assert reader.follows(first._replace(sequence=14))
+    anew = feed.Header(sequence=1, session=1001, lines=1)
+    assert reader.is_new_session(anew) and not reader.is_new_session(anew), "said once"
+    assert reader.follows(anew)
+
+
 def test_an_empty_frame_has_no_lines() -> None:
     assert list(feed.lines(feed.pack([], 1, 1))) == []
 
