@@ -143,7 +143,7 @@ def test_the_venue_refuses_an_order_of_the_old_epoch(stage: Stage, gateway: str)
 def test_a_fence_with_an_old_token_is_refused_by_both(stage: Stage) -> None:
     for service, gateway in (("execd", None), ("simd", stage.gateway)):
         answer = say(stage.socket(stage.only(service)), fence(stage.old, gateway))
-        assert isinstance(answer, orders.Fenced) and not answer.ok and "below the floor" in answer.reason
+        assert isinstance(answer, orders.Fenced) and not answer.ok and "below the fence" in answer.reason
 
 
 def test_a_fence_with_the_present_token_of_another_claimant_is_refused_by_both(stage: Stage) -> None:
