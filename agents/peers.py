@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from agents.bus import Bus
 from agents.supervisor.supervisor import Instance
-from controlplane.model import Mode
+from controlplane import registry
 from controlplane.site.view import SiteView
 from hftd.wire import control
 
@@ -32,22 +32,9 @@ class PeerNews:
             self.tell(name)
 
 
-def peers_of(site: SiteView, service: str) -> list[control.Peer]:
+def peers_of(site: registry.View, service: str) -> list[control.Peer]:
     """Who is registered for the service, in order of instance id."""
-    spec, record = site.specs.get(service), site.leaders.get(service)
-    led = spec is not None and spec.mode is Mode.ACTIVE_STANDBY
-    found = []
-    for registration in sorted(site.registrations.values(), key=lambda registration: registration.instance):
-        if registration.service != service:
-            continue
-        leads = led and record is not None and record.holder == registration.process
-        role = ("leader" if leads else "standby") if led else ""
-        found.append(
-            control.Peer(
-                registration.instance,
-                dict(registration.endpoints),
-                role,
-                record.epoch if led and record else 0,
-            )
-        )
-    return found
+    return [
+        control.Peer(found.instance, dict(found.endpoints), found.role, found.epoch)
+        for found in registry.resolve(site, service)
+    ]

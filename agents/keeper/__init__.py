@@ -1,8 +1,8 @@
 """The keeper of a host: what must not stop when the agent does.
 
-It sees an instance die (watch.py), keeps registrations and leader records renewed (renew.py, handover.py),
-writes the lease words (words.py), asks its peers who is passing (peers.py) and hands the lead over. keeper.py
-joins these, without a process around them; daemon.py is the process; protocol.py is the line to the
-agent. What to do is decided in controlplane/leadership/decide.py and written to the store by
+It sees an instance die (liveness.py), keeps registrations (controlplane/registry) and leader records
+(member.py) renewed, writes the lease words (words.py), asks its peers who is passing (peers.py) and hands
+the lead over. keeper.py joins these, without a process around them; daemon.py is the process; protocol.py is
+the line to the agent. What to do is decided in controlplane/leadership/decide.py and written to the store by
 controlplane/leadership/transactions.py.
 """

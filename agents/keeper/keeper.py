@@ -19,10 +19,10 @@ from typing import Any
 
 import msgspec
 
-from agents.keeper import liveness, peers, protocol, registrations, settings, words
+from agents.keeper import liveness, peers, protocol, settings, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
-from controlplane import model
+from controlplane import model, registry
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
 from controlplane.host import log
@@ -68,14 +68,11 @@ class Keeper:
         self.members: dict[str, members.Member] = {}
         self.snapshot: Snapshot | None = None
         self.peers = peers.Peers(keys.site, host, uuid.uuid4().hex, clock, self._fit)
-        self.registrar = registrations.Registrar(
-            store,
-            keys,
-            clock,
-            settings.registration_ttl_s,
-            settings.registration_keep_s,
-            lambda: self.snapshot,
+        self.registry: registry.Registry = registry.LeasedRegistry(
+            store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
         )
+        self._registered: dict[str, protocol.Entry] = {}
+        """What the registry was last told to keep, by instance."""
         self._tasks: asyncio.TaskGroup | None = None
         self._ended = False
         self._acted = asyncio.Event()
@@ -195,18 +192,23 @@ class Keeper:
         instance.words.close()
 
     def _register(self, wanted: dict[str, protocol.Entry]) -> None:
-        live = {
-            name: entry
-            for name, entry in wanted.items()
-            if (found := self.instances.get(name)) is not None and found.watched.runs
-        }
-        registrations = [entry.registration for entry in live.values() if entry.registration is not None]
-        others = [
-            (entry.service, name)
-            for name, entry in wanted.items()
-            if name not in live or entry.registration is None
-        ]
-        self.registrar.want(registrations, others)
+        """Tell the registry which instances serve. One that does not is taken out even when this keeper never
+        registered it: the keeper before may have.
+        """
+        before, self._registered = self._registered, {}
+        for name, entry in wanted.items():
+            kept = self.instances.get(name)
+            if entry.registration is None or kept is None or not kept.watched.runs:
+                self.registry.deregister(entry.service, name)
+                continue
+            self._registered[name] = entry
+            known = before.get(name)
+            if known is not None and known.process == entry.process:
+                self.registry.update(entry.registration)
+            else:
+                self.registry.register(entry.registration)
+        for name in before.keys() - wanted.keys():
+            self.registry.deregister(before[name].service, name)
         self._wanted = set(wanted)
 
     def _died(self, entry: protocol.Entry) -> None:
@@ -217,7 +219,8 @@ class Keeper:
         member = self.members.get(name)
         if member is not None:
             member.step()
-        self.registrar.drop(entry.service, name)
+        self.registry.deregister(entry.service, name, entry.process)
+        self._registered.pop(name, None)
         log.info("instance.died", instance=name, pid=entry.process.pid)
         self.tell(protocol.FromKeeper(died=protocol.Died(entry.process)))
 
@@ -249,7 +252,7 @@ class Keeper:
                 self._tasks.create_task(self._follow(), name="view of the store")
                 self._tasks.create_task(self._look(), name="alive words")
                 self._tasks.create_task(self._ask_peers(), name="pings")
-                self._tasks.create_task(self.registrar.run(), name="registrations")
+                self._tasks.create_task(self.registry.run(), name="registrations")
                 self._tasks.create_task(self._report(), name="report")
         finally:
             self._ended, self._tasks = True, None
@@ -271,7 +274,7 @@ class Keeper:
                     member.step()
                 while any(not member.idle for member in self.members.values()):  # noqa: ASYNC110 - a state of several, that nobody announces
                     await asyncio.sleep(STOP_LOOK_S)
-                await self.registrar.close()
+                await self.registry.close()
         except TimeoutError:
             log.warning("keeper.left_leases", reason="no answer from the store", until="they run out")
         except HftctlError as exc:
@@ -351,5 +354,5 @@ class Keeper:
         }
         undecodable = self.peers.undecodable + self.lines_undecodable()
         return protocol.FromKeeper(
-            groups=groups, registered=self.registrar.registered, undecodable=undecodable
+            groups=groups, registered=list(self.registry.held()), undecodable=undecodable
         )

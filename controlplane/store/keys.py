@@ -8,17 +8,24 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Keys:
     site: str
+    prefix: str | None = None
+    """Before every key; slashes around it do not matter. None: hft/<site>. Empty or "/": nothing, so that a
+    registration is services/<service>/<instance>."""
 
     @property
     def root(self) -> str:
-        return f"hft/{self.site}/"
+        prefix = f"hft/{self.site}" if self.prefix is None else self.prefix.strip("/")
+        return f"{prefix}/" if prefix else ""
 
     @property
     def services(self) -> str:
         return f"{self.root}services/"
 
+    def registrations(self, service: str) -> str:
+        return f"{self.services}{service}/"
+
     def registration(self, service: str, instance: str) -> str:
-        return f"{self.services}{service}/{instance}"
+        return f"{self.registrations(service)}{instance}"
 
     @property
     def specs(self) -> str:

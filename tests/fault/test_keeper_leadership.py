@@ -120,7 +120,7 @@ def test_killed_leader_is_succeeded_by_the_named_standby_with_the_next_epoch(tmp
         )
         assert found.active_ns and found.taken_ns and found.started_ns <= found.taken_ns <= found.active_ns
         assert protocol.FromKeeper(died=protocol.Died(first.process)) in floor.told
-        await until(lambda: floor.keepers["alpha"].registrar.registered == [], "alpha is out of discovery")
+        await until(lambda: not floor.keepers["alpha"].registry.held(), "alpha is out of discovery")
         assert await floor.store.get(KEYS.registration(SERVICE, first.instance)) is None
 
     run(tmp_path, case, store)
@@ -304,7 +304,7 @@ def test_a_stopped_keeper_gives_the_lead_back_and_leaves_discovery(tmp_path: Pat
         alpha = await floor.keeper("alpha")
         alpha.apply(protocol.Table((only.entry(),)))
         await until(only.leads, "alpha leads")
-        await until(lambda: alpha.registrar.registered == [only.instance], "alpha is registered")
+        await until(lambda: list(alpha.registry.held()) == [only.instance], "alpha is registered")
         await alpha.stop()
         assert (only.lease().wanted, only.lease().valid_until_ns) == (Wanted.HAND_OVER, 0)
         leader = await floor.leader()
@@ -363,7 +363,7 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
         alpha = await floor.keeper("alpha")
         alpha.apply(protocol.Table((gateway.entry(),)))
         await until(gateway.leads, "execd is led")
-        await until(lambda: alpha.registrar.registered == [gateway.instance], "execd is registered")
+        await until(lambda: list(alpha.registry.held()) == [gateway.instance], "execd is registered")
         alpha.apply(protocol.Table((gateway.entry(), only.entry())))
 
         def fences(daemon: Daemon) -> dict[str, dict[str, object]]:
@@ -472,7 +472,7 @@ def test_registrations_come_back_after_the_store_lost_their_lease(tmp_path: Path
         alpha = await floor.keeper("alpha", registration_keep_s=0.05)
         alpha.apply(protocol.Table((only.entry(),)))
         key = KEYS.registration(SERVICE, only.instance)
-        await until(lambda: alpha.registrar.registered, "registered")
+        await until(lambda: alpha.registry.held(), "registered")
         await floor.store.delete(key)
         await until(lambda: alpha.snapshot and key in alpha.snapshot.entries, "a deleted key is put again")
         floor.store.memory.end_lease(next(iter(floor.store.memory._grants)))  # type: ignore[attr-defined]

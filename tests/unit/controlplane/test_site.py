@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane import clock, model
-from controlplane.errors import LeaseLost, Refused, Unavailable
+from controlplane.errors import Refused, Unavailable
 from controlplane.model import HostRecord, Mode, Process, Registration, ServiceSpec, records
 from controlplane.operations import log
-from controlplane.registry import leased
 from controlplane.site import follower as followers
 from controlplane.site import view as views
 from controlplane.store import Keys, Snapshot
@@ -170,39 +169,6 @@ def test_changes_in_quick_succession_are_one_view() -> None:
         )
         await store.close()
         await running
-
-    asyncio.run(story())
-
-
-# --- registering --------------------------------------------------------------------------------------------
-
-
-def test_an_instance_is_registered_under_its_lease_and_gone_with_it() -> None:
-    async def story() -> None:
-        store = MemoryStore()
-        lease = await store.lease(60)
-        await leased.register(store, KEYS, registration(), lease)
-        assert views.decode_snapshot(KEYS, await store.range(KEYS.root)).registered("omsd") == [
-            registration()
-        ]
-        await lease.revoke()
-        assert (await store.range(KEYS.root)).entries == {}
-        with pytest.raises(LeaseLost):
-            await leased.register(store, KEYS, registration(), lease)
-
-    asyncio.run(story())
-
-
-def test_a_late_farewell_of_the_old_process_does_not_deregister_the_new_one() -> None:
-    async def story() -> None:
-        store = MemoryStore()
-        lease = await store.lease(60)
-        await leased.register(store, KEYS, registration(NEW), lease)
-        assert await leased.deregister(store, KEYS, "omsd", OLD.instance, OLD)
-        assert await store.get(KEYS.registration("omsd", OLD.instance)) is not None
-        assert await leased.deregister(store, KEYS, "omsd", NEW.instance, NEW)
-        assert await store.get(KEYS.registration("omsd", OLD.instance)) is None
-        assert await leased.deregister(store, KEYS, "omsd", NEW.instance)
 
     asyncio.run(story())
 
