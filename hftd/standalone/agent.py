@@ -1,8 +1,8 @@
-"""In the agent's place for a daemon started by hand: answers hello, keeps its registration in etcd, tells it
-its peers.
+"""In the agent's place for a standalone daemon: answers hello, keeps it registered, tells it its peers.
 
 Speaks the same messages over the same kind of socket as an agent (wire/control.py), from a thread with an
-event loop of its own, so that the daemon's loop is none the wiser. It supervises nothing and leads nobody.
+event loop of its own, so that the daemon's loop notices no difference. It supervises nothing and makes nobody
+leader. Registration and discovery are controlplane/registry's, as they are for a daemon under an agent.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-import msgspec
 import zmq
 import zmq.asyncio
 
-from controlplane import model, store
+from controlplane import registry, store
 from controlplane.errors import HftctlError, InvalidInput
+from controlplane.host.system_clock import SystemClock
 from controlplane.model import Process, Registration
-from hftd.runtime.log import ERROR, Log
+from hftd.runtime.log import ERROR, INFO, Log
 from hftd.wire import codec, control
 
 RENEWALS_IN_A_TTL = 3
-TRY_AGAIN_S = 1.0
+"""Two may fail in a row."""
+
 STOP_S = 2.0
+"""For taking the registration back; then its lease ends by itself."""
 
 SOCKET_FOR = {
     ("strategyd", "bookd"): ("market", "tops"),
@@ -45,16 +48,22 @@ SOCKET_FOR = {
 
 @dataclass(frozen=True, slots=True)
 class Explicit:
+    """An endpoint from the file; it overrides discovery."""
+
     daemon: str
     socket: str
     endpoint: str
 
 
 @dataclass(frozen=True, slots=True)
-class Registry:
-    endpoints: Sequence[str]
-    prefix: str
+class RegistryAt:
+    """Where to register and to look for peers."""
+
+    address: str
+    """Of the store, as store.connect takes it."""
+    keys: store.Keys
     ttl_s: float
+    """How long the registration outlives a daemon that was killed."""
 
 
 class StandaloneAgent:
@@ -66,27 +75,41 @@ class StandaloneAgent:
         process: Process,
         uses: Mapping[str, str],
         explicit: Mapping[str, Explicit],
-        registry: Registry | None,
+        registry_at: RegistryAt | None,
         lines: Log,
     ) -> None:
-        self._endpoint, self._service, self._version, self._process = endpoint, service, version, process
+        """`uses`: service -> daemon that it runs. Without `registry_at` only explicit endpoints are known."""
+        self._endpoint = endpoint
+        self._service, self._version, self._process = service, version, process
         self._uses = uses
-        """Service -> daemon that it runs."""
         self._explicit = explicit
-        self._registry = registry
+        self._registry_at = registry_at
         self._lines = lines
-        self._endpoints: dict[str, str] | None = None
+        self._registry: registry.Registry | None = None
+        self._started_ns = time.time_ns()
+        self._heard = False
+        """The daemon has said hello: what it is told from now on arrives."""
         self._seq = 0
-        self._found: dict[str, list[control.Peer]] = {}
-        self._bound = threading.Event()
+        self._found: dict[str, list[registry.Serving]] = {}
+        self._bound: Future[None] = Future()
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="stand-in", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="standalone agent", daemon=True)
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Returns once its socket is bound."""
+        """Returns once its socket is bound.
+
+        Raises:
+            InvalidInput: it cannot be; the reason is named.
+        """
         self._thread.start()
-        self._bound.wait()
+        try:
+            self._bound.result()
+        except zmq.ZMQError as exc:
+            raise InvalidInput(
+                f"control socket {self._endpoint}: {exc.strerror}; XDG_RUNTIME_DIR must be a short path to a "
+                "folder that this user may write to"
+            ) from exc
 
     def stop(self) -> None:
         """Withdraw the registration, within STOP_S."""
@@ -103,18 +126,25 @@ class StandaloneAgent:
         context = zmq.asyncio.Context()
         self._router = context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.LINGER, 0)
-        self._router.bind(self._endpoint)
-        self._bound.set()
         try:
+            try:
+                self._router.bind(self._endpoint)
+            except zmq.ZMQError as exc:
+                self._bound.set_exception(exc)
+                return
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._hear())
-                if self._registry:
-                    tasks.create_task(self._keep_registered(self._registry))
+                if self._registry_at is not None:
+                    tasks.create_task(self._keep_registered(self._registry_at), name="registry")
+                tasks.create_task(self._hear(), name="control socket")
+                self._bound.set_result(None)
         finally:
             self._router.close(0)
             context.term()
 
     async def _hear(self) -> None:
+        """Answer the daemon. A frame that does not decode is ignored, as an agent does; any other error ends
+        this thread, and the daemon runs on without an agent.
+        """
         while True:
             frames = await self._router.recv_multipart()
             try:
@@ -122,7 +152,9 @@ class StandaloneAgent:
             except InvalidInput:
                 continue
             if isinstance(message, control.Hello):
-                self._endpoints = dict(message.endpoints)
+                self._heard = True
+                if self._registry is not None:
+                    self._registry.register(self._registration(message.endpoints))
                 await self._tell(control.Welcome(*self._envelope(), 1))
                 for service in self._uses:
                     await self._tell_peers(service)
@@ -131,82 +163,66 @@ class StandaloneAgent:
 
     async def _tell_peers(self, service: str) -> None:
         explicit = self._explicit.get(service)
-        peers = self._found.get(service, [])
-        if explicit is not None:  # overrides discovery
+        if explicit is not None:
             peers = [control.Peer(f"{service}-explicit", {explicit.socket: explicit.endpoint}, "", 0)]
+        else:
+            peers = [
+                control.Peer(found.instance, dict(found.endpoints), found.role, found.epoch)
+                for found in self._found.get(service, [])
+            ]
         await self._tell(control.Peers(*self._envelope(), service, self._uses[service], peers))
 
     def _envelope(self) -> tuple[int, int, int, str, None]:
         self._seq += 1
-        return (codec.VERSION, self._seq, time.time_ns(), "by-hand", None)
+        return (codec.VERSION, self._seq, time.time_ns(), "standalone", None)
 
     async def _tell(self, message: control.FromAgent) -> None:
         await self._router.send_multipart([self._process.instance.encode(), codec.encode(message)])
 
-    # --- etcd -----------------------------------------------------------------------------------------------
+    # --- registration and discovery -------------------------------------------------------------------------
 
-    async def _keep_registered(self, registry: Registry) -> None:
-        client = store.connect(f"etcd://{','.join(registry.endpoints)}")
+    async def _keep_registered(self, at: RegistryAt) -> None:
+        client = store.connect(at.address)
+        self._registry = kept = registry.LeasedRegistry(
+            client,
+            at.keys,
+            SystemClock(),
+            ttl_s=at.ttl_s,
+            keep_s=at.ttl_s / RENEWALS_IN_A_TTL,
+            report=self._report,
+        )
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._register(client, registry))
+                tasks.create_task(kept.run(), name="registration")
                 for service in self._uses:
-                    tasks.create_task(self._follow(client, registry, service))
+                    tasks.create_task(self._follow(client, at.keys, service), name=f"peers {service}")
         finally:
+            with contextlib.suppress(HftctlError):  # it leaves by its lease
+                await kept.close()
             await client.close()
 
-    async def _register(self, client: store.Store, registry: Registry) -> None:
-        key = f"{registry.prefix.rstrip('/')}/services/{self._service}/{self._process.instance}"
-        lease: store.Lease | None = None
-        written: dict[str, str] | None = None
-        try:
-            while True:
-                try:
-                    if lease is None:
-                        lease, written = await client.lease(registry.ttl_s), None
-                    else:
-                        await lease.keep_alive()
-                    if self._endpoints is not None and self._endpoints != written:
-                        await client.put(key, self._registration(), lease=lease)
-                        written = dict(self._endpoints)
-                        self._lines.line("registered", {"key": key})
-                except HftctlError as exc:
-                    self._lines.line("registration.failed", {"key": key, "reason": str(exc)}, ERROR)
-                    lease = None
-                    await asyncio.sleep(TRY_AGAIN_S)
-                    continue
-                await asyncio.sleep(registry.ttl_s / RENEWALS_IN_A_TTL if written is not None else 0.05)
-        finally:
-            if lease is not None:
-                with contextlib.suppress(HftctlError):
-                    await lease.revoke()
+    def _report(self, kind: str, fields: Mapping[str, object]) -> None:
+        self._lines.line(kind, fields, ERROR if kind in registry.WARNINGS else INFO)
 
-    def _registration(self) -> bytes:
+    def _registration(self, endpoints: Mapping[str, str]) -> Registration:
         address = socket.gethostname()
-        me, now_ns = self._process, time.time_ns()
-        return model.encode(
-            Registration(
-                self._service,
-                me.instance,
-                address,
-                me,
-                self._endpoints or {},
-                address,
-                0,
-                now_ns,
-                self._version,
-            )
+        return Registration(
+            service=self._service,
+            instance=self._process.instance,
+            host=address,
+            process=self._process,
+            endpoints=dict(endpoints),
+            address=address,
+            port=0,
+            timestamp_ns=self._started_ns,
+            version=self._version,
         )
 
-    async def _follow(self, client: store.Store, registry: Registry, service: str) -> None:
-        async for snapshot in client.watch(f"{registry.prefix.rstrip('/')}/services/{service}/"):
-            found = []
-            for entry in snapshot.entries.values():
-                try:
-                    registration = model.decode(Registration, entry.value)
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    continue  # somebody else's, and no reason to stop
-                found.append(control.Peer(registration.instance, dict(registration.endpoints), "", 0))
-            self._found[service] = sorted(found, key=lambda peer: peer.instance)
-            if self._endpoints is not None:
+    async def _follow(self, client: store.Store, keys: store.Keys, service: str) -> None:
+        """Tell the daemon who serves what it uses, at each change. An entry that is no registration is left
+        out.
+        """
+        async for snapshot in client.watch(keys.registrations(service)):
+            self._found[service] = registry.serving(registry.decode(snapshot.entries.values()))
+            if self._heard:
                 await self._tell_peers(service)

@@ -1,10 +1,9 @@
 """`hftd NAME --config FILE`: a daemon without an agent, from a YAML file with the documented sections.
 
-The file is checked as a whole; every fault is named with file, line and field (exit 2). Its `strategy`
-section becomes the daemon's own settings; an explicit endpoint overrides discovery. A stand-in (stand_in.py)
-takes the agent's place on the control socket: it registers the daemon in etcd as `<service>-<pid>` under a
-lease and tells it who else is there. No keeper means no lease word: riskd, omsd and execd stay standby by
-hand.
+The file is checked as a whole; every mistake is named with file, line and field (exit 2). Its `strategy`
+section becomes the daemon's own settings; an explicit endpoint overrides discovery. agent.py takes the
+agent's place on the control socket: it keeps the daemon registered in etcd as `<service>-<pid>` and tells it
+who its peers are. A standalone daemon has no keeper, so no lease word: riskd, omsd and execd stay standby.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Consul:
-    """Read, so that the documents' files are understood, and refused until there is a Consul store."""
+    """Understood, and refused with the reason, until there is a Consul store."""
 
     address: str
     service_id: str = ""
@@ -44,9 +43,9 @@ class Consul:
 class Etcd:
     endpoints: tuple[str, ...]
     prefix: str = ""
-    """Of the site's keys; empty: hft/<environment>."""
+    """Before every key; empty: hft/<environment>, "/": nothing, as in services/<service>/<instance>."""
     lease_ttl: float = 10.0
-    """Seconds that a registration outlives its daemon; renewed three times in it."""
+    """Seconds that a registration outlives a daemon that was killed; renewed three times in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +102,7 @@ class Monitoring:
 
 
 @dataclass(frozen=True, slots=True)
-class HandConfig:
+class StandaloneConfig:
     service: Service
     consul: Consul | None = None
     etcd: Etcd | None = None
@@ -113,7 +112,7 @@ class HandConfig:
     monitoring: Monitoring = Monitoring()
 
 
-def read(path: Path) -> tuple[HandConfig, Mapping[str, Any]]:
+def read(path: Path) -> tuple[StandaloneConfig, Mapping[str, Any]]:
     """The checked file, and its plain content (it tells what was given from what is a default).
 
     Raises:
@@ -126,16 +125,16 @@ def read(path: Path) -> tuple[HandConfig, Mapping[str, Any]]:
     except yaml.YAMLError as exc:
         raise InvalidInput(f"{path}: not YAML: {' '.join(str(exc).split())}") from exc
     except RecursionError as exc:  # the parser calls itself for each level
-        raise InvalidInput(f"{path}: hundreds of levels inside each other; a configuration has five") from exc
+        raise InvalidInput(f"{path}: nested hundreds of levels deep; a configuration has five") from exc
     findings: list[schema.Problem] = []
     lines = schema.plain(root, str(path), "", findings) if root is not None else None
     if lines is None and findings:
         raise InvalidInput("\n".join(str(finding) for finding in findings))
     if lines is None or not isinstance(lines.value, dict):
         raise InvalidInput(
-            f"{path}:1: found no mapping, wanted sections {', '.join(f.name for f in fields(HandConfig))}"
+            f"{path}:1: not a mapping; wanted sections {', '.join(f.name for f in fields(StandaloneConfig))}"
         )
-    config = schema.convert(lines.value, HandConfig, str(path), "", lines, findings)
+    config = schema.convert(lines.value, StandaloneConfig, str(path), "", lines, findings)
     if config is not None and config.consul is not None:
         findings.append(
             schema.Problem(
@@ -146,12 +145,22 @@ def read(path: Path) -> tuple[HandConfig, Mapping[str, Any]]:
                 "etcd (there is no Consul store yet)",
             )
         )
+    if config is not None and config.etcd is not None and config.etcd.lease_ttl <= 0:
+        findings.append(
+            schema.Problem(
+                str(path),
+                lines.child("etcd").line_of("lease_ttl"),
+                "etcd.lease_ttl",
+                str(config.etcd.lease_ttl),
+                "seconds, more than 0",
+            )
+        )
     if findings:
         raise InvalidInput("\n".join(str(finding) for finding in findings))
     return config, lines.value
 
 
-def settings_for(kind: DaemonKind, config: HandConfig, given: Mapping[str, Any], source: str) -> Any:
+def settings_for(kind: DaemonKind, config: StandaloneConfig, given: Mapping[str, Any], source: str) -> Any:
     """The daemon's settings from the sections: parameters by name, limits and the strategy's name where the
     daemon has such a setting.
     """
@@ -170,8 +179,8 @@ def settings_for(kind: DaemonKind, config: HandConfig, given: Mapping[str, Any],
     return catalogue.settings_of(kind, settings, source)
 
 
-def explicit_peers(kind: DaemonKind, config: HandConfig, settings: Any) -> dict[str, agent.Explicit]:
-    """Endpoints of the file by the service that they stand for: market data, orders, risk."""
+def explicit_peers(kind: DaemonKind, config: StandaloneConfig, settings: Any) -> dict[str, agent.Explicit]:
+    """Endpoints of the file (market data, orders, risk) by the service that they are used for."""
     given = {
         "market": config.zeromq.market_data.endpoint,
         "orders": config.zeromq.orders.endpoint,

@@ -1,4 +1,6 @@
-"""Runs one daemon without an agent: from its file to its exit code."""
+"""Runs one standalone daemon: from its file to its exit code. The file: config.py; what it has in an agent's
+place: agent.py.
+"""
 
 from __future__ import annotations
 
@@ -11,59 +13,78 @@ from controlplane.errors import InvalidInput
 from controlplane.host import identity
 from controlplane.model import DaemonKind
 from controlplane.specs import schema
+from controlplane.store import Keys
 from hftd import catalogue, runtime
 from hftd.runtime.log import LEVELS, Log
 from hftd.standalone import agent as agents
-from hftd.standalone.config import explicit_peers, read, settings_for
+from hftd.standalone.config import StandaloneConfig, explicit_peers, read, settings_for
+
+STATE_FOLDER = "by-hand"
+"""Under the user's state folder, unless HFT_SITE_DIR says otherwise. Journals of earlier releases are in it,
+so it keeps its name."""
 
 
 def start(kind: DaemonKind, path: Path) -> int:
     config, given = read(path)
     settings = settings_for(kind, config, given, str(path))
-    site, service, pid = config.service.environment, config.service.name, os.getpid()
-    instance = f"{service}-{pid}"
-    me = identity.myself(instance)
+    service = config.service.name
+    me = identity.myself(f"{service}-{os.getpid()}")
     if config.logging.file:
-        try:
-            file = os.open(config.logging.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        except OSError as exc:
-            raise InvalidInput(f"{path}: logging.file {config.logging.file}: {exc.strerror}") from exc
-        for standard in (1, 2):
-            os.dup2(file, standard)
-        os.close(file)
-    lines = Log(name=instance)
+        _log_to(config.logging.file, path)
+    lines = Log(name=me.instance)
     lines.level = LEVELS[config.logging.level]
     run_dir = Path(tempfile.mkdtemp(prefix="hft-", dir=os.environ.get("XDG_RUNTIME_DIR") or "/dev/shm"))
-    state = Path(
-        os.environ.get("HFT_SITE_DIR")
-        or Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "hftctl" / "by-hand"
-    )
+    state = Path(os.environ.get("HFT_SITE_DIR") or _state_home() / "hftctl" / STATE_FOLDER)
     data_dir = state / "data" / service
     control = f"ipc://{run_dir}/agent"
-    rendered = runtime.context.Config(1, kind.name, run_dir, state, data_dir, data_dir, {})
-    store = (
-        agents.Registry(config.etcd.endpoints, config.etcd.prefix or f"hft/{site}", config.etcd.lease_ttl)
-        if config.etcd
-        else None
-    )
-    uses = {name: daemon for _, daemon, name, _ in schema.references(settings)}
     agent = agents.StandaloneAgent(
         control,
         service,
         config.service.version,
         me,
-        uses,
+        {name: daemon for _, daemon, name, _ in schema.references(settings)},
         explicit_peers(kind, config, settings),
-        store,
+        registry_at(config),
         lines,
     )
-    agent.start()
     try:
-        context = runtime.Context(
-            site=site, host="by-hand", service=service, process=me, config=rendered, agent_endpoint=control
-        )
-        context.lines = lines
-        return catalogue.load(kind)(context, settings).run()
+        agent.start()
+        try:
+            context = runtime.Context(
+                site=config.service.environment,
+                host="standalone",
+                service=service,
+                process=me,
+                config=runtime.context.Config(1, kind.name, run_dir, state, data_dir, data_dir, {}),
+                agent_endpoint=control,
+            )
+            context.lines = lines
+            return catalogue.load(kind)(context, settings).run()
+        finally:
+            agent.stop()
     finally:
-        agent.stop()
         shutil.rmtree(run_dir, ignore_errors=True)
+
+
+def registry_at(config: StandaloneConfig) -> agents.RegistryAt | None:
+    """Where the file says that the daemon is to be registered; None: nowhere."""
+    etcd = config.etcd
+    if etcd is None:
+        return None
+    keys = Keys(config.service.environment, etcd.prefix or None)
+    return agents.RegistryAt(f"etcd://{','.join(etcd.endpoints)}", keys, etcd.lease_ttl)
+
+
+def _state_home() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+
+
+def _log_to(file: str, source: Path) -> None:
+    """Standard output and error go to the end of the file from now on."""
+    try:
+        opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    except OSError as exc:
+        raise InvalidInput(f"{source}: logging.file {file}: {exc.strerror}") from exc
+    for standard in (1, 2):
+        os.dup2(opened, standard)
+    os.close(opened)

@@ -8,7 +8,7 @@ import pytest
 
 from controlplane.errors import InvalidInput
 from hftd import catalogue, settings
-from hftd.standalone import config as by_hand
+from hftd.standalone import config as standalone
 
 SAMPLES = Path(__file__).parents[3] / "inventory" / "lab" / "config"
 
@@ -17,15 +17,15 @@ SAMPLES = Path(__file__).parents[3] / "inventory" / "lab" / "config"
     ("sample", "daemon"), [("strategy", "strategyd"), ("risk", "riskd"), ("orders", "omsd")]
 )
 def test_the_sample_files_are_good(sample: str, daemon: str) -> None:
-    config, given = by_hand.read(SAMPLES / f"{sample}.yml")
-    assert by_hand.settings_for(catalogue.kind_of(daemon), config, given, sample)
+    config, given = standalone.read(SAMPLES / f"{sample}.yml")
+    assert standalone.settings_for(catalogue.kind_of(daemon), config, given, sample)
 
 
 def test_limits_and_parameters_become_settings_and_explicit_endpoints_peers() -> None:
-    config, given = by_hand.read(SAMPLES / "strategy.yml")
-    found = by_hand.settings_for(settings.STRATEGYD, config, given, "strategy.yml")
+    config, given = standalone.read(SAMPLES / "strategy.yml")
+    found = standalone.settings_for(settings.STRATEGYD, config, given, "strategy.yml")
     assert (found.strategy, found.max_position, found.requote_interval_s) == ("market_making", "1000", 0.5)
-    peers = by_hand.explicit_peers(settings.STRATEGYD, config, found)
+    peers = standalone.explicit_peers(settings.STRATEGYD, config, found)
     assert {service: (peer.socket, peer.endpoint) for service, peer in peers.items()} == {
         "bookd": ("tops", "ipc:///run/hft/bookd.tops"),
         "riskd": ("intents", "ipc:///run/hft/riskd.intents"),
@@ -41,6 +41,10 @@ def test_limits_and_parameters_become_settings_and_explicit_endpoints_peers() ->
         ),
         ("service: {name: a}\nzeromq:\n  orders: {endpoit: x}\n", ":3: zeromq.orders.endpoit"),
         ("etcd: {endpoints: [a:1]}\n", "service: found nothing"),
+        (
+            "service: {name: a}\netcd:\n  endpoints: [a:1]\n  lease_ttl: 0\n",
+            ":4: etcd.lease_ttl: found 0.0, wanted seconds, more than 0",
+        ),
         ("service: {name: 3}\n", ":1: service.name: found 3, wanted a text"),
         ("- a\n", "wanted sections"),
     ],
@@ -49,7 +53,7 @@ def test_a_bad_file_is_refused_with_line_and_field(text: str, said: str, tmp_pat
     path = tmp_path / "a.yml"
     path.write_text(text)
     with pytest.raises(InvalidInput) as refused:
-        by_hand.read(path)
+        standalone.read(path)
     assert said in str(refused.value) and refused.value.exit_code == 2
 
 
