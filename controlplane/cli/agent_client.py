@@ -1,16 +1,21 @@
-"""Ask the floor: any agent of this machine answers for the whole site, over its unix socket, from memory."""
+"""Ask the floor: any agent of this machine answers for the whole site, over its unix socket, from memory.
+
+msgspec is imported when a status is decoded, not before: `logs`, `events` and completion do without it.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlplane.cli.output import ASK_TIMEOUT_S
 from controlplane.errors import FloorUnreachable, InvalidInput, Refused
 from controlplane.floor import folders
 from controlplane.http import unix
-from controlplane.site import document
+
+if TYPE_CHECKING:
+    from controlplane.site import document
 
 
 class Floor:
@@ -104,6 +109,8 @@ class Floor:
 
     def status(self) -> document.Status:
         """The whole site, as one agent sees it. Raises FloorUnreachable, Refused."""
+        from controlplane.site import document
+
         return document.decode(self.body("/v1/site/status"))
 
     def ask(self, service: str, what: str) -> Any:

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from controlplane.cli.options import SiteDirOption
-from controlplane.floor import down as floor_down
 from controlplane.floor import folders
 
 
@@ -19,5 +18,7 @@ def down(
     ] = 30.0,
 ) -> None:
     """Stop everything of a floor: no process, socket or shared memory is left."""
+    from controlplane.floor import down as floor_down
+
     floor = folders.Folders(site_dir or folders.default_site_dir())
     print(floor_down.take_down(floor, timeout_s=timeout))

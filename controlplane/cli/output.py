@@ -1,5 +1,5 @@
-"""The three ways to print, and how long a verb waits for an answer. Apart from options.py, because typer is
-not imported where 200 ms count.
+"""The three ways to print, and how long a verb waits for an answer. Apart from options.py, so that what only
+prints needs no typer.
 """
 
 from __future__ import annotations

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
-
 from controlplane.cli.output import Output
 
 _COLOURS = {
@@ -32,6 +30,8 @@ def show(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
         rows = [[cell(field_of(row, column)) for column in columns] for row in value]
         print(table([column.replace("_", " ") for column in columns], rows))
         return
+    import msgspec
+
     value = msgspec.to_builtins(value)
     if output is Output.json:
         print(json.dumps(value, indent=2, ensure_ascii=False))

@@ -1,16 +1,18 @@
 """`hftctl status` without a command line around it: ask, print, say by the exit code whether the site is
-healthy. Imports no typer (see main.py).
+healthy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from controlplane.cli import agent_client, render
 from controlplane.cli.output import Output
-from controlplane.site import document
+
+if TYPE_CHECKING:
+    from controlplane.site import document
 
 
 def run(site_dir: Path | None, output: Output, timeout_s: float) -> int:

@@ -11,7 +11,6 @@ import typer
 from controlplane.cli import agent_client, render
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import Refused
-from controlplane.site import document
 
 ORDER_KEYS = ("id", "market", "symbol", "side", "price", "quantity", "filled", "status", "epoch")
 ORDER_KEYS_WIDE = (*ORDER_KEYS, "type", "strategy", "client_order_id", "created", "updated", "reason")
@@ -64,6 +63,8 @@ def positions(
 
 
 def order_field(order: dict[str, Any], key: str) -> Any:
+    from controlplane.site import document
+
     at_ns = order.get(f"{key}_ns")
     return order.get(key) if at_ns is None else document.iso(at_ns)
 

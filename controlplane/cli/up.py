@@ -7,15 +7,16 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from controlplane.cli.options import SiteDirOption, SiteOption
 from controlplane.errors import InvalidInput
-from controlplane.floor import down as floor_down
 from controlplane.floor import folders
-from controlplane.floor import up as floor_up
+
+if TYPE_CHECKING:
+    from controlplane.floor import up as floor_up
 
 DOWN_TIMEOUT_S = 30.0
 LOOK_EVERY_S = 0.5
@@ -67,6 +68,8 @@ def up(
     site: SiteOption = "lab",
 ) -> int:
     """Start the floor, or change what a running one shall be."""
+    from controlplane.floor import up as floor_up  # 100 ms: not for `up --help` or a completion
+
     if more_tape and not tape:
         raise InvalidInput(f"{more_tape[0]}: unexpected; tape files are named after --tape")
     floor = folders.Folders(site_dir or folders.default_site_dir())
@@ -104,6 +107,8 @@ def done(watch: floor_up.Watch, started: floor_up.Started) -> str:
 
 def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
     """Until Ctrl-C or SIGTERM, which take the floor down, or until somebody else has."""
+    from controlplane.floor import down as floor_down
+    from controlplane.floor import up as floor_up
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         for each in (signal.SIGINT, signal.SIGTERM):

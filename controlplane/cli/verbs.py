@@ -1,7 +1,9 @@
-"""The verbs of hftctl: their names here, their files imported one at a time when a verb is typed.
+"""The verbs of hftctl: a name, a place and a line of help each. A verb's file is imported only when the verb
+is typed; the list of verbs (`--help`, completion) is made without importing any of them.
 
-Verbs of other packages (`data`, `audit`) come by the entry point group `hftctl.verbs`, looked at only when a
-word is not found here.
+typer reads the command line by the annotations of the verb's function. It is pinned below 0.29, which imports
+pydantic for the first option that it meets (ADR 0026). Verbs of other packages come by foreign.py, when a
+word is not found here or all are listed. A new verb is a line in VERBS and a function in its noun's file.
 """
 
 from __future__ import annotations
@@ -9,58 +11,92 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Any, NamedTuple
 
 import typer
 import typer.core
 import typer.main
+from typer import _completion_classes
 
-from controlplane.cli import stderr
-from controlplane.cli.options import Output
+from controlplane.cli import foreign, stderr
+from controlplane.cli.options import OutputBefore, SiteDirBefore, TimeoutBefore
 
-VERBS_GROUP = "hftctl.verbs"
-VERBS: dict[str, str] = {
-    "up": "up:up",
-    "down": "down:down",
-    "status": "status:status",
-    "services": "services:services",
-    "endpoints": "services:endpoints",
-    "health": "services:health",
-    "host": "host:host",
-    "logs": "logs:logs",
-    "events": "events:events",
-    "orders": "trading:orders",
-    "positions": "trading:positions",
-    "history": "leadership:history",
-    "failover": "leadership:failover",
+
+class Verb(NamedTuple):
+    place: str
+    """File of this folder and the function or Typer in it."""
+    help: str
+    """How its own help begins; test_verb_imports.py compares them."""
+
+
+VERBS: dict[str, Verb] = {
+    "up": Verb("up:up", "Start the floor, or change what a running one shall be."),
+    "down": Verb("down:down", "Stop everything of a floor: no process, socket or shared memory is left."),
+    "status": Verb("status:status", "Hosts, services, leaders, flow and alarms of the site."),
+    "services": Verb("services:services", "The services of the site: wanted, running, led by."),
+    "endpoints": Verb("services:endpoints", "Where the instances of a service listen."),
+    "health": Verb("services:health", "Health of instances; exit 1 when one is not passing."),
+    "host": Verb("host:host", "Hosts of the site."),
+    "logs": Verb("logs:logs", "The log of one instance."),
+    "events": Verb("events:events", "Events of the site, oldest first."),
+    "orders": Verb("trading:orders", "Orders, oldest first, as the leading omsd has them."),
+    "positions": Verb(
+        "trading:positions", "Positions and cash by instrument, ours beside the venue's own account."
+    ),
+    "history": Verb(
+        "leadership:history", "Every change of leader of a service, with cause, actor and reason."
+    ),
+    "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
 }
-"""Verb -> file of this folder and the function or Typer in it."""
+
+# For zsh and fish typer strips rich's markup from help texts, and imports rich for it. Ours have none.
+_completion_classes._sanitize_help_text = lambda text: text
 
 
 class Verbs(typer.core.TyperGroup):
     """A group that knows the names of its commands and imports them one at a time."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*VERBS, *sorted(name for name in _foreign() if name not in VERBS)]
+        return [*VERBS, *sorted(name for name in foreign.places() if name not in VERBS)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if place := VERBS.get(cmd_name):
-            module, _, name = place.partition(":")
+        if verb := VERBS.get(cmd_name):
+            module, _, name = verb.place.partition(":")
             return _command(cmd_name, getattr(import_module(f"controlplane.cli.{module}"), name))
-        if entry := _foreign().get(cmd_name):
-            return _command(cmd_name, entry.load())
+        if place := foreign.places().get(cmd_name):
+            return _command(cmd_name, foreign.load(place))
         return None
 
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb.name, verb.get_short_help_str(limit=200)) for verb in self.listed(ctx)])
 
-def _foreign() -> dict[str, Any]:
-    from importlib import metadata  # 20 ms: only when a word is none of ours
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What typer completes, from commands that have a name and a line of help and nothing else."""
+        known = {str(verb.name): verb for verb in self.listed(ctx, incomplete)}
+        return typer.core.TyperGroup(name=self.name, commands=known, params=self.params).shell_complete(
+            ctx, incomplete
+        )
 
-    return {entry.name: entry for entry in metadata.entry_points(group=VERBS_GROUP)}
+    def listed(self, ctx: Any, beginning: str = "") -> list[Any]:
+        """The verbs with this beginning, to be named, not run: no verb's file of ours is imported.
+
+        A verb of another package that cannot be loaded is listed with the reason; the others stay usable.
+        """
+        found = []
+        for name in self.list_commands(ctx):
+            if not name.startswith(beginning):
+                continue
+            try:
+                command = None if name in VERBS else self.get_command(ctx, name)
+            except Exception as exc:
+                command = typer.core.TyperCommand(name, help=f"Cannot be loaded: {type(exc).__name__}: {exc}")
+            found.append(command or typer.core.TyperCommand(name, help=VERBS[name].help))
+        return found
 
 
 def _command(name: str, target: Any) -> Any:
-    """A click command of a plain function or of a Typer with verbs of its own."""
+    """A command of a plain function, or of a Typer with verbs of its own."""
     if not isinstance(target, typer.Typer):
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name)(target)
@@ -83,20 +119,17 @@ app = typer.Typer(
 @app.callback()
 def hftctl(
     ctx: typer.Context,
-    output: Annotated[
-        Optional[Output], typer.Option("--output", "-o", help="For the verb that follows.")
-    ] = None,
-    site_dir: Annotated[Optional[Path], typer.Option("--site-dir", help="For the verb that follows.")] = None,
+    output: OutputBefore = None,
+    site_dir: SiteDirBefore = None,
+    timeout: TimeoutBefore = None,
 ) -> None:
     """Runs and looks after a trading floor."""
-    given: dict[str, Any] = {
-        key: value for key, value in (("output", output), ("site_dir", site_dir)) if value is not None
-    }
-    if given and ctx.invoked_subcommand:
-        given[ctx.invoked_subcommand] = given
-        if ctx.invoked_subcommand not in VERBS or ctx.invoked_subcommand == "host":  # nouns with verbs below
-            given |= dict.fromkeys(("list", "verify"), given)
-        ctx.default_map = given
+    before = {"output": output, "site_dir": site_dir, "timeout": timeout}
+    given: dict[str, Any] = {name: value for name, value in before.items() if value is not None}
+    if given and ctx.invoked_subcommand and isinstance(ctx.command, Verbs):
+        noun = ctx.command.get_command(ctx, ctx.invoked_subcommand)
+        below = dict.fromkeys(getattr(noun, "commands", ()), given)
+        ctx.default_map = {ctx.invoked_subcommand: given | below}
 
 
 def dispatch(arguments: Sequence[str] | None) -> int:
@@ -107,6 +140,8 @@ def dispatch(arguments: Sequence[str] | None) -> int:
         return int(exc.exit_code)
     except typer.Abort:
         return 130
+    except SystemExit as exc:  # how a completion ends
+        return exc.code if isinstance(exc.code, int) else 0
     except Exception as exc:
         if not hasattr(exc, "format_message"):  # click's usage errors have it, in every release of typer
             raise

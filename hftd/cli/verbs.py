@@ -1,24 +1,24 @@
 """The verbs of hftctl that hftd brings (entry point group `hftctl.verbs`): `data verify FILES` and `audit
 verify [FOLDER]`. Neither needs a floor.
 
-Exit 0 clean, 1 findings, 2 unreadable.
+Exit 0 clean, 1 findings, 2 unreadable. `hftctl --help` imports this file: what a verb works with is imported
+when it runs.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from controlplane import store
 from controlplane.cli import render
 from controlplane.cli.options import Output, OutputOption, SiteDirOption
 from controlplane.errors import HftctlError
 from controlplane.floor import folders as site_folders
-from hftd.engine.audit_chain import Head
+
+if TYPE_CHECKING:
+    from hftd.engine.audit_chain import Head
 
 data = typer.Typer(
     add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Recorded market data."
@@ -111,6 +111,9 @@ def audit_verify(
 
 def _stored_head(floor: site_folders.Folders) -> Head | None:
     """The head that the floor's agent copied to the store; None when that store cannot be reached."""
+    import asyncio
+
+    from controlplane import store
     from hftd.storage import audit_verify as verifying
 
     running = floor.running() or {}
@@ -129,5 +132,5 @@ def _stored_head(floor: site_folders.Folders) -> Head | None:
 
     try:
         return asyncio.run(ask())
-    except (HftctlError, TimeoutError, json.JSONDecodeError):
+    except (HftctlError, TimeoutError, ValueError):  # ValueError: a head that is not JSON
         return None

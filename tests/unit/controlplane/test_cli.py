@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from controlplane.cli import leadership, main, render, trading
-from controlplane.cli.output import Output
 from controlplane.errors import FloorUnreachable
 from controlplane.floor import incarnation
 from controlplane.floor.folders import Folders, default_site_dir
@@ -86,6 +85,12 @@ def test_the_options_of_a_verb_may_stand_before_it_too(
 ) -> None:
     assert main.run(["--site-dir", str(tmp_path), "-o", "json", "services"]) == 3
     assert str(tmp_path) in capsys.readouterr().err
+    assert main.run(["--site-dir", str(tmp_path), "host", "list"]) == 3
+    assert str(tmp_path) in capsys.readouterr().err
+    assert main.run(["-o", "json", "--site-dir", str(tmp_path), "failover", "omsd"]) == 2
+    assert json.loads(capsys.readouterr().out)["outcome"] == "refused"
+    assert main.run(["--timeout", "0.5", "--site-dir", str(tmp_path), "up", "--detach"]) == 2
+    assert "--timeout" in capsys.readouterr().err  # `up` wants a second at least
 
 
 def test_bad_services_are_refused_with_line_and_field_before_anything_is_made(
@@ -111,21 +116,6 @@ def test_bad_services_are_refused_with_line_and_field_before_anything_is_made(
 def test_a_tape_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["up", "--detach", "--tape", "/nowhere/tape.gz", "--site-dir", str(tmp_path)]) == 2
     assert "--tape /nowhere/tape.gz: no such file" in capsys.readouterr().err
-
-
-def test_a_plain_status_is_read_without_typer_and_every_other_line_is_left_to_it() -> None:
-    assert main.plain_status(["status", "-o", "json", "--site-dir=/x", "--timeout", "2"]) == main.PlainStatus(
-        Path("/x"), Output.json, 2.0
-    )
-    for line in (
-        ["status", "--watch"],
-        ["status", "-o"],
-        ["status", "-o", "xml"],
-        ["status", "--help"],
-        ["services"],
-        [],
-    ):
-        assert main.plain_status(line) is None
 
 
 def test_a_table_is_aligned_and_says_nothing_as_a_dash() -> None:
