@@ -1,28 +1,46 @@
 # hftctl: the two commands are `make up` (brings up the trading floor) and `make test` (passes the tests).
-# Everything is installed into .venv from requirements.lock (pinned and hashed).
+# Everything is installed into .venv, pinned and hashed. `make up` installs what a floor needs to run; the targets
+# that lint, type-check and test install the rest when they are first used.
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && { echo $$p; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
+PROVISION := $(VENV)/.installed-provision
+# One at a time: two of them in one environment at once, as under make -j, would break each other.
+PIP := flock $(VENV)/.pip-lock $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help install up down status test check lint types imports unit contract integration fault story bench lock clean etcd
+.PHONY: help install dev provision up down status test check lint types imports unit contract integration fault story bench lock clean etcd
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
-install: $(STAMP)            ## install everything into .venv, pinned and hashed
+install: $(STAMP)            ## install what a floor needs to run into .venv, pinned and hashed
+
+dev: $(DEV)            ## install what checks the code as well: lint, types, import contracts, tests
+
+provision: $(PROVISION)            ## install what prepares hosts as well: Ansible and testinfra
 
 $(STAMP): requirements.lock pyproject.toml hftd/native/market.c
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is missing: apt-get install python3 python3-venv (Ubuntu 22.04: apt-get install python3.11 python3.11-venv)"; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "the venv module of $(PYTHON) is missing: apt-get install python3-venv (Ubuntu 22.04: python3.11-venv)"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(PIP) --require-hashes -r requirements.lock
 	@rm -f hftd/native/*.so  # an old build must not survive a failed one
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(PIP) --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import hftd.native._market' 2>/dev/null || echo "no C compiler: the Python decoder is used; apt-get install gcc python3-dev builds the native one"
 	@touch $(STAMP)
+
+# Each of these locks has the runtime's pins in it too, so pip finds those installed and adds what is missing.
+$(DEV): requirements-dev.lock $(STAMP)
+	$(PIP) --require-hashes -r requirements-dev.lock
+	@touch $(DEV)
+
+$(PROVISION): requirements-provision.lock $(STAMP)
+	$(PIP) --require-hashes -r requirements-provision.lock
+	@touch $(PROVISION)
 
 up: install            ## bring up the floor: make up ARGS="--tape DIR --detach"
 	@exec $(BIN)/hftctl up $(ARGS)
@@ -37,30 +55,36 @@ test: check contract integration fault            ## run all tests, fast ones fi
 
 check: lint types imports unit story            ## run format, lint, types, import contracts, unit tests and the story: under two minutes
 
-lint: install
+lint: dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: install
+types: dev
 	$(BIN)/mypy
 
-imports: install
+imports: dev
 	$(BIN)/lint-imports --no-cache
 
-unit: install
+unit: dev
 	$(BIN)/pytest -q tests/unit
 
-etcd: install            ## get an etcd that keeps data safely, for the tests (cached outside the tree)
+etcd: dev            ## get an etcd that keeps data safely, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.servers etcd
 
-contract integration fault story: install etcd
+integration: provision
+
+contract integration fault story: dev etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@
 
-bench: install            ## measure: each figure beside its baseline from the same run
+bench: dev            ## measure: each figure beside its baseline from the same run
 	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
-lock:            ## pin the dependencies again (needs uv)
-	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url pyproject.toml --extra dev --extra provision -o requirements.lock
+UV_COMPILE := uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url pyproject.toml --extra build
+
+lock:            ## pin the dependencies again (needs uv): the runtime first, the others keep its pins
+	$(UV_COMPILE) -o requirements.lock
+	$(UV_COMPILE) --extra dev -c requirements.lock -o requirements-dev.lock
+	$(UV_COMPILE) --extra provision -c requirements.lock -o requirements-provision.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info hftd/native/*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
