@@ -228,7 +228,7 @@ class Floord:
         """Write the specs that are not in the store as they are wanted, and delete the ones that are not
         wanted.
         """
-        present = (await client.range(self.keys.specs)).entries
+        present = dict((await client.range(self.keys.specs)).entries)
         revisions: dict[str, int] = {}
         for spec in desired.specs:
             key, value = self.keys.spec(spec.name), model.encode(spec)

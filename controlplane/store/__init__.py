@@ -1,4 +1,4 @@
-"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd.py, and
+"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd/, and
 memory.py for tests and drills.
 
 `connect` is the one door. grpc is imported only when an etcd store is really asked for, because that costs

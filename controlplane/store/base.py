@@ -1,13 +1,14 @@
 """The store port: what the control plane may ask of etcd or Consul, cut at the weaker of the two.
 
 A lost compare-and-swap is a result (`Lost`), not an error. A watch gives snapshots, not events: changes may
-be coalesced, never lost. Every back end passes tests/contract/test_store.py. The story goes on in keys.py
-(every key) and etcd.py, memory.py.
+be coalesced, never lost; each snapshot names the keys that changed, so that its reader does work for those
+alone. Every back end passes tests/contract/test_store.py. The story goes on in keys.py (every key) and etcd/,
+memory.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -25,10 +26,20 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything under a prefix at one revision."""
+    """Everything under a prefix at one revision.
+
+    The snapshots of one watch share one mapping: `entries` is this state until the reader asks the watch for
+    the next one, and that one from then on. Whoever needs an old state copies what it needs of it before.
+    The snapshot of a `range` is the caller's own.
+    """
 
     revision: int
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    """In no particular order."""
+    changed: frozenset[str] | None = None
+    """From a watch: the keys put or deleted since the snapshot that its reader got before; all keys in the
+    first. Empty when what was put was deleted again in between. None from a `range`, which has none before.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +106,8 @@ class Health:
 
 
 class Watch(Protocol):
-    """A live view of a prefix. Cancelling `__anext__` (a timeout around it) loses nothing; the next call goes
-    on.
+    """A live view of a prefix, for one reader. Cancelling `__anext__` (a timeout around it) loses nothing:
+    the next call goes on.
     """
 
     @property
@@ -116,6 +127,11 @@ class Store(Protocol):
     kind: str
     expiry_bound_s: float
     """A key may outlive its lease's TTL by this much."""
+    one_revision: bool
+    """Revisions count the writes of the whole store, so that those of two watches, or of a watch and a write,
+    can be compared: a watch at revision N shows every write up to N under its prefix. False: only equality
+    means anything, and a reader that must not miss a write reads a range after it.
+    """
 
     async def get(self, key: str) -> Entry | None: ...
 

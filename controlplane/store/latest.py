@@ -1,45 +1,61 @@
-"""The mailbox between what follows a prefix and who reads it: one slot, always the newest state.
+"""The mailbox between the back end that follows a prefix and its one reader: always the newest state.
 
-A slow reader therefore costs no memory and never sees an old state after a newer one: changes that it missed
-are coalesced into one snapshot.
+Promises: a slow reader costs one pending entry a key at most and never sees an old state after a newer one;
+the changes that it missed are coalesced into one snapshot, which names each of them. A delivery costs what
+has changed since the one before, however many keys there are: all snapshots of a watch share one mapping,
+and it moves only when the reader asks for the next. The contract is base.Snapshot's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from controlplane.store.base import Entry, Snapshot
 
 
 class Latest:
-    """The back end changes it in place (`replace`, or `entries` and then `touch`, without an await between);
-    one reader iterates.
+    """The back end calls `put` and `delete`, then `touch` (without an await between), or `replace` with a
+    fresh list; one reader iterates.
     """
 
     def __init__(self, on_close: Callable[[Latest], None] | None = None) -> None:
-        self.entries: dict[str, Entry] = {}
         self.revision = 0
         self.confirmed_boot_ns = 0
+        self._delivered: dict[str, Entry] = {}
+        """What the reader has."""
+        self._shown: Mapping[str, Entry] = MappingProxyType(self._delivered)
+        self._pending: dict[str, Entry | None] = {}
+        """What it will have next; None: deleted."""
+        self._listed = False
         self._news = asyncio.Event()
         self._unread = False
         self._closed = False
         self._on_close = on_close
 
-    def replace(self, snapshot: Snapshot) -> None:
-        """Take a fresh list; readers hear of it only when it is the first or differs from what they have."""
-        first = self.confirmed_boot_ns == 0 and not self._unread
-        changed = first or snapshot.entries != self.entries
-        self.entries = dict(snapshot.entries)
-        if changed:
-            self.touch(snapshot.revision)
-        else:
-            self.revision = snapshot.revision
+    def put(self, entry: Entry) -> None:
+        self._pending[entry.key] = entry
+
+    def delete(self, key: str) -> None:
+        self._pending[key] = None
 
     def touch(self, revision: int) -> None:
+        """The puts and deletes so far are the state at this revision."""
         self.revision = revision
         self._unread = True
         self._news.set()
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """Take a fresh list; the reader hears of it only when it is the first or differs from what it has."""
+        found, held = snapshot.entries, self._delivered
+        self._pending = {key: entry for key, entry in found.items() if held.get(key) != entry}
+        self._pending.update((key, None) for key in held if key not in found)
+        if self._pending or not self._listed:
+            self._listed = True
+            self.touch(snapshot.revision)
+        else:
+            self.revision = snapshot.revision
 
     @property
     def closed(self) -> bool:
@@ -53,10 +69,26 @@ class Latest:
                 self._on_close(self)
 
     async def next(self) -> Snapshot:
+        """The newest state, once there is one that the reader does not have. Cancelling it loses no change:
+        there is no await after the pending ones are taken.
+        """
         while not self._closed:
             if self._unread:
                 self._unread = False
                 self._news.clear()
-                return Snapshot(self.revision, dict(self.entries))
+                return Snapshot(self.revision, self._shown, self._deliver())
             await self._news.wait()
         raise StopAsyncIteration
+
+    def _deliver(self) -> frozenset[str]:
+        pending, self._pending = self._pending, {}
+        held, changed = self._delivered, []
+        for key, entry in pending.items():
+            if held.get(key) == entry:
+                continue  # put and deleted between two deliveries, or set back
+            changed.append(key)
+            if entry is None:
+                del held[key]
+            else:
+                held[key] = entry
+        return frozenset(changed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane import clock as clocks
 from controlplane.errors import LeaseLost, Unavailable
@@ -20,7 +20,7 @@ from controlplane.store.base import Committed, Compare, Delete, Entry, Health, L
 from controlplane.store.latest import Latest
 
 EXPIRY_BOUND_S = 0.1
-"""The server looks at its leases at least so often while somebody watches, and at each request."""
+"""The server looks at its leases at least this often while a watch is read, and at each request."""
 
 
 @dataclass(slots=True)
@@ -28,6 +28,18 @@ class _Grant:
     ttl_s: float
     deadline_boot_ns: int
     keys: set[str]
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A watch as the server knows it."""
+
+    prefix: str
+    latest: Latest
+    store: MemoryStore
+    listed: bool = False
+    missed: set[str] = field(default_factory=set)
+    """Keys that changed while its client was cut off."""
 
 
 class Memory:
@@ -42,7 +54,7 @@ class Memory:
         self._lease_of: dict[str, str] = {}
         self._grants: dict[str, _Grant] = {}
         self._granted = 0
-        self._watches: list[tuple[str, Latest, MemoryStore]] = []
+        self._watches: list[_Watched] = []
 
     def expire(self) -> None:
         """End the leases whose time is over."""
@@ -55,9 +67,9 @@ class Memory:
     def confirm(self) -> None:
         """Tell the watches of the clients that are not cut off that they are up to date now."""
         now_ns = self.clock.boot_ns()
-        for _, latest, store in self._watches:
-            if self.up and store.reachable:
-                latest.confirmed_boot_ns = now_ns
+        for watched in self._watches:
+            if self.up and watched.store.reachable:
+                watched.latest.confirmed_boot_ns = now_ns
 
     def snapshot(self, prefix: str) -> Snapshot:
         return Snapshot(
@@ -100,10 +112,28 @@ class Memory:
             self._grants[lease_id].keys.discard(key)
 
     def _tell(self, keys: set[str]) -> None:
-        for prefix, latest, store in list(self._watches):
-            if store.reachable and any(key.startswith(prefix) for key in keys):
-                latest.replace(self.snapshot(prefix))
-                latest.confirmed_boot_ns = self.clock.boot_ns()
+        for watched in list(self._watches):
+            touched = [key for key in keys if key.startswith(watched.prefix)]
+            if touched:
+                watched.missed.update(touched)
+                if watched.store.reachable:
+                    self._show(watched)
+
+    def _show(self, watched: _Watched) -> None:
+        """Bring one watch up to date: costs what it has missed."""
+        if not watched.listed:
+            watched.listed = True
+            watched.latest.replace(self.snapshot(watched.prefix))
+        elif watched.missed:
+            for key in watched.missed:
+                entry = self._entries.get(key)
+                if entry is None:
+                    watched.latest.delete(key)
+                else:
+                    watched.latest.put(entry)
+            watched.latest.touch(self.revision)
+        watched.missed.clear()
+        watched.latest.confirmed_boot_ns = self.clock.boot_ns()
 
     # --- leases ---------------------------------------------------------------------------------------------
 
@@ -131,21 +161,23 @@ class Memory:
     # --- watches --------------------------------------------------------------------------------------------
 
     def join(self, prefix: str, latest: Latest, store: MemoryStore) -> None:
-        self._watches.append((prefix, latest, store))
-        self.catch_up(store)
+        self.expire()
+        watched = _Watched(prefix, latest, store)
+        self._watches.append(watched)
+        if store.reachable:
+            self._show(watched)
 
     def leave(self, latest: Latest) -> None:
-        self._watches = [row for row in self._watches if row[1] is not latest]
+        self._watches = [watched for watched in self._watches if watched.latest is not latest]
 
     def catch_up(self, store: MemoryStore) -> None:
         """Bring the watches of a client that can reach the server again to the present state."""
         if not store.reachable:
             return
         self.expire()
-        for prefix, latest, owner in self._watches:
-            if owner is store:
-                latest.replace(self.snapshot(prefix))
-                latest.confirmed_boot_ns = self.clock.boot_ns()
+        for watched in list(self._watches):
+            if watched.store is store:
+                self._show(watched)
 
 
 @dataclass(slots=True)
@@ -182,9 +214,8 @@ class MemoryWatch:
             try:
                 async with asyncio.timeout(EXPIRY_BOUND_S / 2):
                     return await self._latest.next()
-            except (
-                TimeoutError
-            ):  # the watcher's wait is also the server's clock: leases end although nobody asks anything
+            except TimeoutError:
+                # The watcher's wait is also the server's clock: leases end although nothing is asked.
                 self._memory.catch_up(self._store)
 
     async def aclose(self) -> None:
@@ -196,6 +227,7 @@ class MemoryStore:
 
     kind = "memory"
     expiry_bound_s = EXPIRY_BOUND_S
+    one_revision = True
 
     def __init__(self, memory: Memory | None = None, clock: clocks.Clock | None = None) -> None:
         self.memory = memory or Memory(clock)

@@ -339,6 +339,78 @@ async def test_snapshots_never_go_back(one: store.Store, root: str) -> None:
         await writing
 
 
+def changed(snapshot: store.Snapshot, root: str) -> set[str]:
+    assert snapshot.changed is not None
+    return {key.removeprefix(root) for key in snapshot.changed}
+
+
+async def test_a_snapshot_names_the_keys_changed_since_the_one_before(one: store.Store, root: str) -> None:
+    await one.put(root + "a", b"1")
+    await one.put(root + "b", b"1")
+    assert (await one.range(root)).changed is None
+    async with aclosing(one.watch(root)) as watch:
+        assert changed(await anext(watch), root) == {"a", "b"}, "all in the first"
+        await one.put(root + "b", b"2")
+        assert changed(await seen(watch, lambda _: True), root) == {"b"}
+        await one.txn([], [Put(root + "c", b"1"), Delete(root + "a")])
+        assert changed(await seen(watch, lambda _: True), root) == {"a", "c"}, "the deleted one, too"
+        await one.put(root + "c", b"1")
+        last = await seen(watch, lambda _: True)
+        assert changed(last, root) == {"c"}, "the same value is a new revision"
+        assert values(last) == {"b": b"2", "c": b"1"}
+
+
+async def test_coalesced_changes_are_named_together(one: store.Store, root: str) -> None:
+    """What is made of the named keys alone is the whole state, however the changes are grouped."""
+    held: dict[str, bytes] = {}
+    async with aclosing(one.watch(root)) as watch:
+        await anext(watch)
+        for n in range(50):
+            await one.put(root + f"{n % 7}", str(n).encode())
+            if n % 3 == 0:
+                await one.delete(root + f"{(n + 3) % 7}")
+        await one.put(root + "end", b"1")
+        while "end" not in held:
+            snapshot = await seen(watch, lambda _: True)
+            for key in changed(snapshot, root):
+                if (entry := snapshot.entries.get(root + key)) is None:
+                    held.pop(key, None)
+                else:
+                    held[key] = entry.value
+            assert held == values(snapshot)
+        assert held == values(await one.range(root))
+
+
+async def test_a_snapshot_stays_as_it_is_until_the_reader_asks_for_the_next(
+    one: store.Store, root: str
+) -> None:
+    async with aclosing(one.watch(root)) as watch, aclosing(one.watch(root)) as other:
+        first = await anext(watch)
+        await anext(other)
+        await one.put(root + "a", b"1")
+        await seen(other, lambda snapshot: bool(snapshot.entries))
+        assert values(first) == {}
+        with pytest.raises(TypeError):
+            first.entries[root + "a"] = None  # type: ignore[index]
+        assert values(await seen(watch, lambda _: True)) == {"a": b"1"}
+
+
+async def test_a_watch_at_a_revision_shows_every_write_up_to_it(one: store.Store, root: str) -> None:
+    """What `one_revision` says: a keeper believes its watches after a take when they have come that far."""
+    assert one.one_revision
+    async with aclosing(one.watch(root + "x/")) as watch, aclosing(one.watch(root + "y/")) as other:
+        await anext(watch)
+        await anext(other)
+        for n in range(20):
+            written = await one.put(root + "x/a", str(n).encode())
+            assert isinstance(written, Committed)
+            later = await one.put(root + "y/a", str(n).encode())
+            assert isinstance(later, Committed) and later.revision > written.revision
+            snapshot = await seen(watch, lambda snapshot, to=written: snapshot.revision >= to.revision)
+            assert snapshot.entries[root + "x/a"].value == str(n).encode()
+            assert (await seen(other, lambda snapshot, to=later: snapshot.revision >= to.revision)).entries
+
+
 async def test_a_timeout_around_a_watch_loses_nothing(one: store.Store, root: str) -> None:
     async with aclosing(one.watch(root)) as watch:
         await anext(watch)

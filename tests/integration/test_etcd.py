@@ -104,12 +104,13 @@ async def test_a_watch_from_a_compacted_revision_lists_again(server: servers.Ser
     watch = client.watch("hft/")
     follower = watching._Resumed(client, "hft/", watch._latest)
     await follower._list()
+    assert (await watch._latest.next()).changed == {"hft/a"}
     follower._revision = 2
     running = asyncio.create_task(follower.run())
     await client.put("hft/b", b"1")
     async with asyncio.timeout(SOON_S):
-        while "hft/b" not in (await watch._latest.next()).entries:
-            pass
+        snapshot = await watch._latest.next()
+    assert set(snapshot.entries) == {"hft/a", "hft/b"} and snapshot.changed == {"hft/b"}
     running.cancel()
     await client.close()
 

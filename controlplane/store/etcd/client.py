@@ -68,6 +68,7 @@ class EtcdStore:
 
     kind = "etcd"
     expiry_bound_s = EXPIRY_BOUND_S
+    one_revision = True
 
     def __init__(
         self,

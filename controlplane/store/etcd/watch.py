@@ -245,9 +245,9 @@ class _Resumed:
         for event in message.events:
             entry = calls.entry_of(event.kv)
             if event.type == rpc.Event.DELETE:
-                self._latest.entries.pop(entry.key, None)
+                self._latest.delete(entry.key)
             else:
-                self._latest.entries[entry.key] = entry
+                self._latest.put(entry)
         # Only events move our place: the revision of a progress answer may run ahead of events that are still
         # to come (etcd #15220).
         self._revision = max(event.kv.mod_revision for event in message.events)
