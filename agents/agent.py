@@ -10,7 +10,6 @@ An unreachable store changes nothing for what runs: the last view is served, wit
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 
 from agents import bus, events, keeper_table, metrics, paths, restart_order, settings
 from agents.alarms import Alarms
@@ -25,8 +24,15 @@ from agents.supervisor.supervisor import Desired, Supervisor
 from controlplane import clock
 from controlplane.host.system_clock import SystemClock
 from controlplane.site.follower import Follower
+from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
 from controlplane.store.base import Health
+
+PEER_KINDS = ("specs", "services", "led")
+"""What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
+
+SITE_NEWS = (*PEER_KINDS, "history", "undecodable")
+"""What an agent acts on. That leaders renew, hosts report and operations go on is only shown when asked."""
 
 
 class Agent:
@@ -69,7 +75,6 @@ class Agent:
         released."""
         self.record_due = asyncio.Event()
         """The host record is to be written soon: something in it has changed."""
-        self._specs_seen: Mapping[str, int] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -87,19 +92,21 @@ class Agent:
         if self.keeper is not None:
             self.keeper.changed()
 
-    def site_changed(self) -> None:
-        """There is a new view of the site."""
+    def site_changed(self, changes: Changes | None = None) -> None:
+        """There is a new view of the site, in which this has changed (SITE_NEWS); None: all may have."""
         site = self.site
         if site is None:
             return
-        if site.spec_revisions != self._specs_seen:  # renewals change the view often, specs hardly ever
-            self._specs_seen = site.spec_revisions
+        if changes is None or "specs" in changes:
             revisions = site.spec_revisions
             self.supervisor.want([Desired(spec, revisions.get(name, 1)) for name, spec in site.specs.items()])
             if self.keeper is not None:
                 self.keeper.changed()
-        self.peers.tell_all()
-        self.leader_events.look(site)
+        if changes is None:
+            self.peers.tell_all()
+        else:
+            self.peers.tell_users(set().union(*(changes.get(kind, ()) for kind in PEER_KINDS)))
+        self.leader_events.look(site, site.history if changes is None else changes.get("history", ()))
         if site.undecodable:
             named = ", ".join(sorted(site.undecodable)[:5])
             self.alarms.raise_("store.undecodable", "warning", f"records that do not decode: {named}")
@@ -116,7 +123,9 @@ class Agent:
             return None
         known = [(instance, self.instances.report_of(instance.id)) for instance in self.instances]
         address, port = self.given.http_address, self.port
-        return keeper_table.table(known, self.paths, address=address, port=port, leaving=self.leaving)
+        return keeper_table.table(
+            known, self.paths, address=address, port=port, profile=self.follower.profile, leaving=self.leaving
+        )
 
     def keeper_heard(self, message: protocol.FromKeeper) -> None:
         if message.hello is not None:

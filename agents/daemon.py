@@ -21,7 +21,7 @@ import msgspec
 from aiohttp import web
 
 from agents import audit_head, host_record, keeper_process, store_watch
-from agents.agent import Agent
+from agents.agent import SITE_NEWS, Agent
 from agents.http import instance_ports, routes
 from agents.settings import AgentSettings
 from controlplane import store as stores
@@ -130,10 +130,11 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
 
 
 async def _tell_changes(follower: Follower, agent: Agent) -> None:
+    news = follower.news(*SITE_NEWS)
+    await follower.first_view()
+    agent.site_changed()
     while True:
-        changed = follower.changed
-        agent.site_changed()
-        await changed.wait()
+        agent.site_changed(await news.next())
 
 
 async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: Store, keys: Keys) -> None:

@@ -18,13 +18,14 @@ def table(
     *,
     address: str,
     port: int,
+    profile: str,
     leaving: bool,
 ) -> protocol.Table:
     """`address` and `port` are the agent's HTTP: where an instance without a health port of its own is
-    checked.
+    checked. `profile` names the lease profile in force.
     """
     entries = [_entry(instance, report, paths, address, port) for instance, report in instances]
-    return protocol.Table(tuple(entry for entry in entries if entry is not None), leaving=leaving)
+    return protocol.Table(tuple(entry for entry in entries if entry is not None), profile, leaving)
 
 
 def _entry(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from controlplane.model import records
 from controlplane.site.view import SiteView
@@ -14,8 +14,10 @@ class LeaderEvents:
         self._told: dict[str, int] = {}
         """Highest finished epoch of each group that was seen; what was finished at the first look is past."""
 
-    def look(self, site: SiteView) -> None:
-        for service, rows in site.history.items():
+    def look(self, site: SiteView, services: Iterable[str]) -> None:
+        """`services`: whose history has changed."""
+        for service in services:
+            rows = site.history.get(service, ())
             told = self._told.get(service)
             finished = [row for row in rows if row.active_ns is not None]
             self._told[service] = max((row.epoch for row in finished), default=told or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from agents.bus import Bus
 from agents.supervisor.supervisor import Instance
@@ -30,6 +31,16 @@ class PeerNews:
     def tell_all(self) -> None:
         for name in self._bus.reports:
             self.tell(name)
+
+    def tell_users(self, services: AbstractSet[str]) -> None:
+        """Tell the daemons that use one of these services, or are of one (its spec says what it uses)."""
+        for name in self._bus.reports if services else ():
+            instance = self._find(name)
+            if instance is None or instance.desired is None:
+                continue
+            spec = instance.desired.spec
+            if spec.name in services or not services.isdisjoint(spec.uses):
+                self.tell(name)
 
 
 def peers_of(site: registry.View, service: str) -> list[control.Peer]:

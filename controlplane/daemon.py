@@ -21,7 +21,6 @@ from controlplane.api import http
 from controlplane.errors import HftctlError, InUse
 from controlplane.host import identity, log, run
 from controlplane.host.system_clock import SystemClock
-from controlplane.leadership import budget
 from controlplane.model import records
 from controlplane.site import document, status
 from controlplane.site.follower import Follower
@@ -46,8 +45,6 @@ class Controller:
         self.clock = SystemClock()
         self.elected = False
         self.url = ""
-        self.leaders_seen: dict[str, tuple[records.LeaderRecord | None, int]] = {}
-        """Leader record as last seen, and when it became so (boot ns)."""
         self.store_health = Health("", (), False, "", None, "not asked yet")
         self.process = identity.myself("controld")
 
@@ -61,27 +58,10 @@ class Controller:
         view = self.follower.view
         if view is None:
             return None
-        remaining_ms = {service: self.lease_remaining_ms(service) for service in view.leaders}
+        remaining_ms = self.follower.lease_remaining_ms()
         return status.build(view, status.Now(self.clock.wall_ns(), self.store_health, remaining_ms))
 
-    def lease_remaining_ms(self, service: str) -> int:
-        """As a follower counts it (R4): a whole lease from the last change of the leader record that was seen
-        here.
-        """
-        _, seen_ns = self.leaders_seen.get(service, (None, 0))
-        return max(0, int(budget.DEFAULT.lease_s * 1000) - (self.clock.boot_ns() - seen_ns) // 1_000_000)
-
     # --- tasks ----------------------------------------------------------------------------------------------
-
-    async def watch_site(self) -> None:
-        """Stamp each change of a leader record when it is seen."""
-        while True:
-            changed = self.follower.changed
-            view, now_ns = self.follower.view, self.clock.boot_ns()
-            for service, record in (view.leaders if view else {}).items():
-                if self.leaders_seen.get(service, (None, 0))[0] != record:
-                    self.leaders_seen[service] = (record, now_ns)
-            await changed.wait()
 
     async def watch_health(self) -> None:
         while True:
@@ -161,7 +141,6 @@ async def keep(given: argparse.Namespace) -> int:
         log.info("controller.serves", url=controller.url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(controller.follower.run, name="view")
-            tasks.start_soon(controller.watch_site, name="leaders")
             tasks.start_soon(controller.watch_health, name="store health")
             tasks.start_soon(controller.campaign, name="campaign")
     finally:

@@ -53,3 +53,12 @@ class StoreSettings:
                 "store.cert_file without store.ca_file: wanted the authority that the server's certificate "
                 "is checked with"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class LeadershipSettings:
+    """How leadership is timed on this site."""
+
+    profile: str = "default"
+    """Name of the lease profile (controlplane/leadership/budget.py). The same on every host: an agent tells
+    it to its keeper, and whoever shows how long a lease still lasts counts with it."""

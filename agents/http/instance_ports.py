@@ -10,7 +10,6 @@ waits for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import anyio
 from aiohttp import web
@@ -37,15 +36,15 @@ class HealthPorts:
 
     async def run(self) -> None:
         """Until cancelled: have just the ports open that the specs of this host name."""
-        seen: Mapping[str, int] | None = None
+        news = self._agent.follower.news("specs")
         try:
+            await self._agent.follower.first_view()
+            await self._settle(self._wanted())
             while True:
-                changed, site = self._agent.follower.changed, self._agent.site
-                if site is not None and (self._missing or site.spec_revisions != seen):
-                    seen = site.spec_revisions
+                with anyio.move_on_after(TRY_AGAIN_S) as waited:
+                    await news.next()
+                if self._missing or not waited.cancelled_caught:
                     await self._settle(self._wanted())
-                with anyio.move_on_after(TRY_AGAIN_S):
-                    await changed.wait()
         finally:
             with anyio.CancelScope(shield=True):
                 for port in list(self._open):

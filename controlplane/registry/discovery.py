@@ -22,8 +22,7 @@ from controlplane.store.base import Entry
 class View(Protocol):
     """The part of a site's view that discovery reads."""
 
-    @property
-    def registrations(self) -> Mapping[str, Registration]: ...
+    def registered(self, service: str) -> Iterable[Registration]: ...
 
     @property
     def leaders(self) -> Mapping[str, LeaderRecord]: ...
@@ -47,8 +46,7 @@ class Serving:
 
 def resolve(view: View, service: str) -> list[Serving]:
     """Who serves it, in order of instance; empty when no instance does, or the service is not known."""
-    registered = (each for each in view.registrations.values() if each.service == service)
-    return serving(registered, view.specs.get(service), view.leaders.get(service))
+    return serving(view.registered(service), view.specs.get(service), view.leaders.get(service))
 
 
 def serving(

@@ -1,22 +1,52 @@
-"""Keeps the newest view of the site by a watch."""
+"""Keeps the newest view of the site: one watch a noun, each followed by a task of its own.
+
+What it promises: a change costs its readers nothing unless they asked for it. `changed` tells of every new
+view; `news` gives one reader the names of what has changed among the kinds that it asked for, so that a
+leader's renewal, which is most of what happens in a store, wakes only what counts leases. The caches and what
+`Changes` names: nouns.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator
 
 from controlplane import clock as clocks
 from controlplane.host.system_clock import SystemClock
 from controlplane.leadership import budget
-from controlplane.model.records import LeaderRecord
-from controlplane.site.view import SiteView, decode_snapshot
-from controlplane.store.base import Store
+from controlplane.settings import LeadershipSettings
+from controlplane.site import nouns
+from controlplane.site.view import SiteView
+from controlplane.store.base import Store, Watch
 from controlplane.store.keys import Keys
 
 GATHER_S = 0.05
-"""The least between two views of a Follower. Renewals change the store ten times a second, and a failover
-some eight times within 30 ms, in which keepers (who have a view of their own) need the CPU."""
+"""The least between two looks of a Follower at one noun. Renewals change the store ten times a second, and a
+failover some eight times within 30 ms, in which keepers (who have watches of their own) need the CPU."""
+
+
+class News:
+    """What has changed among the kinds that one reader asked for, since it last asked."""
+
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        self._kinds = kinds
+        self._names: nouns.Changes = {}
+        self._event = asyncio.Event()
+
+    def add(self, changes: nouns.Changes) -> None:
+        for kind in self._kinds:
+            if kind in changes:
+                self._names.setdefault(kind, set()).update(changes[kind])
+
+    def wake(self) -> None:
+        if self._names:
+            self._event.set()
+
+    async def next(self) -> nouns.Changes:
+        """Wait for a change; coalesces those that came meanwhile. Cancelling it loses none."""
+        await self._event.wait()
+        self._event.clear()
+        names, self._names = self._names, {}
+        return names
 
 
 class Follower:
@@ -26,16 +56,30 @@ class Follower:
     and no change is missed.
     """
 
-    def __init__(self, store: Store, keys: Keys, clock: clocks.Clock | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        keys: Keys,
+        clock: clocks.Clock | None = None,
+        leadership: LeadershipSettings | None = None,
+    ) -> None:
         self.view: SiteView | None = None
-        """None until the store has been read once."""
+        """None until every noun has been read once."""
         self.changed = asyncio.Event()
-        self._store = store
+        self.profile = (leadership or LeadershipSettings()).profile
+        """The lease profile in force on this site; what leases are counted with here, and what the keeper is
+        told to use."""
+        self._lease_ns = budget.profile(self.profile).lease_ns
         self._keys = keys
         self._clock = clock or SystemClock()
         self._started_boot_ns = self._clock.boot_ns()
-        self._watch = store.watch(keys.root)
-        self._leader_seen: dict[str, tuple[LeaderRecord, int]] = {}
+        self._watches: list[tuple[Watch, nouns.Noun]] = [
+            (store.watch(prefix), nouns.Noun(keys)) for prefix in nouns.watched(keys)
+        ]
+        self._news: list[News] = []
+        self._leader_seen_ns: dict[str, int] = {}
+        """Service -> when its leader record was last seen to change; the one place that knows (R4's clock,
+        for people: each keeper times its groups by itself)."""
 
     def __repr__(self) -> str:
         return (
@@ -44,47 +88,69 @@ class Follower:
         )
 
     def age_s(self) -> float:
-        """How long ago the view was last known to be the store's own (before the first: how long it has been
-        waited for).
+        """How long ago all of the view was last known to be the store's own (before the first view: since
+        when it has been waited for).
         """
-        return (self._clock.boot_ns() - (self._watch.confirmed_boot_ns or self._started_boot_ns)) / 1e9
+        confirmed_ns = min(watch.confirmed_boot_ns for watch, _ in self._watches)
+        return (self._clock.boot_ns() - (confirmed_ns or self._started_boot_ns)) / 1e9
 
-    def lease_remaining_ms(self, lease_s: float = budget.DEFAULT.lease_s) -> dict[str, int]:
-        """Of each led group, by when its leader record was last seen to change here (R4's clock); 0: nobody
-        can be leading by it any more.
+    def lease_remaining_ms(self) -> dict[str, int]:
+        """Of each led group, by when its leader record was last seen to change here; 0: nobody can be leading
+        by it any more.
         """
         now_ns = self._clock.boot_ns()
+        leaders = self.view.leaders if self.view else {}
         return {
-            service: max(0, seen_ns + int(lease_s * 1e9) - now_ns) // 1_000_000
-            for service, (_, seen_ns) in self._leader_seen.items()
+            service: max(0, self._leader_seen_ns.get(service, now_ns) + self._lease_ns - now_ns) // 1_000_000
+            for service, leader in leaders.items()
+            if leader.holder is not None
         }
 
-    async def changes(self) -> AsyncGenerator[SiteView, None]:
-        """Follow until the store is closed or this is cancelled; gives each new view (one follower, one
-        caller).
+    def news(self, *kinds: str) -> News:
+        """For a reader that wants to know what has changed among these kinds (nouns.Changes), from now on;
+        nothing before there is a view.
         """
-        try:
-            async for snapshot in self._watch:
-                self.view = decode_snapshot(self._keys, snapshot, self.view)
-                self._look_at_leaders(self.view)
-                told, self.changed = self.changed, asyncio.Event()
-                told.set()
-                yield self.view
-                await asyncio.sleep(GATHER_S)
-        finally:
-            await self._watch.aclose()
+        news = News(kinds)
+        self._news.append(news)
+        return news
+
+    async def first_view(self) -> None:
+        """Wait until there is a view. Whoever takes `news` before this, and the whole view after it, misses
+        nothing.
+        """
+        while self.view is None:
+            await self.changed.wait()
 
     async def run(self) -> None:
-        """The same, for an owner that looks at `view` and `changed`."""
-        async with contextlib.aclosing(self.changes()) as changes:
-            async for _ in changes:
-                pass
+        """Until the store is closed or this is cancelled.
 
-    def _look_at_leaders(self, view: SiteView) -> None:
+        A record that does not decode is named in the view and harms no other (nouns.py); an error that nobody
+        expects ends the follower and its owner with it.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for watch, noun in self._watches:
+                    tasks.create_task(self._follow(watch, noun), name=f"follow {watch!r}")
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+
+    async def _follow(self, watch: Watch, noun: nouns.Noun) -> None:
+        try:
+            async for snapshot in watch:
+                self._tell(noun.take(snapshot))
+                await asyncio.sleep(GATHER_S)
+        finally:
+            await watch.aclose()
+
+    def _tell(self, changes: nouns.Changes) -> None:
         now_ns = self._clock.boot_ns()
-        seen = {}
-        for service, leader in view.leaders.items():
-            if leader.holder is not None:
-                old = self._leader_seen.get(service)
-                seen[service] = old if old is not None and old[0] == leader else (leader, now_ns)
-        self._leader_seen = seen
+        for service in changes.get("leader", ()):
+            self._leader_seen_ns[service] = now_ns
+        for news in self._news:
+            news.add(changes)
+        if all(noun.seen for _, noun in self._watches):
+            self.view = nouns.view(self._keys, [noun for _, noun in self._watches])
+            told, self.changed = self.changed, asyncio.Event()
+            told.set()
+            for news in self._news:
+                news.wake()

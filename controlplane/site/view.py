@@ -1,14 +1,17 @@
-"""Who runs what, where, in which role: everything under `hft/<site>/`, decoded and typed.
+"""Who runs what, where, in which role: what is under `hft/<site>/`, decoded and typed, and how each record
+is decoded.
 
-`decode_snapshot` is pure: one snapshot of the store in, one `SiteView` out; a record that does not decode is
-listed in the view and is never fatal to the rest. `Follower` keeps the newest view by a watch. Both stores
-are read the same way. What is made of it for people: status.py.
+Pure. A `SiteView` never changes: the next one shares with it what has not changed, so that making one costs
+what has changed and a reader may keep its own over an await. Each noun in it is a state that the store had;
+two nouns may be from different moments (they come over watches of their own, follower.py), and nothing here
+decides about leadership: keepers read the store by themselves. The caches that make views are nouns.py; what
+is made of a view for people is status.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +20,6 @@ import msgspec
 from controlplane import model
 from controlplane.model import HostRecord, Registration, ServiceSpec, records
 from controlplane.site import document
-from controlplane.store.base import Entry, Snapshot
 from controlplane.store.keys import Keys
 
 GROUP_RECORDS: dict[str, type[Any]] = {
@@ -32,18 +34,61 @@ Named = tuple[str, tuple[str, ...]]
 """What a key is: its kind ("hosts", "leader", ...) and the names in it."""
 
 
+PARTS = 16
+"""In how many parts a service's registrations are kept: a changed one costs a copy of its part, some dozen
+references for a service of 500."""
+
+Parts = Mapping[int, Mapping[str, Registration]]
+"""`part_of(instance)` -> instance -> registration."""
+
+
+def part_of(instance: str) -> int:
+    return hash(instance) % PARTS
+
+
+class Registrations(Mapping[str, Registration]):
+    """By instance, in no particular order; kept by service and in parts, which views share."""
+
+    def __init__(self, by_service: Mapping[str, Parts] | None = None) -> None:
+        self._by_service: Mapping[str, Parts] = by_service or {}
+
+    def __repr__(self) -> str:
+        return f"Registrations({list(self)})"
+
+    def of(self, service: str) -> list[Registration]:
+        """In order of instance."""
+        parts = self._by_service.get(service, {}).values()
+        return [found for _, found in sorted(each for part in parts for each in part.items())]
+
+    def __getitem__(self, instance: str) -> Registration:
+        number = part_of(instance)
+        for parts in self._by_service.values():
+            found = parts.get(number, {}).get(instance)
+            if found is not None:
+                return found
+        raise KeyError(instance)
+
+    def __iter__(self) -> Iterator[str]:
+        for parts in self._by_service.values():
+            for part in parts.values():
+                yield from part
+
+    def __len__(self) -> int:
+        return sum(len(part) for parts in self._by_service.values() for part in parts.values())
+
+
 @dataclass(frozen=True, slots=True)
 class SiteView:
-    """The site at one revision of the store. Mappings are in order of their keys."""
+    """The site as it was last seen; see above for what holds between its parts."""
 
     site: str
     revision: int = 0
+    """The highest among the nouns'."""
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
     """By service."""
     spec_revisions: Mapping[str, int] = field(default_factory=dict)
     """Store revision of each spec: the configuration revision of its instances."""
-    registrations: Mapping[str, Registration] = field(default_factory=dict)
-    """By instance."""
+    registrations: Registrations = field(default_factory=Registrations)
     hosts: Mapping[str, HostRecord] = field(default_factory=dict)
     leaders: Mapping[str, records.LeaderRecord] = field(default_factory=dict)
     """By service, as are the next five."""
@@ -59,8 +104,6 @@ class SiteView:
     controller: records.ControllerRecord | None = None
     undecodable: Mapping[str, str] = field(default_factory=dict)
     """Key -> why. What is listed here is nowhere else."""
-    decoded: Mapping[str, tuple[Entry, object]] = field(default_factory=dict, repr=False, compare=False)
-    """What the next view does not have to decode again."""
 
     @property
     def controller_url(self) -> str | None:
@@ -68,9 +111,7 @@ class SiteView:
 
     def registered(self, service: str) -> list[Registration]:
         """Who serves it, in order of instance."""
-        return [
-            registration for registration in self.registrations.values() if registration.service == service
-        ]
+        return self.registrations.of(service)
 
     def with_host(self, record: HostRecord) -> SiteView:
         """The same view with a fresher record of one host, such as the reader's own."""
@@ -132,54 +173,3 @@ def _agree(what: str, found: Sequence[str], wanted: Sequence[str]) -> None:
     """A record that names another subject than its key would be shown in the wrong place."""
     if tuple(found) != tuple(wanted):
         raise ValueError(f"{what} {'/'.join(found)} under the key of {'/'.join(wanted)}")
-
-
-def decode_snapshot(keys: Keys, snapshot: Snapshot, before: SiteView | None = None) -> SiteView:
-    """The view of a snapshot of `keys.root`. With the view `before`, records that did not change are not
-    decoded again.
-    """
-    known = before.decoded if before is not None else {}
-    decoded: dict[str, tuple[Entry, object]] = {}
-    undecodable: dict[str, str] = {}
-    tables: dict[str, dict[Any, Any]] = {}
-    spec_revisions: dict[str, int] = {}
-    history: dict[str, list[records.HistoryRow]] = {}
-    for key, entry in sorted(snapshot.entries.items()):
-        named = name(keys, key)
-        if named is None:
-            continue  # a newer version's; not ours to judge
-        old = known.get(key)
-        try:
-            record = old[1] if old is not None and old[0] == entry else decode_record(named, entry.value)
-        except (msgspec.DecodeError, ValueError) as exc:
-            undecodable[key] = str(exc)
-            continue
-        decoded[key] = (entry, record)
-        kind, names = named
-        if kind == "history":
-            assert isinstance(record, records.HistoryRow)
-            history.setdefault(names[0], []).append(record)
-            continue
-        if kind == "specs":
-            spec_revisions[names[0]] = entry.revision
-        tables.setdefault(kind, {})[names[-1] if names else ""] = record
-    return SiteView(
-        site=keys.site,
-        revision=snapshot.revision,
-        specs=tables.get("specs", {}),
-        spec_revisions=spec_revisions,
-        registrations=tables.get("services", {}),
-        hosts=tables.get("hosts", {}),
-        leaders=tables.get("leader", {}),
-        epochs=tables.get("epoch", {}),
-        electable=tables.get("electable", {}),
-        requests=tables.get("request", {}),
-        history={service: tuple(rows) for service, rows in history.items()},
-        audit_heads=tables.get("audit", {}),
-        operations=tuple(tables.get("ops", {}).values()),
-        paused=tables.get("pause", {}).get(""),
-        incarnation=tables.get("incarnation", {}).get(""),
-        controller=tables.get("controller", {}).get(""),
-        undecodable=undecodable,
-        decoded=decoded,
-    )

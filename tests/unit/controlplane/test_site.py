@@ -13,8 +13,9 @@ from controlplane import clock, model
 from controlplane.errors import Refused, Unavailable
 from controlplane.model import HostRecord, Mode, Process, Registration, ServiceSpec, records
 from controlplane.operations import log
+from controlplane.settings import LeadershipSettings
 from controlplane.site import follower as followers
-from controlplane.site import view as views
+from controlplane.site import nouns
 from controlplane.store import Keys, Snapshot
 from controlplane.store.base import Entry
 from controlplane.store.memory import Memory, MemoryStore
@@ -63,7 +64,7 @@ SITE = {
 
 
 def test_every_kind_of_record_has_its_place() -> None:
-    view = views.decode_snapshot(KEYS, snapshot(SITE))
+    view = nouns.view_of(KEYS, snapshot(SITE))
     assert (view.site, view.revision, view.incarnation, view.controller_url) == (
         "lab",
         7,
@@ -84,44 +85,104 @@ def test_every_kind_of_record_has_its_place() -> None:
 
 
 def test_an_empty_store_is_an_empty_view() -> None:
-    view = views.decode_snapshot(KEYS, Snapshot(1))
+    view = nouns.view_of(KEYS, Snapshot(1))
     assert (view.specs, view.paused, view.incarnation, view.controller_url) == ({}, None, None, None)
 
 
 @given(st.dictionaries(st.sampled_from(sorted(SITE)), st.binary(max_size=40)))
 def test_no_bytes_under_any_key_break_the_view_of_the_others(damage: dict[str, bytes]) -> None:
-    view = views.decode_snapshot(KEYS, snapshot({**SITE, **damage}))
+    view = nouns.view_of(KEYS, snapshot({**SITE, **damage}))
     assert set(view.undecodable) <= set(damage)
-    assert len(view.decoded) + len(view.undecodable) == len(SITE)
+    shown = [
+        *(view.specs, view.registrations, view.hosts, view.leaders, view.audit_heads, view.operations),
+        *view.history.values(),
+        *([each] for each in (view.paused, view.incarnation, view.controller) if each is not None),
+    ]
+    assert sum(len(each) for each in shown) + len(view.undecodable) == len(SITE)
 
 
 def test_a_record_under_the_key_of_another_subject_is_not_believed() -> None:
     key = KEYS.registration("omsd", "omsd-beta-1")
-    view = views.decode_snapshot(KEYS, snapshot({key: model.encode(registration())}))
+    view = nouns.view_of(KEYS, snapshot({key: model.encode(registration())}))
     assert view.registrations == {}
     assert "omsd-alpha-1" in view.undecodable[key]
 
 
 def test_keys_of_a_newer_version_are_left_alone() -> None:
-    view = views.decode_snapshot(
+    view = nouns.view_of(
         KEYS, snapshot({f"{KEYS.root}breakers/x/y": b"?", f"{KEYS.group('omsd')}quorum": b"?"})
     )
     assert not view.undecodable
 
 
-def test_a_record_that_did_not_change_is_not_decoded_again() -> None:
-    before = views.decode_snapshot(KEYS, snapshot(SITE))
-    entries = {
-        **snapshot(SITE).entries,
-        KEYS.host("alpha"): Entry(KEYS.host("alpha"), model.encode(host(2)), 8),
-    }
-    after = views.decode_snapshot(KEYS, Snapshot(8, entries), before)
-    assert after.specs["omsd"] is before.specs["omsd"]
-    assert after.hosts["alpha"] == host(2)
+def noun_of(records: dict[str, bytes]) -> nouns.Noun:
+    noun = nouns.Noun(KEYS)
+    noun.take(snapshot(records))
+    return noun
+
+
+def changed(*entries: Entry, deleted: str = "") -> Snapshot:
+    """The next snapshot of a watch that has SITE: these entries and no others may be looked at."""
+    keys = {entry.key for entry in entries} | ({deleted} if deleted else set())
+    return Snapshot(8, {entry.key: entry for entry in entries}, frozenset(keys))
+
+
+def test_only_what_changed_is_decoded_and_a_view_from_before_stays_as_it_was() -> None:
+    noun = noun_of(SITE)
+    before = nouns.view(KEYS, [noun])
+    key = KEYS.host("alpha")
+    assert noun.take(changed(Entry(key, model.encode(host(2)), 8))) == {"hosts": {"alpha"}}
+    after = nouns.view(KEYS, [noun])
+    assert after.specs is before.specs and after.hosts["alpha"] == host(2) and after.revision == 8
+    assert before.hosts["alpha"] == host(1) and before.revision == 7
+
+
+def test_a_deleted_record_is_gone_and_named() -> None:
+    noun = noun_of(SITE)
+    for key in SITE:
+        assert noun.take(changed(deleted=key))
+    view = nouns.view(KEYS, [noun])
+    assert view == nouns.view_of(KEYS, Snapshot(8))
+    assert dict(view.registrations) == {} and view.registered("omsd") == []
+
+
+def test_a_renewal_is_no_news_of_who_leads() -> None:
+    noun = noun_of(SITE)
+    key = KEYS.leader("omsd")
+    renewed = Entry(key, model.encode(records.LeaderRecord(OLD, 5, 10, OLD.instance, "n2")), 8)
+    assert noun.take(changed(renewed)) == {"leader": {"omsd"}}
+    taken = Entry(key, model.encode(records.LeaderRecord(NEW, 5, 11, OLD.instance, "n3")), 9)
+    assert noun.take(changed(taken)) == {"leader": {"omsd"}, "led": {"omsd"}}
+
+
+def test_a_damaged_record_harms_no_other_and_is_well_again_when_it_decodes() -> None:
+    noun = noun_of(SITE)
+    key = KEYS.host("alpha")
+    for damage in (b"{", b"\xff\xfe", b"[" * 100_000):
+        noun.take(changed(Entry(key, damage, 8)))
+        view = nouns.view(KEYS, [noun])
+        assert set(view.undecodable) == {key} and not view.hosts and view.leaders
+    noun.take(changed(Entry(key, model.encode(host()), 9)))
+    view = nouns.view(KEYS, [noun])
+    assert not view.undecodable and view.hosts == {"alpha": host()}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(SITE)), st.sampled_from(["put", "delete", "damage"]))))
+def test_changes_one_by_one_end_in_the_same_view_as_one_list(moves: list[tuple[str, str]]) -> None:
+    noun, held, revision = nouns.Noun(KEYS), dict[str, Entry](), 0
+    noun.take(Snapshot(0, {}, frozenset()))
+    for key, move in moves:
+        revision += 1
+        if move == "delete":
+            held.pop(key, None)
+        else:
+            held[key] = Entry(key, SITE[key] if move == "put" else b"?", revision)
+        noun.take(Snapshot(revision, held, frozenset({key})))
+    assert nouns.view(KEYS, [noun]) == nouns.view_of(KEYS, Snapshot(revision, held))
 
 
 def test_with_host_replaces_one_host_only() -> None:
-    view = views.decode_snapshot(KEYS, snapshot(SITE))
+    view = nouns.view_of(KEYS, snapshot(SITE))
     assert view.with_host(host(99)).hosts == {"alpha": host(99)}
     assert view.hosts == {"alpha": host()}
 
@@ -140,12 +201,50 @@ def test_a_follower_tells_each_change_and_knows_its_age() -> None:
         await writer.put(KEYS.leader("omsd"), SITE[KEYS.leader("omsd")])
         await changed.wait()
         assert follower.view.leaders["omsd"].holder == OLD
-        assert follower.lease_remaining_ms(1.5) == {"omsd": 1500}
+        assert follower.lease_remaining_ms() == {"omsd": 1500}
         reader.cut()
         fake.advance_s(1.0)
         assert follower.age_s() == 1.0
-        assert follower.lease_remaining_ms(1.5) == {"omsd": 500}
+        assert follower.lease_remaining_ms() == {"omsd": 500}
         await reader.close()
+        await running
+
+    asyncio.run(story())
+
+
+def test_a_lease_is_counted_by_the_profile_in_force() -> None:
+    async def story() -> None:
+        fake = clock.FakeClock()
+        store = MemoryStore(Memory(fake))
+        await store.put(KEYS.leader("omsd"), SITE[KEYS.leader("omsd")])
+        follower = followers.Follower(store, KEYS, fake, LeadershipSettings("fast"))
+        running = asyncio.create_task(follower.run())
+        await follower.changed.wait()
+        assert follower.lease_remaining_ms() == {"omsd": 600}
+        await store.close()
+        await running
+
+    asyncio.run(story())
+
+
+def test_a_reader_hears_only_of_the_kinds_that_it_asked_for() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        follower = followers.Follower(store, KEYS)
+        news = follower.news("specs", "led")
+        running = asyncio.create_task(follower.run())
+        await store.put(KEYS.leader("omsd"), SITE[KEYS.leader("omsd")])
+        assert await news.next() == {"led": {"omsd"}}
+        heard = asyncio.create_task(news.next())
+        renewed = records.LeaderRecord(OLD, 5, 10, OLD.instance, "n2")
+        await store.put(KEYS.leader("omsd"), model.encode(renewed))
+        await store.put(KEYS.host("alpha"), SITE[KEYS.host("alpha")])
+        while follower.view is None or not follower.view.hosts or follower.view.leaders["omsd"] != renewed:
+            await follower.changed.wait()
+        assert not heard.done()
+        await store.put(KEYS.spec("omsd"), SITE[KEYS.spec("omsd")])
+        assert await heard == {"specs": {"omsd"}}
+        await store.close()
         await running
 
     asyncio.run(story())
@@ -219,7 +318,7 @@ def test_trimming_keeps_the_newest_finished_and_all_that_run() -> None:
         for n in range(4):
             await log.finish(store, KEYS, f"op{n}", "succeeded", 100 + n)
         assert await log.trim(store, KEYS, kept_max=1) == 3
-        left = views.decode_snapshot(KEYS, await store.range(KEYS.root)).operations
+        left = nouns.view_of(KEYS, await store.range(KEYS.root)).operations
         assert [each.id for each in left] == ["op3", "op4"]
 
     asyncio.run(story())
