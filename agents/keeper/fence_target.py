@@ -1,30 +1,45 @@
-"""What a leader has to fence or serve (R11): a group's token, leader and endpoints in a view of the store."""
+"""What a leader has to fence or serve (R11): a group's token, leader and endpoints, out of the records of the
+group and its registrations. Where those may come from after a take: shown.py.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 
 from controlplane import model
 from controlplane.errors import InvalidInput
-from controlplane.leadership import transactions
-from controlplane.model import Registration, Token
-from controlplane.store.base import Snapshot
+from controlplane.model import Registration, Token, records
+from controlplane.store.base import Entry
 from controlplane.store.keys import Keys
 from hftd.shm import fence_file
 
+T = TypeVar("T")
 
-def target_of(snapshot: Snapshot, keys: Keys, service: str) -> fence_file.Target | None:
-    """A group's token, leader and endpoints in this view; None before its first take. Raises InvalidInput."""
-    group = transactions.group_of(snapshot, keys, service)
-    if group.epoch is None:
+
+def target_of(
+    group: Mapping[str, Entry], registrations: Mapping[str, Entry], keys: Keys, service: str
+) -> fence_file.Target | None:
+    """None before the group's first take. Raises InvalidInput."""
+    epoch = _record(group, keys.epoch(service), records.EpochRecord)
+    if epoch is None:
         return None
-    endpoints: dict[str, str] = {}
-    entry = snapshot.entries.get(keys.registration(service, group.holder.instance)) if group.holder else None
-    if entry is not None:
-        try:
-            endpoints = dict(model.decode(Registration, entry.value).endpoints)
-        except msgspec.DecodeError as exc:
-            raise InvalidInput(f"{entry.key}: expected a Registration: {exc}") from exc
-    return fence_file.Target(
-        Token(group.epoch.incarnation, service, group.epoch.epoch), group.holder, endpoints
+    leader = _record(group, keys.leader(service), records.LeaderRecord)
+    holder = leader.holder if leader is not None else None
+    found = (
+        _record(registrations, keys.registration(service, holder.instance), Registration) if holder else None
     )
+    endpoints = dict(found.endpoints) if found is not None else {}
+    return fence_file.Target(Token(epoch.incarnation, service, epoch.epoch), holder, endpoints)
+
+
+def _record(entries: Mapping[str, Entry], key: str, kind: type[T]) -> T | None:
+    entry = entries.get(key)
+    if entry is None:
+        return None
+    try:
+        return model.decode(kind, entry.value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise InvalidInput(f"{key}: expected a {kind.__name__}: {exc}") from exc

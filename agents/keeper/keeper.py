@@ -1,10 +1,11 @@
 """The keeper of one host without a process around it: constructible in a test, two of them in one event loop.
 
-    keeper = Keeper(store, keys, host, settings, clock, disk)
+    keeper = Keeper(store, keys, host, settings, clock, seen_tokens)
     async with asyncio.TaskGroup() as tasks: tasks.create_task(keeper.run()); ...; await keeper.stop()
 
-`apply` takes the agent's table; `run` follows the store, looks at the alive words, asks its peers and keeps
-registrations. What each member of a group does is handover.py; the process around all this is daemon.py.
+`apply` takes the agent's table; `run` watches the store, looks at the heartbeat pages, pings the peers and
+keeps registrations. What the watches show is shown.py; what each member of a group does with it, member.py;
+the process around all this is daemon.py.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import asyncio
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agents.keeper import liveness, peers, protocol, settings, words
+from agents.keeper import liveness, peers, protocol, settings, shown, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model, registry
@@ -28,7 +29,7 @@ from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
 from controlplane.host import log
 from controlplane.leadership import budget
 from controlplane.model import Mode, Process, ServiceSpec
-from controlplane.store.base import Snapshot, Store
+from controlplane.store.base import Entry, Snapshot, Store
 from controlplane.store.keys import Keys
 
 STOP_LOOK_S = 0.005
@@ -66,7 +67,7 @@ class Keeper:
         self._host_leaves = False
         self.instances: dict[str, members.KeptProcess] = {}
         self.members: dict[str, members.Member] = {}
-        self.snapshot: Snapshot | None = None
+        self.shown = shown.Shown()
         self.peers = peers.Peers(keys.site, host, uuid.uuid4().hex, clock, self._fit)
         self.registry: registry.Registry = registry.LeasedRegistry(
             store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
@@ -78,11 +79,10 @@ class Keeper:
         self._acted = asyncio.Event()
         """A transaction has ended: what it began is looked at now."""
         self._early: list[tuple[Coroutine[Any, Any, None], str]] = []
-        self._host_revisions: dict[str, int] = {}
         self._wanted: set[str] = set()
         self._slots: dict[str, tuple[int, frozenset[str]]] = {}
 
-    # --- what the members have in common (handover.Site) ----------------------------------------------------
+    # --- what the members have in common (member.KeeperOf) --------------------------------------------------
 
     @property
     def leaving(self) -> bool:
@@ -93,8 +93,8 @@ class Keeper:
         return self.peers.passing(self.clock.boot_ns(), int(self.settings.ping_fresh_s * 1e9))
 
     def slots(self, service: str) -> frozenset[str]:
-        """Instances that the spec in the view has; empty when there is none, or none that can be read."""
-        entry = self.snapshot.entries.get(self.keys.spec(service)) if self.snapshot else None
+        """Instances that the spec has; empty when there is none, or none that can be read."""
+        entry = self.shown.specs.entries.get(self.keys.spec(service)) if self.shown.specs else None
         if entry is None:
             return frozenset()
         revision, found = self._slots.get(service, (0, frozenset()))
@@ -142,6 +142,7 @@ class Keeper:
         self._register(wanted)
         for member in list(self.members.values()):
             member.step()
+            member.follow_fences()
 
     def _keep(self, entry: protocol.Entry) -> None:
         name = entry.process.instance
@@ -178,8 +179,8 @@ class Keeper:
             member.replace(instance)
         else:
             self.members[name] = member = members.Member(self, instance)
-            if self.snapshot is not None:
-                member.observe(self.snapshot)
+            if self.shown.complete:
+                member.observe()
 
     def _let_go(self, name: str) -> None:
         member = self.members.get(name)
@@ -249,7 +250,8 @@ class Keeper:
                 for work, name in self._early:
                     self._tasks.create_task(self._act(work), name=name)
                 self._early.clear()
-                self._tasks.create_task(self._follow(), name="view of the store")
+                for noun, prefix in shown.prefixes(self.keys).items():
+                    self._tasks.create_task(self._follow(noun, prefix), name=f"watch of {noun}")
                 self._tasks.create_task(self._look(), name="alive words")
                 self._tasks.create_task(self._ask_peers(), name="pings")
                 self._tasks.create_task(self.registry.run(), name="registrations")
@@ -280,23 +282,44 @@ class Keeper:
         except HftctlError as exc:
             log.warning("keeper.left_registrations", until="their lease ends", reason=str(exc))
 
-    async def _follow(self) -> None:
-        async for snapshot in self.store.watch(self.keys.root):
-            self.snapshot = snapshot
-            for member in list(self.members.values()):
-                member.observe(snapshot)
-            self._meet(snapshot)
+    async def _follow(self, noun: str, prefix: str) -> None:
+        async with contextlib.aclosing(self.store.watch(prefix)) as watch:
+            async for snapshot in watch:
+                self.take(noun, prefix, snapshot)
 
-    def _meet(self, snapshot: Snapshot) -> None:
-        for key, entry in snapshot.entries.items():
-            if key.startswith(self.keys.hosts) and self._host_revisions.get(key) != entry.revision:
-                self._host_revisions[key] = entry.revision
-                try:
-                    found = msgspec.json.decode(entry.value, type=_Host)
-                except msgspec.DecodeError as exc:
-                    log.warning("host_record.undecodable", key=key, reason=str(exc))
-                    continue
-                self.peers.meet({key.removeprefix(self.keys.hosts): found.keeper})
+    def take(self, noun: str, prefix: str, snapshot: Snapshot) -> None:
+        """The next snapshot of one of the watches. Costs what changed: only members whose group, or a group
+        that they fence, is among it look at it. A record that does not decode is logged, or said by its
+        member, and leaves all others as they are.
+        """
+        was_complete = self.shown.complete
+        setattr(self.shown, noun, snapshot)
+        changed = snapshot.entries.keys() if snapshot.changed is None else snapshot.changed
+        if noun == "hosts":
+            self._meet(snapshot.entries[key] for key in changed if key in snapshot.entries)
+        elif not was_complete or noun in ("pause", "incarnation"):
+            self._observe(None)
+        elif noun != "specs":  # those are looked at in each step
+            self._observe(shown.services_in(prefix, changed), groups=noun == "groups")
+
+    def _observe(self, services: set[str] | None, *, groups: bool = True) -> None:
+        """Let the members look whose group, or a group that they fence, is among these (None: all)."""
+        if not self.shown.complete:
+            return
+        for member in list(self.members.values()):
+            if groups and (services is None or member.service in services):
+                member.observe()
+            if services is None or not services.isdisjoint(member.instance.entry.fences):
+                member.follow_fences()
+
+    def _meet(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            try:
+                found = msgspec.json.decode(entry.value, type=_Host)
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                log.warning("host_record.undecodable", key=entry.key, reason=str(exc))
+                continue
+            self.peers.meet({entry.key.removeprefix(self.keys.hosts): found.keeper})
 
     async def _look(self) -> None:
         while True:

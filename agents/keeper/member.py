@@ -1,4 +1,4 @@
-"""One instance's part in its group, carried out: failover.decide says what, this does it, one transaction at
+"""One instance's part in its group, carried out: decide.py says what, this does it, one transaction at
 a time.
 
 Driven by `step`, which is called whenever something has changed: the watched view, the process's death, the
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from agents.keeper import fence_target, protocol, settings, words
+from agents.keeper import fence_target, protocol, settings, shown, words
 from agents.keeper.liveness import Heartbeat, Watched
 from agents.keeper.protocol import Entry
 from agents.keeper.seen_tokens import SeenTokens
@@ -27,7 +27,7 @@ from controlplane.host import identity, log
 from controlplane.leadership import decide, transactions
 from controlplane.leadership.decide import Group, Lead, View
 from controlplane.model import Phase, Process
-from controlplane.store.base import Snapshot, Store
+from controlplane.store.base import Store
 from controlplane.store.keys import Keys
 from hftd.shm import fence_file
 
@@ -48,6 +48,7 @@ class KeeperOf(Protocol):
 
     store: Store
     keys: Keys
+    shown: shown.Shown
     clock: Clock
     settings: settings.Settings
     seen_tokens: SeenTokens
@@ -96,10 +97,10 @@ class Member:
         self.instance = instance
         self.service = instance.entry.service
         self.group: Group | None = None
-        self._snapshot: Snapshot | None = None
-        """The newest view of the site."""
         self.lead: Lead | None = None
         self.sentence = ""
+        self._unreadable = ""
+        """Why the records that the store shows cannot be used; empty: they can."""
         self._changed_ns = 0
         self._request_ns = 0
         self._renew_ns = 0
@@ -110,6 +111,7 @@ class Member:
         self._closed_wall_ns = 0
         self._fences_of: Lead | None = None
         self._fences: dict[str, fence_file.Target] = {}
+        self._after: shown.AfterTake | None = None
         self._electable: tuple[Process, ...] | None = None
         self._electable_seen: tuple[Process, int] | None = None
         self._active: tuple[Lead, int] | None = None
@@ -141,23 +143,36 @@ class Member:
         """The instance has a new process; what the old one led is still this member's to hand over."""
         self.instance = instance
 
-    def observe(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
+    def observe(self) -> None:
+        """The store shows other records of this group, or of the site."""
+        held = self.group
         try:
-            group = transactions.group_of(snapshot, self._site.keys, self.service, self.group)
+            group = self._site.shown.group(self._site.keys, self.service, held)
         except InvalidInput as exc:
-            self._say(f"does not act: {exc}")
+            self._unreadable = f"does not act: {exc}"
+            self._say(self._unreadable)
             return
-        if self.group is None or group.revision >= self.group.revision:
-            self._adopt(group)
+        self._unreadable = ""
+        if held is not None and group.revision < held.revision:
+            # What a transaction answered, or was read, is newer; the watch of groups may never come as far
+            # while no group changes. Pause and incarnation have watches of their own: what those show is
+            # taken even so, or a `resume` would not be seen.
+            group = replace(
+                held,
+                paused=group.paused,
+                pause_revision=group.pause_revision,
+                incarnation=group.incarnation,
+                incarnation_revision=group.incarnation_revision,
+            )
+        self._adopt(group)
         self.step()
-        self._follow_fences(snapshot)
 
     def step(self) -> None:
         now_ns = self._site.clock.boot_ns()
         for _ in range(STEPS_MAX):
             decision = decide.decide(self._view(now_ns), now_ns)
-            self._say(decision.sentence)
+            if self.group is not None or not self._unreadable:
+                self._say(decision.sentence)
             if not decision.actions:
                 return
             for action in decision.actions:
@@ -366,10 +381,11 @@ class Member:
         if lead is None or group is None or self.lead is not lead or lead.closed:
             return  # R7
         if self._fences_of is not lead:
-            snapshot = await self._after_take(group)
+            after = shown.AfterTake(group.epoch_revision)
+            await self._fetch_missing(after)
             if self.lead is not lead:
                 return
-            self._write_fences(lead, snapshot)
+            self._write_fences(lead, after)
         if not self.instance.watched.runs or self.instance.entry.process != lead.process:
             return  # its death is about to be acted on
         self.instance.words.arm(lead, sent_ns + self._site.settings.budget.renew_deadline_ns)  # R3
@@ -381,29 +397,47 @@ class Member:
             self._active = self._electable = self._electable_seen = None
             self._renew_ns = 0
 
-    async def _after_take(self, group: Group) -> Snapshot:
-        """R11: the site as it is after our own take. The view is, once it has come as far; a named
-        successor's has, because it says who is named.
-        """
-        view = self._snapshot
-        if view is not None and view.revision >= group.epoch_revision:
-            return view
-        return await self._site.store.range(self._site.keys.root)
+    async def _fetch_missing(self, after: shown.AfterTake) -> None:
+        site = self._site
+        missing = after.missing(site.shown, self.instance.entry.fences, site.store.one_revision)
+        await after.fetch(site.store, site.keys, missing)
 
-    def _follow_fences(self, snapshot: Snapshot) -> None:
+    def follow_fences(self) -> None:
         """While leading: what another take or registration changes in the fence file is written (a new execd
         has to be fenced, too).
         """
-        if self.lead is None or self._fences_of is not self.lead:
+        lead, after, site = self.lead, self._after, self._site
+        if lead is None or after is None or self._fences_of is not lead:
             return
+        if after.missing(site.shown, self.instance.entry.fences, site.store.one_revision):
+            site.spawn(self._read_again(lead, after), f"{self.service}: fences")
+            return
+        self._rewrite_fences(lead, after)
+
+    async def _read_again(self, lead: Lead, after: shown.AfterTake) -> None:
         try:
-            self._write_fences(self.lead, snapshot)
+            await self._fetch_missing(after)
+        except HftctlError as exc:
+            log.warning("fences.not_read", service=self.service, reason=str(exc))
+            return
+        if self.lead is lead and self._fences_of is lead:
+            self._rewrite_fences(lead, after)
+
+    def _rewrite_fences(self, lead: Lead, after: shown.AfterTake) -> None:
+        try:
+            self._write_fences(lead, after)
         except HftctlError as exc:
             log.warning("fences.not_written", service=self.service, reason=str(exc))
 
-    def _write_fences(self, lead: Lead, snapshot: Snapshot) -> None:
+    def _write_fences(self, lead: Lead, after: shown.AfterTake) -> None:
+        site = self._site
         named = (
-            (group, fence_target.target_of(snapshot, self._site.keys, group))
+            (
+                group,
+                fence_target.target_of(
+                    *after.entries(site.shown, group, site.store.one_revision), site.keys, group
+                ),
+            )
             for group in self.instance.entry.fences
         )
         fences = {group: highest for group, highest in named if highest is not None}
@@ -415,7 +449,7 @@ class Member:
             raise InvalidInput(
                 f"{self.instance.entry.lease}.fence: {exc.strerror}; the word is not armed without it"
             ) from exc
-        self._fences_of, self._fences = lead, fences
+        self._fences_of, self._fences, self._after = lead, fences, after
 
     def _say(self, sentence: str) -> None:
         if sentence and sentence != self.sentence:

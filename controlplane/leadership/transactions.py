@@ -2,16 +2,16 @@
 settle, record_active.
 
 What they promise: either everything in a transaction happens or nothing; a take raises the epoch, names the
-holder, settles a pending request (R15) and writes its history row in one go. Whoever reads of a failed
-compare, or lost an answer, gets the group as it is now (`Reread`) and decides again; nothing here is sent
-twice. A take whose answer was lost is recognised by its nonce, and its winner renews before it leads (R6).
-What to write is decided in failover.py; who calls is agents/keeper/member.py.
+holder, settles a pending request (R15) and writes its history row in one go. After a failed compare or a
+lost answer the caller gets the group as it is now (`Reread`) and decides again; nothing here is sent twice.
+A take whose answer was lost is recognised by its nonce, and its winner renews before it leads (R6). What to
+write is decided in decide.py; the caller is agents/keeper/member.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -53,16 +53,21 @@ class Reread:
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-def group_of(snapshot: Snapshot, keys: Keys, service: str, before: Group | None = None) -> Group:
-    """The group in a snapshot of the site; what has the same revision as in `before` is not decoded again.
+def group_of(
+    groups: Snapshot, site: Mapping[str, Entry], keys: Keys, service: str, before: Group | None = None
+) -> Group:
+    """The group in a snapshot of its own records (or of all groups'), with the site's pause and incarnation.
+    What has the same revision as in `before` is not decoded again.
+
+    `site` may be of another moment than `groups`; the compares of every transaction tell (R5, R8).
 
     Raises:
         InvalidInput: a record does not decode.
     """
-    entries, old = snapshot.entries, before or Group(service)
+    entries, old = groups.entries, before or Group(service)
 
     def record(key: str, kind: type[T], revision: int, value: T | None) -> tuple[T | None, int]:
-        entry = entries.get(key)
+        entry = entries.get(key) or site.get(key)
         if entry is None:
             return None, 0
         return (
@@ -84,7 +89,7 @@ def group_of(snapshot: Snapshot, keys: Keys, service: str, before: Group | None 
     incarnation, incarnation_revision = record(
         keys.incarnation, int, old.incarnation_revision, old.incarnation
     )
-    pause = entries.get(keys.pause)
+    pause = site.get(keys.pause)
     number = epoch.epoch if epoch else 0
     row, row_revision = record(
         keys.history_row(service, number), records.HistoryRow, old.row_revision, old.row
@@ -92,7 +97,7 @@ def group_of(snapshot: Snapshot, keys: Keys, service: str, before: Group | None 
     begun, _ = record(keys.history_row(service, number + 1), records.HistoryRow, 0, None)
     return Group(
         service=service,
-        revision=snapshot.revision,
+        revision=groups.revision,
         leader=leader,
         leader_revision=leader_revision,
         epoch=epoch,
@@ -118,12 +123,11 @@ async def read(store: Store, keys: Keys, service: str) -> Group:
     Raises:
         Unavailable: no answer. InvalidInput: a record does not decode.
     """
-    snapshot, pause, incarnation = await asyncio.gather(
+    groups, pause, incarnation = await asyncio.gather(
         store.range(keys.group(service)), store.get(keys.pause), store.get(keys.incarnation)
     )
-    entries = dict(snapshot.entries)
-    entries.update({entry.key: entry for entry in (pause, incarnation) if entry})
-    return group_of(Snapshot(snapshot.revision, entries), keys, service)
+    site = {entry.key: entry for entry in (pause, incarnation) if entry}
+    return group_of(groups, site, keys, service)
 
 
 def _decode(entry: Entry, kind: type[T]) -> T:

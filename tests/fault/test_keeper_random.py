@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from agents.keeper import liveness, member, protocol, settings, words
+from agents.keeper import liveness, member, protocol, settings, shown, words
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import clock, model
 from controlplane.host import identity
@@ -73,6 +73,8 @@ class Host:
     leaving = False
     beats: bool = True
     deaf: bool = False
+    lagging: bool = False
+    """Its watches of pause and incarnation show what they showed before."""
     alone: bool = False
     """It sees a spec that has moved the service to this host only."""
     pid: int = 10
@@ -94,6 +96,7 @@ class Host:
             task.cancel()
         self.tasks = set()
         self.seen_tokens = SeenTokens(self.folder / f"{self.name}.json")
+        self.shown = shown.Shown()
         self.member: member.Member | None = None
         self.fit_out()
 
@@ -111,11 +114,18 @@ class Host:
         self.watched = (
             FakeWatched(self.member.instance.watched.runs) if self.member and self.same() else FakeWatched()
         )
-        instance = member.Instance(entry, self.watched, found, liveness.Heartbeat(250_000_000))  # type: ignore[arg-type]
+        instance = member.KeptProcess(entry, self.watched, found, liveness.Heartbeat(250_000_000))  # type: ignore[arg-type]
         if self.member is None:
             self.member = member.Member(self, instance)
         else:
             self.member.replace(instance)
+
+    def look(self) -> None:
+        """What its watches show now; those of pause and incarnation may lag behind the group's."""
+        memory = self.store.memory
+        for noun, prefix in shown.prefixes(KEYS).items():
+            if not (self.lagging and noun in ("pause", "incarnation") and self.shown.complete):
+                setattr(self.shown, noun, memory.snapshot(prefix))
 
     def same(self) -> bool:
         return self.member is not None and self.member.instance.entry.process == self.process
@@ -160,7 +170,8 @@ class Host:
                 )
         self.member.instance.look(now_ns)
         if self.store.reachable and not self.deaf:
-            self.member.observe(self.store.memory.snapshot(KEYS.root))
+            self.look()
+            self.member.observe()
         else:
             self.member.step()
         if self.seen_tokens.dirty:
@@ -193,6 +204,10 @@ def disturb(host: Host, what: str) -> None:
             host.deaf = True
         case "hear":
             host.deaf = False
+        case "lag":
+            host.lagging = True
+        case "level":
+            host.lagging = False
         case "moved":
             host.alone = True
         case "back":
@@ -206,7 +221,7 @@ def disturb(host: Host, what: str) -> None:
 FAULTS = [
     "die", "restart", "restart", "freeze", "thaw", "thaw", "cut", "heal", "heal", "lose", "deaf", "hear",
     "hear", "stall", "flow", "keeper",
-    "moved", "back",
+    "moved", "back", "lag", "level",
 ]  # fmt: skip
 
 
@@ -240,7 +255,7 @@ async def story(seed: int, folder: Path) -> None:
         time.advance_s(draw.choice([0.001, 0.01, 0.01, 0.05, 0.2]))
         await turn(draw.choice(hosts))
     for host in hosts:
-        for what in ("thaw", "heal", "hear", "flow", "back", "restart"):
+        for what in ("thaw", "heal", "hear", "level", "flow", "back", "restart"):
             disturb(host, what)
     for _ in range(int(SETTLE_S / 0.03)):
         time.advance_s(0.01)
