@@ -7,7 +7,7 @@ import dataclasses
 from controlplane import model, registry
 from controlplane.model import Mode, Process, Registration, ServiceSpec
 from controlplane.model.records import LeaderRecord
-from controlplane.site.view import Registrations, SiteView
+from controlplane.site.view import Registrations, SiteView, part_of
 from controlplane.store import Entry
 
 BOOT = "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f"
@@ -23,7 +23,10 @@ def registered(process: Process, service: str = "omsd") -> Registration:
 
 
 def site(*registrations: Registration, **tables: object) -> SiteView:
-    view = SiteView("lab", registrations=Registrations({each.instance: each for each in registrations}))
+    by_service: dict[str, dict[int, dict[str, Registration]]] = {}
+    for each in registrations:
+        by_service.setdefault(each.service, {}).setdefault(part_of(each.instance), {})[each.instance] = each
+    view = SiteView("lab", registrations=Registrations(by_service))
     return dataclasses.replace(view, **tables)  # type: ignore[arg-type]
 
 
