@@ -13,9 +13,11 @@ from controlplane.model.process import Process as Process
 from controlplane.model.process import Token as Token
 from controlplane.model.records import Registration as Registration
 from controlplane.model.records import decode as decode
+from controlplane.model.records import decode_spec as decode_spec
 from controlplane.model.records import encode as encode
 from controlplane.model.specs import REAL_TIME as REAL_TIME
 from controlplane.model.specs import DaemonKind as DaemonKind
 from controlplane.model.specs import Mode as Mode
 from controlplane.model.specs import ServiceSpec as ServiceSpec
 from controlplane.model.specs import Slot as Slot
+from controlplane.model.specs import Tombstone as Tombstone

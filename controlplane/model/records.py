@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from controlplane.model.process import Process
+from controlplane.model.specs import ServiceSpec, Tombstone
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,3 +137,14 @@ def encode(record: object) -> bytes:
 def decode(kind: type[T], value: bytes) -> T:
     """Raises msgspec.DecodeError or msgspec.ValidationError; callers that read foreign data translate it."""
     return msgspec.json.decode(value, type=kind)
+
+
+class _Mark(msgspec.Struct):
+    removed: bool = False
+
+
+def decode_spec(value: bytes) -> ServiceSpec | Tombstone:
+    """What stands under `specs/<service>`. Raises as `decode` does."""
+    if msgspec.json.decode(value, type=_Mark).removed:
+        return decode(Tombstone, value)
+    return decode(ServiceSpec, value)

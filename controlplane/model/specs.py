@@ -1,10 +1,13 @@
-"""Desired state: services, the slots of their instances, and what a kind of daemon says of itself."""
+"""Desired state: services, the slots of their instances, removed services, and what a kind of daemon says of
+itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 
 class Mode(StrEnum):
@@ -26,13 +29,13 @@ class Slot:
 
 
 REAL_TIME = ("fifo", "rr")
-"""Scheduling policies that need a privilege (privilege.py)."""
+"""Scheduling policies that need a privilege (host/sched.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
     """Desired state of one service. The derived fields are filled in from the daemon's own schema when a file
-    is read (specs.py).
+    is read (specs/read.py).
     """
 
     name: str
@@ -49,7 +52,7 @@ class ServiceSpec:
     """Derived: services that this one has to find."""
     fences: tuple[str, ...] = ()
     """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease
-    word."""
+    page."""
     health_port: int = 0
     """Of the first instance; each further one has the next. There its agent answers health and metrics for
     it. 0: none."""
@@ -69,6 +72,24 @@ class ServiceSpec:
         return (
             [(slot, self.health_port + n) for n, slot in enumerate(self.slots())] if self.health_port else []
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """Stands at a removed service's key, in place of its spec, until every host has confirmed the stop or an
+    apply names the service again. Nothing of the service is started while it stands.
+    """
+
+    by: str
+    reason: str
+    at: str
+    """ISO 8601, UTC."""
+    hosts: tuple[str, ...] = ()
+    """Those that have not confirmed yet. Each host's agent takes its own out once no instance of the service
+    is left there; the last one deletes the key."""
+    removed: Literal[True] = True
+    """Tells it from a spec; a reader that knows only specs finds neither name nor daemon, and takes it for
+    none."""
 
 
 @dataclass(frozen=True, slots=True)

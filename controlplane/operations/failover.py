@@ -15,10 +15,9 @@ from typing import Any
 
 import msgspec
 
-from controlplane import model
+from controlplane import model, operation_log
 from controlplane.errors import HftctlError, InvalidInput, Refused, Unavailable
 from controlplane.model import Mode, records
-from controlplane.operations import log
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
 from controlplane.store.base import Committed, Store
@@ -164,7 +163,7 @@ class Failovers:
             asked.reason,
             request.created_ns,
         )
-        await log.begin(self._store, self._keys, operation)
+        await operation_log.begin(self._store, self._keys, operation)
         key = self._keys.request(asked.service)
         for _ in range(TRIES):
             entry = await self._store.get(key)
@@ -227,6 +226,8 @@ class Failovers:
         """Record how the operation ended; the answer does not depend on it."""
         with contextlib.suppress(HftctlError):
             async with asyncio.timeout(FINISH_S):
-                await log.finish(self._store, self._keys, done["operation"], done["outcome"], time.time_ns())
-                await log.trim(self._store, self._keys)
+                await operation_log.finish(
+                    self._store, self._keys, done["operation"], done["outcome"], time.time_ns()
+                )
+                await operation_log.trim(self._store, self._keys)
         return done

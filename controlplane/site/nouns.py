@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.model import records
+from controlplane.model import Tombstone, records
 from controlplane.site.view import Named, Registrations, SiteView, decode_record, name, part_of
 from controlplane.store.base import Entry, Snapshot
 from controlplane.store.keys import Keys
@@ -93,6 +93,8 @@ class Noun:
             case "leader" if _leads(self.tables.get(kind, {}).get(first)) != _leads(record):
                 changes.setdefault("led", set()).add(first)
             case "specs":
+                tombstone, record = (record, None) if isinstance(record, Tombstone) else (None, record)
+                fresh.put("tombstones", first, tombstone)
                 fresh.put("spec_revisions", first, entry.revision if entry and record is not None else None)
         fresh.put(kind, first, record)
 
@@ -182,6 +184,7 @@ def view(keys: Keys, nouns: Iterable[Noun]) -> SiteView:
         revision=revision,
         specs=tables.get("specs", {}),
         spec_revisions=tables.get("spec_revisions", {}),
+        tombstones=tables.get("tombstones", {}),
         registrations=Registrations(tables.get("services")),
         hosts=tables.get("hosts", {}),
         leaders=tables.get("leader", {}),

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from controlplane import model
-from controlplane.model import HostRecord, Registration, ServiceSpec, records
+from controlplane.model import HostRecord, Registration, ServiceSpec, Tombstone, records
 from controlplane.site import document
 from controlplane.store.keys import Keys
 
@@ -88,6 +88,8 @@ class SiteView:
     """By service."""
     spec_revisions: Mapping[str, int] = field(default_factory=dict)
     """Store revision of each spec: the configuration revision of its instances."""
+    tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
+    """Of removed services, by service; none of them is in `specs`."""
     registrations: Registrations = field(default_factory=Registrations)
     hosts: Mapping[str, HostRecord] = field(default_factory=dict)
     leaders: Mapping[str, records.LeaderRecord] = field(default_factory=dict)
@@ -143,8 +145,9 @@ def decode_record(named: Named, value: bytes) -> object:
             _agree("service and instance", (registration.service, registration.instance), names)
             return registration
         case "specs":
-            spec = model.decode(ServiceSpec, value)
-            _agree("name", (spec.name,), names)
+            spec = model.decode_spec(value)
+            if isinstance(spec, ServiceSpec):
+                _agree("name", (spec.name,), names)
             return spec
         case "hosts":
             host = model.decode(HostRecord, value)

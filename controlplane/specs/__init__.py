@@ -1,0 +1,6 @@
+"""What services a site wants: a services file read and checked as a whole, compared with the store, and
+written there.
+
+Other rooms use read.py (`read`), diff.py (`diff`, `Change`), apply.py (`plan`, `apply`, `confirm_stop`: the
+one writer of specs) and schema.py (`convert`, `Problem`). entry.py is read.py's own.
+"""

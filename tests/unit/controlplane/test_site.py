@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane import clock, model
+from controlplane import clock, model, operation_log
 from controlplane.errors import Refused, Unavailable
 from controlplane.model import HostRecord, Mode, Process, Registration, ServiceSpec, records
-from controlplane.operations import log
 from controlplane.settings import LeadershipSettings
 from controlplane.site import follower as followers
 from controlplane.site import nouns
@@ -279,9 +278,9 @@ def test_an_operation_begins_once_even_when_the_answer_was_lost() -> None:
     async def story() -> None:
         store = MemoryStore()
         store.lose_next_answer()
-        assert (await log.begin(store, KEYS, operation("op1"))).state == "running"
+        assert (await operation_log.begin(store, KEYS, operation("op1"))).state == "running"
         with pytest.raises(Refused, match="taken"):
-            await log.begin(store, KEYS, records.OperationRecord("op1", "x", "", "", "", "", 2))
+            await operation_log.begin(store, KEYS, records.OperationRecord("op1", "x", "", "", "", "", 2))
 
     asyncio.run(story())
 
@@ -289,12 +288,12 @@ def test_an_operation_begins_once_even_when_the_answer_was_lost() -> None:
 def test_of_two_ends_of_an_operation_the_first_stands_but_unknown_may_be_settled() -> None:
     async def story() -> None:
         store = MemoryStore()
-        await log.begin(store, KEYS, operation("op1"))
-        assert (await log.finish(store, KEYS, "op1", "unknown", 5)).state == "unknown"
-        assert (await log.finish(store, KEYS, "op1", "succeeded", 6)).state == "succeeded"
-        assert (await log.finish(store, KEYS, "op1", "failed", 7)).state == "succeeded"
+        await operation_log.begin(store, KEYS, operation("op1"))
+        assert (await operation_log.finish(store, KEYS, "op1", "unknown", 5)).state == "unknown"
+        assert (await operation_log.finish(store, KEYS, "op1", "succeeded", 6)).state == "succeeded"
+        assert (await operation_log.finish(store, KEYS, "op1", "failed", 7)).state == "succeeded"
         with pytest.raises(Refused, match="not in the store"):
-            await log.finish(store, KEYS, "op2", "failed", 7)
+            await operation_log.finish(store, KEYS, "op2", "failed", 7)
 
     asyncio.run(story())
 
@@ -304,7 +303,7 @@ def test_an_operation_that_never_reached_the_store_is_not_begun() -> None:
         store = MemoryStore()
         store.cut()
         with pytest.raises(Unavailable) as caught:
-            await log.begin(store, KEYS, operation("op1"))
+            await operation_log.begin(store, KEYS, operation("op1"))
         assert not caught.value.ambiguous
 
     asyncio.run(story())
@@ -314,10 +313,10 @@ def test_trimming_keeps_the_newest_finished_and_all_that_run() -> None:
     async def story() -> None:
         store = MemoryStore()
         for n in range(5):
-            await log.begin(store, KEYS, operation(f"op{n}"))
+            await operation_log.begin(store, KEYS, operation(f"op{n}"))
         for n in range(4):
-            await log.finish(store, KEYS, f"op{n}", "succeeded", 100 + n)
-        assert await log.trim(store, KEYS, kept_max=1) == 3
+            await operation_log.finish(store, KEYS, f"op{n}", "succeeded", 100 + n)
+        assert await operation_log.trim(store, KEYS, kept_max=1) == 3
         left = nouns.view_of(KEYS, await store.range(KEYS.root)).operations
         assert [each.id for each in left] == ["op3", "op4"]
 

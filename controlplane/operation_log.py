@@ -50,15 +50,15 @@ async def begin(store: Store, keys: Keys, record: records.OperationRecord) -> re
 async def finish(
     store: Store, keys: Keys, operation: str, state: str, finished_ns: int
 ) -> records.OperationRecord:
-    """Close the operation and return it as it stands: with another's outcome if somebody was first. `unknown`
-    may still be settled later.
+    """Close the operation and return it as it stands: with an earlier outcome if there was one. `unknown` may
+    still be settled later.
 
     Raises:
         Refused: there is no such operation. Unavailable: no answer, or the key changed under every try.
     """
     if state not in FINISHED:
         raise ValueError(
-            f'operation {operation}: "{state}" is not an end (wanted one of {", ".join(sorted(FINISHED))})'
+            f'operation {operation}: "{state}" is not an end (it can be {", ".join(sorted(FINISHED))})'
         )
     key = keys.operation(operation)
     for _ in range(TRIES):
