@@ -3,15 +3,15 @@ named with file, line and field.
 
 Promises: either all specs come back, complete (defaults of each daemon's own schema filled in, references to
 other services resolved), or `InvalidInput` with one line a finding. What a daemon allows is its own
-`DaemonKind`, found by the entry point group `hftctl.daemons`, so that a floor can run daemons of others. The
-story goes on in floor/up.py, which wants these specs, and in the agents, which start what they say.
+`DaemonKind`, found by the entry point group `hftctl.daemons`, so that a floor can run daemons of others.
+What a field of a service may hold is declared in entry.py; here is what lies between services. The story goes
+on in apply.py, which writes these specs into the store, and in the agents, which start what they say.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,40 +20,14 @@ import msgspec
 import yaml
 
 from controlplane.errors import InvalidInput
-from controlplane.model import REAL_TIME, DaemonKind, Mode, ServiceSpec
+from controlplane.model import DaemonKind, Mode, ServiceSpec
 from controlplane.specs import schema
+from controlplane.specs.entry import ServiceEntry, Surroundings
 from controlplane.specs.schema import Problem
 
 DAEMONS_GROUP = "hftctl.daemons"
 DEFAULT_HOSTS = ("alpha", "beta")
 """The two logical hosts of a laptop floor; a hosts.yml beside services.yml says otherwise."""
-SCHEDULERS = ("other", "batch", "idle", *REAL_TIME)
-INSTANCES_PER_HOST_MAX = 64
-PORT_MAX = 65535
-INSTANCE_ID_BYTES_MAX = 64
-"""The lease word has so many bytes for it."""
-_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-_FIELDS = (
-    "name",
-    "daemon",
-    "mode",
-    "hosts",
-    "instances_per_host",
-    "cpus",
-    "sched",
-    "health_port",
-    "settings",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a file is checked against."""
-
-    kinds: Mapping[str, DaemonKind]
-    hosts: Collection[str]
-    cpus: Collection[int]
-    """CPUs online on this machine."""
 
 
 def installed_kinds() -> dict[str, DaemonKind]:
@@ -152,7 +126,6 @@ class _Service:
     lines: dict[str, int]
     """Line of each field, and of each settings key as `settings.KEY`."""
     spec: ServiceSpec
-    kind: DaemonKind
     settings: object
 
 
@@ -198,183 +171,46 @@ class _Reader:
             self.service(f"services[{index}]", entry, node.child(index))
         self.duplicates()
 
-    def service(self, path: str, entry: object, node: schema.Lines) -> None:
-        if not isinstance(entry, dict):
-            self.fault(node.line, path, entry, f"a mapping of {', '.join(_FIELDS)}")
+    def service(self, path: str, given: object, node: schema.Lines) -> None:
+        if not isinstance(given, dict):
+            names = ", ".join(each.name for each in fields(ServiceEntry))
+            self.fault(node.line, path, given, f"a mapping of {names}")
             return
         before = len(self.findings)
-        for key in entry:
-            if key not in _FIELDS:
-                self.fault(node.line_of(key), f"{path}.{key}", key, f"one of {', '.join(_FIELDS)}")
-        name = self.name(path, entry, node)
-        kind = self.daemon(path, entry, node)
-        mode = self.mode(path, entry, node, kind)
-        hosts = self.hosts(path, entry, node, mode)
-        wanted = f"a whole number from 1 to {INSTANCES_PER_HOST_MAX}"
-        per_host = self.whole(
-            path, entry, node, "instances_per_host", range(1, INSTANCES_PER_HOST_MAX + 1), wanted
-        )
-        cpus = self.cpus(path, entry, node)
-        sched = entry.get("sched", "other")
-        if sched not in SCHEDULERS:
-            self.fault(node.line_of("sched"), f"{path}.sched", sched, f"one of {', '.join(SCHEDULERS)}")
-        last = PORT_MAX + 1 - max(1, len(hosts) * per_host)
-        health_port = self.whole(
-            path, entry, node, "health_port", range(last + 1), f"a port from 1 to {last}, or 0 for none"
-        )
-        settings = self.settings(path, entry, node, kind) if kind else None
-        if len(self.findings) > before or not (name and kind and mode):
+        around = self.around
+        entry = schema.convert(given, ServiceEntry, self.file, path, node, self.findings, around)
+        kind = around.kinds.get(str(given.get("daemon")))
+        settings = self.settings(path, given, node, kind) if kind else None
+        if len(self.findings) > before:
             return
-        if mode is Mode.SINGLETON and len(hosts) * per_host > 1:
-            self.fault(
-                node.line_of("hosts"),
-                f"{path}.hosts",
-                f"{len(hosts)} hosts x {per_host}",
-                "one instance, as the mode is singleton",
-            )
-        if mode is Mode.PER_HOST and per_host != 1:
-            self.fault(
-                node.line_of("instances_per_host"),
-                f"{path}.instances_per_host",
-                per_host,
-                "1, as the mode is per_host",
-            )
+        assert isinstance(entry, ServiceEntry) and kind is not None, "what is missing is a finding"
         spec = ServiceSpec(
-            name,
+            entry.name,
             kind.name,
-            mode,
-            hosts,
-            per_host,
-            cpus,
-            str(sched),
+            entry.mode,
+            entry.hosts,
+            entry.instances_per_host,
+            entry.cpus,
+            entry.sched,
             _complete(settings),
-            health_port=health_port,
+            health_port=entry.health_port,
         )
-        for slot in spec.slots():
-            if len(slot.instance.encode()) >= INSTANCE_ID_BYTES_MAX:
-                self.fault(
-                    node.line_of("name"),
-                    f"{path}.name",
-                    slot.instance,
-                    f"instance ids under {INSTANCE_ID_BYTES_MAX} bytes",
-                )
-        lines = {str(key): node.line_of(key) for key in entry}
-        if isinstance(entry.get("settings"), dict):
+        for field, found, wanted in entry.misfits(spec):
+            self.fault(node.line_of(field), f"{path}.{field}", found, wanted)
+        lines = {str(key): node.line_of(key) for key in given}
+        if entry.settings:
             below = node.child("settings")
-            lines |= {f"settings.{key}": below.line_of(key) for key in entry["settings"]}
-        self.services.append(_Service(path, node.line, lines, spec, kind, settings))
-
-    def name(self, path: str, entry: dict[Any, Any], node: schema.Lines) -> str:
-        name = entry.get("name")
-        if isinstance(name, str) and _NAME.fullmatch(name):
-            return name
-        self.fault(
-            node.line_of("name"),
-            f"{path}.name",
-            name,
-            "a name of lower-case letters, digits and single hyphens",
-        )
-        return ""
-
-    def daemon(self, path: str, entry: dict[Any, Any], node: schema.Lines) -> DaemonKind | None:
-        daemon = entry.get("daemon")
-        kind = self.around.kinds.get(daemon) if isinstance(daemon, str) else None
-        if kind is None:
-            self.fault(
-                node.line_of("daemon"),
-                f"{path}.daemon",
-                daemon,
-                f"one of {', '.join(sorted(self.around.kinds))}",
-            )
-        return kind
-
-    def mode(
-        self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind | None
-    ) -> Mode | None:
-        mode = entry.get("mode")
-        fitting = [m.value for m in Mode if kind is None or m in kind.modes]
-        if mode in fitting:
-            return Mode(mode)
-        wanted = f"one of {', '.join(fitting)}" if len(fitting) > 1 else fitting[0]
-        self.fault(
-            node.line_of("mode"),
-            f"{path}.mode",
-            mode,
-            f"{wanted} (what {kind.name} can run as)" if kind else wanted,
-        )
-        return None
-
-    def hosts(
-        self, path: str, entry: dict[Any, Any], node: schema.Lines, mode: Mode | None
-    ) -> tuple[str, ...]:
-        hosts = entry.get("hosts")
-        if not isinstance(hosts, list) or not hosts:
-            self.fault(
-                node.line_of("hosts"),
-                f"{path}.hosts",
-                hosts,
-                f"a list of hosts of this site ({', '.join(self.around.hosts)})",
-            )
-            return ()
-        below = node.child("hosts")
-        for index, host in enumerate(hosts):
-            field = f"{path}.hosts[{index}]"
-            if host not in self.around.hosts:
-                self.fault(below.line_of(index), field, host, f"one of {', '.join(self.around.hosts)}")
-            elif host in hosts[:index]:
-                self.fault(
-                    below.line_of(index),
-                    field,
-                    host,
-                    f"each host once: {entry.get('name')}-{host}-1 would be a duplicate instance",
-                )
-        return tuple(str(host) for host in hosts)
-
-    def whole(
-        self, path: str, entry: dict[Any, Any], node: schema.Lines, field: str, fits: range, wanted: str
-    ) -> int:
-        """A whole number; the lowest that fits when none is given."""
-        found = entry.get(field, fits.start)
-        if isinstance(found, int) and not isinstance(found, bool) and found in fits:
-            return found
-        self.fault(node.line_of(field), f"{path}.{field}", found, wanted)
-        return fits.start
-
-    def cpus(self, path: str, entry: dict[Any, Any], node: schema.Lines) -> tuple[int, ...]:
-        cpus = entry.get("cpus", [])
-        online = schema.ranges(self.around.cpus)
-        if not isinstance(cpus, list):
-            self.fault(
-                node.line_of("cpus"), f"{path}.cpus", cpus, f"a list of CPU numbers; online here: {online}"
-            )
-            return ()
-        below = node.child("cpus") if "cpus" in entry else node
-        for index, cpu in enumerate(cpus):
-            if not isinstance(cpu, int) or isinstance(cpu, bool):
-                self.fault(
-                    below.line_of(index), f"{path}.cpus[{index}]", cpu, f"a CPU number; online here: {online}"
-                )
-            elif cpu not in self.around.cpus:
-                self.fault(
-                    below.line_of(index),
-                    f"{path}.cpus[{index}]",
-                    cpu,
-                    f"a CPU that exists; online here: {online}",
-                )
-            elif cpu in cpus[:index]:
-                self.fault(below.line_of(index), f"{path}.cpus[{index}]", cpu, "each CPU once")
-        return tuple(cpus)
+            lines |= {f"settings.{key}": below.line_of(key) for key in entry.settings}
+        self.services.append(_Service(path, node.line, lines, spec, settings))
 
     def settings(
         self, path: str, entry: dict[Any, Any], node: schema.Lines, kind: DaemonKind
     ) -> object | None:
-        given = entry.get("settings")
-        if given is None:
-            given = {}
-        field = f"{path}.settings"
+        """As the daemon's own schema has them, with those of the command line over those of the file."""
+        given = entry.get("settings") or {}
         if not isinstance(given, dict):
-            self.fault(node.line_of("settings"), field, given, f"a mapping of settings of {kind.name}")
-            return None
+            return None  # said by the entry's own rule
+        field = f"{path}.settings"
         lines = node.child("settings") if entry.get("settings") else node
         options = self.overrides.get(kind.name, {})
         before = len(self.findings)
@@ -391,7 +227,7 @@ class _Reader:
         return settings
 
     def duplicates(self) -> None:
-        """A service, or an instance, named twice would share a lease word, a log and a registration."""
+        """A service, or an instance, named twice would share a lease page, a log and a registration."""
         services: dict[str, _Service] = {}
         owners: dict[str, _Service] = {}
         ports: dict[int, str] = {}

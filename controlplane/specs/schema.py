@@ -1,7 +1,8 @@
 """YAML nodes checked against dataclasses, with the line of everything that is wrong.
 
-Used by specs.py (services.yml) and hftd/standalone/config.py (`hftd NAME --config`). Findings are collected,
-not raised, so that one run names them all.
+A field's type says what it may hold; where that is not enough, `rules` in the field's metadata do. Used for
+services.yml (entry.py, and each daemon's own settings) and by hftd/standalone/config.py (`hftd NAME
+--config`). Findings are collected, not raised, so that one run names them all.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import yaml
@@ -40,6 +41,30 @@ class Problem:
         place = f"{self.file}:{self.line}" if self.line else self.file
         where = f"{place}: {self.field}".rstrip(": ")
         return f"{where}: found {self.found}, wanted {self.wanted}"
+
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Beside(Generic[A]):
+    """What a rule may look at beside the value it judges."""
+
+    given: Mapping[str, object]
+    """The mapping that it stands in, not checked yet."""
+    around: A
+    """What the caller of `convert` handed in."""
+    earlier: Sequence[object] = ()
+    """The items before it in its list."""
+
+
+Rule = Callable[[object, Beside[Any]], str]
+"""What is wanted instead of a value; empty: it is good."""
+
+
+def rules(whole: Rule, each: Rule | None = None) -> dict[str, Rule | None]:
+    """Metadata of a field that is judged by a rule instead of its type; `each`: every item of its list."""
+    return {"rule": whole, "each": each}
 
 
 @dataclass(slots=True)
@@ -149,10 +174,16 @@ def _plain(node: yaml.Node, file: str, path: str, findings: list[Problem]) -> Li
 
 
 def convert(
-    given: Mapping[str, object], kind: type, file: str, path: str, lines: Lines, findings: list[Problem]
+    given: Mapping[str, object],
+    kind: type,
+    file: str,
+    path: str,
+    lines: Lines,
+    findings: list[Problem],
+    around: object = None,
 ) -> Any:
     """An instance of the dataclass `kind`, or None with findings: unknown keys, wrong types, missing keys,
-    and what its own checks say.
+    and what its rules and its own checks say. `around`: for the rules.
     """
     before = len(findings)
     prefix = f"{path}." if path else ""
@@ -166,6 +197,11 @@ def convert(
                 Problem(file, lines.line_of(key), f"{prefix}{key}", shown(key), f"one of {names}")
             )
             continue
+        if "rule" in known[key].metadata:
+            values[key] = value
+            at = Problem(file, lines.line_of(key), f"{prefix}{key}", shown(value), "")
+            _judge(value, known[key].metadata, Beside(given, around), at, lines.child(key), findings)
+            continue
         values[key] = _checked(
             value, hints[key], file, f"{prefix}{key}", lines.line_of(key), lines.child(key), findings
         )
@@ -175,9 +211,9 @@ def convert(
             and each.default is dataclasses.MISSING
             and each.default_factory is dataclasses.MISSING
         ):
-            findings.append(
-                Problem(file, lines.line, f"{prefix}{name}", "nothing", f"a value ({_called(hints[name])})")
-            )
+            rule = each.metadata.get("rule")
+            wanted = rule(None, Beside(given, around)) if rule else f"a value ({_called(hints[name])})"
+            findings.append(Problem(file, lines.line, f"{prefix}{name}", "nothing", wanted))
     if len(findings) > before:
         return None
     try:
@@ -185,6 +221,26 @@ def convert(
     except (msgspec.ValidationError, ValueError, HftctlError) as exc:
         findings.append(Problem(file, lines.line, path, "settings that do not fit together", str(exc)))
         return None
+
+
+def _judge(
+    value: object,
+    field_rules: Mapping[str, Any],
+    beside: Beside[Any],
+    at: Problem,
+    lines: Lines,
+    findings: list[Problem],
+) -> None:
+    """By the rules of a field. `at`: the finding it would be, but for what is wanted."""
+    if wanted := field_rules["rule"](value, beside):
+        findings.append(dataclasses.replace(at, wanted=wanted))
+        return
+    each: Rule | None = field_rules["each"]
+    for index, item in enumerate(value if each is not None and isinstance(value, list) else ()):
+        assert each is not None and isinstance(value, list)
+        if wanted := each(item, dataclasses.replace(beside, earlier=value[:index])):
+            line = lines.keys.get(index, at.line)
+            findings.append(Problem(at.file, line, f"{at.field}[{index}]", shown(item), wanted))
 
 
 def _checked(
