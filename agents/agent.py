@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 
-from agents import bus, events, keeper_table, metrics, paths, restart_order, settings
+from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings
 from agents.alarms import Alarms
 from agents.instances import Instances
 from agents.keeper import protocol
@@ -27,6 +27,7 @@ from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
 from controlplane.store.base import Health
+from controlplane.store.keys import Keys
 
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
@@ -75,6 +76,8 @@ class Agent:
         released."""
         self.record_due = asyncio.Event()
         """The host record is to be written soon: something in it has changed."""
+        self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host, Keys(given.site))
+        self._specs_from_disk = False
 
     def __repr__(self) -> str:
         return (
@@ -83,8 +86,11 @@ class Agent:
 
     @property
     def site(self) -> SiteView | None:
-        """None until the store has been read once."""
-        return self.follower.view
+        """As the store has it, with the last good spec of a service where the store's cannot be used; None
+        until the store has been read once.
+        """
+        view = self.follower.view
+        return view if view is None else self.last_specs.over(view)
 
     def changed(self) -> None:
         """Something of this host's instances that keeper and store have to hear."""
@@ -94,24 +100,40 @@ class Agent:
 
     def site_changed(self, changes: Changes | None = None) -> None:
         """There is a new view of the site, in which this has changed (SITE_NEWS); None: all may have."""
-        site = self.site
-        if site is None:
+        view = self.follower.view
+        if view is None:
             return
-        if changes is None or "specs" in changes:
-            revisions = site.spec_revisions
-            self.supervisor.want([Desired(spec, revisions.get(name, 1)) for name, spec in site.specs.items()])
-            if self.keeper is not None:
-                self.keeper.changed()
+        if changes is None or "specs" in changes or "undecodable" in changes:
+            self._want(self.last_specs.take(view))
+        site = self.last_specs.over(view)
         if changes is None:
             self.peers.tell_all()
         else:
             self.peers.tell_users(set().union(*(changes.get(kind, ()) for kind in PEER_KINDS)))
         self.leader_events.look(site, site.history if changes is None else changes.get("history", ()))
-        if site.undecodable:
-            named = ", ".join(sorted(site.undecodable)[:5])
-            self.alarms.raise_("store.undecodable", "warning", f"records that do not decode: {named}")
+        lines = []
+        if view.undecodable:
+            lines.append(f"records that do not decode: {', '.join(sorted(view.undecodable)[:5])}")
+        if said := self.last_specs.decision.sentence():
+            lines.append(f"{said} (hftctl apply writes specs again)")
+        if lines:
+            self.alarms.raise_("store.undecodable", "warning", "; ".join(lines))
         else:
             self.alarms.clear("store.undecodable")
+
+    def run_from_disk(self) -> None:
+        """The store has not answered since this agent started: what its disk says is in force."""
+        decision = self.last_specs.decision
+        if self.site is None and not self._specs_from_disk and decision.in_force:
+            self._specs_from_disk = True
+            self.report("specs.from_disk", services=sorted(decision.in_force))
+            self._want(decision)
+
+    def _want(self, decision: last_specs.Decision) -> None:
+        kept = decision.in_force.values()
+        self.supervisor.want([Desired(each.spec, each.config_revision) for each in kept])
+        if self.keeper is not None:
+            self.keeper.changed()
 
     # --- the keeper -----------------------------------------------------------------------------------------
 
@@ -119,7 +141,7 @@ class Agent:
         """None until the specs are known: the table would be short, and would take instances out of
         discovery.
         """
-        if self.site is None:
+        if self.site is None and not self._specs_from_disk:
             return None
         known = [(instance, self.instances.report_of(instance.id)) for instance in self.instances]
         address, port = self.given.http_address, self.port

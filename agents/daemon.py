@@ -20,7 +20,7 @@ import anyio
 import msgspec
 from aiohttp import web
 
-from agents import audit_head, host_record, keeper_process, store_watch
+from agents import audit_head, host_record, keeper_process, last_specs, store_watch
 from agents.agent import SITE_NEWS, Agent
 from agents.http import instance_ports, routes
 from agents.settings import AgentSettings
@@ -114,6 +114,15 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             tasks.start_soon(host_records.run, name="host record")
             tasks.start_soon(instance_ports.HealthPorts(agent).run, name="health ports")
             tasks.start_soon(audit_head.copy_audit_heads, agent.instances, store, keys, name="audit head")
+            tasks.start_soon(
+                last_specs.confirm_stops,
+                given.host,
+                lambda: follower.view.tombstones if follower.view else {},
+                lambda: [instance.slot.service for instance in agent.instances],
+                store,
+                keys,
+                name="removed services",
+            )
             tasks.start_soon(store_watch.ask_store_health, agent, store, name="store health")
             if agent.keeper is not None:
                 tasks.start_soon(agent.keeper.run, name="keeper")
@@ -143,6 +152,7 @@ async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: S
     if agent.keeper is not None:
         agent.keeper.changed()
     await agent.supervisor.stop_all()
+    agent.last_specs.forget()
     if agent.keeper is not None:
         await agent.keeper.stop()
     with anyio.move_on_after(WITHDRAW_S):

@@ -51,5 +51,10 @@ class Paths:
         return self.run_dir / f"{self.host}.keeper.sock"
 
     @property
+    def specs(self) -> Path:
+        """The specs in force on the host (last_specs.py)."""
+        return self.host_dir / "specs.json"
+
+    @property
     def host_dir(self) -> Path:
         return self.site_dir / "hosts" / self.host

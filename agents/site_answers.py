@@ -12,6 +12,7 @@ from controlplane.host import identity
 from controlplane.model import HostRecord
 from controlplane.site import document, status
 from controlplane.site.follower import Follower
+from controlplane.site.view import SiteView
 from controlplane.store.base import Health
 
 
@@ -26,6 +27,9 @@ class Known(Protocol):
     url: str
     keeper_udp: str
     store_health: Health
+
+    @property
+    def site(self) -> SiteView | None: ...
 
 
 class SiteAnswers:
@@ -50,7 +54,7 @@ class SiteAnswers:
         """Of each led group: by its lease page where the leader is on this host, else by when its record was
         last seen to change (R4's own clock).
         """
-        known, site = self._known, self._known.follower.view
+        known, site = self._known, self._known.site
         found, now_ns = known.follower.lease_remaining_ms(), known.clock.boot_ns()
         for service, leader in (site.leaders if site else {}).items():
             if leader.holder is None or known.instances.find(leader.holder.instance) is None:
@@ -62,7 +66,7 @@ class SiteAnswers:
 
     def status(self) -> document.Status | None:
         """None until the site has been seen."""
-        known, site = self._known, self._known.follower.view
+        known, site = self._known, self._known.site
         if site is None:
             return None
         here = self.host_record()  # fresher than the store's copy of it

@@ -31,10 +31,11 @@ async def ask_store_health(agent: Agent, store: Store) -> None:
 
 
 def look_at_age(agent: Agent) -> None:
-    """An old view is served, and said to be old."""
+    """An old view is served, and said to be old. Where there is none, the last good specs are in force."""
     age_s = agent.follower.age_s()
     if age_s <= VIEW_OLD_S:
         agent.alarms.clear("store.silent")
         return
     text = f"the store has not confirmed the view of the site for {age_s:.0f} s; what is shown is that old"
     agent.alarms.raise_("store.silent", "critical", text)
+    agent.run_from_disk()

@@ -100,7 +100,9 @@ class Keeper:
         revision, found = self._slots.get(service, (0, frozenset()))
         if revision != entry.revision:
             try:
-                found = frozenset(slot.instance for slot in model.decode(ServiceSpec, entry.value).slots())
+                spec = model.decode_spec(entry.value)
+                slots = spec.slots() if isinstance(spec, ServiceSpec) else []  # a removed service has none
+                found = frozenset(slot.instance for slot in slots)
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:
                 log.warning("spec.undecodable", key=entry.key, reason=str(exc))
                 found = frozenset()

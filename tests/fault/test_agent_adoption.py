@@ -177,6 +177,59 @@ def test_an_agent_that_comes_back_while_the_store_is_away_leaves_everything_runn
         assert reported(agent) == before
 
 
+def test_an_agent_that_restarts_while_the_store_is_away_runs_what_its_disk_says(
+    where: str, server: servers.Server
+) -> None:
+    """What lives is adopted, what died is started again; the store has nothing to correct afterwards."""
+    with agents.agent_process(where) as agent:
+        before = reported(agent)
+        server.pause()
+        try:
+            agent.kill()
+            os.kill(before["auditd-alpha-1"], signal.SIGKILL)
+            agent.start()
+            now = reported(agent)
+            assert now["auditd-alpha-1"] != before["auditd-alpha-1"]
+            assert now["riskd-alpha-1"] == before["riskd-alpha-1"]
+            os.kill(now["auditd-alpha-1"], signal.SIGKILL)
+            agent.until("/v1/instances", lambda found: pid(found) not in (None, now["auditd-alpha-1"]))
+            again = reported(agent)
+        finally:
+            server.resume()
+        agent.until("/v1/site/status", lambda found: found["site"] == "lab")
+        assert reported(agent) == again
+
+
+def test_a_spec_that_does_not_decode_stops_nothing_and_an_alarm_says_what_is_in_force(where: str) -> None:
+    async def put(value: bytes) -> None:
+        client = store.connect(where)
+        await client.put(KEYS.spec("auditd"), value)
+        await client.close()
+
+    with agents.agent_process(where) as agent:
+        before = reported(agent)
+        asyncio.run(put(b"{"))
+        alarm = agent.until(
+            "/v1/site/status",
+            lambda found: next(each for each in found["alarms"] if each["id"] == "store.undecodable"),
+        )
+        found = agent.until("/v1/site/status", lambda found: found["alarms"])
+        (text,) = [each["text"] for each in found["alarms"] if each["id"] == "store.undecodable"]
+        assert alarm and "specs/auditd" in text and "auditd: its spec does not decode, its last good" in text
+        agent.kill()
+        os.kill(before["auditd-alpha-1"], signal.SIGKILL)
+        agent.start()
+        now = reported(agent)
+        assert now["auditd-alpha-1"] != before["auditd-alpha-1"], "started again, by the last good spec"
+        assert now["riskd-alpha-1"] == before["riskd-alpha-1"]
+        asyncio.run(put(model.encode(agents.spec("auditd"))))
+        agent.until(
+            "/v1/site/status",
+            lambda found: all(each["id"] != "store.undecodable" for each in found["alarms"]),
+        )
+        assert reported(agent) == now
+
+
 def test_shutdown_leaves_no_process(where: str) -> None:
     with agents.agent_process(where) as agent:
         before = reported(agent)

@@ -1,0 +1,165 @@
+"""What a host's agent is to run: the specs of the store, and where the store cannot say, the last good ones
+from its own disk (`hosts/<host>/specs.json`).
+
+Promises: a spec that does not decode, or that names a daemon which is not installed here, stops nothing: the
+last good spec of that service stays in force, and the agent's alarm names it. An agent that restarts while
+the store is away waits some seconds for it (store_watch.VIEW_OLD_S) and then keeps running, and starts again,
+what the disk says; it does not begin with the disk, which may be older than what the store would say a moment
+later. A removed service is stopped and stays stopped; once no instance of it is left on the host,
+`confirm_stops` says so in the store. `decide` is pure. A disk that cannot be written costs the next agent its
+memory, and nothing now.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from agents import settings
+from controlplane import model
+from controlplane.errors import HftctlError
+from controlplane.host import files
+from controlplane.model import ServiceSpec, Tombstone
+from controlplane.site.view import SiteView
+from controlplane.specs import apply as specs_apply
+from controlplane.store.base import Store
+from controlplane.store.keys import Keys
+
+DAEMONS_GROUP = "hftctl.daemons"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A good spec, and its revision in the store."""
+
+    spec: ServiceSpec
+    config_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    in_force: Mapping[str, Kept]
+    """By service; those of other hosts too, whose daemons this host's have to find."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Service -> why what the store has for it is not in force."""
+
+    def sentence(self) -> str:
+        """What is refused, and what is in force instead; empty: nothing is refused."""
+        return "; ".join(
+            f"{service}: {why}, "
+            + (
+                f"its last good spec (revision {kept.config_revision}) stays in force"
+                if (kept := self.in_force.get(service)) is not None
+                else "and no earlier spec of it is known here: it is not started"
+            )
+            for service, why in sorted(self.refused.items())
+        )
+
+
+def decide(
+    host: str, last: Mapping[str, Kept], view: SiteView, specs_prefix: str, daemons: Collection[str]
+) -> Decision:
+    """What is in force for `host`, from the view and from what was in force before."""
+    in_force: dict[str, Kept] = {}
+    refused: dict[str, str] = {}
+    for service, spec in view.specs.items():
+        if host in spec.hosts and spec.daemon not in daemons:
+            refused[service] = f'daemon "{spec.daemon}" is not installed on {host}'
+        else:
+            in_force[service] = Kept(spec, view.spec_revisions.get(service, 1))
+    for key in view.undecodable:
+        if key.startswith(specs_prefix):
+            refused[key.removeprefix(specs_prefix)] = "its spec does not decode"
+    in_force |= {service: last[service] for service in refused if service in last}
+    return Decision(in_force, refused)
+
+
+class LastSpecs:
+    """The specs in force on one host, and their copy on its disk."""
+
+    def __init__(self, path: Path, host: str, keys: Keys, daemons: Collection[str] | None = None) -> None:
+        self.path, self.host, self.keys = path, host, keys
+        self.daemons = installed_daemons() if daemons is None else daemons
+        self.decision = Decision(_read(path))
+        """Until the store has been seen: what the disk says."""
+        self._over: tuple[SiteView, SiteView] | None = None
+
+    def __repr__(self) -> str:
+        return f"<LastSpecs {self.host}: {', '.join(self.decision.in_force) or 'none'}>"
+
+    def take(self, view: SiteView) -> Decision:
+        """What is in force from now on; kept on disk when it has changed."""
+        decision = decide(self.host, self.decision.in_force, view, self.keys.specs, self.daemons)
+        changed = decision.in_force != self.decision.in_force
+        self.decision, self._over = decision, None
+        if changed:
+            with contextlib.suppress(OSError):
+                # Wanted most when everything has been away: it survives a power cut.
+                content = msgspec.json.format(model.encode(decision.in_force)) + b"\n"
+                files.replace(self.path, content, files.Durability.POWER)
+        return decision
+
+    def over(self, view: SiteView) -> SiteView:
+        """The view with what is in force in place of what is refused: peers, health ports and status of a
+        service do not end because its spec cannot be read.
+        """
+        if not self.decision.refused:
+            return view
+        if self._over is None or self._over[0] is not view:
+            kept = {s: k for s, k in self.decision.in_force.items() if s in self.decision.refused}
+            specs = {**view.specs, **{service: each.spec for service, each in kept.items()}}
+            revisions = {service: each.config_revision for service, each in kept.items()}
+            shown = dataclasses.replace(
+                view,
+                specs=dict(sorted(specs.items())),
+                spec_revisions={**view.spec_revisions, **revisions},
+            )
+            self._over = (view, shown)
+        return self._over[1]
+
+    def forget(self) -> None:
+        """The host goes down in order: nothing is in force on it."""
+        self.decision = Decision({})
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Kept]:
+    """A file that is not there or does not decode is none: then the store is waited for."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Kept])
+    except (OSError, msgspec.DecodeError):
+        return {}
+
+
+def installed_daemons() -> frozenset[str]:
+    """Names only: the daemons' modules are imported in their own processes."""
+    return frozenset(metadata.entry_points(group=DAEMONS_GROUP).names)
+
+
+async def confirm_stops(
+    host: str,
+    tombstones: Callable[[], Mapping[str, Tombstone]],
+    services: Callable[[], Iterable[str]],
+    store: Store,
+    keys: Keys,
+) -> None:
+    """For each removed service of which no instance is left here, say so; once a second, until cancelled.
+
+    `services`: those with an instance on this host, whatever its state. A store that does not answer is asked
+    again in the next second.
+    """
+    while True:
+        await anyio.sleep(settings.STATUS_EVERY_S)
+        here = set(services())
+        for service, tombstone in tombstones().items():
+            if service not in here and (host in tombstone.hosts or not tombstone.hosts):
+                with contextlib.suppress(HftctlError):
+                    await specs_apply.confirm_stop(store, keys, service, host)

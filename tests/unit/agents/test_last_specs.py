@@ -1,0 +1,139 @@
+"""What a host runs when the store cannot say it: the last good specs, and nothing that was removed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import pytest
+
+from agents import last_specs, settings
+from agents.last_specs import Kept, LastSpecs
+from controlplane import model
+from controlplane.model import Mode, ServiceSpec, Tombstone
+from controlplane.site import view as views
+from controlplane.store import Keys, Snapshot
+from controlplane.store.base import Entry
+from controlplane.store.memory import MemoryStore
+
+KEYS = Keys("lab")
+DAEMONS = {"bookd", "riskd"}
+
+
+def spec(name: str, *hosts: str, daemon: str = "") -> ServiceSpec:
+    return ServiceSpec(name, daemon or name, Mode.SINGLETON, hosts or ("alpha",))
+
+
+def view(records: Mapping[str, object], revision: int = 7) -> views.SiteView:
+    entries = {}
+    for service, record in records.items():
+        value = record if isinstance(record, bytes) else model.encode(record)
+        entries[KEYS.spec(service)] = Entry(KEYS.spec(service), value, revision)
+    return views.decode_snapshot(KEYS, Snapshot(revision, entries))
+
+
+@pytest.fixture
+def last(tmp_path: Path) -> LastSpecs:
+    return LastSpecs(tmp_path / "specs.json", "alpha", KEYS, DAEMONS)
+
+
+def test_the_specs_of_a_host_are_on_its_disk_for_its_next_agent(last: LastSpecs) -> None:
+    last.take(view({"bookd": spec("bookd"), "riskd": spec("riskd", "beta")}))
+    again = LastSpecs(last.path, "alpha", KEYS, DAEMONS)
+    assert again.decision.in_force == {
+        "bookd": Kept(spec("bookd"), 7),
+        "riskd": Kept(spec("riskd", "beta"), 7),
+    }
+    again.take(view({"riskd": spec("riskd", "beta")}))
+    assert set(LastSpecs(last.path, "alpha", KEYS, DAEMONS).decision.in_force) == {"riskd"}
+
+
+@pytest.mark.parametrize(
+    "bad", [b"{", b"[]", model.encode(spec("riskd")), model.encode(spec("bookd", daemon="bokd"))]
+)
+def test_a_spec_that_cannot_be_used_stops_nothing_and_is_named(last: LastSpecs, bad: bytes) -> None:
+    last.take(view({"bookd": spec("bookd")}))
+    found = last.take(view({"bookd": bad}, revision=9))
+    assert found.in_force == {"bookd": Kept(spec("bookd"), 7)}
+    assert found.sentence().startswith("bookd: ")
+    assert found.sentence().endswith("its last good spec (revision 7) stays in force")
+    healed = last.take(view({"bookd": spec("bookd", "alpha", "beta")}, revision=11))
+    assert healed.in_force["bookd"].config_revision == 11 and not healed.sentence()
+
+
+def test_who_looks_at_the_site_sees_the_spec_in_force(last: LastSpecs) -> None:
+    good = view({"bookd": spec("bookd"), "riskd": spec("riskd")})
+    last.take(good)
+    assert last.over(good) is good
+    bad = view({"bookd": b"{", "riskd": spec("riskd", "beta")}, revision=9)
+    last.take(bad)
+    shown = last.over(bad)
+    assert list(shown.specs.items()) == [("bookd", spec("bookd")), ("riskd", spec("riskd", "beta"))]
+    assert shown.spec_revisions == {"bookd": 7, "riskd": 9} and shown.undecodable
+    assert last.over(bad) is shown, "made once a view"
+
+
+def test_a_first_spec_that_cannot_be_used_is_not_started_and_is_named(last: LastSpecs) -> None:
+    found = last.take(view({"bookd": b"{", "far": spec("far", "beta", daemon="bokd")}))
+    assert set(found.in_force) == {"far"}
+    assert found.sentence() == (
+        "bookd: its spec does not decode, and no earlier spec of it is known here: it is not started"
+    ), "an unknown daemon of another host is that host's concern"
+
+
+def test_a_tombstone_and_an_absent_spec_end_what_was_in_force(last: LastSpecs) -> None:
+    last.take(view({"bookd": spec("bookd"), "riskd": spec("riskd")}))
+    found = last.take(view({"bookd": Tombstone("ann", "why", "2026-01-01T00:00:00.000Z", ("alpha",))}))
+    assert found == last_specs.Decision({})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"bookd": 3}'])
+def test_a_file_that_does_not_decode_is_none(last: LastSpecs, content: bytes) -> None:
+    last.path.write_bytes(content)
+    assert LastSpecs(last.path, "alpha", KEYS, DAEMONS).decision.in_force == {}
+
+
+def test_an_orderly_end_leaves_nothing_to_go_on_with(last: LastSpecs) -> None:
+    last.take(view({"bookd": spec("bookd")}))
+    last.forget()
+    assert not last.path.exists()
+    last.forget()
+
+
+def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    last = LastSpecs(tmp_path / "gone" / "specs.json", "alpha", KEYS, DAEMONS)
+    assert set(last.take(view({"bookd": spec("bookd")})).in_force) == {"bookd"}
+
+
+def test_the_installed_daemons_are_known_by_name() -> None:
+    assert {"bookd", "omsd", "simd"} <= last_specs.installed_daemons()
+
+
+def test_a_stop_is_confirmed_when_no_instance_is_left_and_again_after_the_store_was_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(settings, "STATUS_EVERY_S", 0.001)
+
+    async def story() -> None:
+        store = MemoryStore()
+        tombstone = Tombstone("ann", "why", "2026-01-01T00:00:00.000Z", ("alpha",))
+        await store.put(KEYS.spec("bookd"), model.encode(tombstone))
+        here = ["bookd"]
+        watcher = store.client()
+        async with asyncio.timeout(10), anyio.create_task_group() as tasks:
+            tasks.start_soon(
+                last_specs.confirm_stops, "alpha", lambda: {"bookd": tombstone}, lambda: here, store, KEYS
+            )
+            await asyncio.sleep(0.02)
+            assert await watcher.get(KEYS.spec("bookd")), "an instance still stops"
+            store.cut()
+            here.clear()
+            await asyncio.sleep(0.02)
+            store.heal()
+            while await watcher.get(KEYS.spec("bookd")):  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+            tasks.cancel_scope.cancel()
+
+    asyncio.run(story())
