@@ -1,6 +1,6 @@
 """hft-agentd: the host agent as a process. Names every task in one place.
 
-    hft-agentd --site S --host H --site-dir D --run-dir R --store etcd://127.0.0.1:2379 [--http-port 0]
+    hft-agentd --site S --host H --site-dir D --run-dir R --store KIND://HOST:PORT [--http-port 0]
     [--no-keeper]
 
 SIGTERM (and SIGKILL) leave daemons and keeper running: the next agent adopts them. Only POST /v1/shutdown,
@@ -55,7 +55,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
     parser.add_argument("--host", required=True)
     parser.add_argument("--site-dir", required=True, type=Path)
     parser.add_argument("--run-dir", required=True, type=Path)
-    parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
+    parser.add_argument("--store", required=True, help="KIND://HOST:PORT[,HOST:PORT...]")
     parser.add_argument("--http-address", default="127.0.0.1")
     parser.add_argument("--http-port", type=int, default=0, help="0: any free port")
     parser.add_argument(

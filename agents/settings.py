@@ -37,7 +37,7 @@ class AgentSettings:
     site_dir: Path
     run_dir: Path
     store: str
-    """etcd://HOST:PORT[,HOST:PORT...], or memory://NAME in tests."""
+    """KIND://HOST:PORT[,HOST:PORT...], or memory://NAME in tests."""
 
     http_address: str = "127.0.0.1"
     """Where TCP listens and what other hosts are told; loopback by default, as the answers are not secret but

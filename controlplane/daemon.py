@@ -155,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="hft-controld", description="The controller of a site; hft-floord or a unit starts it."
     )
     parser.add_argument("--site", required=True)
-    parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
+    parser.add_argument("--store", required=True, help="KIND://HOST:PORT[,HOST:PORT...]")
     parser.add_argument("--site-dir", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--http-address", default="127.0.0.1")

@@ -1,6 +1,6 @@
 """hft-keeperd: the keeper as a process. Small, in a session of its own, deaf to its agent's death.
 
-    hft-keeperd --site S --host H --site-dir D --run-dir R --store etcd://127.0.0.1:2379
+    hft-keeperd --site S --host H --site-dir D --run-dir R --store KIND://HOST:PORT
 
 SIGTERM releases what is led here and takes the registrations back, then exits 0. Only one keeper of a host
 runs (R18): the lock file names the old one, whose pidfd must say that it is dead before the lock is even
@@ -72,7 +72,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", required=True)
     parser.add_argument("--site-dir", required=True, type=Path)
     parser.add_argument("--run-dir", required=True, type=Path)
-    parser.add_argument("--store", required=True, help="etcd://HOST:PORT[,HOST:PORT...]")
+    parser.add_argument("--store", required=True, help="KIND://HOST:PORT[,HOST:PORT...]")
     parser.add_argument("--address", default="127.0.0.1", help="where peers' pings are answered (UDP)")
     parser.add_argument("--log", type=Path, help="append to this file instead of standard output")
     parser.add_argument(

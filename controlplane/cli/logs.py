@@ -1,5 +1,5 @@
 """`hftctl logs INSTANCE [-f] [-n]`: what an instance printed, across its restarts; the floor's own processes
-too (floord, etcd, agent-alpha ...).
+too (floord, the store, agent-alpha ...).
 """
 
 from __future__ import annotations

@@ -14,9 +14,11 @@ import typer
 from controlplane.cli.options import SiteDirOption, SiteOption
 from controlplane.errors import InvalidInput
 from controlplane.floor import folders
+from controlplane.floor.embedded import KINDS as STORES
 
 if TYPE_CHECKING:
     from controlplane.floor import up as floor_up
+    from controlplane.floor import wait as floor_wait
 
 DOWN_TIMEOUT_S = 30.0
 LOOK_EVERY_S = 0.5
@@ -64,23 +66,37 @@ def up(
             help="TCP port of the controller, the agents on the next ones; 0: any free.",
         ),
     ] = None,
+    store: Annotated[
+        Optional[str],
+        typer.Option("--store", help=f"The store that a new floor brings along: {' or '.join(STORES)}."),
+    ] = None,
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",
 ) -> int:
     """Start the floor, or change what a running one shall be."""
+    from controlplane.floor import embedded
     from controlplane.floor import up as floor_up  # 100 ms: not for `up --help` or a completion
 
     if more_tape and not tape:
         raise InvalidInput(f"{more_tape[0]}: unexpected; tape files are named after --tape")
     floor = folders.Folders(site_dir or folders.default_site_dir())
-    options = floor_up.Options(services, (*(tape or ()), *(more_tape or ())), speed, seed, site, http_port)
+    tapes = (*(tape or ()), *(more_tape or ()))
+    if store is not None:
+        embedded.named(store)
+    options = floor_up.Options(services, tapes, speed, seed, site, http_port, store)
     if detach:
         started = floor_up.bring_up(floor, options, print)
-        return wait(floor_up.Watch(floor, started), started, timeout)
+        return wait(watch_of(floor, started), started, timeout)
     return in_front(floor, options)
 
 
-def wait(watch: floor_up.Watch, started: floor_up.Started, timeout_s: float) -> int:
+def watch_of(floor: folders.Folders, started: floor_up.Started) -> floor_wait.Watch:
+    from controlplane.floor import wait as floor_wait
+
+    return floor_wait.Watch(floor, started.specs, started.revisions, started.floord)
+
+
+def wait(watch: floor_wait.Watch, started: floor_up.Started, timeout_s: float) -> int:
     if watch.wait_healthy(timeout_s):
         for note in watch.floor().get("notes", ()) if started.fresh else ():
             print(note)
@@ -93,16 +109,16 @@ def wait(watch: floor_up.Watch, started: floor_up.Started, timeout_s: float) -> 
     return 1
 
 
-def done(watch: floor_up.Watch, started: floor_up.Started) -> str:
+def done(watch: floor_wait.Watch, started: floor_up.Started) -> str:
     took_s = time.monotonic() - watch.began_mono_s
     if started.fresh:
         return (
-            f"up and healthy in {took_s:.1f} s: site {started.desired.site} in {watch.folders.site_dir} "
+            f"up and healthy in {took_s:.1f} s: site {started.site} in {watch.folders.site_dir} "
             "(hftctl status shows it, hftctl down ends it)"
         )
     if started.changes:
-        return f"{len(started.changes)} changes applied, healthy after {took_s:.1f} s"
-    return f"already up, nothing changed: site {started.desired.site} in {watch.folders.site_dir}"
+        return f"{started.changes} changes applied, healthy after {took_s:.1f} s"
+    return f"already up, nothing changed: site {started.site} in {watch.folders.site_dir}"
 
 
 def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
@@ -121,7 +137,7 @@ def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
     try:
         started = floor_up.bring_up(floor, options, lambda text: print(text, flush=True))
         began = True
-        watch = floor_up.Watch(floor, started)
+        watch = watch_of(floor, started)
         return screen(watch) if sys.stdout.isatty() else lines(watch)
     except Interrupted as exc:
         if began or floor.running() is not None or folders.locked(floor.floor_lock):
@@ -130,7 +146,7 @@ def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
         return 128 + exc.number
 
 
-def screen(watch: floor_up.Watch) -> int:
+def screen(watch: floor_wait.Watch) -> int:
     from rich.live import Live
 
     from controlplane.floor import watch_screen
@@ -143,7 +159,7 @@ def screen(watch: floor_up.Watch) -> int:
     return gone(watch)
 
 
-def lines(watch: floor_up.Watch) -> int:
+def lines(watch: floor_wait.Watch) -> int:
     """Without a terminal: a line a change."""
     before: dict[str, str] = {}
     while not watch.floord_gone():
@@ -158,7 +174,7 @@ def lines(watch: floor_up.Watch) -> int:
     return gone(watch)
 
 
-def told(watch: floor_up.Watch) -> dict[str, str]:
+def told(watch: floor_wait.Watch) -> dict[str, str]:
     """What a line is worth, by subject; pids, counters and times are not."""
     status = watch.status()
     if status is None:
@@ -173,7 +189,7 @@ def told(watch: floor_up.Watch) -> dict[str, str]:
     return said | {f"alarm {a.id}": f"{a.severity}: {a.subject}: {a.text}" for a in status.alarms}
 
 
-def gone(watch: floor_up.Watch) -> int:
+def gone(watch: floor_wait.Watch) -> int:
     if watch.folders.running() is None:
         print("the floor was taken down")
         return 0

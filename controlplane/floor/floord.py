@@ -1,10 +1,14 @@
-"""hft-floord: parent of a laptop floor. Starts the store, writes the specs into it, starts agents and
-controller, restarts what dies.
+"""hft-floord: parent of a laptop floor. Runs the processes that run.json asks for (the store, an agent for
+each host, the controller) and restarts what dies.
 
 Promises: one for each site folder (floor.lock, which no child inherits); floor.json says at any moment what
 runs, so that the next hft-floord adopts it and `hftctl down` ends it even when this process is dead; SIGTERM
-takes the floor down in order. It is on nobody's critical path: leadership, health and trading go on without
-it. Under systemd, units do its work.
+takes the floor down in order. It knows no service: those are in the store, and `hftctl up` and `hftctl
+apply` write them. It is on no critical path: leadership, health and trading go on without it. Under systemd,
+units do its work.
+
+A store that does not answer, or a run.json that cannot be read, is said once a try and tried again; what runs
+goes on.
 """
 
 from __future__ import annotations
@@ -25,20 +29,20 @@ import msgspec
 
 from controlplane import model, store
 from controlplane.errors import HftctlError, Unavailable
-from controlplane.floor import desired as desired_file
-from controlplane.floor import down, etcd, incarnation, processes
+from controlplane.floor import down, embedded, incarnation, processes, run_file
 from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
-from controlplane.floor.desired import Desired
 from controlplane.floor.folders import Folders
+from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks, log, run
 from controlplane.model import Process, records
 
 LOOK_EVERY_S = 0.2
-"""At desired.json (an `hftctl up` that changes something) and at the controller's key."""
+"""At run.json (an `hftctl up` that names the hosts) and at the controller's key."""
 STORE_TRY_AGAIN_S = 0.5
 STORE_STARTS = 3
-"""A free port may be taken by somebody else before etcd binds it; three times in a row is another trouble."""
+"""A free port may be taken by another process before the store binds it; three times in a row is something
+else."""
 DOWN_TIMEOUT_S = 30.0
 CLEAN_UP_S = 90.0
 """More than all the waits of `down.stop` and `down.sweep` together."""
@@ -52,10 +56,13 @@ class Floord:
         self.run_dir = folders.create_run_dir()
         self.before = folders.running() or {}
         self.children: dict[str, Child] = {}
+        self.supervised: set[str] = set()
         self.store_said: dict[str, Any] = {}
-        self.desired = Desired(site, "")
-        self.applied = ""
-        self.revisions: dict[str, int] = {}
+        self.wanted = RunFile(site)
+        self.hosts: list[str] = []
+        """Whose agents run, in the order of their HTTP ports."""
+        self.seen = (0, 0)
+        """run.json as it was read last."""
         self.controller_url: str | None = None
         self.notes: list[str] = []
         self.started_ns = time.time_ns()
@@ -78,8 +85,7 @@ class Floord:
             "run_dir": str(self.run_dir),
             "floord": identity.to_plain(me) if me else None,
             "started_ns": self.started_ns,
-            "hosts": self.desired.hosts,
-            "services_file": self.desired.services_file,
+            "hosts": self.hosts,
             "store": self.store_said,
             "controller": {"url": self.controller_url},
             "processes": {
@@ -87,8 +93,6 @@ class Floord:
                 for name, child in self.children.items()
                 if child.process
             },
-            "applied": self.applied,
-            "revisions": self.revisions,
             "notes": self.notes,
         }
         site_folders.write_atomically(self.folders.floor_json, json.dumps(floor, indent=1).encode() + b"\n")
@@ -97,10 +101,11 @@ class Floord:
 
     async def run(self) -> None:
         """Until cancelled."""
-        found = desired_file.read(self.folders)
+        self.seen = stamp(self.folders.run_json)  # before the read: a change after it is not missed
+        found = run_file.read(self.folders)
         if found is None:
-            raise HftctlError(f"{self.folders.desired_json}: missing; hft-floord is started by `hftctl up`")
-        self.desired = found
+            raise HftctlError(f"{self.folders.run_json}: missing; hft-floord is started by `hftctl up`")
+        self.wanted = found
         # What an earlier hft-floord started is kept on record from the first write on, or `down` could not
         # find it.
         for name, record in (self.before.get("processes") or {}).items():
@@ -108,14 +113,15 @@ class Floord:
             if not child.adopt(identity.from_plain(record, name)):
                 del self.children[name]
         self.store_said = self.before.get("store") or {}
+        self.hosts = list(self.before.get("hosts") or [])
         self.write_floor()
         async with asyncio.TaskGroup() as tasks:
             client = await self.start_store(tasks)
             try:
+                # Before any host starts: nothing may lead under an incarnation that is about to be raised.
                 await self.settle_incarnation(client)
-                await self.apply(client, self.desired)
                 self.start_hosts(tasks)
-                await self.look(client)
+                await self.look(client, tasks)
             finally:
                 await client.close()
 
@@ -127,8 +133,11 @@ class Floord:
         return self.children[name]
 
     def supervise(self, tasks: asyncio.TaskGroup, name: str, command: list[str]) -> Child:
-        """Start it, or go on with the adopted one (the command is for its next start)."""
+        """Start it, or go on with the adopted one (the command is for its next start). Once is enough."""
         child = self.children.get(name)
+        if name in self.supervised:
+            return self.children[name]
+        self.supervised.add(name)
         if child is None:
             child = self.child(name, command)
             child.start()
@@ -137,67 +146,66 @@ class Floord:
         return child
 
     async def start_store(self, tasks: asyncio.TaskGroup) -> store.Store:
-        """The adopted etcd, or a new one on free ports; returns a client of it once it answers.
+        """The adopted store, or a new one; returns a client of it once it answers.
 
         Raises:
             Refused: the data is of another version. Unavailable: it does not come up; its log says why.
         """
-        child = self.children.get("etcd")
+        kind = str(self.store_said.get("kind") or self.wanted.store)
+        own = embedded.named(kind)
+        child = self.children.get(kind)
         for tries_left in reversed(range(STORE_STARTS)):
             if child is None:
-                choice = etcd.choose()
-                client_port, peer_port = etcd.free_ports(2)
-                command = etcd.command(choice, self.folders.site_dir, client_port, peer_port)
+                choice = own.choose()
+                launch = own.launch(choice, self.folders.site_dir)
                 self.store_said = {
-                    "kind": "etcd",
-                    "endpoints": [f"127.0.0.1:{client_port}"],
+                    "kind": kind,
+                    "endpoints": list(launch.endpoints),
                     "version": choice.version,
                     "sentence": choice.sentence,
-                    "command": command,
+                    "command": list(launch.command),
                 }
                 self.say(choice.sentence)
-                child = self.child("etcd", command)
+                child = self.child(kind, list(launch.command))
                 child.start()
             process = child.process
             try:
-                port = int(self.store_said["endpoints"][0].rpartition(":")[2])
-                await etcd.wait_ready(port, died=functools.partial(_dead, process))
+                await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, process))
                 break
             except Unavailable as exc:
                 if process is not None and identity.runs(process):
                     raise  # it runs and does not answer: another beside it would find its data locked
                 if not tries_left:
-                    raise Unavailable(f"{exc} ({self.folders.log('etcd')})") from exc
-                self.say(f"{exc}; once more on other ports")
+                    raise Unavailable(f"{exc} ({self.folders.log(kind)})") from exc
+                self.say(f"{exc}; it is started again on other ports")
                 child = None
-        self.supervise(tasks, "etcd", self.store_said["command"])
-        return store.connect(f"etcd://{','.join(self.store_said['endpoints'])}")
+        self.supervise(tasks, kind, self.store_said["command"])
+        return store.connect(self.store_url())
+
+    def store_url(self) -> str:
+        return f"{self.store_said['kind']}://{','.join(self.store_said['endpoints'])}"
 
     def start_hosts(self, tasks: asyncio.TaskGroup) -> None:
-        endpoints = f"etcd://{','.join(self.store_said['endpoints'])}"
-        common = [
-            "--site",
-            self.site,
-            "--site-dir",
-            str(self.folders.site_dir),
-            "--run-dir",
-            str(self.run_dir),
-            "--store",
-            endpoints,
-        ]
-        port = self.desired.http_port
-        for number, host in enumerate(self.desired.hosts, start=1):
+        """The agents that run.json asks for and that are not looked after yet, and with the first of them the
+        controller. A host that is no longer asked for keeps its agent until the floor goes down.
+        """
+        common = ["--site", self.site, "--site-dir", str(self.folders.site_dir)]
+        common += ["--run-dir", str(self.run_dir), "--store", self.store_url()]
+        self.hosts += [host for host in self.wanted.hosts if host not in self.hosts]
+        port = self.wanted.http_port
+        for number, host in enumerate(self.hosts, start=1):
             http = ["--http-port", str(port + number if port else 0)]
             self.supervise(
                 tasks,
                 f"agent-{host}",
                 [sys.executable, "-m", "agents.daemon", "--host", host, *common, *http],
             )
-        self.supervise(
-            tasks,
-            "controld",
-            [sys.executable, "-m", "controlplane.daemon", *common, "--http-port", str(port)],
-        )
+        if self.hosts:
+            self.supervise(
+                tasks,
+                "controld",
+                [sys.executable, "-m", "controlplane.daemon", *common, "--http-port", str(port)],
+            )
         self.write_floor()
 
     async def settle_incarnation(self, client: store.Store) -> None:
@@ -209,58 +217,32 @@ class Floord:
                 record = model.decode(records.EpochRecord, entry.value)
                 epochs[group] = (record.incarnation, record.epoch)
         stored = int(found.value) if found else None
-        decision = incarnation.decide(
-            stored, epochs, "", keeper_disks(self.folders), time.time_ns() // 1_000_000
-        )
+        decision = incarnation.decide(stored, epochs, keeper_disks(self.folders), time.time_ns() // 1_000_000)
         if not decision.reason:
             return
         written = await client.put(
             self.keys.incarnation, str(decision.incarnation).encode(), expect=found.revision if found else 0
         )
         if isinstance(written, store.Lost):
-            return  # somebody confirmed it meanwhile: theirs is newer than what we looked at
+            return  # confirmed meanwhile by an operator, who has seen something newer than we have
         if stored is not None:
             self.note(
                 f"incarnation of the store raised from {stored} to {decision.incarnation}: {decision.reason}"
             )
 
-    async def apply(self, client: store.Store, desired: Desired) -> None:
-        """Write the specs that are not in the store as they are wanted, and delete the ones that are not
-        wanted.
-        """
-        present = dict((await client.range(self.keys.specs)).entries)
-        revisions: dict[str, int] = {}
-        for spec in desired.specs:
-            key, value = self.keys.spec(spec.name), model.encode(spec)
-            entry = present.pop(key, None)
-            if entry is not None and entry.value == value:
-                revisions[spec.name] = entry.revision
-                continue
-            written = await client.put(key, value)
-            assert isinstance(written, store.Committed), "a put without an expectation is never lost"
-            revisions[spec.name] = written.revision
-            self.say(f"spec of {spec.name} written (revision {written.revision})")
-        for key in present:
-            await client.delete(key)
-            self.say(f"spec {key} deleted")
-        self.desired, self.applied, self.revisions = desired, desired.digest, revisions
-        self.write_floor()
-
-    async def look(self, client: store.Store) -> None:
-        """Follow desired.json and the controller's key, for as long as the floor is up."""
-        seen = stamp(self.folders.desired_json)
+    async def look(self, client: store.Store, tasks: asyncio.TaskGroup) -> None:
+        """Follow run.json and the controller's key, for as long as the floor is up."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            now = stamp(self.folders.desired_json)
+            now = stamp(self.folders.run_json)
             try:
-                if now != seen:
-                    wanted = desired_file.read(self.folders)
-                    if wanted is not None:
-                        await self.apply(client, wanted)
-                    seen = now
+                if now != self.seen:
+                    self.seen = now
+                    self.wanted = run_file.read(self.folders) or self.wanted
+                    self.start_hosts(tasks)
                 url = await controller_url(client, self.keys)
             except HftctlError as exc:
-                self.say(f"looked in vain: {exc}")
+                self.say(f"run.json and the controller's address were not read: {exc}")
                 await asyncio.sleep(STORE_TRY_AGAIN_S)
                 continue
             if url != self.controller_url:

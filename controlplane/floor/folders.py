@@ -1,4 +1,4 @@
-"""Where a floor lives: the site folder that it keeps, and the run folder of sockets and words that ends with
+"""Where a floor lives: the site folder that it keeps, and the run folder of sockets and pages that ends with
 it.
 
 AF_UNIX paths end at 107 bytes, so the run folder is short and hashed; it is on tmpfs, mode 0700, and belongs
@@ -41,8 +41,13 @@ class Folders:
         return self.site_dir / "floor.json"
 
     @property
+    def run_json(self) -> Path:
+        """Which processes shall run: written by `hftctl up`, read by hft-floord at each change."""
+        return self.site_dir / "run.json"
+
+    @property
     def desired_json(self) -> Path:
-        """What shall run: written by `hftctl up`, read by hft-floord at each change."""
+        """What run.json was to an earlier hftctl; read once (run_file.py), written no more."""
         return self.site_dir / "desired.json"
 
     @property
@@ -51,7 +56,9 @@ class Folders:
 
     @property
     def services(self) -> Path:
-        """A copy of the applied services.yml."""
+        """A copy of the services file that `hftctl up` applied last: what a bare `up` reads when the
+        operator's own is gone. What runs is in the store.
+        """
         return self.site_dir / "services.yml"
 
     @property
@@ -86,8 +93,10 @@ class Folders:
         """floor.json, or None when there is none (or it is not readable as such: a floor writes it whole)."""
         return read_json(self.floor_json)
 
-    def desired(self) -> dict[str, Any] | None:
-        return read_json(self.desired_json)
+    def store_url(self) -> str | None:
+        """Where the floor's store answers, for `store.connect`; None when no floor says so."""
+        said = (self.running() or {}).get("store") or {}
+        return f"{said['kind']}://{','.join(said['endpoints'])}" if said.get("endpoints") else None
 
     def agent_socket(self, host: str) -> Path:
         return self.run_dir() / f"{host}.agent.sock"
@@ -119,7 +128,7 @@ class Folders:
         """Make the run folder, or take an existing one that is this user's alone.
 
         Raises:
-            InUse: it belongs to somebody else, or is no folder.
+            InUse: it belongs to another user, or is not a folder.
         """
         run = self.run_dir_wanted()
         try:

@@ -1,4 +1,4 @@
-"""The incarnation of a laptop floor's store: made once, raised when the store has gone back behind what a
+"""The incarnation of a laptop floor's store: made once, raised when the store has gone back to before what a
 keeper has on its disk (rule R19). Pure.
 """
 
@@ -16,8 +16,6 @@ class KeeperDisk:
     incarnation: int
     tokens: Mapping[str, tuple[int, int]]
     """Group -> (incarnation, epoch), the highest seen."""
-    generation: str = ""
-    """Of the store (etcd's cluster id) that it last spoke to; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,6 @@ class Decision:
 def decide(
     stored: int | None,
     epochs: Mapping[str, tuple[int, int]],
-    generation: str,
     disks: Iterable[KeeperDisk],
     now_ms: int,
 ) -> Decision:
@@ -62,10 +59,6 @@ def decide(
                     f"keeper {disk.host} has seen epoch {rank[1]} of {group}, the store has {found[1]}: it "
                     "went back",
                 )
-        if stored is not None and generation and disk.generation and disk.generation != generation:
-            return Decision(
-                new, f"keeper {disk.host} knows a store {disk.generation}, this one is {generation}"
-            )
     if stored is None:
         return Decision(new, "new store")
     return Decision(stored, "")

@@ -1,15 +1,18 @@
-"""`hftctl up`: check everything, then start hft-floord, or change what a running floor shall be; wait until
-it is healthy or say what is not.
+"""`hftctl up`: check everything, start hft-floord, apply the services file, name the hosts; or change what a
+running floor shall be.
 
 Promises: a bad file, a missing tape, a port or site folder in use are said before anything is started (exit
-2). A floor that runs and is as wanted is left alone. Nothing is ever started twice: the lock is hft-floord's.
-The story goes on in floord.py.
+2). A floor that runs as asked is left alone. Nothing is ever started twice: the lock is hft-floord's.
+No agent is started before the services are applied, so none begins with what an earlier floor had left. The
+specs are written by specs/apply.py; the story goes on in floord.py and, until all is healthy, in wait.py.
 """
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
+import getpass
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,26 +21,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controlplane.errors import FloorUnreachable, InUse, InvalidInput
-from controlplane.floor import desired as desired_file
-from controlplane.floor import etcd, processes
+from controlplane import store
+from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
+from controlplane.floor import embedded, ports, processes, run_file, wait
 from controlplane.floor import folders as site_folders
-from controlplane.floor.desired import Desired
 from controlplane.floor.folders import Folders
+from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, sched
-from controlplane.http import unix
-from controlplane.site import document
-from controlplane.specs import diff
+from controlplane.model import ServiceSpec
+from controlplane.specs import apply as specs_apply
 from controlplane.specs import read as service_specs
 
 VENUE_DAEMON = "simd"
 """--tape, --speed and --seed are settings of the services that run it."""
 POLL_S = 0.1
 LOCK_WITHOUT_FLOOR_S = 5.0
-"""hft-floord writes floor.json in milliseconds after it took the lock; a lock held longer without one is
-somebody else's."""
-LOG_LINES = 8
-"""Of an instance that will not get healthy: enough for a traceback's end."""
+"""hft-floord writes floor.json milliseconds after it took the lock; a lock held longer without one is
+another program's."""
+REASON = "hftctl up"
+"""Of the operation in which the services file is applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,19 @@ class Options:
     seed: int | None = None
     site: str = "lab"
     http_port: int | None = None
+    store: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The services file as read and checked, and the processes that it takes."""
+
+    run: RunFile
+    specs: tuple[ServiceSpec, ...]
+
+    @property
+    def file(self) -> str:
+        return self.run.services_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,67 +73,140 @@ class Started:
 
     fresh: bool
     """hft-floord was started (it may have adopted what ran)."""
-    changes: tuple[diff.Change, ...]
-    desired: Desired
+    site: str
+    changes: int
+    """To the services that the floor had."""
+    specs: tuple[ServiceSpec, ...]
+    revisions: dict[str, int]
+    """Of each service's spec in the store."""
     floord: subprocess.Popen[bytes] | None = None
 
 
 def bring_up(folders: Folders, options: Options, say: Callable[[str], None]) -> Started:
-    """Make the floor be what is wished; returns before it is healthy.
+    """Make the floor be what is asked for; returns before it is healthy.
 
     Raises:
         InvalidInput: the services file or an option; nothing was touched. InUse: port, site folder or run
-        folder.
+        folder. Unavailable: the store does not come up. HftctlError: hft-floord has ended.
     """
     runs = _floord_runs(folders)
     # Its parent may have died: what it had started is this floor still, with its file and its tape.
     orphaned = not runs and bool(processes.recorded(folders) or processes.marked(folders))
-    before = desired_file.read(folders) if runs or orphaned else None
-    desired = _desired(folders, options, before)
-    require_free_health_ports(desired, before)
-    changes: tuple[diff.Change, ...] = ()
+    before = run_file.read(folders) if runs or orphaned else None
+    if runs and not folders.run_json.exists() and folders.desired_json.exists():
+        raise Refused(
+            f"the floor in {folders.site_dir} was started by an earlier hftctl: hftctl down ends it (its "
+            "data stays), hftctl up starts it again"
+        )
+    wanted = _wanted(folders, options, before)
     if before is not None:
-        if desired.site != before.site:
-            raise InUse(
-                f'site folder {folders.site_dir}: in use by the floor of site "{before.site}" (choose '
-                "another with --site-dir)"
-            )
-        changes = tuple(diff.diff(before.specs, desired.specs))
-        new_hosts = sorted(set(desired.hosts) - set(before.hosts))
-        if new_hosts:
-            raise InvalidInput(
-                f"{desired.services_file}: host {', '.join(new_hosts)} is new; a running floor keeps its "
-                "hosts (hftctl down first)"
-            )
-        if changes:
-            say(f"{desired.services_file} has changed:")
-            for change in changes:
-                say(f"  {change}")
-        if changes or desired != before:
-            desired_file.write(folders, desired)
-    if runs:
-        return Started(False, changes, desired)
-    choice = etcd.choose()
+        _require_same_floor(folders, wanted, before)
+    floord = None
+    if not runs:
+        if before is None:
+            ports.require_free_health_ports(wanted.file, wanted.specs, wanted.run)
+        floord = _start(folders, wanted, before, say)
+    url = wait.store_url(folders, floord)
+    changes, applied = asyncio.run(_apply(url, wanted, say, ask_ports=before is not None))
+    if applied.outcome == "unknown":
+        raise Unavailable(
+            f"the services may or may not be applied: {applied.reason} (operation {applied.operation}; "
+            "hftctl up again settles it)"
+        )
+    if applied.outcome != "succeeded":
+        raise Refused(
+            f"the services were not applied: {applied.reason} (applied: "
+            f"{', '.join(applied.applied) or 'none'}; hftctl up again shows what is different now)"
+        )
+    _remember(folders, wanted)
+    return Started(not runs, wanted.run.site, changes, wanted.specs, dict(applied.revisions), floord)
+
+
+def _require_same_floor(folders: Folders, wanted: Wanted, before: RunFile) -> None:
+    if wanted.run.site != before.site:
+        raise InUse(
+            f'site folder {folders.site_dir}: in use by the floor of site "{before.site}" (choose '
+            "another with --site-dir)"
+        )
+    if wanted.run.store != before.store:
+        raise InUse(
+            f"site folder {folders.site_dir}: its floor runs with {before.store}, not {wanted.run.store} "
+            "(hftctl down first)"
+        )
+    new_hosts = sorted(set(wanted.run.hosts) - set(before.hosts))
+    if new_hosts and before.hosts:
+        raise InvalidInput(
+            f"{wanted.file}: host {', '.join(new_hosts)} is new; a running floor keeps its hosts (hftctl "
+            "down first)"
+        )
+
+
+def _start(
+    folders: Folders, wanted: Wanted, before: RunFile | None, say: Callable[[str], None]
+) -> subprocess.Popen[bytes]:
+    """Start hft-floord. `before`: of an orphaned floor, whose processes it adopts."""
+    own = embedded.named(wanted.run.store)
+    choice = own.choose()
     # Those of an orphaned floor are its own, about to be adopted.
-    for port in () if orphaned else _http_ports(desired):
-        require_free_port(port, "choose another with --http-port")
+    for port in () if before is not None else ports.of_http(wanted.run):
+        ports.require_free(port, "choose another with --http-port")
     folders.create()
     run_dir = folders.create_run_dir()
-    etcd.prepare(
-        choice, folders.site_dir
-    )  # a data folder of another version is refused here, before anything runs
+    own.prepare(choice, folders.site_dir)  # data of another version is refused before anything runs
     say(choice.sentence)
-    if any(spec.real_time for spec in desired.specs) and not sched.may_be_real_time():
+    if any(spec.real_time for spec in wanted.specs) and not sched.may_be_real_time():
         say(
             "real-time scheduling (sched fifo) and locked memory are left out: not permitted to this user "
             "(root may, and CAP_SYS_NICE)"
         )
-    if orphaned:
+    if before is not None:
         say("hft-floord had died; what it had started still runs and is adopted")
     else:
         _forget_the_dead(folders, run_dir)
-    desired_file.write(folders, desired)
-    return Started(True, changes, desired, start_floord(folders, desired.site))
+    run_file.write(folders, dataclasses.replace(wanted.run, hosts=before.hosts if before is not None else ()))
+    return start_floord(folders, wanted.run.site)
+
+
+async def _apply(
+    url: str, wanted: Wanted, say: Callable[[str], None], *, ask_ports: bool
+) -> tuple[int, specs_apply.Applied]:
+    """The number of changes to what the store had, and how applying them ended.
+
+    Raises:
+        InUse: a health port that the floor has not had so far. Unavailable.
+    """
+    client = store.connect(url)
+    try:
+        keys = store.Keys(wanted.run.site)
+        plan = await specs_apply.plan(client, keys, wanted.specs)
+        if ask_ports:
+            ports.require_free_health_ports(wanted.file, wanted.specs, wanted.run, plan.before)
+        changes = len(plan.changes) if plan.before else 0
+        if changes:
+            say(f"{wanted.file} differs from what is applied:")
+            for change in plan.changes:
+                say(f"  {change}")
+        applied = await specs_apply.apply(
+            client,
+            keys,
+            plan,
+            operation=specs_apply.new_operation(),
+            actor=getpass.getuser(),
+            reason=REASON,
+            now_ns=time.time_ns(),
+        )
+        return changes, applied
+    finally:
+        await client.close()
+
+
+def _remember(folders: Folders, wanted: Wanted) -> None:
+    """The services are applied: the agents may come, and a bare `up` reads this file again."""
+    source = Path(wanted.file)
+    if source.resolve() != folders.services.resolve():
+        site_folders.write_atomically(folders.services, source.read_bytes())
+    if run_file.read(folders) != wanted.run:
+        run_file.write(folders, wanted.run)
 
 
 def _floord_runs(folders: Folders) -> bool:
@@ -143,11 +231,11 @@ def _floord_runs(folders: Folders) -> bool:
     return False
 
 
-def _desired(folders: Folders, options: Options, before: Desired | None) -> Desired:
+def _wanted(folders: Folders, options: Options, before: RunFile | None) -> Wanted:
     """Read and check; a running floor keeps its file and its tape where the command line says nothing."""
     if options.services is not None:
         services = options.services.expanduser().absolute()
-    elif before is not None:
+    elif before is not None and before.services_file:
         services = Path(before.services_file)
         services = services if services.exists() else folders.services
     else:
@@ -166,7 +254,10 @@ def _desired(folders: Folders, options: Options, before: Desired | None) -> Desi
             f"{services}: --{next(iter(overrides))} is a setting of {VENUE_DAEMON}, and no service runs it"
         )
     port = options.http_port if options.http_port is not None else before.http_port if before else 0
-    return Desired(options.site, str(services), by_daemon, tuple(found), port)
+    hosts = {host for spec in found for host in spec.hosts} | set(before.hosts if before else ())
+    kind = options.store or (before.store if before else embedded.DEFAULT)
+    run = RunFile(options.site, tuple(sorted(hosts)), port, kind, str(services), by_daemon)
+    return Wanted(run, tuple(found))
 
 
 def _tape(path: Path) -> Path:
@@ -190,46 +281,9 @@ def default_services(site: str) -> Path:
     raise InvalidInput(f"{name}: not found here; name the file with --services FILE")
 
 
-def _http_ports(desired: Desired) -> range:
-    """Of the controller and of each host's agent; none when any free one will do."""
-    return (
-        range(desired.http_port, desired.http_port + 1 + len(desired.hosts))
-        if desired.http_port
-        else range(0)
-    )
-
-
-def require_free_health_ports(desired: Desired, before: Desired | None) -> None:
-    """Those that the floor has not had so far.
-
-    Raises:
-        InUse: names port and instance.
-    """
-    had = {port for spec in (before.specs if before else ()) for _, port in spec.health_ports()}
-    for spec in desired.specs:
-        for slot, port in spec.health_ports():
-            hint = (
-                f"health_port of {slot.instance}; choose another for {spec.name} in {desired.services_file}"
-            )
-            if port in _http_ports(desired):
-                raise InUse(f"port 127.0.0.1:{port}: asked for by --http-port and by the {hint}")
-            if port not in had:
-                require_free_port(port, hint)
-
-
-def require_free_port(port: int, hint: str) -> None:
-    """Raises InUse naming the port."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind(("127.0.0.1", port))
-        except OSError as exc:
-            raise InUse(f"port 127.0.0.1:{port}: {exc.strerror} ({hint})") from exc
-
-
 def _forget_the_dead(folders: Folders, run_dir: Path) -> None:
-    """After a power cut or kill -9 of everything: sockets and words of processes that are gone must not be
-    taken for living ones.
+    """After a power cut or kill -9 of everything: sockets and pages of processes that are gone must not be
+    taken for those of living ones.
     """
     for left in run_dir.iterdir():
         left.unlink(missing_ok=True)
@@ -258,115 +312,3 @@ def start_floord(folders: Folders, site: str) -> subprocess.Popen[bytes]:
             env=environment,
             cwd="/",
         )
-
-
-# --- waiting ------------------------------------------------------------------------------------------------
-
-
-class Watch:
-    """Looks at a floor that comes up: what it says of itself, and whether that is what was asked for."""
-
-    def __init__(self, folders: Folders, started: Started) -> None:
-        self.folders = folders
-        self.desired = started.desired
-        self.digest = started.desired.digest
-        self._floord = started.floord
-        self.began_mono_s = time.monotonic()
-
-    def floor(self) -> dict[str, Any]:
-        return self.folders.running() or {}
-
-    def status(self) -> document.Status | None:
-        floor = self.floor()
-        for host in floor.get("hosts", ()):
-            try:
-                answer = unix.request(
-                    Path(floor["run_dir"]) / f"{host}.agent.sock", "GET", "/v1/site/status", timeout_s=2
-                )
-            except FloorUnreachable:
-                continue
-            if answer.status == 200:
-                return document.decode(answer.body)
-        return None
-
-    def floord_gone(self) -> bool:
-        """After a moment for its start: hft-floord should run and does not."""
-        if site_folders.locked(self.folders.floor_lock) or (
-            self._floord is not None and self._floord.poll() is None
-        ):
-            return False  # on a busy machine it may take its lock late
-        return time.monotonic() - self.began_mono_s > 3
-
-    def healthy(self, status: document.Status | None) -> bool:
-        """Healthy as asked for: the specs are in the store and every instance runs its newest."""
-        floor = self.floor()
-        floord = identity.from_plain(floor.get("floord"))
-        if status is None or not status.healthy or floor.get("applied") != self.digest:
-            return False
-        if floord is None or not identity.runs(floord):
-            return False
-        if {service.name for service in status.services} != {spec.name for spec in self.desired.specs}:
-            return False
-        revisions = floor.get("revisions", {})
-        return all(
-            i.config_revision >= revisions.get(service.name, 0)
-            for service in status.services
-            for i in service.instances
-        )
-
-    def wait_healthy(
-        self, timeout_s: float, each: Callable[[document.Status | None], None] = lambda status: None
-    ) -> bool:
-        """False at the timeout, or as soon as hft-floord has ended."""
-        deadline_mono_s = time.monotonic() + timeout_s
-        while True:
-            status = self.status()
-            each(status)
-            if self.healthy(status):
-                return True
-            if time.monotonic() > deadline_mono_s or self.floord_gone():
-                return False
-            time.sleep(POLL_S)
-
-    def why_not(self) -> list[str]:
-        """One line for each thing that is not as it should be; under each instance the end of its log."""
-        floor, status = self.floor(), self.status()
-        if self.floord_gone():
-            return ["hft-floord has ended:", *self.last_lines("floord")]
-        lines = []
-        if floor.get("applied") != self.digest:
-            lines += ["the specs are not in the store yet:", *self.last_lines("floord", 3)]
-        if status is None:
-            lines.append("no agent answers yet:")
-            for host in floor.get("hosts", ()):
-                lines += self.last_lines(f"agent-{host}", 3)
-            return lines
-        if not status.store.healthy:
-            lines += ["store: not healthy:", *self.last_lines("etcd", 3)]
-        found = {i.id: i for service in status.services for i in service.instances}
-        for spec in self.desired.specs:
-            for slot in spec.slots():
-                instance = found.get(slot.instance)
-                if instance is None:
-                    lines.append(f"{slot.instance}: not started by its agent")
-                elif not instance.well:
-                    lines.append(
-                        f"{slot.instance}: {instance.state}, {instance.health}, "
-                        f"{instance.restarts} restarts: {instance.reason or 'no reason given'}"
-                    )
-                else:
-                    continue
-                lines += self.last_lines(slot.instance)
-            led = any(service.name == spec.name and service.leader for service in status.services)
-            if spec.mode == "active_standby" and not led:
-                lines.append(f"{spec.name}: no instance leads")
-        return lines or ["the agents report it as not healthy; see hftctl status"]
-
-    def last_lines(self, name: str, count: int = LOG_LINES) -> list[str]:
-        try:
-            with self.folders.log(name).open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 16384))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return []
-        return [f"    {line}" for line in text.splitlines()[-count:]]

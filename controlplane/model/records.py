@@ -1,6 +1,6 @@
 """The records that the store holds, and how they are written there.
 
-They are stored as JSON (readable with etcdctl) by `encode` and `decode`; unknown fields are ignored, so a
+They are stored as JSON by `encode` and `decode`; unknown fields are ignored, so a
 newer writer does not break an older reader. Who writes which record, and what a write compares, is in
 docs/protocol.md and, rule by rule, in leadership/transactions.py.
 """

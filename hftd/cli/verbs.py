@@ -116,13 +116,12 @@ def _stored_head(floor: site_folders.Folders) -> Head | None:
     from controlplane import store
     from hftd.storage import audit_verify as verifying
 
-    running = floor.running() or {}
-    endpoints = (running.get("store") or {}).get("endpoints") or []
-    if not endpoints:
+    url, running = floor.store_url(), floor.running()
+    if url is None or running is None:
         return None
 
     async def ask() -> Head | None:
-        client = store.connect(f"etcd://{','.join(endpoints)}")
+        client = store.connect(url)
         try:
             heads = await asyncio.wait_for(client.range(store.Keys(running["site"]).audit_heads), STORE_ASK_S)
         finally:

@@ -201,20 +201,20 @@ NOW_MS = 1_000_000
 
 
 def test_a_new_store_gets_an_incarnation_above_everything_any_keeper_has_seen() -> None:
-    assert incarnation.decide(None, {}, "", [], NOW_MS).incarnation == NOW_MS
+    assert incarnation.decide(None, {}, [], NOW_MS).incarnation == NOW_MS
     disk = incarnation.KeeperDisk("alpha", NOW_MS + 5, {"omsd": (NOW_MS + 7, 3)})
-    assert incarnation.decide(None, {}, "", [disk], NOW_MS).incarnation == NOW_MS + 8
+    assert incarnation.decide(None, {}, [disk], NOW_MS).incarnation == NOW_MS + 8
 
 
 def test_a_store_that_went_back_behind_a_keepers_disk_is_raised_and_why_is_said() -> None:
     disk = incarnation.KeeperDisk("alpha", 5, {"omsd": (5, 4)})
-    decision = incarnation.decide(5, {"omsd": (5, 3)}, "", [disk], NOW_MS)
+    decision = incarnation.decide(5, {"omsd": (5, 3)}, [disk], NOW_MS)
     assert decision.incarnation == NOW_MS and "epoch 4 of omsd" in decision.reason
-    assert incarnation.decide(4, {}, "", [disk], NOW_MS).incarnation == NOW_MS
+    assert incarnation.decide(4, {}, [disk], NOW_MS).incarnation == NOW_MS
 
 
 def test_a_store_that_is_as_the_keepers_know_it_keeps_its_incarnation() -> None:
     disk = incarnation.KeeperDisk("alpha", 5, {"omsd": (5, 4)})
-    assert incarnation.decide(
-        5, {"omsd": (5, 4), "riskd": (5, 9)}, "", [disk], NOW_MS
-    ) == incarnation.Decision(5, "")
+    assert incarnation.decide(5, {"omsd": (5, 4), "riskd": (5, 9)}, [disk], NOW_MS) == incarnation.Decision(
+        5, ""
+    )
