@@ -10,7 +10,6 @@ which `hftctl down` sends, ends the instances in order, then the keeper, then th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -18,15 +17,15 @@ from pathlib import Path
 
 import anyio
 import msgspec
-from aiohttp import web
 
 from agents import audit_head, host_record, keeper_process, last_specs, store_watch
 from agents.agent import SITE_NEWS, Agent
-from agents.http import instance_ports, routes
+from agents.http import application, instance_ports, listening
 from agents.settings import AgentSettings
 from controlplane import store as stores
-from controlplane.errors import HftctlError, InUse
+from controlplane.errors import HftctlError
 from controlplane.host import locks, run
+from controlplane.http import server
 from controlplane.operations import failover
 from controlplane.site.follower import Follower
 from controlplane.store.base import Store
@@ -59,6 +58,12 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
     parser.add_argument("--http-address", default="127.0.0.1")
     parser.add_argument("--http-port", type=int, default=0, help="0: any free port")
     parser.add_argument(
+        "--http-name",
+        action="append",
+        default=[],
+        help="a name by which clients reach it, besides its address, its host and this machine's name",
+    )
+    parser.add_argument(
         "--no-keeper", action="store_true", help="only for tests of the agent alone: nobody will lead"
     )
     given = parser.parse_args(arguments)
@@ -71,6 +76,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
         store=given.store,
         http_address=given.http_address,
         http_port=given.http_port,
+        http_names=tuple(given.http_name),
         keeper=not given.no_keeper,
         journal_dir=Path(journal) if journal else None,
     )
@@ -99,13 +105,11 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             report=agent.report,
             heard=agent.keeper_heard,
         )
-    web_runner = web.AppRunner(
-        routes.Http(agent, failovers).application(), access_log=None, shutdown_timeout=1.0
-    )
+    http = server.Server(application.application(agent, failovers), report=agent.report)
     try:
         agent.bus.open()
         agent.instances.adopt()
-        await _listen(web_runner, agent)
+        await listening.listen(http, agent)
         agent.report("agent.started", pid=os.getpid(), adopted=len(agent.instances), url=agent.url)
         async with anyio.create_task_group() as tasks:
             await tasks.start(agent.supervisor.run, name="supervisor")
@@ -131,7 +135,7 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
-            await web_runner.cleanup()
+            await http.close(listening.STOP_S)
             agent.bus.close()
             await store.close()
         lock.close()
@@ -165,37 +169,6 @@ async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: S
             )  # the host's ends with its lease; the head on disk is the newest
     agent.paths.http_socket.unlink(missing_ok=True)
     agent.report("agent.stopped")
-
-
-async def _listen(web_runner: web.AppRunner, agent: Agent) -> None:
-    """TCP and unix socket; the socket of a dead agent is replaced (the lock says that it is dead)."""
-    given, path = agent.given, agent.paths.http_socket
-    await web_runner.setup()
-    path.unlink(missing_ok=True)
-    await web.UnixSite(web_runner, str(path)).start()
-    path.chmod(0o600)
-    kept = agent.paths.host_dir / "agent.port"
-    for port in _ports(given.http_port, kept):
-        try:
-            await web.TCPSite(web_runner, given.http_address, port).start()
-            break
-        except OSError as exc:
-            if port == given.http_port:
-                raise InUse(
-                    f"agent of {given.host}: cannot listen on {given.http_address}:{port}: {exc.strerror}"
-                ) from exc
-    agent.port = next(address[1] for address in web_runner.addresses if isinstance(address, tuple))
-    agent.url = f"http://{given.http_address}:{agent.port}"
-    with contextlib.suppress(OSError):  # a full disk costs only the same port next time
-        kept.write_text(f"{agent.port}\n")
-
-
-def _ports(wanted: int, kept: Path) -> list[int]:
-    """Any free port means the one of the agent before, if it can be had: checks and registrations name it."""
-    try:
-        return [int(kept.read_text()), 0] if wanted == 0 else [wanted]
-    except (OSError, ValueError):
-        return [wanted]
 
 
 if __name__ == "__main__":

@@ -46,6 +46,10 @@ class AgentSettings:
     http_port: int = 0
     """0: any free one; the host record tells."""
 
+    http_names: tuple[str, ...] = ()
+    """What a Host header may be besides an address, the host and this machine's name. Other names are refused
+    (421): a page in a browser could have its own name resolve to this address and read the answers."""
+
     keeper: bool = True
     """False only in tests of the agent alone: nobody would ever lead."""
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import socket
 import sys
 from pathlib import Path
 
 import anyio
-from aiohttp import web
 
 from controlplane import model, store
 from controlplane.api import http
-from controlplane.errors import HftctlError, InUse
+from controlplane.errors import HftctlError
 from controlplane.host import identity, log, run
 from controlplane.host.system_clock import SystemClock
+from controlplane.http import server
 from controlplane.model import records
 from controlplane.site import document, status
 from controlplane.site.follower import Follower
@@ -118,25 +119,19 @@ class Controller:
                 log.warning("controller.not_elected", why=why)
 
 
-async def serve(controller: Controller, address: str, port: int) -> web.AppRunner:
-    """Raises InUse naming the port."""
-    runner = web.AppRunner(http.application(controller), access_log=None, shutdown_timeout=STOP_S)
-    await runner.setup()
-    site = web.TCPSite(runner, address, port)
-    try:
-        await site.start()
-    except OSError as exc:
-        await runner.cleanup()
-        raise InUse(f"port {address}:{port}: {exc.strerror}") from exc
-    bound = runner.addresses[0]
-    controller.url = f"http://{bound[0]}:{bound[1]}"
-    return runner
+async def serve(controller: Controller, given: argparse.Namespace) -> server.Server:
+    """Raises InUse naming address and port."""
+    serving = server.Server(http.application(controller), report=log.error)
+    names = (socket.gethostname(), *given.http_name)
+    port = await serving.listen_tcp(given.http_address, given.http_port, names=names)
+    controller.url = f"http://{given.http_address}:{port}"
+    return serving
 
 
 async def keep(given: argparse.Namespace) -> int:
     client = store.connect(given.store)
     controller = Controller(given.site, client, Follower(client, store.Keys(given.site)))
-    runner = await serve(controller, given.http_address, given.http_port)
+    serving = await serve(controller, given)
     try:
         log.info("controller.serves", url=controller.url)
         async with anyio.create_task_group() as tasks:
@@ -145,7 +140,7 @@ async def keep(given: argparse.Namespace) -> int:
             tasks.start_soon(controller.campaign, name="campaign")
     finally:
         with anyio.CancelScope(shield=True):
-            await runner.cleanup()
+            await serving.close(STOP_S)
             await client.close()
     return 0
 
@@ -161,6 +156,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--http-address", default="127.0.0.1")
     parser.add_argument(
         "--http-port", type=int, default=0, help="0: any free one; the controller's record tells"
+    )
+    parser.add_argument(
+        "--http-name",
+        action="append",
+        default=[],
+        help="a name by which clients reach it, besides its address and this machine's name",
     )
     given = parser.parse_args(arguments)
     # Cancelled at once by a signal: `campaign` gives the key back, the rest only reads.

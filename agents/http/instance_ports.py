@@ -3,29 +3,39 @@ its spec says so.
 
 A check that knows only ADDRESS:PORT of a registration (Consul's, a load balancer's) asks there as if the
 daemon itself had HTTP: /health and /ready give 200 `OK` or 503 `UNHEALTHY`, /live whether its process runs,
-/metrics what the daemon counts. A port that somebody else holds is an alarm, and is tried again; nothing else
-waits for it.
+/metrics what the daemon counts. A port that another process holds is an alarm, and is tried again; nothing
+else waits for it.
 """
 
 from __future__ import annotations
 
-import os
+import socket
 
 import anyio
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from agents import metrics
 from agents.agent import Agent
-from agents.http.routes import plain
+from controlplane.errors import InUse
+from controlplane.http import answers
+from controlplane.http.limits import Limits
+from controlplane.http.server import Server
 from controlplane.model import InstanceStatus
 
 TRY_AGAIN_S = 2.0
+STOP_S = 0.1
+"""Every answer is from memory: what has not left by then has a client that does not read."""
+LIMITS = Limits(connections_max=16)
+"""A check, a load balancer and a scraper; an agent may have dozens of these ports."""
 
 
 class HealthPorts:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
-        self._open: dict[int, tuple[str, web.AppRunner]] = {}
+        self._open: dict[int, tuple[str, Server]] = {}
         self._missing: set[int] = set()
 
     def __repr__(self) -> str:
@@ -68,55 +78,55 @@ class HealthPorts:
                 await self._listen(port, instance)
 
     async def _listen(self, port: int, instance: str) -> None:
-        runner = web.AppRunner(application(self._agent, instance), access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
+        server = Server(application(self._agent, instance), report=self._agent.report, limits=LIMITS)
+        names = (self._agent.given.host, socket.gethostname(), *self._agent.given.http_names)
         try:
-            await web.TCPSite(runner, self._agent.given.http_address, port).start()
-        except OSError as exc:
-            await runner.cleanup()
+            await server.listen_tcp(self._agent.given.http_address, port, names=names)
+        except InUse as exc:
             self._missing.add(port)
-            where = f"{self._agent.given.http_address}:{port}"
             self._agent.alarms.raise_(
-                f"health_port.{port}",
-                "warning",
-                f"health of {instance} is not answered: {where}: {os.strerror(exc.errno or 0)}",
+                f"health_port.{port}", "warning", f"health of {instance} is not answered: {exc}"
             )
             return
-        self._open[port] = (instance, runner)
+        self._open[port] = (instance, server)
         self._missing.discard(port)
         self._agent.alarms.clear(f"health_port.{port}")
 
     async def _close(self, port: int) -> None:
-        _, runner = self._open.pop(port)
-        await runner.cleanup()
+        _, server = self._open.pop(port)
+        await server.close(STOP_S)
 
 
-def application(agent: Agent, name: str) -> web.Application:
+def application(agent: Agent, name: str) -> ASGIApp:
     """The routes of one instance, from memory as all of the agent's."""
 
-    def observed() -> InstanceStatus:
-        found = agent.instances.observe(name)
-        if found is None:
-            raise web.HTTPServiceUnavailable(text="UNHEALTHY")  # its spec is new, or just gone
-        return found
+    def observed() -> InstanceStatus | None:
+        """None while its spec is new, or just gone."""
+        return agent.instances.observe(name)
 
-    async def live(request: web.Request) -> web.Response:
-        return plain(observed().pid is not None)
-
-    async def ready(request: web.Request) -> web.Response:
-        return plain(observed().ready)
-
-    async def health(request: web.Request) -> web.Response:
-        return plain(observed().health == "passing")
-
-    async def page(request: web.Request) -> web.Response:
+    async def live(request: Request) -> Response:
         found = observed()
-        return web.Response(
-            body=metrics.text([found], agent.instances.gauges()),
-            headers={"Content-Type": metrics.CONTENT_TYPE},
-        )
+        return answers.verdict(found is not None and found.pid is not None)
 
-    app = web.Application()
-    for path, answer in {"/live": live, "/ready": ready, "/health": health, "/metrics": page}.items():
-        app.router.add_get(path, answer)
-    return app
+    async def ready(request: Request) -> Response:
+        found = observed()
+        return answers.verdict(found is not None and found.ready)
+
+    async def health(request: Request) -> Response:
+        found = observed()
+        return answers.verdict(found is not None and found.health == "passing")
+
+    async def page(request: Request) -> Response:
+        found = observed()
+        if found is None:
+            return answers.verdict(False)
+        return answers.page(metrics.text([found], agent.instances.gauges()), metrics.CONTENT_TYPE)
+
+    return answers.application(
+        [
+            Route("/live", live),
+            Route("/ready", ready),
+            Route("/health", health),
+            Route("/metrics", page),
+        ]
+    )

@@ -9,9 +9,13 @@ from __future__ import annotations
 from typing import Protocol
 
 import prometheus_client
-from aiohttp import web
 from prometheus_client.core import GaugeMetricFamily
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from controlplane.http import answers
 from controlplane.site import document
 
 
@@ -27,43 +31,35 @@ class Controller(Protocol):
     def store_reachable(self) -> bool: ...
 
 
-def application(controller: Controller) -> web.Application:
-    app = web.Application()
+def application(controller: Controller) -> ASGIApp:
+    async def live(request: Request) -> Response:
+        return answers.verdict(True)
 
-    async def live(request: web.Request) -> web.Response:
-        return web.Response(text="OK")
+    async def ready(request: Request) -> Response:
+        return answers.verdict(controller.status() is not None)
 
-    async def ready(request: web.Request) -> web.Response:
-        return _verdict(controller.status() is not None)
+    async def health(request: Request) -> Response:
+        return answers.verdict(controller.status() is not None and controller.store_reachable())
 
-    async def health(request: web.Request) -> web.Response:
-        return _verdict(controller.status() is not None and controller.store_reachable())
-
-    async def metrics(request: web.Request) -> web.Response:
+    async def metrics(request: Request) -> Response:
         text = prometheus_client.generate_latest(_registry(controller))
-        return web.Response(body=text, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
+        return answers.page(text, prometheus_client.CONTENT_TYPE_LATEST)
 
-    async def status(request: web.Request) -> web.Response:
+    async def status(request: Request) -> Response:
         found = controller.status()
         if found is None:
-            return web.json_response(
-                {"error": "no view of the site yet: the store does not answer"}, status=503
-            )
-        return web.Response(body=document.encode(found), content_type="application/json")
+            return answers.failing("no view of the site yet: the store does not answer", 503)
+        return answers.page(document.encode(found), "application/json")
 
-    for path, handler in (
-        ("/live", live),
-        ("/ready", ready),
-        ("/health", health),
-        ("/metrics", metrics),
-        ("/api/v1/status", status),
-    ):
-        app.router.add_get(path, handler)
-    return app
-
-
-def _verdict(good: bool) -> web.Response:
-    return web.Response(text="OK") if good else web.Response(text="UNHEALTHY", status=503)
+    return answers.application(
+        [
+            Route("/live", live),
+            Route("/ready", ready),
+            Route("/health", health),
+            Route("/metrics", metrics),
+            Route("/api/v1/status", status),
+        ]
+    )
 
 
 def _registry(controller: Controller) -> prometheus_client.CollectorRegistry:

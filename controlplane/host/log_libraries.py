@@ -1,4 +1,4 @@
-"""What libraries say through the standard logging module (asyncio, grpc, aiohttp), put into our own lines.
+"""What libraries say through the standard logging module (asyncio, grpc), put into our own lines.
 
 The logger's name is the event, the message a field. Imported by log.py when a process starts its log.
 """

@@ -15,12 +15,13 @@ from dataclasses import replace
 from functools import wraps
 from typing import Any
 
-import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane import model
+from controlplane.errors import Retryable
 from controlplane.floor import etcd
+from controlplane.http import client
 from controlplane.model import Mode, Process, records
 from tests.support.agents import KEYS, SOON_S, site_in_process, spec
 
@@ -87,8 +88,8 @@ async def test_a_daemon_that_says_that_it_is_not_healthy_is_critical_until_it_sa
 
 
 async def answered(port: int, path: str) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}{path}") as answer:
-        return answer.status, await answer.text()
+    answer = await client.get(f"http://127.0.0.1:{port}{path}", timeout_s=SOON_S)
+    return answer.status, answer.body.decode()
 
 
 @sync
@@ -116,7 +117,7 @@ async def test_an_instance_has_its_health_answered_on_a_port_of_its_own() -> Non
 
         await store.put(KEYS.spec("auditd"), model.encode(replace(AUDITD, health_port=other)))
         await until_async(lambda: answered(other, "/health"), (200, "OK"))
-        with pytest.raises(aiohttp.ClientConnectorError):
+        with pytest.raises(Retryable):
             await answered(port, "/health")
         [now] = await agent.until("/v1/instances", ready)
         assert now["pid"] == before["pid"], "another port is no reason to restart it"
@@ -138,6 +139,7 @@ async def test_a_health_port_that_somebody_holds_is_an_alarm_and_tried_again() -
             )
             taken.close()
             await agent.until("/v1/site/status", lambda found: not found["alarms"])
+            await agent.until("/v1/instances", ready)
             assert (await answered(port, "/live"))[1] == "OK"
 
 
@@ -145,7 +147,7 @@ async def until_async(ask: Callable[[], Coroutine[Any, Any, Any]], wanted: Any) 
     """Asked again until the answer is the one wanted; a refused connection is none."""
     async with asyncio.timeout(SOON_S):
         while True:
-            with contextlib.suppress(aiohttp.ClientError):
+            with contextlib.suppress(Retryable):
                 if await ask() == wanted:
                     return
             await asyncio.sleep(0.02)
@@ -181,7 +183,7 @@ async def test_a_daemon_that_is_killed_comes_back_and_events_and_log_say_why() -
         assert exited not in later and events[-1] in later
         code, text, headers = await agent.get("/v1/instances/auditd-alpha-1/log?lines=2")
         assert (code, len(text.splitlines())) == (200, 2)
-        assert (await agent.get(f"/v1/instances/auditd-alpha-1/log?offset={headers['X-Next-Offset']}"))[
+        assert (await agent.get(f"/v1/instances/auditd-alpha-1/log?offset={headers['x-next-offset']}"))[
             1
         ] == ""
         assert (await agent.get("/v1/instances/..%2Fagent/log"))[0] == 404
@@ -211,7 +213,7 @@ async def test_the_metrics_page_is_prometheus_text_with_the_daemons_labels() -> 
         code, text, headers = await agent.get("/metrics")
         families = {family.name: family for family in text_string_to_metric_families(text)}
         assert code == 200
-        assert headers["Content-Type"].startswith("text/plain")
+        assert headers["content-type"].startswith("text/plain")
         assert families["hft_instance_ready"].samples[0].labels == {
             "instance": "auditd-alpha-1",
             "service": "auditd",
@@ -388,3 +390,31 @@ async def test_a_failover_that_nobody_settles_is_unknown_with_its_operation() ->
         assert found["operation"] in found["reason"]
         entry = await store.get(KEYS.request("riskd"))
         assert entry is not None
+
+
+# --- who may ask what, where --------------------------------------------------------------------------------
+
+
+@sync
+async def test_changes_are_taken_on_the_unix_socket_only_and_a_foreign_name_is_not_answered() -> None:
+    async with site_in_process(AUDITD) as ([agent], _):
+        found = await agent.until("/v1/site/status", lambda found: found["hosts"])
+        port = int(found["hosts"][0]["url"].rpartition(":")[2])
+        for target in ("/v1/shutdown", "/v1/site/failover"):
+            head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
+            assert (await said(port, head)).startswith("HTTP/1.1 405 ")
+        assert (await said(port, "GET /live HTTP/1.1\r\nHost: evil.example\r\n\r\n")).startswith(
+            "HTTP/1.1 421 "
+        )
+        assert (await said(port, "GET /live HTTP/1.1\r\nHost: alpha\r\nConnection: close\r\n\r\n")).endswith(
+            "OK"
+        )
+        assert (await agent.get("/live"))[0] == 200, "it has not been shut down"
+
+
+async def said(port: int, sent: str) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(sent.encode())
+    answer = await asyncio.wait_for(reader.read(), SOON_S)
+    writer.close()
+    return answer.decode()

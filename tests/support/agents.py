@@ -19,7 +19,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from agents import daemon
@@ -66,27 +65,28 @@ def site_folder() -> Iterator[Path]:
 
 
 class Client:
-    """Asks one agent in this event loop."""
+    """Asks one agent over its unix socket, as hftctl does; headers' names come in lower case."""
 
-    def __init__(self, socket: Path, session: aiohttp.ClientSession) -> None:
-        self._socket, self._session = socket, session
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
 
     async def get(self, target: str) -> tuple[int, str, dict[str, str]]:
-        async with self._session.get(f"http://agent{target}") as answer:
-            return answer.status, await answer.text(), dict(answer.headers)
+        answer = await asyncio.to_thread(unix.request, self._socket, "GET", target, timeout_s=SOON_S)
+        return answer.status, answer.body.decode(), answer.headers
 
     async def json(self, target: str) -> Any:
         return json.loads((await self.get(target))[1])
 
     async def post(self, target: str, body: Any = None) -> tuple[int, Any]:
-        async with self._session.post(f"http://agent{target}", json=body) as answer:
-            return answer.status, json.loads(await answer.text())
+        sent = json.dumps(body).encode()
+        answer = await asyncio.to_thread(unix.request, self._socket, "POST", target, sent, timeout_s=SOON_S)
+        return answer.status, json.loads(answer.body)
 
     async def until(self, target: str, holds: Callable[[Any], Any]) -> Any:
         """The JSON of `target` once it holds."""
         async with asyncio.timeout(SOON_S):
             while True:
-                with contextlib.suppress(aiohttp.ClientError, ValueError, KeyError, IndexError, TypeError):
+                with contextlib.suppress(FloorUnreachable, ValueError, KeyError, IndexError, TypeError):
                     found = await self.json(target)
                     if holds(found):
                         return found
@@ -117,15 +117,14 @@ async def site_in_process(
 async def _in_process(settings: AgentSettings, where: str) -> AsyncIterator[Client]:
     running = asyncio.ensure_future(daemon.serve(settings, store.connect(where)))
     socket = settings.run_dir / f"{settings.host}.agent.sock"
-    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session:
-        client = Client(socket, session)
-        try:
-            await until(lambda: running.done() or socket.exists())
-            yield client
-        finally:
-            if not running.done():
-                await client.post("/v1/shutdown")
-            assert await asyncio.wait_for(running, SOON_S) == 0
+    client = Client(socket)
+    try:
+        await until(lambda: running.done() or socket.exists())
+        yield client
+    finally:
+        if not running.done():
+            await client.post("/v1/shutdown")
+        assert await asyncio.wait_for(running, SOON_S) == 0
 
 
 class AgentProcess:

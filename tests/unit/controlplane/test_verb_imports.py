@@ -18,7 +18,19 @@ from controlplane.cli import foreign, main, verbs
 
 NEVER = {
     *("pydantic", "pydantic_core", "rich", "pygments", "importlib.metadata", "importlib.resources", "email"),
-    *("grpc", "google", "aiohttp", "anyio", "asyncio", "ssl", "zmq", "yaml", "prometheus_client", "psutil"),
+    *(
+        "grpc",
+        "google",
+        "anyio",
+        "asyncio",
+        "ssl",
+        "h11",
+        "starlette",
+        "zmq",
+        "yaml",
+        "prometheus_client",
+        "psutil",
+    ),
     *("logging", "argparse", "json.tool", "xml", "http", "controlplane.store", "agents", "hftd.wire"),
 }
 """Too slow for a verb. `-o yaml` and `status --watch` at a terminal import what they print with."""

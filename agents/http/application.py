@@ -1,0 +1,29 @@
+"""The agent's HTTP, on its unix socket and on TCP: health for checks, metrics, and the whole site for
+`hftctl`, all from memory.
+
+The routes of design section 10 (host_routes.py, instance_routes.py) and those under /v1/site, which any agent
+answers for the whole site (site_routes.py). What only another host knows (a log, a daemon's answer, its
+events) is fetched from that host's agent over TCP (other_hosts.py). Nothing here asks the store, save a
+failover.
+"""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp
+
+from agents.agent import Agent
+from agents.http import host_routes, instance_routes, site_routes
+from agents.http.other_hosts import OtherHosts
+from controlplane.http import answers
+from controlplane.operations import failover
+
+
+def application(agent: Agent, failovers: failover.Failovers) -> ASGIApp:
+    others = OtherHosts(agent)
+    return answers.application(
+        [
+            *host_routes.HostRoutes(agent).routes(),
+            *instance_routes.InstanceRoutes(agent, others).routes(),
+            *site_routes.SiteRoutes(agent, others, failovers).routes(),
+        ]
+    )

@@ -1,0 +1,112 @@
+"""Routes about one instance: its state, the checks that Consul and load balancers call, its log, and what
+only the daemon itself can answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from agents import settings
+from agents.agent import Agent
+from agents.http import log_files
+from agents.http.other_hosts import OtherHosts
+from controlplane.http import answers
+from controlplane.model import InstanceStatus, Phase
+from hftd.shm import pages
+
+LINES = 100
+"""Of a log, unless asked for more or fewer."""
+
+
+class InstanceRoutes:
+    def __init__(self, agent: Agent, others: OtherHosts) -> None:
+        self._agent, self._others = agent, others
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/v1/instances", self.instances),
+            Route("/v1/instances/{id}", self.instance),
+            Route("/v1/instances/{id}/log", self.log),
+            Route("/v1/instances/{id}/ask/{what}", self.ask),
+            Route("/v1/instances/{id}/health", self.health),
+            Route("/v1/instances/{id}/ready", self.ready),
+            Route("/v1/instances/{id}/leader", self.leader),
+            Route("/v1/instances/{id}/standby", self.standby),
+        ]
+
+    async def instances(self, request: Request) -> Response:
+        return answers.json(self._agent.instances.statuses())
+
+    async def instance(self, request: Request) -> Response:
+        return answers.json(self._observed(request))
+
+    async def health(self, request: Request) -> Response:
+        observed = self._observed(request)
+        return self._check(observed, observed.health == "passing")
+
+    async def ready(self, request: Request) -> Response:
+        observed = self._observed(request)
+        return self._check(observed, observed.ready)
+
+    async def leader(self, request: Request) -> Response:
+        observed = self._observed(request)
+        active = observed.phase == Phase.ACTIVE.name.lower()
+        leads = observed.role == "leader" and active and self._lease_remaining_ms(observed) > 0
+        return self._check(observed, leads)
+
+    async def standby(self, request: Request) -> Response:
+        observed = self._observed(request)
+        return self._check(observed, observed.role == "standby" and observed.ready)
+
+    def _check(self, observed: InstanceStatus, holds: bool) -> Response:
+        """200 or 503, with the reason in the body."""
+        body = {
+            "instance": observed.id,
+            "health": observed.health,
+            "ready": observed.ready,
+            "role": observed.role,
+            "phase": observed.phase,
+            "epoch": observed.epoch,
+            "lease_remaining_ms": self._lease_remaining_ms(observed),
+            "reason": observed.reason,
+        }
+        return answers.json(body, 200 if holds else 503)
+
+    def _lease_remaining_ms(self, observed: InstanceStatus) -> int:
+        lease = self._agent.instances.lease_page(observed.id)
+        if lease is None or lease.wanted is not pages.Wanted.LEAD:
+            return 0
+        return max(0, lease.valid_until_ns - self._agent.clock.boot_ns()) // 1_000_000
+
+    async def log(self, request: Request) -> Response:
+        """The last `lines` of an instance's log, or what comes after byte `offset`; X-Next-Offset is where to
+        go on.
+        """
+        name = request.path_params["id"]
+        if not log_files.is_name(name):
+            raise answers.NotFound(f"{name!r} is not the name of a log")
+        path = self._agent.paths.log(name)
+        if not path.exists():
+            return await self._others.forward(self._others.host_of(name), request, f"no log of {name} yet")
+        if "offset" in request.query_params:
+            part = await asyncio.to_thread(log_files.after, path, answers.number(request, "offset", 0))
+        else:
+            part = await asyncio.to_thread(log_files.last, path, answers.number(request, "lines", LINES))
+        return PlainTextResponse(part.text, headers={"X-Next-Offset": str(part.next_offset)})
+
+    async def ask(self, request: Request) -> Response:
+        name, what = request.path_params["id"], request.path_params["what"]
+        args = {key: value for key, value in request.query_params.items() if key != "timeout_s"}
+        answer = await self._agent.instances.ask(name, what, args, settings.ASK_TIMEOUT_S)
+        return answers.json({"ok": answer.ok, "body": answer.body, "instance": name})
+
+    def _observed(self, request: Request) -> InstanceStatus:
+        name = request.path_params["id"]
+        found = self._agent.instances.observe(name)
+        if found is None:
+            raise answers.NotFound(f"instance {name!r} is not on host {self._agent.given.host}")
+        return found

@@ -1,0 +1,132 @@
+"""Routes about the whole site, which any agent answers: its status, its events in one line, a service's
+answer and history, and an operator's failover.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from agents import settings
+from agents.agent import Agent
+from agents.http.host_routes import EVENTS_MAX
+from agents.http.other_hosts import OtherHosts
+from controlplane.errors import InvalidInput, Retryable, Unavailable
+from controlplane.http import answers
+from controlplane.model import Mode
+from controlplane.operations import failover
+from controlplane.site import document
+from controlplane.site.view import SiteView
+
+EVENTS_TIMEOUT_S = 1.0
+"""Of another host's events: a slow agent delays them for everybody who looks."""
+HISTORY_MAX = 500
+
+
+class SiteRoutes:
+    def __init__(self, agent: Agent, others: OtherHosts, failovers: failover.Failovers) -> None:
+        self._agent, self._others, self._failovers = agent, others, failovers
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/v1/site/status", self.status),
+            Route("/v1/site/events", self.events),
+            Route("/v1/site/ask/{service}/{what}", self.ask),
+            Route("/v1/site/history/{service}", self.history),
+            Route("/v1/site/failover", self.failover, methods=["POST"]),
+        ]
+
+    async def status(self, request: Request) -> Response:
+        found = self._agent.answers.status()
+        if found is None:
+            raise Unavailable(
+                f"the agent of {self._agent.given.host} has not seen the store yet "
+                f"({self._agent.store_health.reason})"
+            )
+        return answers.json(found)
+
+    async def events(self, request: Request) -> Response:
+        """Events of all hosts in one line, numbered by time; those of the last moment wait until every host
+        has told its own.
+        """
+        after = answers.number(request, "after", 0)
+        limit = min(answers.number(request, "limit", 100), EVENTS_MAX)
+        until_ns = self._agent.clock.wall_ns() - int(settings.EVENT_SETTLE_S * 1e9)
+        own = msgspec.to_builtins(self._agent.events.after(after, limit))
+        hosts = self._others.names()
+        others = await asyncio.gather(*(self._events_of(host, after, limit) for host in hosts))
+        found = [event for part in (own, *others) for event in part if event["n"] <= until_ns]
+        found.sort(key=lambda event: event["n"])
+        picked = found[:limit] if after else found[-limit:]
+        return answers.json(
+            [
+                {
+                    "n": event["n"],
+                    "at": document.iso(event["n"]),
+                    "host": event["host"],
+                    "kind": event["kind"],
+                    "fields": event["fields"],
+                }
+                for event in picked
+            ]
+        )
+
+    async def _events_of(self, host: str, after: int, limit: int) -> list[dict[str, Any]]:
+        target = f"/v1/events?after={after}&limit={limit}"
+        try:
+            answer = await self._others.fetch(host, target, timeout_s=EVENTS_TIMEOUT_S)
+            found: list[dict[str, Any]] = msgspec.json.decode(answer.body)
+        except (Retryable, msgspec.DecodeError):
+            return []  # its agent is away: what it knows is told when it is back
+        return found
+
+    async def ask(self, request: Request) -> Response:
+        """Ask the leader, or the only instance."""
+        service, what = request.path_params["service"], request.path_params["what"]
+        site = self._site()
+        spec = site.specs.get(service)
+        if spec is None:
+            there = ", ".join(sorted(site.specs))
+            raise answers.NotFound(f'service "{service}" is not in site {site.site} (there are {there})')
+        slots = {slot.instance: slot for slot in spec.slots()}
+        chosen = next(iter(slots))
+        if spec.mode is Mode.ACTIVE_STANDBY:
+            leader = site.leaders.get(service)
+            if leader is None or leader.holder is None or leader.holder.instance not in slots:
+                raise Unavailable(f"{service} has no leader now")
+            chosen = leader.holder.instance
+        host = slots[chosen].host
+        if host != self._agent.given.host:
+            target = f"/v1/instances/{quote(chosen)}/ask/{quote(what)}"
+            return await self._others.forward(host, request, f"{chosen} cannot be asked", target)
+        args = dict(request.query_params)
+        answer = await self._agent.instances.ask(chosen, what, args, settings.ASK_TIMEOUT_S)
+        return answers.json({"ok": answer.ok, "body": answer.body, "instance": chosen})
+
+    async def history(self, request: Request) -> Response:
+        site, service = self._site(), request.path_params["service"]
+        if service not in site.specs:
+            raise answers.NotFound(f'service "{service}" is not in site {site.site}')
+        rows = sorted(site.history.get(service, ()), key=lambda row: row.epoch)[-HISTORY_MAX:]
+        return answers.json([dataclasses.asdict(row) for row in rows])
+
+    async def failover(self, request: Request) -> Response:
+        """Runs to its end though its client goes away: what has been written must be settled and recorded."""
+        asked = failover.decode(await request.body())
+        try:
+            done = await self._failovers.run(asked)
+        except InvalidInput as exc:
+            return answers.failing(str(exc), 404)
+        return answers.json(done, 409 if done["outcome"] == "refused" else 200)
+
+    def _site(self) -> SiteView:
+        if self._agent.site is None:
+            raise Unavailable("the agent has not seen the store yet")
+        return self._agent.site
