@@ -32,7 +32,7 @@ class Verb(NamedTuple):
 VERBS: dict[str, Verb] = {
     "up": Verb("up:up", "Start the floor, or change what a running one shall be."),
     "down": Verb("down:down", "Stop everything of a floor: no process, socket or shared memory is left."),
-    "apply": Verb("specs:apply", "Make the services of the running floor what a services file says."),
+    "apply": Verb("specs:apply", "Make the floor's services what a file says; the change is shown first."),
     "diff": Verb("specs:diff", "Say what `apply` of a services file would change."),
     "status": Verb("status:status", "Hosts, services, leaders, flow and alarms of the site."),
     "services": Verb("services:services", "The services of the site: wanted, running, led by."),

@@ -13,7 +13,8 @@ from agents import last_specs, settings
 from agents.last_specs import Kept, LastSpecs
 from controlplane import model
 from controlplane.model import Mode, ServiceSpec, Tombstone
-from controlplane.site import view as views
+from controlplane.site import nouns
+from controlplane.site.view import SiteView
 from controlplane.store import Keys, Snapshot
 from controlplane.store.base import Entry
 from controlplane.store.memory import MemoryStore
@@ -26,12 +27,12 @@ def spec(name: str, *hosts: str, daemon: str = "") -> ServiceSpec:
     return ServiceSpec(name, daemon or name, Mode.SINGLETON, hosts or ("alpha",))
 
 
-def view(records: Mapping[str, object], revision: int = 7) -> views.SiteView:
+def view(records: Mapping[str, object], revision: int = 7) -> SiteView:
     entries = {}
     for service, record in records.items():
         value = record if isinstance(record, bytes) else model.encode(record)
         entries[KEYS.spec(service)] = Entry(KEYS.spec(service), value, revision)
-    return views.decode_snapshot(KEYS, Snapshot(revision, entries))
+    return nouns.view_of(KEYS, Snapshot(revision, entries))
 
 
 @pytest.fixture

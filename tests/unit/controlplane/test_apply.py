@@ -14,7 +14,7 @@ import pytest
 from controlplane import model, operation_log
 from controlplane.errors import Unavailable
 from controlplane.model import HostRecord, InstanceStatus, Mode, ServiceSpec, Tombstone, records
-from controlplane.site import view as views
+from controlplane.site import nouns
 from controlplane.specs import apply as specs_apply
 from controlplane.specs.apply import Applied, Plan
 from controlplane.store import Keys
@@ -102,7 +102,7 @@ def test_a_view_knows_a_tombstone_from_a_spec_and_an_old_reader_does_not_take_it
         store = MemoryStore()
         await apply(store, spec("bookd"), spec("riskd"))
         await apply(store, spec("riskd"))
-        view = views.decode_snapshot(KEYS, await store.range(KEYS.root))
+        view = nouns.view_of(KEYS, await store.range(KEYS.root))
         assert set(view.specs) == {"riskd"} and set(view.spec_revisions) == {"riskd"}
         assert view.tombstones["bookd"].by == "ann" and not view.undecodable
         entry = await store.get(KEYS.spec("bookd"))

@@ -13,7 +13,7 @@ from controlplane import clock, model
 from controlplane.errors import Denied, InvalidSettings, Unavailable
 from controlplane.model import Process, Registration
 from controlplane.registry import KEEP_S, LeasedRegistry
-from controlplane.site import view as views
+from controlplane.site import nouns
 from controlplane.store import Committed, Compare, Delete, Keys, Lost, Put, memory
 from controlplane.store.limits import VALUES_BYTES_MAX
 
@@ -94,7 +94,7 @@ async def test_an_instance_is_registered_under_its_lease_and_gone_with_it(bench:
     one = registration()
     bench.registry.register(one)
     await bench.registry.reconcile()
-    view = views.decode_snapshot(KEYS, await bench.store.range(KEYS.root))
+    view = nouns.view_of(KEYS, await bench.store.range(KEYS.root))
     assert view.registered(one.service) == [one]
     for lease_id in list(bench.store.memory._grants):
         bench.store.memory.end_lease(lease_id)
