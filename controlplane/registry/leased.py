@@ -91,20 +91,21 @@ class LeasedRegistry:
         self._desired: dict[str, Registration] = {}
         self._leaving: dict[str, _Leaving] = {}
         self._held: dict[str, _Held] = {}
-        self._refused: dict[str, str] = {}
-        """Key -> what the store says against it, reported already."""
+        self._refused: dict[str, type[HftctlError]] = {}
+        """Key -> how the store refused it, reported already."""
         self._lease: Lease | None = None
         self._kept_boot_ns = 0
         """When the lease was last granted or renewed."""
-        self._failing = ""
-        """Why the last round failed, reported already; empty when it did not."""
+        self._failing: type[HftctlError] | None = None
+        """How the last round failed, reported already. Not the words: those hold times and endpoints, which
+        differ from try to try."""
         self._news = asyncio.Event()
         self._closed = False
 
     def __repr__(self) -> str:
         return (
             f"<LeasedRegistry {self._keys.services}: {len(self._held)} of {len(self._desired)} held"
-            f"{', failing: ' + self._failing if self._failing else ''}>"
+            f"{', failing: ' + self._failing.__name__ if self._failing else ''}>"
         )
 
     # --- what the owner says --------------------------------------------------------------------------------
@@ -161,7 +162,7 @@ class LeasedRegistry:
             await self._withdraw()
             await self._put()
         except LeaseLost as exc:
-            first = not self._failing
+            first = self._failing is None
             self._fail("registration.lease_lost", exc)
             self._lease = None
             self._held.clear()  # its keys ended with it
@@ -169,8 +170,8 @@ class LeasedRegistry:
         except HftctlError as exc:
             self._fail("registration.failed", exc)
             return RETRY_S
-        if self._failing:
-            self._failing = ""
+        if self._failing is not None:
+            self._failing = None
             self._report("registration.recovered", {"held": len(self._held)})
         if self._lease is None:
             return self._keep_s
@@ -258,13 +259,13 @@ class LeasedRegistry:
 
     def _refuse(self, key: str, exc: HftctlError) -> None:
         """This one the store does not take: say so once, go on with the others, try again each round."""
-        if self._refused.get(key) != str(exc):
-            self._refused[key] = str(exc)
+        if self._refused.get(key) is not type(exc):
+            self._refused[key] = type(exc)
             self._report("registration.refused", {"key": key, "reason": str(exc)})
 
     def _fail(self, kind: str, exc: HftctlError) -> None:
-        if self._failing != str(exc):
-            self._failing = str(exc)
+        if self._failing is not type(exc):
+            self._failing = type(exc)
             self._report(kind, {"reason": str(exc), "leaves_discovery_after_s": self._ttl_s})
 
 

@@ -196,6 +196,21 @@ async def test_a_store_that_is_away_is_reported_once_and_once_when_it_is_back(be
     assert bench.kinds() == ["registration.recovered"]
 
 
+async def test_an_outage_is_reported_once_though_the_words_of_each_try_differ(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = iter(range(3))
+
+    async def lease(ttl_s: float) -> memory.MemoryLease:
+        raise Unavailable(f"no connection (waited {next(tries)} ms)")
+
+    monkeypatch.setattr(bench.store, "lease", lease)
+    bench.registry.register(registration())
+    for _ in range(3):
+        await bench.registry.reconcile()
+    assert bench.kinds() == ["registration.failed"]
+
+
 async def test_a_store_that_loses_every_lease_is_not_asked_without_a_pause(bench: Bench) -> None:
     bench.registry.register(registration())
     await bench.registry.reconcile()
