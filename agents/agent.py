@@ -26,8 +26,7 @@ from controlplane.host.system_clock import SystemClock
 from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
-from controlplane.store.base import Health
-from controlplane.store.keys import Keys
+from controlplane.store import Health, Keys
 
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""

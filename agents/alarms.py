@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from controlplane.model import Alarm
+from controlplane.model.observed import Alarm
 
 
 class Alarms:

@@ -11,8 +11,7 @@ from agents import settings
 from agents.instances import Instances
 from agents.supervisor.supervisor import Instance
 from controlplane.errors import HftctlError
-from controlplane.store.base import Store
-from controlplane.store.keys import Keys
+from controlplane.store import Keys, Store
 
 AUDIT_DAEMON = "auditd"
 """The one daemon that the agent knows by name: the head of its chain is copied into the store."""

@@ -28,8 +28,7 @@ from controlplane.host import locks, run
 from controlplane.http import server
 from controlplane.operations import failover
 from controlplane.site.follower import Follower
-from controlplane.store.base import Store
-from controlplane.store.keys import Keys
+from controlplane.store import Keys, Store
 from hftd.sched import slice
 
 WITHDRAW_S = 1.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from controlplane.model import EndedCounters
+from controlplane.model.observed import EndedCounters
 from controlplane.site import histogram
 
 

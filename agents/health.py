@@ -13,7 +13,8 @@ from agents.supervisor import program
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.host import sched
-from controlplane.model import Alarm, InstanceStatus, Mode, Phase
+from controlplane.model import Mode, Phase
+from controlplane.model.observed import Alarm, InstanceStatus
 from hftd.shm import pages
 
 LEADING = frozenset({Phase.FENCING, Phase.RECONCILING, Phase.ACTIVE, Phase.DRAINING})

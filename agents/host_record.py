@@ -14,8 +14,7 @@ from agents import settings
 from agents.agent import Agent
 from controlplane import model
 from controlplane.errors import HftctlError, LeaseLost
-from controlplane.store.base import Lease, Store
-from controlplane.store.keys import Keys
+from controlplane.store import Keys, Lease, Store
 
 ALARM_AFTER_S = 2.0
 """A store that elects a new leader is away for about a second."""

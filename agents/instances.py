@@ -20,7 +20,8 @@ from agents.hello_files import HelloFiles
 from agents.paths import Paths
 from agents.supervisor.supervisor import Instance, Supervisor
 from controlplane.errors import InvalidInput
-from controlplane.model import Alarm, EndedCounters, InstanceStatus, Process
+from controlplane.model import Process
+from controlplane.model.observed import Alarm, EndedCounters, InstanceStatus
 from hftd.shm import pages
 from hftd.wire import codec, control
 

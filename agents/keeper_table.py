@@ -9,7 +9,8 @@ from agents.keeper import protocol
 from agents.paths import Paths
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
-from controlplane.model import Mode, Process, Registration
+from controlplane.model import Mode, Process
+from controlplane.model.records import Registration
 
 
 def table(

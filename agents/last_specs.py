@@ -26,11 +26,11 @@ from agents import settings
 from controlplane import model
 from controlplane.errors import HftctlError
 from controlplane.host import files
-from controlplane.model import ServiceSpec, Tombstone
+from controlplane.model import ServiceSpec
+from controlplane.model.specs import Tombstone
 from controlplane.site.view import SiteView
 from controlplane.specs import apply as specs_apply
-from controlplane.store.base import Store
-from controlplane.store.keys import Keys
+from controlplane.store import Keys, Store
 
 DAEMONS_GROUP = "hftctl.daemons"
 

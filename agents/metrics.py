@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from controlplane.model import InstanceStatus
+from controlplane.model.observed import InstanceStatus
 from controlplane.site import histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

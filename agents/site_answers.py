@@ -9,11 +9,11 @@ from agents.instances import Instances
 from agents.settings import AgentSettings
 from controlplane.clock import Clock
 from controlplane.host import identity
-from controlplane.model import HostRecord
+from controlplane.model.observed import HostRecord
 from controlplane.site import document, status
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
-from controlplane.store.base import Health
+from controlplane.store import Health
 
 
 class Known(Protocol):

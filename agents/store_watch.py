@@ -11,7 +11,7 @@ import anyio
 from agents import settings
 from agents.agent import Agent
 from controlplane.errors import HftctlError
-from controlplane.store.base import Store
+from controlplane.store import Store
 
 VIEW_OLD_S = 5.0
 """A watch confirms itself more often than this; an older view means that the store does not answer."""

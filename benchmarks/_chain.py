@@ -92,7 +92,7 @@ def recorded(folder: Path, seconds: float, requote_s: float = 0.5) -> list[Tick]
     """The tape's own rhythm and sizes; a tick requotes the sides whose best price it moves, at most every
     `requote_s` for each instrument.
     """
-    from hftd.engine import book
+    from hftd.engine.market import book
     from hftd.venues import binance, replay
     from hftd.wire import market
 

@@ -28,11 +28,12 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model
 from controlplane.host import identity
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import HostRecord, Mode, Registration, ServiceSpec, records
+from controlplane.model import Mode, ServiceSpec, records
+from controlplane.model.observed import HostRecord
+from controlplane.model.records import Registration
 from controlplane.site import nouns
 from controlplane.site.follower import Follower
-from controlplane.store import Keys
-from controlplane.store.base import Entry, Snapshot
+from controlplane.store import Entry, Keys, Snapshot
 from controlplane.store.latest import Latest
 from controlplane.store.memory import MemoryStore
 from hftd.shm import pages

@@ -25,7 +25,7 @@ from controlplane.http import server
 from controlplane.model import records
 from controlplane.site import document, status
 from controlplane.site.follower import Follower
-from controlplane.store.base import Health
+from controlplane.store import Health
 
 LEASE_TTL_S = 5.0
 """A controller whose machine is gone is replaced after so long; nobody trades through it, so there is no

@@ -11,8 +11,7 @@ import dataclasses
 from controlplane import model
 from controlplane.errors import Refused, Unavailable
 from controlplane.model import records
-from controlplane.store.base import Committed, Store
-from controlplane.store.keys import Keys
+from controlplane.store import Committed, Keys, Store
 
 RUNNING = "running"
 FINISHED = frozenset({"succeeded", "refused", "failed", "unknown", "cancelled"})

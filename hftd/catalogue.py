@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from controlplane.errors import HftctlError, InvalidInput
-from controlplane.model import DaemonKind
+from controlplane.model.specs import DaemonKind
 from hftd import runtime
 from hftd.sched import slice
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from controlplane.errors import InvalidInput, InvalidSettings
-from controlplane.model import DaemonKind, Mode
+from controlplane.model import Mode
+from controlplane.model.specs import DaemonKind
 from hftd.engine import fixed
 
 # --- strategy, risk, positions, audit -----------------------------------------------------------------------

@@ -23,7 +23,7 @@ from controlplane.errors import InUse
 from controlplane.http import answers
 from controlplane.http.limits import Limits
 from controlplane.http.server import Server
-from controlplane.model import InstanceStatus
+from controlplane.model.observed import InstanceStatus
 
 TRY_AGAIN_S = 2.0
 STOP_S = 0.1

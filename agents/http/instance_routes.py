@@ -15,7 +15,8 @@ from agents.agent import Agent
 from agents.http import log_files
 from agents.http.other_hosts import OtherHosts
 from controlplane.http import answers
-from controlplane.model import InstanceStatus, Phase
+from controlplane.model import Phase
+from controlplane.model.observed import InstanceStatus
 from hftd.shm import pages
 
 LINES = 100

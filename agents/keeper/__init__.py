@@ -6,3 +6,7 @@ lead over (member.py), on what its watches of the store show (shown.py). keeper.
 process around them; daemon.py is the process; protocol.py has the messages to and from the agent. What to do
 is decided in controlplane/leadership/decide.py and written to the store by leadership/transactions.py.
 """
+
+__all__ = [
+    "protocol",
+]

@@ -26,7 +26,7 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
 from controlplane.host import locks, log, run
 from controlplane.host.system_clock import SystemClock
-from controlplane.store.keys import Keys
+from controlplane.store import Keys
 from hftd.sched import policy, slice
 
 SCHED = "fifo:2"

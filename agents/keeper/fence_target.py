@@ -11,9 +11,9 @@ import msgspec
 
 from controlplane import model
 from controlplane.errors import InvalidInput
-from controlplane.model import Registration, Token, records
-from controlplane.store.base import Entry
-from controlplane.store.keys import Keys
+from controlplane.model import Token, records
+from controlplane.model.records import Registration
+from controlplane.store import Entry, Keys
 from hftd.shm import fence_file
 
 T = TypeVar("T")

@@ -23,14 +23,13 @@ import msgspec
 from agents.keeper import liveness, peers, protocol, settings, shown, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
-from controlplane import model, registry
+from controlplane import registry
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
 from controlplane.host import log
 from controlplane.leadership import budget
-from controlplane.model import Mode, Process, ServiceSpec
-from controlplane.store.base import Entry, Snapshot, Store
-from controlplane.store.keys import Keys
+from controlplane.model import Mode, Process, ServiceSpec, records
+from controlplane.store import Entry, Keys, Snapshot, Store
 
 STOP_LOOK_S = 0.005
 """Between two looks whether everything is released, on stop."""
@@ -100,7 +99,7 @@ class Keeper:
         revision, found = self._slots.get(service, (0, frozenset()))
         if revision != entry.revision:
             try:
-                spec = model.decode_spec(entry.value)
+                spec = records.decode_spec(entry.value)
                 slots = spec.slots() if isinstance(spec, ServiceSpec) else []  # a removed service has none
                 found = frozenset(slot.instance for slot in slots)
             except (msgspec.DecodeError, UnicodeDecodeError) as exc:

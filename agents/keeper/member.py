@@ -27,8 +27,7 @@ from controlplane.host import identity, log
 from controlplane.leadership import decide, transactions
 from controlplane.leadership.decide import Group, Lead, View
 from controlplane.model import Phase, Process
-from controlplane.store.base import Store
-from controlplane.store.keys import Keys
+from controlplane.store import Keys, Store
 from hftd.shm import fence_file
 
 RETRY_S = 0.02

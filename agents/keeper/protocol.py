@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import msgspec
 
 from controlplane.errors import InvalidInput
-from controlplane.model import Mode, Process, Registration
+from controlplane.model import Mode, Process
+from controlplane.model.records import Registration
 
 LINE_BYTES_MAX = 1 << 20
 """A table of some thousand instances."""

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 
 from controlplane.leadership import transactions
 from controlplane.leadership.decide import Group
-from controlplane.store.base import Entry, Snapshot, Store
-from controlplane.store.keys import Keys
+from controlplane.store import Entry, Keys, Snapshot, Store
 
 
 @dataclass(slots=True)

@@ -4,3 +4,14 @@ The verbs use up.py, wait.py, down.py, run_file.py, ports.py and folders.py; hft
 child.py, processes.py and incarnation.py. embedded.py chooses the store, etcd.py is one. Nothing here knows a
 service: those are in the store (controlplane/specs).
 """
+
+__all__ = [
+    "down",
+    "embedded",
+    "folders",
+    "ports",
+    "run_file",
+    "up",
+    "wait",
+    "watch_screen",
+]

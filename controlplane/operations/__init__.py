@@ -1,0 +1,7 @@
+"""Changes that an operator or the system sets out to make, one a file: checked, written, waited for,
+recorded.
+
+failover.py moves the lead of a group. Their record is controlplane/operation_log.py.
+"""
+
+__all__ = ["failover"]

@@ -20,8 +20,7 @@ from controlplane.errors import HftctlError, InvalidInput, Refused, Unavailable
 from controlplane.model import Mode, records
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
-from controlplane.store.base import Committed, Store
-from controlplane.store.keys import Keys
+from controlplane.store import Committed, Keys, Store
 
 TIMEOUT_MAX_S = 300.0
 FINISH_S = 1.0

@@ -24,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from controlplane.model import Process, Registration
+from controlplane.model import Process
+from controlplane.model.records import Registration
 
 
 class Registry(Protocol):

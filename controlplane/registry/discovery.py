@@ -14,9 +14,9 @@ from typing import Protocol
 import msgspec
 
 from controlplane import model
-from controlplane.model import Mode, Registration, ServiceSpec
-from controlplane.model.records import LeaderRecord
-from controlplane.store.base import Entry
+from controlplane.model import Mode, ServiceSpec
+from controlplane.model.records import LeaderRecord, Registration
+from controlplane.store import Entry
 
 
 class View(Protocol):

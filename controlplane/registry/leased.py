@@ -20,9 +20,10 @@ from controlplane import model
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidSettings, LeaseLost, Permanent, Unavailable
 from controlplane.host import log
-from controlplane.model import Process, Registration
-from controlplane.store.base import OPERATIONS_MAX, Committed, Compare, Lease, Store
-from controlplane.store.keys import Keys
+from controlplane.model import Process
+from controlplane.model.records import Registration
+from controlplane.store import Committed, Compare, Keys, Lease, Store
+from controlplane.store.limits import OPERATIONS_MAX
 
 TTL_S = 10.0
 """An owner that is gone leaves discovery after this."""

@@ -3,3 +3,12 @@
 follower.py (keeps the newest view, and tells what changed) · view.py (what a view holds) · status.py and
 document.py (the status document). nouns.py, the caches behind a view, is this room's own but for `Changes`.
 """
+
+__all__ = [
+    "document",
+    "follower",
+    "histogram",
+    "nouns",
+    "status",
+    "view",
+]

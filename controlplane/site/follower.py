@@ -16,8 +16,7 @@ from controlplane.leadership import budget
 from controlplane.settings import LeadershipSettings
 from controlplane.site import nouns
 from controlplane.site.view import SiteView
-from controlplane.store.base import Store, Watch
-from controlplane.store.keys import Keys
+from controlplane.store import Keys, Store, Watch
 
 GATHER_S = 0.05
 """The least between two looks of a Follower at one noun. Renewals change the store ten times a second, and a

@@ -14,10 +14,10 @@ from typing import Any
 
 import msgspec
 
-from controlplane.model import Tombstone, records
+from controlplane.model import records
+from controlplane.model.specs import Tombstone
 from controlplane.site.view import Named, Registrations, SiteView, decode_record, name, part_of
-from controlplane.store.base import Entry, Snapshot
-from controlplane.store.keys import Keys
+from controlplane.store import Entry, Keys, Snapshot
 
 Changes = dict[str, set[str]]
 """Kind of record -> the names whose records changed: of a service for `specs`, `services` (registrations),

@@ -13,19 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from controlplane.model import (
-    Alarm,
-    EndedCounters,
-    HostRecord,
-    InstanceStatus,
-    Mode,
-    Registration,
-    ServiceSpec,
-    Slot,
-    records,
-)
+from controlplane.model import Mode, ServiceSpec, Slot, records
+from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
+from controlplane.model.records import Registration
 from controlplane.site import document, histogram
-from controlplane.store.base import Health
+from controlplane.store import Health
 
 HOST_SILENT_MS = 3000
 """Three host records not written: the agent is not there (its daemons may well be)."""

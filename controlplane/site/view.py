@@ -18,9 +18,12 @@ from typing import Any
 import msgspec
 
 from controlplane import model
-from controlplane.model import HostRecord, Registration, ServiceSpec, Tombstone, records
+from controlplane.model import ServiceSpec, records
+from controlplane.model.observed import HostRecord
+from controlplane.model.records import Registration
+from controlplane.model.specs import Tombstone
 from controlplane.site import document
-from controlplane.store.keys import Keys
+from controlplane.store import Keys
 
 GROUP_RECORDS: dict[str, type[Any]] = {
     "leader": records.LeaderRecord,
@@ -145,7 +148,7 @@ def decode_record(named: Named, value: bytes) -> object:
             _agree("service and instance", (registration.service, registration.instance), names)
             return registration
         case "specs":
-            spec = model.decode_spec(value)
+            spec = records.decode_spec(value)
             if isinstance(spec, ServiceSpec):
                 _agree("name", (spec.name,), names)
             return spec

@@ -4,3 +4,10 @@ written there.
 Other rooms use read.py (`read`), diff.py (`diff`, `Change`), apply.py (`plan`, `apply`, `confirm_stop`: the
 one writer of specs) and schema.py (`convert`, `Problem`). entry.py is read.py's own.
 """
+
+__all__ = [
+    "apply",
+    "diff",
+    "read",
+    "schema",
+]

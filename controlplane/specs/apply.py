@@ -24,11 +24,12 @@ import msgspec
 
 from controlplane import model, operation_log
 from controlplane.errors import HftctlError, Unavailable
-from controlplane.model import HostRecord, ServiceSpec, Tombstone, records
+from controlplane.model import ServiceSpec, records
+from controlplane.model.observed import HostRecord
+from controlplane.model.specs import Tombstone
 from controlplane.specs import diff
-from controlplane.store.base import OPERATIONS_MAX, Committed, Compare, Delete, Entry, Put, Store
-from controlplane.store.keys import Keys
-from controlplane.store.limits import VALUES_BYTES_MAX
+from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Store
+from controlplane.store.limits import OPERATIONS_MAX, VALUES_BYTES_MAX
 
 KIND = "apply"
 """Of its operations."""
@@ -165,7 +166,7 @@ def stored(entry: Entry | None) -> tuple[ServiceSpec | Tombstone | None, str]:
     if entry is None:
         return None, "nothing"
     try:
-        found = model.decode_spec(entry.value)
+        found = records.decode_spec(entry.value)
     except msgspec.DecodeError as exc:
         return None, f"a record that does not decode ({exc})"
     if isinstance(found, ServiceSpec) and found.name != entry.key.rpartition("/")[2]:

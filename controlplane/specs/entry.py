@@ -8,7 +8,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.model import REAL_TIME, DaemonKind, Mode, ServiceSpec
+from controlplane.model import Mode, ServiceSpec
+from controlplane.model.specs import REAL_TIME, DaemonKind
 from controlplane.specs import schema
 from controlplane.specs.schema import Beside, rules
 

@@ -20,7 +20,8 @@ import msgspec
 import yaml
 
 from controlplane.errors import InvalidInput
-from controlplane.model import DaemonKind, Mode, ServiceSpec
+from controlplane.model import Mode, ServiceSpec
+from controlplane.model.specs import DaemonKind
 from controlplane.specs import schema
 from controlplane.specs.entry import ServiceEntry, Surroundings
 from controlplane.specs.schema import Problem

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from controlplane.errors import InvalidSettings
 from controlplane.settings import StoreSettings
 from controlplane.store.base import (
-    OPERATIONS_MAX,
     Committed,
     Compare,
     Delete,
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from controlplane.store import memory
 
 __all__ = [
-    "OPERATIONS_MAX",
     "Committed",
     "Compare",
     "Delete",
@@ -46,6 +44,8 @@ __all__ = [
     "Store",
     "Watch",
     "connect",
+    "etcd",
+    "limits",
 ]
 
 _memories: dict[str, memory.Memory] = {}

@@ -12,9 +12,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-OPERATIONS_MAX = 64
-"""In one transaction, compares and writes counted together: Consul before 1.14 takes no more."""
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -146,8 +143,8 @@ class Store(Protocol):
         """Deleting what is not there is Committed, unless a revision was expected."""
 
     async def txn(self, compares: Sequence[Compare], then: Sequence[Put | Delete]) -> Committed | Lost:
-        """All or nothing. Raises TooLarge over OPERATIONS_MAX, Unavailable(ambiguous=True) when the answer
-        was lost.
+        """All or nothing. Raises TooLarge over limits.OPERATIONS_MAX, Unavailable(ambiguous=True) when the
+        answer was lost.
         """
 
     def watch(self, prefix: str) -> Watch:

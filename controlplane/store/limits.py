@@ -7,7 +7,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from controlplane.errors import InvalidInput, TooLarge
-from controlplane.store.base import OPERATIONS_MAX, Compare, Delete, Put
+from controlplane.store.base import Compare, Delete, Put
+
+OPERATIONS_MAX = 64
+"""In one transaction, compares and writes counted together: Consul before 1.14 takes no more."""
 
 VALUES_BYTES_MAX = 512 * 1024
 """All values of one write together: Consul's limit for a value and for a transaction (etcd takes 1.5 MiB a

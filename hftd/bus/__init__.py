@@ -5,6 +5,10 @@ Others use `publish` (PUB and SUB), `pipeline` (PUSH and PULL) and `link` (DEALE
 what over which is docs/protocol.md.
 """
 
-from hftd.bus import link as link
-from hftd.bus import pipeline as pipeline
-from hftd.bus import publish as publish
+from hftd.bus import link, pipeline, publish
+
+__all__ = [
+    "link",
+    "pipeline",
+    "publish",
+]

@@ -1,0 +1,3 @@
+"""`hftd NAME` (main.py), and the verbs that the data plane brings to hftctl (verbs.py)."""
+
+__all__ = ["main"]

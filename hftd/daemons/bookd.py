@@ -1,9 +1,9 @@
 """bookd: rebuilds order books from marketd's stream and publishes top of book, trades and bars.
 
-Wiring only. What a book is and what is published of it: engine/books.py and engine/book.py. What comes in and
-goes out: wire/market.py. How the loop waits, beats and stops: runtime/loop.py. A gap is answered by asking
-marketd for a snapshot, again until it is here; credit for what has been taken goes back to marketd and paces
-a replay. Next: daemons/strategyd.py.
+Wiring only. What a book is and what is published of it: engine/market/books.py and engine/market/book.py.
+What comes in and goes out: wire/market.py. How the loop waits, beats and stops: runtime/loop.py. A gap is
+answered by asking marketd for a snapshot, again until it is here; credit for what has been taken goes back to
+marketd and paces a replay. Next: daemons/strategyd.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 
 from controlplane.errors import InvalidInput
 from hftd import bus, runtime
-from hftd.engine import books
+from hftd.engine.market import books
 from hftd.settings import BookSettings
 from hftd.wire import codec, control, market, requests
 

@@ -1,9 +1,9 @@
 """execd: the last hop we own. Orders of the fenced order manager go to the venue, reports come back and are
 kept until they are acknowledged.
 
-Wiring only. Who may send, and the fences before that: engine/gateway.py; what a fence is: storage/fences.py.
-Past its own lease it sends no new order; cancels always pass. When no valid order manager has been heard for
-`orphan_s`, everything is cancelled at the venue, once.
+Wiring only. Who may send, and the fences before that: engine/orders/gateway.py; what a fence is:
+storage/fences.py. Past its own lease it sends no new order; cancels always pass. When no valid order manager
+has been heard for `orphan_s`, everything is cancelled at the venue, once.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import time
 
 from controlplane.model import Phase
 from hftd import bus, runtime
-from hftd.engine import answers, gateway, oms, reasons
-from hftd.engine.gateway import Claim
+from hftd.engine import reasons
+from hftd.engine.orders import answers, gateway, oms
+from hftd.engine.orders.gateway import Claim
 from hftd.settings import ExecutionSettings
 from hftd.shm import pages
 from hftd.shm.pages import Wanted

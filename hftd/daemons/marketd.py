@@ -2,7 +2,7 @@
 readers allow.
 
 Wiring only. What a line becomes: venues/intake.py; what is said of one that does not decode:
-venues/bad_lines.py. How far it may go: engine/credit.py. What comes in and goes out: wire/feed.py and
+venues/bad_lines.py. How far it may go: engine/market/credit.py. What comes in and goes out: wire/feed.py and
 wire/market.py; what is asked and answered: wire/requests.py. A new session of the feed begins a new session
 of ours, so that every reader resynchronises; a snapshot comes from the venue and goes out in sequence with
 the rest. Next: daemons/bookd.py.
@@ -18,7 +18,7 @@ from typing import Any
 
 from controlplane.errors import InvalidInput
 from hftd import bus, runtime
-from hftd.engine import credit
+from hftd.engine.market import credit
 from hftd.settings import MarketSettings
 from hftd.venues import bad_lines, base, intake, replay
 from hftd.wire import codec, control, feed, market, requests

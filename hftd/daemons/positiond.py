@@ -10,7 +10,8 @@ second.
 from __future__ import annotations
 
 from hftd import bus, runtime
-from hftd.engine import answers, fixed, position, reasons
+from hftd.engine import fixed, position, reasons
+from hftd.engine.orders import answers
 from hftd.settings import PositionSettings
 from hftd.storage import fences, position_log
 from hftd.wire import codec, control, market, orders, tops

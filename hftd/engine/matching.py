@@ -18,7 +18,8 @@ of it is then taken).
 stands before that one in the queue.
 
 A fill is booked before it is an event: `accept` books it, or says why not, and then the order ends there and
-nothing was filled. What an order is to its owner is engine/order.py; who sends and reports is venues/sim.py.
+nothing was filled. What an order is to its owner is engine/orders/order.py; who sends and reports is
+venues/sim.py.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ ORDERS_MAX = 1_000
 
 
 class Displayed(Protocol):
-    """What the tape shows now: price -> quantity. engine/book.py's Book, or a test's two dicts."""
+    """What the tape shows now: price -> quantity. engine/market/book.py's Book, or a test's two dicts."""
 
     @property
     def bids(self) -> Mapping[int, int]: ...

@@ -2,3 +2,7 @@
 
 Others use market.py.
 """
+
+__all__ = [
+    "market",
+]

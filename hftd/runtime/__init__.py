@@ -4,7 +4,15 @@ Others use `Context`, `Loop`, `Heads` (numbered envelopes), `waits`, and log.py 
 rest serves these: agent_link.py, leadership.py (the lease page read, the heartbeat page written), health.py.
 """
 
-from hftd.runtime.context import Context as Context
-from hftd.runtime.heads import Heads as Heads
-from hftd.runtime.loop import Loop as Loop
-from hftd.runtime.loop import waits as waits
+from hftd.runtime.context import Context
+from hftd.runtime.heads import Heads
+from hftd.runtime.loop import Loop, waits
+
+__all__ = [
+    "Context",
+    "Heads",
+    "Loop",
+    "context",
+    "log",
+    "waits",
+]

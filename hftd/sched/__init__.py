@@ -3,3 +3,8 @@
 Others use policy.py (SCHED_FIFO and its kin, locked memory; a daemon takes them itself) and slice.py (a short
 time slice on a shared core; the agent asks for it).
 """
+
+__all__ = [
+    "policy",
+    "slice",
+]

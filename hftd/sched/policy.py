@@ -11,7 +11,7 @@ import ctypes
 import os
 from pathlib import Path
 
-from controlplane.model import REAL_TIME
+from controlplane.model.specs import REAL_TIME
 
 POLICIES = {
     "other": os.SCHED_OTHER,

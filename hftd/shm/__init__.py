@@ -3,3 +3,9 @@
 Others use pages.py (lease page and heartbeat page), bell.py (look at the lease page now) and fence_file.py
 (whom a leading daemon fences). The agents write one side, runtime/leadership.py the other.
 """
+
+__all__ = [
+    "bell",
+    "fence_file",
+    "pages",
+]

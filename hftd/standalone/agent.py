@@ -22,7 +22,8 @@ import zmq.asyncio
 from controlplane import registry, store
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import Process, Registration
+from controlplane.model import Process
+from controlplane.model.records import Registration
 from hftd.runtime.log import ERROR, INFO, Log
 from hftd.wire import codec, control
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from controlplane.errors import InvalidInput
-from controlplane.model import DaemonKind
+from controlplane.model.specs import DaemonKind
 from controlplane.specs import schema
 from hftd import catalogue
 from hftd.standalone import agent

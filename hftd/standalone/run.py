@@ -11,7 +11,7 @@ from pathlib import Path
 
 from controlplane.errors import InvalidInput
 from controlplane.host import identity
-from controlplane.model import DaemonKind
+from controlplane.model.specs import DaemonKind
 from controlplane.specs import schema
 from controlplane.store import Keys
 from hftd import catalogue, runtime

@@ -3,3 +3,11 @@
 Others use journal.py (records in segments, synced behind the writer), fences.py (the highest token of each
 group), position_log.py, audit_log.py and audit_verify.py. segments.py and sync_thread.py are the journal's.
 """
+
+__all__ = [
+    "audit_log",
+    "audit_verify",
+    "fences",
+    "journal",
+    "position_log",
+]

@@ -6,9 +6,9 @@ it: what is not yet synced when the power goes is `last_seq - synced_seq`, bound
 owner looks at `behind` before it takes new work, and shows a gauge). A full disk is `JournalFull`: nothing of
 the record stays in the file, everything before it does, and the next append that fits succeeds.
 
-Sequences rise by one within an epoch; at a new epoch the writer may leave a hole (engine/replica.py says
-why). A torn tail, left by a power cut, is cut when the journal is opened; damage in an earlier segment is an
-error, because what follows it was acknowledged. The files: segments.py; the thread: sync_thread.py.
+Sequences rise by one within an epoch; at a new epoch the writer may leave a hole (engine/orders/replica.py
+says why). A torn tail, left by a power cut, is cut when the journal is opened; damage in an earlier segment
+is an error, because what follows it was acknowledged. The files: segments.py; the thread: sync_thread.py.
 """
 
 from __future__ import annotations

@@ -6,9 +6,13 @@ may say.
 
 from collections.abc import Callable, Mapping
 
-from hftd.strategies import base as base
-from hftd.strategies import market_making as market_making
+from hftd.strategies import base, market_making
 
 BY_NAME: Mapping[str, Callable[[Mapping[str, object]], base.Strategy]] = {
     market_making.MarketMaking.name: market_making.MarketMaking
 }
+
+__all__ = [
+    "BY_NAME",
+    "base",
+]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from controlplane.errors import InvalidInput, InvalidSettings
 from hftd.engine import fixed, position
-from hftd.engine.order import TERMINAL
+from hftd.engine.orders.order import TERMINAL
 from hftd.strategies import base
 from hftd.strategies.base import Cancel, Fill, Instrument, Intent, OrderUpdate, Place, Quote
 from hftd.wire.orders import Kind, Side, State

@@ -4,3 +4,15 @@ Others use base.py (what an adapter is), binance.py (frames to messages), replay
 synthetic.py (a seeded market), intake.py and bad_lines.py (what marketd does with a line),
 data_verify.py (is a capture whole), and sim.py with sim_faults.py (the simulated venue itself).
 """
+
+__all__ = [
+    "bad_lines",
+    "base",
+    "binance",
+    "data_verify",
+    "intake",
+    "replay",
+    "sim",
+    "sim_faults",
+    "synthetic",
+]

@@ -3,8 +3,8 @@ back.
 
 Depth diffs, bookTicker, trades, and REST depth snapshots. Decoded into typed structs, numbers taken from
 their text; a value that does not fit 1e-8 exactly, a frame of another symbol or another shape is Undecodable.
-What the update ids mean: engine/book.py. Plain frames are decoded by native/market.c where it was built, to
-the same messages; what it leaves is decided here.
+What the update ids mean: engine/market/book.py. Plain frames are decoded by native/market.c where it was
+built, to the same messages; what it leaves is decided here.
 """
 
 from __future__ import annotations

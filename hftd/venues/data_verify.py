@@ -1,7 +1,7 @@
 """`hftctl data verify`: is a capture whole, and do the product's own adapter and book agree with the venue?
 
-It reads the files through venues/replay.py, venues/binance.py and engine/book.py, as the floor does, and
-counts by the venue's rules. Every bookTicker whose update id is that of the diff applied last is compared
+It reads the files through venues/replay.py, venues/binance.py and engine/market/book.py, as the floor does,
+and counts by the venue's rules. Every bookTicker whose update id is that of the diff applied last is compared
 with the rebuilt best bid and offer. Nothing is judged between a gap and the next snapshot. Findings are in
 the report, not exceptions.
 """
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hftd.engine import book
+from hftd.engine.market import book
 from hftd.venues import base, binance, replay
 from hftd.wire import market
 

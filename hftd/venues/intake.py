@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from hftd.engine import clock_offset
+from hftd.engine.market import clock_offset
 from hftd.venues import base, binance
 from hftd.wire import market, requests
 

@@ -2,9 +2,9 @@
 it has to say about its orders.
 
 No socket and no file: lines of the tape and commands go in, `told` fills up with records, in the order in
-which they became true. The book is rebuilt by the same rules as bookd's (venues/binance.py, engine/book.py),
-matched by engine/matching.py. Who may give commands, what is journaled and how it is sent:
-daemons/simd/session.py. When a line is due: daemons/simd/tape.py.
+which they became true. The book is rebuilt by the same rules as bookd's (venues/binance.py,
+engine/market/book.py), matched by engine/matching.py. Who may give commands, what is journaled and how it is
+sent: daemons/simd/session.py. When a line is due: daemons/simd/tape.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hftd.engine import accounts, book, matching, reasons
+from hftd.engine import accounts, matching, reasons
+from hftd.engine.market import book
 from hftd.venues import base, binance
 from hftd.wire import codec, market, orders, requests
 from hftd.wire.orders import State

@@ -15,7 +15,8 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hftd.engine import book, fixed
+from hftd.engine import fixed
+from hftd.engine.market import book
 from hftd.venues import binance, replay
 from hftd.wire import requests
 

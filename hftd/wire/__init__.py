@@ -5,4 +5,14 @@ requests.py (questions about market data), market.py, feed.py and tops.py (fixed
 the prose.
 """
 
-from hftd.wire import codec as codec
+from hftd.wire import codec
+
+__all__ = [
+    "codec",
+    "control",
+    "feed",
+    "market",
+    "orders",
+    "requests",
+    "tops",
+]

@@ -29,7 +29,7 @@ class Kind(IntEnum):
 
 
 class State(IntEnum):
-    """Of an order. The legal moves are a table in engine/order.py."""
+    """Of an order. The legal moves are a table in engine/orders/order.py."""
 
     PENDING_NEW = 1
     """Journaled, on its way to the venue."""

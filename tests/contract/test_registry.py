@@ -14,7 +14,8 @@ import pytest
 
 from controlplane import model, store
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import Process, Registration
+from controlplane.model import Process
+from controlplane.model.records import Registration
 from controlplane.registry import LeasedRegistry, Registry, decode
 from controlplane.store import memory
 from tests.support import servers

@@ -22,7 +22,7 @@ import pytest
 
 from controlplane.floor import folders
 from controlplane.http import unix
-from hftd.engine import oms
+from hftd.engine.orders import oms
 from hftd.storage import journal
 from hftd.wire import orders
 from tests.support import floors

@@ -23,7 +23,8 @@ from benchmarks import _pair
 from controlplane.floor import folders
 from controlplane.http import unix
 from hftd import bus, settings
-from hftd.engine import book, fixed
+from hftd.engine import fixed
+from hftd.engine.market import book
 from hftd.venues import binance, replay, synthetic
 from hftd.wire import feed, market
 from tests.support import floors

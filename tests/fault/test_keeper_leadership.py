@@ -21,7 +21,7 @@ from agents.keeper import member, protocol, shown
 from controlplane import model
 from controlplane.errors import Unavailable
 from controlplane.model import Phase, records
-from controlplane.store.base import Committed, Compare, Delete, Lost, Put, Snapshot
+from controlplane.store import Committed, Compare, Delete, Lost, Put, Snapshot
 from controlplane.store.memory import MemoryStore, MemoryWatch
 from hftd.shm import fence_file, pages
 from hftd.shm.pages import Wanted

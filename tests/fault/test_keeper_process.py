@@ -20,8 +20,9 @@ import pytest
 
 from agents.keeper import protocol
 from controlplane import model, store
-from controlplane.model import HostRecord, records
-from controlplane.store.base import Store
+from controlplane.model import records
+from controlplane.model.observed import HostRecord
+from controlplane.store import Store
 from hftd.shm.pages import Wanted
 from tests.support import keepers, servers
 from tests.support.keepers import KEYS, SERVICE, Daemon, until

@@ -23,8 +23,9 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane import clock, model
 from controlplane.host import identity
 from controlplane.leadership import decide
-from controlplane.model import Mode, Phase, Process, Registration, records
-from controlplane.store.base import Committed, Compare, Delete, Lost, Put
+from controlplane.model import Mode, Phase, Process, records
+from controlplane.model.records import Registration
+from controlplane.store import Committed, Compare, Delete, Lost, Put
 from controlplane.store.memory import Memory, MemoryStore
 from hftd.shm import pages
 from tests.support.keepers import INCARNATION, KEYS, SERVICE

@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from controlplane import model, store
+from controlplane import store
 from controlplane.floor import folders
-from controlplane.model import ServiceSpec, Tombstone
+from controlplane.model import ServiceSpec, records
+from controlplane.model.specs import Tombstone
 from controlplane.store import Keys
 from tests.support import floors
 
@@ -80,7 +81,7 @@ def stored(floor: floors.Floor) -> dict[str, ServiceSpec | Tombstone]:
         finally:
             await client.close()
         return {
-            key.removeprefix(KEYS.specs): model.decode_spec(entry.value) for key, entry in entries.items()
+            key.removeprefix(KEYS.specs): records.decode_spec(entry.value) for key, entry in entries.items()
         }
 
     return asyncio.run(read())

@@ -12,8 +12,7 @@ import trustme
 
 from controlplane.errors import Unavailable
 from controlplane.settings import StoreSettings
-from controlplane.store import etcd
-from controlplane.store.base import Committed
+from controlplane.store import Committed, etcd
 from tests.support import servers
 from tests.support.stores import SOON_S, put_until_done
 

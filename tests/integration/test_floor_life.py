@@ -24,7 +24,7 @@ from controlplane.floor import down, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.host import locks
-from controlplane.store.keys import Keys
+from controlplane.store import Keys
 from tests.support import floors
 
 SERVICES = """\

@@ -15,7 +15,8 @@ import pytest
 
 from benchmarks import _pair
 from hftd import bus, settings
-from hftd.engine import book, fixed
+from hftd.engine import fixed
+from hftd.engine.market import book
 from hftd.venues import binance, replay, synthetic
 from hftd.wire import codec, feed, market, requests
 

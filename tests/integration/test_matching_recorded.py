@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hftd.engine import accounts, book, matching
+from hftd.engine import accounts, matching
+from hftd.engine.market import book
 from hftd.venues import binance, replay
 from hftd.wire import market
 from hftd.wire.orders import Kind, Side, State

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hftd.engine import book, books
+from hftd.engine.market import book, books
 from hftd.venues import binance, data_verify, intake, replay
 from hftd.wire import market
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hftd.daemons import riskd
-from hftd.engine import accounts, position, risk
+from hftd.engine import accounts, position
+from hftd.engine.orders import risk
 from hftd.settings import RiskSettings, StrategySettings
 from hftd.strategies import base, market_making
 from hftd.venues import replay, sim

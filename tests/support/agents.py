@@ -28,8 +28,7 @@ from controlplane.errors import FloorUnreachable
 from controlplane.host import identity
 from controlplane.http import unix
 from controlplane.model import Mode, ServiceSpec
-from controlplane.store.base import Store
-from controlplane.store.keys import Keys
+from controlplane.store import Keys, Store
 from hftd import settings as schemas
 
 KEYS = Keys("lab")

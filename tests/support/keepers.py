@@ -24,9 +24,10 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model
 from controlplane.host import identity
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import HostRecord, Mode, Process, Registration, records
-from controlplane.store.base import Store
-from controlplane.store.keys import Keys
+from controlplane.model import Mode, Process, records
+from controlplane.model.observed import HostRecord
+from controlplane.model.records import Registration
+from controlplane.store import Keys, Store
 from hftd.shm import pages
 
 KEYS = Keys("test")

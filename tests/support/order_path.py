@@ -20,7 +20,8 @@ from controlplane.model import Phase, Process, Token
 from hftd import bus, runtime
 from hftd.daemons import auditd, execd, positiond
 from hftd.daemons.omsd import daemon
-from hftd.engine import answers, fixed, reasons
+from hftd.engine import fixed, reasons
+from hftd.engine.orders import answers
 from hftd.runtime import context as contexts
 from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
 from hftd.shm import fence_file, pages

@@ -4,4 +4,8 @@ client.py (the operations) · calls.py (endpoints, deadlines) · watch.py · err
 Importing this costs grpc: 100 ms and 20 MB.
 """
 
-from controlplane.store.etcd.client import EtcdStore as EtcdStore
+from controlplane.store.etcd.client import EtcdStore
+
+__all__ = [
+    "EtcdStore",
+]

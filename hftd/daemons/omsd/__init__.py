@@ -3,4 +3,8 @@ leads, ledger.py keeps the journal, receivers.py tells the others, replication.p
 `build`.
 """
 
-from hftd.daemons.omsd.daemon import build as build
+from hftd.daemons.omsd.daemon import build
+
+__all__ = [
+    "build",
+]

@@ -3,7 +3,8 @@ tells everyone what becomes of them.
 
 Wiring only: who is called when a message, a turn or a tick comes. Orders and cancels: desk.py. What execd
 says of them: reports.py, over execution.py. Taking and losing the lead: lead.py. The journal and its room:
-ledger.py. Whom omsd tells: receivers.py. Standbys: replication.py. What an order may do: engine/oms.py.
+ledger.py. Whom omsd tells: receivers.py. Standbys: replication.py. What an order may do:
+engine/orders/oms.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hftd.daemons.omsd.receivers import Receivers
 from hftd.daemons.omsd.replication import Replication
 from hftd.daemons.omsd.reports import Reports
 from hftd.daemons.omsd.signature import Signature
-from hftd.engine import takeover
+from hftd.engine.orders import takeover
 from hftd.settings import OrdersSettings
 from hftd.wire import orders
 

@@ -1,8 +1,8 @@
 """What riskd wants of us: orders and cancels, judged, journaled, then sent to execd. Nothing leaves that is
 not in the journal; the books of an order follow once it has left.
 
-What an order may do is engine/oms.py's to say; whether we may take it at all, here: only while we lead and
-are active, and while there is room in the journal. Taking risk away passes while execd can be reached,
+What an order may do is engine/orders/oms.py's to say; whether we may take it at all, here: only while we lead
+and are active, and while there is room in the journal. Taking risk away passes while execd can be reached,
 whatever the lease page and the disk say. What comes back: reports.py.
 """
 
@@ -15,7 +15,8 @@ from hftd.daemons.omsd.ledger import Ledger
 from hftd.daemons.omsd.receivers import RiskLink
 from hftd.daemons.omsd.reports import Reports
 from hftd.daemons.omsd.signature import Signature
-from hftd.engine import answers, oms, order, reasons, takeover
+from hftd.engine import reasons
+from hftd.engine.orders import answers, oms, order, takeover
 from hftd.wire import codec, orders
 from hftd.wire.orders import State
 

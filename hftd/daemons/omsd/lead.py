@@ -1,8 +1,9 @@
 """omsd's lead: from the lease page's word to the first order, and back to standby.
 
-Which request goes out when is engine/takeover.py's to say; here it is carried out. A lead that is taken is
-journaled as the first record of its epoch, after a hole (engine/replica.py). Whenever execd is new to us, or
-we to it, the same epoch is fenced and reconciled once more, and the receivers wait meanwhile.
+Which request goes out when is engine/orders/takeover.py's to say; here it is carried out. A lead that is
+taken is journaled as the first record of its epoch, after a hole (engine/orders/replica.py). Whenever execd
+is new to us, or we to it, the same epoch is fenced and reconciled once more, and the receivers wait
+meanwhile.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from hftd.daemons.omsd.receivers import Receivers
 from hftd.daemons.omsd.replication import Replication
 from hftd.daemons.omsd.reports import Reports
 from hftd.daemons.omsd.signature import Signature
-from hftd.engine import reasons, replica, takeover, term
-from hftd.engine.takeover import Due
+from hftd.engine import reasons
+from hftd.engine.orders import replica, takeover, term
+from hftd.engine.orders.takeover import Due
 from hftd.wire import orders
 
 LOST_TOUCH = frozenset({reasons.NOT_ACTIVE, reasons.NOT_FENCED, reasons.STALE_TOKEN})

@@ -2,14 +2,14 @@
 
 Decides whether there is room. A full journal, or one that cannot be synced, takes no new order and
 acknowledges nothing; about once a second it is tried whether there is room again (`found_room`). The
-journal's files: storage/journal.py; what a record does to an order: engine/oms.py.
+journal's files: storage/journal.py; what a record does to an order: engine/orders/oms.py.
 """
 
 from __future__ import annotations
 
 from hftd import runtime
 from hftd.daemons.omsd.signature import Signature
-from hftd.engine import oms
+from hftd.engine.orders import oms
 from hftd.settings import OrdersSettings
 from hftd.storage import journal as journals
 from hftd.wire import codec

@@ -19,7 +19,8 @@ from controlplane.errors import InvalidInput
 from controlplane.host import files
 from controlplane.host.files import Durability
 from hftd import bus, runtime
-from hftd.engine import oms, reasons, replica
+from hftd.engine import reasons
+from hftd.engine.orders import oms, replica
 from hftd.storage import journal as journals
 from hftd.wire import codec, control, orders
 

@@ -1,7 +1,7 @@
 """omsd's journal on its way to the standbys, and a leader's journal on its way into ours.
 
-What a common point is, who is electable and which records a standby takes: engine/replica.py; here are the
-two sockets and the journal between them.
+What a common point is, who is electable and which records a standby takes: engine/orders/replica.py; here are
+the two sockets and the journal between them.
 Asynchronous: an order does not wait for a standby, a standby is electable within replica.WINDOW records. A
 standby finds its leader among its own service's peers, attaches with the ends of its journal, sets its tail
 aside where it must, and follows.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from controlplane.errors import InvalidInput
 from controlplane.model import Process
 from hftd import bus, runtime
-from hftd.engine import replica, term
+from hftd.engine.orders import replica, term
 from hftd.storage import journal as journals
 from hftd.wire import codec, orders
 

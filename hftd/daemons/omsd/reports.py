@@ -12,7 +12,8 @@ from hftd import runtime
 from hftd.daemons.omsd.ledger import Ledger
 from hftd.daemons.omsd.receivers import RiskLink
 from hftd.daemons.omsd.signature import Signature
-from hftd.engine import answers, oms, order, reasons
+from hftd.engine import reasons
+from hftd.engine.orders import answers, oms, order
 from hftd.wire import orders
 from hftd.wire.orders import State
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controlplane.model import Token
 from hftd import runtime
-from hftd.engine import term
+from hftd.engine.orders import term
 from hftd.wire import codec
 
 

@@ -2,5 +2,9 @@
 its two links. Others use `build`, and `limits` to judge as a floor with these settings would.
 """
 
-from hftd.daemons.riskd.daemon import build as build
-from hftd.daemons.riskd.daemon import limits as limits
+from hftd.daemons.riskd.daemon import build, limits
+
+__all__ = [
+    "build",
+    "limits",
+]

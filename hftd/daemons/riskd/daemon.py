@@ -1,10 +1,11 @@
 """riskd: stands between every strategy and the order manager; without its signature no order leaves.
 
-Wiring only. What may leave, and the signature: engine/risk.py. Whose link is whose: engine/clients.py,
-strategies.py and order_manager.py. riskd is a group of its own: it approves only while its lease page says
-that it leads, and signs with its token. It has nobody to fence, so it is active as soon as it leads. When a
-new omsd attaches, it has cancelled all working orders at the venue, and the strategies are told at once.
-Cancels always pass. A strategy that dies or falls silent has its working orders cancelled.
+Wiring only. What may leave, and the signature: engine/orders/risk.py. Whose link is whose:
+engine/orders/clients.py, strategies.py and order_manager.py. riskd is a group of its own: it approves only
+while its lease page says that it leads, and signs with its token. It has nobody to fence, so it is active as
+soon as it leads. When a new omsd attaches, it has cancelled all working orders at the venue, and the
+strategies are told at once. Cancels always pass. A strategy that dies or falls silent has its working orders
+cancelled.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from collections.abc import Iterable
 from controlplane.model import Phase
 from hftd import bus, runtime
 from hftd.daemons.riskd import order_manager, strategies
-from hftd.engine import answers, clients, fixed, reasons, risk
+from hftd.engine import fixed, reasons
+from hftd.engine.orders import answers, clients, risk
 from hftd.settings import RiskSettings
 from hftd.shm import pages
 from hftd.wire import codec, control, market, orders, tops

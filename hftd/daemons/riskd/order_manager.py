@@ -1,7 +1,7 @@
 """riskd's link to the order manager: orders go to the omsd that attached with the highest token.
 
 A lower token is refused for ever (storage/fences.py); an omsd that speaks without having attached is told so,
-and a leading one then attaches. What its reports mean: engine/risk.py; who wires it: daemon.py.
+and a leading one then attaches. What its reports mean: engine/orders/risk.py; who wires it: daemon.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hftd import bus, runtime
-from hftd.engine import answers, reasons, term
+from hftd.engine import reasons
+from hftd.engine.orders import answers, term
 from hftd.storage import fences
 from hftd.wire import codec, orders
 

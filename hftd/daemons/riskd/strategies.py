@@ -1,13 +1,13 @@
 """riskd's link to the strategies: their orders come in, and what becomes of each goes back to whose it is.
 
-A strategy says who it is in its hello (Attach, each second); engine/clients.py remembers. A refusal of what
-has just come goes back on the link that it came from, said hello or not. Who wires it: daemon.py.
+A strategy says who it is in its hello (Attach, each second); engine/orders/clients.py remembers. A refusal of
+what has just come goes back on the link that it came from, said hello or not. Who wires it: daemon.py.
 """
 
 from __future__ import annotations
 
 from hftd import bus, runtime
-from hftd.engine import clients
+from hftd.engine.orders import clients
 from hftd.wire import codec, orders
 
 FromStrategy = orders.Place | orders.Cancel | orders.Attach | orders.Rehearsal

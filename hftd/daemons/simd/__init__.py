@@ -2,4 +2,8 @@
 tape.py paces the market, journal.py is what it keeps. Others use `build`.
 """
 
-from hftd.daemons.simd.daemon import build as build
+from hftd.daemons.simd.daemon import build
+
+__all__ = [
+    "build",
+]

@@ -15,7 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from hftd.engine import answers, reasons
+from hftd.engine import reasons
+from hftd.engine.orders import answers
 from hftd.storage import fences as fencing
 from hftd.storage.journal import JournalFull
 from hftd.venues import sim

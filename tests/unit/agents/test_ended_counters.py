@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agents import ended_counters
 from controlplane import model
-from controlplane.model import EndedCounters, HostRecord
+from controlplane.model.observed import EndedCounters, HostRecord
 from controlplane.site import histogram
 
 

@@ -12,11 +12,11 @@ import pytest
 from agents import last_specs, settings
 from agents.last_specs import Kept, LastSpecs
 from controlplane import model
-from controlplane.model import Mode, ServiceSpec, Tombstone
+from controlplane.model import Mode, ServiceSpec
+from controlplane.model.specs import Tombstone
 from controlplane.site import nouns
 from controlplane.site.view import SiteView
-from controlplane.store import Keys, Snapshot
-from controlplane.store.base import Entry
+from controlplane.store import Entry, Keys, Snapshot
 from controlplane.store.memory import MemoryStore
 
 KEYS = Keys("lab")

@@ -7,7 +7,7 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents import metrics
-from controlplane.model import InstanceStatus
+from controlplane.model.observed import InstanceStatus
 from controlplane.site import histogram
 
 OWN = metrics.Own("alpha", True, 0.1, 2, 3, 4)

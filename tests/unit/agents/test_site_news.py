@@ -8,10 +8,10 @@ from typing import Any
 from agents.leader_events import LeaderEvents
 from agents.peers import PeerNews
 from controlplane import model
-from controlplane.model import Mode, Process, Registration, ServiceSpec, records
+from controlplane.model import Mode, Process, ServiceSpec, records
+from controlplane.model.records import Registration
 from controlplane.site import nouns
-from controlplane.store import Keys, Snapshot
-from controlplane.store.base import Entry
+from controlplane.store import Entry, Keys, Snapshot
 
 KEYS = Keys("lab")
 LEADER = Process("omsd-alpha-1", "boot", 10, 100)

@@ -13,12 +13,14 @@ import pytest
 
 from controlplane import model, operation_log
 from controlplane.errors import Unavailable
-from controlplane.model import HostRecord, InstanceStatus, Mode, ServiceSpec, Tombstone, records
+from controlplane.model import Mode, ServiceSpec, records
+from controlplane.model.observed import HostRecord, InstanceStatus
+from controlplane.model.specs import Tombstone
 from controlplane.site import nouns
 from controlplane.specs import apply as specs_apply
 from controlplane.specs.apply import Applied, Plan
-from controlplane.store import Keys
-from controlplane.store.base import OPERATIONS_MAX, Committed, Compare, Delete, Lost, Put
+from controlplane.store import Committed, Compare, Delete, Keys, Lost, Put
+from controlplane.store.limits import OPERATIONS_MAX
 from controlplane.store.memory import Memory, MemoryStore
 
 KEYS = Keys("lab")
@@ -42,7 +44,7 @@ def store_size(store: MemoryStore) -> int:
 
 async def stored(store: MemoryStore) -> dict[str, ServiceSpec | Tombstone]:
     entries = (await store.range(KEYS.specs)).entries
-    return {key.removeprefix(KEYS.specs): model.decode_spec(entry.value) for key, entry in entries.items()}
+    return {key.removeprefix(KEYS.specs): records.decode_spec(entry.value) for key, entry in entries.items()}
 
 
 def said(plan: Plan) -> list[str]:
@@ -390,5 +392,5 @@ def test_a_store_that_is_away_from_the_start_applies_nothing() -> None:
 
 def test_a_tombstone_is_the_same_after_the_store() -> None:
     tombstone = Tombstone("ann", "why", "2026-01-01T00:00:00.000Z", ("alpha",))
-    assert model.decode_spec(model.encode(tombstone)) == tombstone
+    assert records.decode_spec(model.encode(tombstone)) == tombstone
     assert records.decode_spec(model.encode(dataclasses.replace(tombstone, hosts=()))) != tombstone

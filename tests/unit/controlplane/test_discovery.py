@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from controlplane import model, registry
-from controlplane.model import Mode, Process, Registration, ServiceSpec
-from controlplane.model.records import LeaderRecord
+from controlplane.model import Mode, Process, ServiceSpec
+from controlplane.model.records import LeaderRecord, Registration
 from controlplane.site.view import Registrations, SiteView, part_of
 from controlplane.store import Entry
 

@@ -18,7 +18,7 @@ from controlplane.floor import run_file, up, wait
 from controlplane.floor.folders import Folders
 from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks
-from controlplane.model import ServiceSpec
+from controlplane.model import ServiceSpec, records
 from controlplane.specs import apply as specs_apply
 from controlplane.store import Keys
 
@@ -53,7 +53,9 @@ class Bench:
     def stored(self) -> dict[str, ServiceSpec | model.Tombstone]:
         async def read() -> dict[str, ServiceSpec | model.Tombstone]:
             entries = (await store.connect(f"memory://{self.name}").range(Keys("lab").specs)).entries
-            return {key.rpartition("/")[2]: model.decode_spec(entry.value) for key, entry in entries.items()}
+            return {
+                key.rpartition("/")[2]: records.decode_spec(entry.value) for key, entry in entries.items()
+            }
 
         return asyncio.run(read())
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.store.base import Entry, Snapshot
+from controlplane.store import Entry, Snapshot
 from controlplane.store.latest import Latest
 from controlplane.store.memory import Memory, MemoryStore
 

@@ -11,7 +11,8 @@ import pytest
 
 from controlplane import clock, model
 from controlplane.errors import Denied, InvalidSettings, Unavailable
-from controlplane.model import Process, Registration
+from controlplane.model import Process
+from controlplane.model.records import Registration
 from controlplane.registry import KEEP_S, LeasedRegistry
 from controlplane.site import nouns
 from controlplane.store import Committed, Compare, Delete, Keys, Lost, Put, memory

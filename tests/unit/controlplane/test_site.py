@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from controlplane import clock, model, operation_log
 from controlplane.errors import Refused, Unavailable
-from controlplane.model import HostRecord, Mode, Process, Registration, ServiceSpec, records
+from controlplane.model import Mode, Process, ServiceSpec, records
+from controlplane.model.observed import HostRecord
+from controlplane.model.records import Registration
 from controlplane.settings import LeadershipSettings
 from controlplane.site import follower as followers
 from controlplane.site import nouns
-from controlplane.store import Keys, Snapshot
-from controlplane.store.base import Entry
+from controlplane.store import Entry, Keys, Snapshot
 from controlplane.store.memory import Memory, MemoryStore
 
 KEYS = Keys("lab")

@@ -11,7 +11,8 @@ from typing import Literal
 import pytest
 
 from controlplane.errors import InvalidInput
-from controlplane.model import DaemonKind, Mode, ServiceSpec
+from controlplane.model import Mode, ServiceSpec
+from controlplane.model.specs import DaemonKind
 from controlplane.specs import diff, read
 
 

@@ -7,19 +7,11 @@ from typing import Any
 
 import msgspec
 
-from controlplane.model import (
-    Alarm,
-    EndedCounters,
-    HostRecord,
-    InstanceStatus,
-    Mode,
-    Process,
-    Registration,
-    ServiceSpec,
-    records,
-)
+from controlplane.model import Mode, Process, ServiceSpec, records
+from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
+from controlplane.model.records import Registration
 from controlplane.site import document, histogram, status
-from controlplane.store.base import Health
+from controlplane.store import Health
 
 NOW_NS = 1_700_000_000_000_000_000
 HEALTH = Health("etcd", ("127.0.0.1:2379",), True, "3.5.1", 0.4)

@@ -16,7 +16,7 @@ from controlplane.leadership import transactions
 from controlplane.leadership.decide import Cause, Group
 from controlplane.leadership.transactions import Done, Reread
 from controlplane.model import Process, records
-from controlplane.store.keys import Keys
+from controlplane.store import Keys
 from controlplane.store.memory import MemoryStore
 
 KEYS = Keys("test")

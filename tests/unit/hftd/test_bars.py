@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hftd.engine import bars
+from hftd.engine.market import bars
 
 
 def test_a_bar_is_open_high_low_close_volume_and_count() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hftd.engine import book
+from hftd.engine.market import book
 from hftd.wire import market
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from controlplane.errors import InvalidInput
-from hftd.engine import books
+from hftd.engine.market import books
 from hftd.wire import market, requests
 from hftd.wire.market import Kind, Message
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hftd.engine.clients import Clients
+from hftd.engine.orders.clients import Clients
 
 SILENT_NS = 5_000
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Process
-from hftd.engine import answers, oms, risk
+from hftd.engine.orders import answers, oms, risk
 from hftd.wire import codec, control, orders
 
 TOKEN = codec.TokenOnWire(1_700_000_000_000, "omsd", 7)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hftd.engine import clock_offset, credit
+from hftd.engine.market import clock_offset, credit
 
 
 def test_nothing_may_go_out_without_a_reader() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from controlplane.model import Phase, Process, Token
 from hftd.engine import reasons
-from hftd.engine.gateway import Claim, Gateway, Orphans, Questions, Reports
+from hftd.engine.orders.gateway import Claim, Gateway, Orphans, Questions, Reports
 from hftd.storage.fences import NOBODY, Fences
 from hftd.wire import codec, orders
 from hftd.wire.orders import Side, State

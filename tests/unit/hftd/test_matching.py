@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hftd.engine import accounts, matching, order, reasons
+from hftd.engine import accounts, matching, reasons
+from hftd.engine.orders import order
 from hftd.wire.orders import Kind, Side, State
 
 BUY, SELL = Side.BUY, Side.SELL

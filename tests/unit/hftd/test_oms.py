@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model import Phase, Token
-from hftd.engine import answers, oms, reasons, term
-from hftd.engine.takeover import Due, Takeover
+from hftd.engine import reasons
+from hftd.engine.orders import answers, oms, term
+from hftd.engine.orders.takeover import Due, Takeover
 from hftd.wire import codec, orders
 from hftd.wire.orders import Kind, Side, State
 

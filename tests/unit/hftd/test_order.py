@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hftd.engine import order, reasons
+from hftd.engine import reasons
+from hftd.engine.orders import order
 from hftd.wire.orders import Kind, Side, State
 
 

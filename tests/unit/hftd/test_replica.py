@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model import Process, Token
-from hftd.engine import replica, term
+from hftd.engine.orders import replica, term
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 ALPHA = Process("omsd-alpha-1", BOOT, 100, 1)

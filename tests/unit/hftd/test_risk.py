@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from controlplane.errors import InvalidSettings
 from hftd.daemons import riskd
 from hftd.engine import fixed, reasons
-from hftd.engine import risk as risks
+from hftd.engine.orders import risk as risks
 from hftd.settings import RiskSettings
 from hftd.wire.orders import Kind, Place, Report, Side, State
 

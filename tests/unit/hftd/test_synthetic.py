@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections import Counter
 
-from hftd.engine import book
+from hftd.engine.market import book
 from hftd.venues import binance, synthetic
 from hftd.wire import market
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Token
-from hftd.engine import term
+from hftd.engine.orders import term
 from hftd.wire import codec
 
 INCARNATIONS = st.integers(0, (1 << term.INCARNATION_BITS) - 1)

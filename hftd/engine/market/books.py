@@ -4,7 +4,7 @@ Pure: no clock, no socket.
 A frame out of sequence, or of a new session, breaks every chain: all books are emptied and want a snapshot. A
 gap in one instrument's chain does so for that one alone. Until its snapshot has come nothing but trades is
 published of an instrument, and its status says so. Within one frame only the last best bid and offer of an
-instrument is published; the ones before it are counted as conflated. A book by itself: engine/book.py.
+instrument is published; the ones before it are counted as conflated. A book by itself: engine/market/book.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from controlplane.errors import InvalidInput
-from hftd.engine import bars, book, fixed
+from hftd.engine import fixed
+from hftd.engine.market import bars, book
 from hftd.wire import market, requests
 
 _KINDS = {int(kind): kind.name.lower() for kind in market.Kind}

@@ -1,11 +1,11 @@
 """Replication of a journal: where two journals agree, what a standby takes, who is close enough to be
 elected.
 
-Pure. Records are (epoch, sequence), where the epoch is a term (engine/term.py). Two journals that both hold
-(term, sequence) agree on everything before it: one process writes a term, and a standby takes a record only
-directly after the one that the leader names as its predecessor. So the common point is the end of the highest
-term that both know, and what a standby has beyond it was never replicated: it is set aside in a file, not
-lost (storage/journal.py).
+Pure. Records are (epoch, sequence), where the epoch is a term (engine/orders/term.py). Two journals that both
+hold (term, sequence) agree on everything before it: one process writes a term, and a standby takes a record
+only directly after the one that the leader names as its predecessor. So the common point is the end of the
+highest term that both know, and what a standby has beyond it was never replicated: it is set aside in a file,
+not lost (storage/journal.py).
 
 A new leader leaves a hole: its first sequence is a multiple of TERM_STRIDE, well above its last. What its
 predecessor wrote and did not replicate, but perhaps sent to auditd, thus never shares a sequence with the

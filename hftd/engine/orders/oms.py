@@ -4,8 +4,8 @@ each new request.
 Pure, and the same code live, after a restart and on a standby: `apply` takes the messages of the journal in
 their order, and nothing else changes an order. A report is judged first (`judge`: is it news, and what does
 it make of the order), then journaled, then applied: what was not journaled was not taken. Each order's own
-state machine is engine/order.py; taking the lead is engine/takeover.py; who joins it to sockets and journal
-is daemons/omsd.
+state machine is engine/orders/order.py; taking the lead is engine/orders/takeover.py; who joins it to sockets
+and journal is daemons/omsd.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import Protocol
 
 import msgspec
 
-from hftd.engine import answers, fixed, order, reasons, term
+from hftd.engine import fixed, reasons
+from hftd.engine.orders import answers, order, term
 from hftd.wire import codec, orders
 from hftd.wire.orders import State
 

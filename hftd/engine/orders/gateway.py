@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controlplane.model import Phase, Process, Token
-from hftd.engine import oms, reasons
+from hftd.engine import reasons
+from hftd.engine.orders import oms
 from hftd.wire import codec, orders
 
 REQUESTS_MAX = 1_000

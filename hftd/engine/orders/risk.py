@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hftd.engine import fixed, position, reasons
-from hftd.engine.order import TERMINAL
+from hftd.engine.orders.order import TERMINAL
 from hftd.wire import codec
 from hftd.wire.orders import Approval, Place, Report, Side
 
@@ -57,7 +57,7 @@ class OpenOrder:
     price: int
     quantity: int
     route: int
-    """The term of the order manager that has it (engine/term.py); higher is newer."""
+    """The term of the order manager that has it (engine/orders/term.py); higher is newer."""
     filled: int = 0
     heard: bool = False
     """Any report has come: the order manager took it."""

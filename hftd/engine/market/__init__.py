@@ -1,0 +1,3 @@
+"""Market data decided: books and their chain of update ids, bars, credit, the offset of two clocks. Pure."""
+
+__all__ = ["bars", "book", "books", "clock_offset", "credit"]

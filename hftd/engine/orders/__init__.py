@@ -1,0 +1,5 @@
+"""Orders decided: what an order may do, what risk lets pass, who leads and who is fenced, what a standby has.
+Pure.
+"""
+
+__all__ = ["answers", "clients", "gateway", "oms", "order", "replica", "risk", "takeover", "term"]
