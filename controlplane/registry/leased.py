@@ -46,9 +46,7 @@ def to_log(kind: str, fields: Mapping[str, object]) -> None:
     (log.warning if kind in WARNINGS else log.info)(kind, **fields)
 
 
-WARNINGS = frozenset(
-    {"registration.failed", "registration.refused", "registration.lost", "registration.lease_lost"}
-)
+WARNINGS = frozenset({"registration.failed", "registration.refused", "registration.lost"})
 """Events of something that is wrong; the others tell what was done."""
 
 
@@ -164,12 +162,12 @@ class LeasedRegistry:
             await self._put()
         except LeaseLost as exc:
             first = self._failing is None
-            self._fail("registration.lease_lost", exc)
+            self._fail(exc)
             self._lease = None
             self._held.clear()  # its keys ended with it
             return 0.0 if first else RETRY_S
         except HftctlError as exc:
-            self._fail("registration.failed", exc)
+            self._fail(exc)
             return RETRY_S
         if self._failing is not None:
             self._failing = None
@@ -264,10 +262,10 @@ class LeasedRegistry:
             self._refused[key] = type(exc)
             self._report("registration.refused", {"key": key, "reason": str(exc)})
 
-    def _fail(self, kind: str, exc: HftctlError) -> None:
+    def _fail(self, exc: HftctlError) -> None:
         if self._failing is not type(exc):
             self._failing = type(exc)
-            self._report(kind, {"reason": str(exc), "leaves_discovery_after_s": self._ttl_s})
+            self._report("registration.failed", {"reason": str(exc), "leaves_discovery_after_s": self._ttl_s})
 
 
 def _another_process(value: bytes, process: Process) -> bool:

@@ -102,7 +102,7 @@ async def test_an_instance_is_registered_under_its_lease_and_gone_with_it(bench:
     assert (await bench.store.range(KEYS.root)).entries == {}
     await bench.a_keep_alive_later()
     assert bench.registry.held() == {}, "its keys ended with it"
-    assert "registration.lease_lost" in bench.kinds()
+    assert "registration.failed" in bench.kinds()
 
 
 async def test_what_is_said_again_is_not_written_again(bench: Bench) -> None:
