@@ -21,10 +21,10 @@ from controlplane.model import Process
 from hftd.wire import codec, control
 
 RATE_OVER_S = 0.9
-"""Rates are taken over at least so long: a status that comes early, because readiness changed, must not make
-a spike."""
+"""Rates are taken over at least this long: a status that comes early, because readiness changed, must not
+make a spike."""
 QUEUE_MAX = 4096
-"""Messages waiting for one daemon; one that reads nothing for so long is not alive."""
+"""Messages waiting for one daemon; one that leaves this many unread is not alive."""
 
 
 @dataclass(slots=True)

@@ -63,7 +63,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
         help="a name by which clients reach it, besides its address, its host and this machine's name",
     )
     parser.add_argument(
-        "--no-keeper", action="store_true", help="only for tests of the agent alone: nobody will lead"
+        "--no-keeper", action="store_true", help="only for tests of the agent alone: no instance will lead"
     )
     given = parser.parse_args(arguments)
     journal = os.environ.get("HFT_JOURNAL_DIR")

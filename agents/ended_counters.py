@@ -21,7 +21,7 @@ class Ledger:
         self._histograms: dict[str, dict[str, histogram.Histogram]] = {}
 
     def __repr__(self) -> str:
-        return f"<Ledger of {', '.join(sorted(self._counters)) or 'nobody'}>"
+        return f"<Ledger of {', '.join(sorted(self._counters)) or 'none'}>"
 
     def take(
         self, daemon: str, counters: Mapping[str, int], histograms: Mapping[str, Mapping[int, int]]

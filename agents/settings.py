@@ -15,7 +15,7 @@ CHANGE_GATHER_S = 0.1
 is such a change, is over."""
 
 HOST_LEASE_S = 10.0
-"""A host whose agent is gone for so long vanishes from the site's hosts."""
+"""A host whose agent is gone this long vanishes from the site's hosts."""
 
 STATUS_STALE_S = 3.0
 """Three missed statuses: then the daemon's loop is not turning, whatever it said last."""
@@ -51,7 +51,7 @@ class AgentSettings:
     (421): a page in a browser could have its own name resolve to this address and read the answers."""
 
     keeper: bool = True
-    """False only in tests of the agent alone: nobody would ever lead."""
+    """False only in tests of the agent alone: no instance would ever lead."""
 
     journal_dir: Path | None = None
     """HFT_JOURNAL_DIR."""

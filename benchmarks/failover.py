@@ -1,8 +1,8 @@
 """Kill omsd's leader with -9 again and again, and measure from the kill to the successor's active.
 
 A kill waits until a standby is electable again. The end is taken from the history row that the successor's
-keeper writes when it sees the alive word say ACTIVE, so it includes up to one look of the keeper. Prints p50,
-p99 and max; the goal is p99 < 50 ms.
+keeper writes when it sees the heartbeat page say ACTIVE, so it includes up to one look of the keeper. Prints
+p50, p99 and max; the goal is p99 < 50 ms.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from controlplane.site.follower import Follower
 from controlplane.store import Health
 
 LEASE_TTL_S = 5.0
-"""A controller whose machine is gone is replaced after so long; nobody trades through it, so there is no
+"""A controller whose machine is gone is replaced after this; no trading goes through it, so there is no
 hurry."""
 RENEW_EVERY_S = 1.0
 HEALTH_EVERY_S = 1.0

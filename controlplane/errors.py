@@ -11,7 +11,7 @@
         ├── TooLarge                over the store's or the wire's limit
         ├── InvalidInput            bad file, option or message; names file, line, field (exit 2)
         │   └── InvalidSettings     a setting, or settings that do not fit together
-        ├── InUse                   a lock, folder or port belongs to somebody else (exit 2)
+        ├── InUse                   a lock, folder or port belongs to another process (exit 2)
         └── Refused                 understood and declined, with the reason (exit 1)
 
 Expected outcomes (a lost compare-and-swap, a refused order) are return values, never exceptions.

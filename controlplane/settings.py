@@ -19,7 +19,7 @@ class StoreSettings:
     without a leader hangs for 7 s."""
 
     probe_every_s: float = 0.5
-    """A watch that was silent for so long asks for a sign of life."""
+    """A watch that has been silent this long asks the store for its progress."""
 
     probe_answer_s: float = 1.0
     """Without that sign the stream is given up; with `probe_every_s` this stays below the 2 s in which a
@@ -61,4 +61,4 @@ class LeadershipSettings:
 
     profile: str = "default"
     """Name of the lease profile (controlplane/leadership/budget.py). The same on every host: an agent tells
-    it to its keeper, and whoever shows how long a lease still lasts counts with it."""
+    it to its keeper, and all that show how long a lease still lasts count with it."""

@@ -365,7 +365,7 @@ class Member:
     async def _won(self, process: Process, sent_ns: int) -> None:
         record = self.group.leader if self.group else None
         if record is None or record.holder != process or self.lead is not None:
-            # A newer view has already come in: somebody else leads, or this epoch was closed before its
+            # A newer view has already come in: another leads, or this epoch was closed before its
             # answer came (R7)
             return
         lead = Lead(process, record.incarnation, record.epoch)

@@ -17,8 +17,8 @@ class Settings:
     it is not renewed any more."""
 
     poll_s: float = 0.025
-    """Between two looks at the alive words: a tenth of what makes a heartbeat stale. A death is not looked
-    for, its pidfd wakes the keeper."""
+    """Between two looks at the heartbeat pages: a tenth of what makes a heartbeat stale. A death is not
+    looked for, its pidfd wakes the keeper."""
 
     transition_poll_s: float = 0.001
     """The same while a leader is on its way to active: its time to active is measured by this."""

@@ -101,7 +101,7 @@ class Words:
         assert self.lease_path is not None
         fence_file.write(self.lease_path, targets)
 
-    # --- the alive word -------------------------------------------------------------------------------------
+    # --- the heartbeat page ---------------------------------------------------------------------------------
 
     def alive(self, process: Process) -> pages.Alive | None:
         """What the daemon says of itself; None until exactly this process has written its word."""
@@ -154,8 +154,8 @@ def _inode(path: Path) -> int:
 
 
 def _lease_word(path: Path) -> pages.LeasePage:
-    """Open the word; make it when there is none. One that is not a word is replaced: whoever maps the old
-    file is led by nobody.
+    """Open the word; make it when there is none. A file that is not a lease page is replaced: what maps the
+    old one never leads.
     """
     try:
         return pages.LeasePage(path, writable=True)

@@ -2,8 +2,8 @@
 
 `Runner` is what supervisor.py needs (a systemd runner is a later room beside this one); `ShimRunner` starts
 one shim.py for each instance. A process is adopted only when boot id, pid and start time of shim AND daemon
-match its state file: a pid alone may belong to somebody else by now. Nothing here ever signals a process that
-it has not identified so.
+match its state file: a pid alone may belong to another process by now. Nothing here ever signals a process
+that it has not identified so.
 """
 
 from __future__ import annotations
@@ -229,7 +229,7 @@ class ShimRunner:
         if running is None:  # dead already: no pidfd can be had, but the shim has the status
             await asyncio.to_thread(wait_for, child)
             ended = self.last_exit(instance)
-            raise StartFailed(f"{instance}: ended at once: {ended.words if ended else 'nobody saw how'}")
+            raise StartFailed(f"{instance}: ended at once: {ended.words if ended else 'how is not known'}")
         return running
 
     def adopt(self, instance: str) -> Running | None:

@@ -62,7 +62,7 @@ class Step(StrEnum):
     STOP = "stop"
     WAIT = "wait"
     FORGET = "forget"
-    """It is stopped and nobody wants it."""
+    """It is stopped, and no spec wants it."""
 
 
 def decide(state: State, *, wanted: bool, same: bool, released: bool, due: bool) -> Step:

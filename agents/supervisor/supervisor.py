@@ -230,7 +230,7 @@ class Supervisor:
             self._tasks.start_soon(self._drive, instance, name=f"instance {instance.id}")
 
     async def _drive(self, instance: Instance) -> None:
-        """Until nobody wants the instance and it is stopped."""
+        """Until no spec wants the instance and it is stopped."""
         while True:
             instance.wake.clear()
             match self._decide(instance):
@@ -294,7 +294,7 @@ class Supervisor:
             self._report("host.left_out", text=words)
 
     def _make_words(self, instance: str, mode: Mode) -> None:
-        """New files for each process: whoever still maps the old ones can do no harm."""
+        """New files for each process: a process that still maps the old ones can do no harm."""
         alive, lease = self._folders.alive(instance), self._folders.lease(instance)
         for stale in (pages.electable_path(alive), fence_file.path_of(lease), lease):
             stale.unlink(missing_ok=True)

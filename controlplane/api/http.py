@@ -94,7 +94,7 @@ class _Collector:
             labels=("service", "instance", "host"),
         )
         epoch = GaugeMetricFamily("hft_group_epoch", "Epoch of the group's leader", labels=("service",))
-        led = GaugeMetricFamily("hft_group_led", "1 while somebody leads", labels=("service",))
+        led = GaugeMetricFamily("hft_group_led", "1 while an instance leads", labels=("service",))
         for service in status.services:
             if service.mode == "active_standby":
                 epoch.add_metric([service.name], service.epoch or 0)

@@ -145,7 +145,7 @@ def _wait(floor: _Floor, revisions: Mapping[str, int], timeout_s: float) -> int:
     from controlplane.cli import stderr
     from controlplane.floor import wait
 
-    watch = wait.Watch(floor.folders, floor.specs, revisions)
+    watch = wait.ComingUp(floor.folders, floor.specs, revisions)
     if watch.wait_healthy(timeout_s):
         return 0
     stderr.say(f"applied, and not healthy after {timeout_s:g} s:")

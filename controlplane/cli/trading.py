@@ -25,7 +25,8 @@ WideOption = Annotated[bool, typer.Option("--wide", "-w", help="All that is know
 
 def orders(
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=0, help="Only the last so many; 0: all that omsd still knows.")
+        int,
+        typer.Option("--lines", "-n", min=0, help="How many of the newest; 0: all that omsd still knows."),
     ] = 0,
     wide: WideOption = False,
     output: OutputOption = Output.table,

@@ -90,13 +90,13 @@ def up(
     return in_front(floor, options)
 
 
-def watch_of(floor: folders.Folders, started: floor_up.Started) -> floor_wait.Watch:
+def watch_of(floor: folders.Folders, started: floor_up.Started) -> floor_wait.ComingUp:
     from controlplane.floor import wait as floor_wait
 
-    return floor_wait.Watch(floor, started.specs, started.revisions, started.floord)
+    return floor_wait.ComingUp(floor, started.specs, started.revisions, started.floord)
 
 
-def wait(watch: floor_wait.Watch, started: floor_up.Started, timeout_s: float) -> int:
+def wait(watch: floor_wait.ComingUp, started: floor_up.Started, timeout_s: float) -> int:
     if watch.wait_healthy(timeout_s):
         for note in watch.floor().get("notes", ()) if started.fresh else ():
             print(note)
@@ -109,7 +109,7 @@ def wait(watch: floor_wait.Watch, started: floor_up.Started, timeout_s: float) -
     return 1
 
 
-def done(watch: floor_wait.Watch, started: floor_up.Started) -> str:
+def done(watch: floor_wait.ComingUp, started: floor_up.Started) -> str:
     took_s = time.monotonic() - watch.began_mono_s
     if started.fresh:
         return (
@@ -146,7 +146,7 @@ def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
         return 128 + exc.number
 
 
-def screen(watch: floor_wait.Watch) -> int:
+def screen(watch: floor_wait.ComingUp) -> int:
     from rich.live import Live
 
     from controlplane.floor import watch_screen
@@ -159,7 +159,7 @@ def screen(watch: floor_wait.Watch) -> int:
     return gone(watch)
 
 
-def lines(watch: floor_wait.Watch) -> int:
+def lines(watch: floor_wait.ComingUp) -> int:
     """Without a terminal: a line a change."""
     before: dict[str, str] = {}
     while not watch.floord_gone():
@@ -174,7 +174,7 @@ def lines(watch: floor_wait.Watch) -> int:
     return gone(watch)
 
 
-def told(watch: floor_wait.Watch) -> dict[str, str]:
+def told(watch: floor_wait.ComingUp) -> dict[str, str]:
     """What a line is worth, by subject; pids, counters and times are not."""
     status = watch.status()
     if status is None:
@@ -189,7 +189,7 @@ def told(watch: floor_wait.Watch) -> dict[str, str]:
     return said | {f"alarm {a.id}": f"{a.severity}: {a.subject}: {a.text}" for a in status.alarms}
 
 
-def gone(watch: floor_wait.Watch) -> int:
+def gone(watch: floor_wait.ComingUp) -> int:
     if watch.folders.running() is None:
         print("the floor was taken down")
         return 0

@@ -19,7 +19,7 @@ class KeeperDisk:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Incarnation:
     incarnation: int
     reason: str
     """Empty: the store's own stands."""
@@ -30,7 +30,7 @@ def decide(
     epochs: Mapping[str, tuple[int, int]],
     disks: Iterable[KeeperDisk],
     now_ms: int,
-) -> Decision:
+) -> Incarnation:
     """`stored`: the store's incarnation, None in a new store; `epochs`: its epoch records.
 
     New = max(now, highest seen + 1): above every token that any daemon may have seen, so that none of the old
@@ -48,17 +48,17 @@ def decide(
     new = max(now_ms, highest + 1)
     for disk in disks:
         if stored is not None and disk.incarnation > stored:
-            return Decision(
+            return Incarnation(
                 new, f"keeper {disk.host} has seen incarnation {disk.incarnation}, the store has {stored}"
             )
         for group, rank in disk.tokens.items():
             found = epochs.get(group, (stored or 0, 0))
             if stored is not None and rank > found:
-                return Decision(
+                return Incarnation(
                     new,
                     f"keeper {disk.host} has seen epoch {rank[1]} of {group}, the store has {found[1]}: it "
                     "went back",
                 )
     if stored is None:
-        return Decision(new, "new store")
-    return Decision(stored, "")
+        return Incarnation(new, "new store")
+    return Incarnation(stored, "")

@@ -84,7 +84,7 @@ def last_lines(folders: Folders, name: str, count: int = LOG_LINES) -> list[str]
     return [f"    {line}" for line in text.splitlines()[-count:]]
 
 
-class Watch:
+class ComingUp:
     """Looks at a floor that comes up: what it says of itself, and whether that is what was applied."""
 
     def __init__(

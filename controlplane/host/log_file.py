@@ -49,7 +49,7 @@ class LogFile:
         try:
             path = Path(f"/proc/self/fd/{self._fd}").readlink()
             if not os.path.samestat(path.stat(), found):
-                return  # another file has taken its place: somebody else rotates
+                return  # another file has taken its place: another process rotates
         except OSError:
             return  # removed by hand (a new one appears at the next start), or no /proc
         self._rotate(path, found)

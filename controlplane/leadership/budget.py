@@ -4,7 +4,7 @@ keep two leaders apart.
 A follower takes the lead one whole lease after the last change of the leader record that it saw, by its own
 clock. Whatever the old leader's store, clock and process did meanwhile, its last order must have left before.
 That argument (rule R1) is this file's; agents/keeper only spends its numbers. Pure. The story goes on in
-failover.py, which decides with a budget, and election.py, which writes what was decided.
+decide.py, which decides with a budget, and transactions.py, which writes what was decided.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ CLOCK_ERROR_MAX = 500e-6
 """Share by which one boot-time clock may be wrong: the kernel slews by at most 500 ppm."""
 
 RENEWALS_MIN = 3
-"""So many renewals fit before the deadline: two in a row may be lost without anybody noticing."""
+"""How many renewals must fit before the deadline: two in a row may be lost without consequence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     lease_s: float
-    """A follower waits so long after the last change that it saw; what losing a whole host costs."""
+    """How long a follower waits after the last change that it saw; what losing a whole host costs."""
 
     renew_every_s: float
     """From one renewal's send to the next one's."""

@@ -4,8 +4,8 @@ that says why.
 Pure: a view goes in, a decision comes out; time is an argument (CLOCK_BOOTTIME ns). The rules (R4, R5 ...)
 are those of docs/protocol.md. What it promises: at most one transaction is asked for at a time; a closed
 epoch is never renewed again (R7); nobody campaigns for a lease whose record did not stand still for a whole
-lease in this keeper's own view (R4). The store's compares make sure of it once more (election.py). The doing
-is in agents/keeper/member.py.
+lease in this keeper's own view (R4). The store's compares make sure of it once more (transactions.py). The
+doing is in agents/keeper/member.py.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ KILL_WAIT_NS = 500_000_000
 zero and FENCE comes first."""
 
 REQUEST_PATIENCE_NS = 1_000_000_000
-"""A failover with electable standbys of which none answers now waits so long before it is refused: ten
+"""How long a failover waits for one of its electable standbys to answer before it is refused: ten
 pings."""
 
 HOME_WAIT_NS = 500_000_000
-"""R14: the home leaves a vacant lead so long to an electable standby. A keeper that has just started has
-asked nobody yet, and would take nobody for passing: five pings."""
+"""R14: how long the home leaves a vacant lead to an electable standby. A keeper that has just started has
+asked no peer yet, and would take none for passing: five pings."""
 
 Rank = tuple[int, int]
 """(incarnation, epoch): the order of a group's tokens."""
@@ -152,7 +152,8 @@ class View:
     leaving: bool = False
     """The keeper stops, or its whole host goes down: a death is no loss, and nothing is taken."""
     ending: bool = False
-    """Its agent stops this process alone: a death is no loss, and the lead goes on to whoever may have it."""
+    """Its agent stops this process alone: its death is not a loss, and the lead goes to another member that
+    may have it."""
     free: bool = True
     """No transaction is in flight, and none has just failed."""
 
@@ -189,7 +190,7 @@ class Campaign:
 
 @dataclass(frozen=True, slots=True)
 class HandOver:
-    """`to` None names nobody: holder none, home kept (R8)."""
+    """`to` None names no successor: holder none, home kept (R8)."""
 
     to: Process | None
     cause: Cause
@@ -319,7 +320,7 @@ def _hand_over(view: View, group: Group, lead: Lead, cause: Cause, now_ns: int) 
         return _do(
             HandOver(passing[0], cause), f"hands epoch {lead.epoch} over to {passing[0].instance} ({cause})"
         )
-    # R14: nobody electable can take it, so the same disk may lead again; R7: by a take that names itself,
+    # R14: no electable standby can take it, so the same disk may lead again; R7: by a take that names itself,
     # with epoch + 1.
     if not others and view.home_ok and _fit(view) and not (same and lead.killed):
         return _do(
@@ -327,7 +328,7 @@ def _hand_over(view: View, group: Group, lead: Lead, cause: Cause, now_ns: int) 
         )
     return _do(
         HandOver(None, cause),
-        f"hands epoch {lead.epoch} over to nobody ({cause}): no electable standby is passing",
+        f"hands epoch {lead.epoch} over to no instance ({cause}): no electable standby is passing",
     )
 
 
@@ -384,7 +385,7 @@ def _ended(view: View, lead: Lead, now_ns: int) -> Lead:
 def _may_campaign(view: View, group: Group, now_ns: int) -> Cause | None:
     waited = now_ns >= view.changed_ns + view.budget.lease_ns  # R4
     if group.leader is None:
-        # Nobody ever led: open to any ready member. With an epoch somebody did lead, and the record was
+        # No instance ever led: open to any ready member. With an epoch one did lead, and the record was
         # deleted: wait as for a lost host.
         return Cause.FIRST if group.epoch is None else Cause.LEASE_EXPIRED if waited else None
     electable = view.me in group.candidates

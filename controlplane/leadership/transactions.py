@@ -170,14 +170,14 @@ async def take(
 async def release(
     store: Store, keys: Keys, group: Group, nonce: str, cause: Cause, started_ns: int
 ) -> Done | Reread:
-    """Name nobody: holder none, home and epoch kept (R8). After a death the history row of the next epoch is
-    begun for whoever takes it.
+    """Name no successor: holder none, home and epoch kept (R8). After a death the history row of the next
+    epoch is begun for the member that takes it.
     """
     if group.leader is None:
         raise ValueError(f"group {group.service}: there is no leader record to release")
     holder = group.leader.holder
     after = replace(group, leader=replace(group.leader, holder=None, nonce=nonce, forced=False))
-    if group.pending:  # nobody is left to act on it
+    if group.pending:  # no keeper is left to act on it
         after = replace(after, request=decide.settled(group.pending, group.leader.home, None))
     if cause is not Cause.RELEASED:
         after = replace(

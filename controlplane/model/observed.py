@@ -28,7 +28,7 @@ class InstanceStatus:
     state: str
     """stopped, starting, running, stopping, backoff."""
     role: str | None
-    """leader or standby in an active_standby group; None elsewhere. From the alive word: what the process
+    """leader or standby in an active_standby group; None elsewhere. From the heartbeat page: what the process
     does."""
     phase: str
     """The alive word's state: starting, standby, fencing, reconciling, active, draining."""

@@ -109,4 +109,4 @@ class DaemonKind:
     """Names of the sockets it binds."""
     hot: bool = False
     """It is on the way from tick to order: woken before the others where the scheduler lets it ask
-    (native/slice.py)."""
+    (hftd/sched/slice.py)."""

@@ -1,8 +1,8 @@
 """The Registry port: what a keeper, or a daemon that registers itself, asks of discovery's back end.
 
-Callers say what shall be registered and never wait: `register`, `update` and `deregister` only note the wish,
-`run` makes the store agree with it and goes on doing so. A store that is away therefore holds up nothing of
-the caller's, and nothing has to be said twice when it is back.
+Callers say what shall be registered and never wait: `register`, `update` and `deregister` only note what is
+wanted, `run` makes the store agree with it and goes on doing so. A store that is away therefore holds up
+nothing of the caller's, and nothing has to be said twice when it is back.
 
 Every back end passes tests/contract/test_registry.py. leased.py is the one on leased keys (etcd, memory).
 A back end on Consul's catalogue owes each call this:

@@ -272,4 +272,4 @@ def _another_process(value: bytes, process: Process) -> bool:
     try:
         return model.decode(Registration, value).process != process
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return False  # what does not decode is of no use to anybody: away with it
+        return False  # what does not decode is of no use to any reader: away with it

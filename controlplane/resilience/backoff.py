@@ -53,7 +53,7 @@ RESTART = Policy(first_s=0.2, factor=2.0, max_s=5.0, at_once=1)
 and operators can foretell it."""
 
 RESTART_HEALTHY_S = 10.0
-"""A process that was healthy for so long starts the policy afresh."""
+"""A process that was healthy for this long starts the policy afresh."""
 
 RETRY = Policy(first_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
 """For calls to the store and to other hosts."""

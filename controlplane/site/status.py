@@ -68,8 +68,8 @@ class Now:
     wall_ns: int
     store: Health
     lease_remaining_ms: Mapping[str, int] = field(default_factory=dict)
-    """Of each group, as far as the asker can tell: none left means that nobody leads, whatever the record
-    says."""
+    """Of each group, as far as the asker can tell: none left means that no instance leads, whatever the
+    record says."""
     alarms: Sequence[Alarm] = ()
     """The asker's own, beside those in the host records."""
 

@@ -17,7 +17,7 @@ SCHEDULERS = ("other", "batch", "idle", *REAL_TIME)
 INSTANCES_PER_HOST_MAX = 64
 PORT_MAX = 65535
 INSTANCE_ID_BYTES_MAX = 64
-"""The lease page has so many bytes for it."""
+"""The lease page has this many bytes for an id."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 

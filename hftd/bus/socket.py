@@ -31,7 +31,7 @@ def make(kind: int, *, send_hwm: int, receive_hwm: int) -> zmq.Socket[bytes]:
 
 
 def bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
-    """Raises InUse naming the endpoint when somebody else has it."""
+    """Raises InUse naming the endpoint when another process has it."""
     try:
         socket.bind(endpoint)
     except zmq.ZMQError as exc:

@@ -1,7 +1,7 @@
 """`hftd NAME`: one trading daemon in this process, under an agent (its environment says everything) or by
 hand (`--config FILE`).
 
-Which daemons there are: kinds.py. Exit 2: bad arguments, config or settings, said in one line.
+Which daemons there are: catalogue.py. Exit 2: bad arguments, config or settings, said in one line.
 """
 
 from __future__ import annotations

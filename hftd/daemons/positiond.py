@@ -24,7 +24,7 @@ FromOmsd = orders.Attach | orders.Report
 _from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
 
 
-class Keeper:
+class PositionBook:
     def __init__(self, context: runtime.Context, settings: PositionSettings) -> None:
         self.context, self.settings = context, settings
         self.log = position_log.PositionLog(context.data_dir)
@@ -196,7 +196,7 @@ class Keeper:
 
 
 def build(context: runtime.Context, settings: PositionSettings) -> runtime.Loop:
-    keeper = Keeper(context, settings)
+    keeper = PositionBook(context, settings)
     loop = runtime.Loop(context)
 
     def found_marks(_: list[control.Peer]) -> None:

@@ -1,6 +1,6 @@
 """strategyd: lets one strategy see the market and carries out what it wants, through riskd.
 
-Wiring and names only. What it decides: hftd/strategies. What its orders go through: daemons/riskd.py. The
+Wiring and names only. What it decides: hftd/strategies. What its orders go through: daemons/riskd/. The
 strategy numbers its orders; here a number becomes `<service>-<session>-<n>`, where the session is the start
 in UNIX ms, never one that was used before. Of the tops that pile up while others are read only the newest of
 each instrument is shown to the strategy, the rest counted as conflated. Nothing is quoted before riskd has

@@ -45,7 +45,7 @@ class Leadership:
         return self._lease is not None
 
     def lease(self) -> pages.Lease:
-        """What the page says now; one addressed to another process reads as nobody's."""
+        """What the page says now; one addressed to another process reads as addressed to no process."""
         if self._lease is None:
             return pages.NOBODY
         lease = self._lease.read()

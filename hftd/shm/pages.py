@@ -54,7 +54,7 @@ class Wanted(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What the lease word says. `process` None: addressed to nobody."""
+    """What the lease word says. `process` None: addressed to no process."""
 
     process: Process | None
     incarnation: int

@@ -133,7 +133,7 @@ class Fences:
         if claimant != row.claimant:
             return (
                 f"group {token.group!r}: token {found} was claimed by "
-                f"{row.claimant.instance or 'nobody'} (pid {row.claimant.pid}) first"
+                f"{row.claimant.instance or 'no process'} (pid {row.claimant.pid}) first"
             )
         return ""
 

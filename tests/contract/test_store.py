@@ -183,8 +183,8 @@ async def test_range_gives_all_keys_under_the_prefix_and_no_other(one: store.Sto
 
 async def test_range_is_complete_beyond_one_page_of_the_store(one: store.Store, root: str) -> None:
     wanted = [f"{root}{n:05d}" for n in range(1100)]
-    for start in range(0, len(wanted), store.OPERATIONS_MAX):
-        await one.txn([], [Put(key, b"x") for key in wanted[start : start + store.OPERATIONS_MAX]])
+    for start in range(0, len(wanted), limits.OPERATIONS_MAX):
+        await one.txn([], [Put(key, b"x") for key in wanted[start : start + limits.OPERATIONS_MAX]])
     assert list((await one.range(root)).entries) == wanted
 
 

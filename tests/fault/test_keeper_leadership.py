@@ -387,7 +387,7 @@ def test_the_floors_are_on_disk_before_the_word_is_armed_and_follow_a_new_take(t
         }
         await until(
             lambda: fences(only)["execd"]["leader"] == msgspec.to_builtins(gateway.process),
-            "omsd's floors name the new execd",
+            "omsd's fence file names the new execd",
         )
 
     run(tmp_path, case)

@@ -214,7 +214,7 @@ def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: 
     )
     second, lines = floor.lines(1)
     assert lines == [diff(13)] and second.isdisjoint(first)
-    floor.order_path(place("old", 101))  # floors outlive it: no new Fence was needed
+    floor.order_path(place("old", 101))  # fences outlive it: no new Fence was needed
     assert floor.back().state is State.WORKING
     assert floor.accounts() == ([orders.Account("spot", "BTCUSDT", UNIT, -102 * UNIT)], 1)
 

@@ -92,7 +92,7 @@ class Member:
         valid_until_ns: int = FAR_NS,
         told: dict[str, fence_file.Target] | None = None,
     ) -> None:
-        """What the keeper does after its own take: the floors first, then the word."""
+        """What the keeper does after its own take: the fence file first, then the page."""
         fence_file.path_of(self.word).write_bytes(msgspec.json.encode(told or {}))
         with pages.LeasePage(self.word, writable=True) as keeper:
             keeper.write(pages.Lease(self.process, INCARNATION, epoch, wanted, valid_until_ns))
@@ -135,7 +135,7 @@ class Member:
 
 @dataclass
 class Venue:
-    """simd's desk, scripted: floors of both groups, working orders, executions on demand."""
+    """simd's desk, scripted: fences of both groups, working orders, executions on demand."""
 
     router: bus.link.Router
     fences: Fences

@@ -1,8 +1,8 @@
 """Calls to etcd over several endpoints: connect, one try with its own deadline, then the next endpoint.
 
 Promises: no call waits longer than `try_s` for one endpoint; every error leaves as one of controlplane.errors
-(etcd_errors.py); a write that may have been applied is never sent twice, but raised as
-Unavailable(ambiguous=True). The keys and values are in etcd.py, watches in etcd_watch.py.
+(errors.py); a write that may have been applied is never sent twice, but raised as
+Unavailable(ambiguous=True). The keys and values are in client.py, watches in watch.py.
 
 Why connections are thrown away instead of left to grpc: its back-off grows to minutes, and it does not notice
 a hung server for as long (seen with grpcio 1.85: 25 to 40 s); a fresh channel connects at once. Never turn on
@@ -191,7 +191,7 @@ async def why_not(channel: grpc.aio.Channel) -> str:
     except grpc.aio.AioRpcError as exc:
         said = " ".join((exc.details() or exc.code().name).rpartition("last error: ")[2].split())
         return next((f"{said} ({hint})" for sign, hint in _HINTS.items() if sign in said), said)
-    return "it came too late"
+    return "no reason was given in time"
 
 
 class Calls:

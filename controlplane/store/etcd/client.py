@@ -1,8 +1,8 @@
 """The store port on etcd 3.4 to 3.7, by a thin client of our own (no Python library resumes a watch or
 survives a lost endpoint; ADR 0001).
 
-What each operation is in etcd's words is here; how a call finds an endpoint that answers is etcd_calls.py,
-how a watch goes on for ever is etcd_watch.py, what an error means is etcd_errors.py.
+What each operation is in etcd's words is here; how a call finds an endpoint that answers is calls.py,
+how a watch goes on for ever is watch.py, what an error means is errors.py.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ class _Resumed:
                 self._revision = 0
                 self._endpoint += 1
             except HftctlError:
-                # Unavailable: the next endpoint. Denied and the like: somebody may mend it while we wait; the
-                # age of the view shows it.
+                # Unavailable: the next endpoint. Denied and the like: an operator may mend it while we wait;
+                # the age of the view shows it.
                 self._endpoint += 1
 
     async def _list(self) -> None:

@@ -2,8 +2,8 @@
 
 Wiring only. What may leave, and the signature: engine/orders/risk.py. Whose link is whose:
 engine/orders/clients.py, strategies.py and order_manager.py. riskd is a group of its own: it approves only
-while its lease page says that it leads, and signs with its token. It has nobody to fence, so it is active as
-soon as it leads. When a new omsd attaches, it has cancelled all working orders at the venue, and the
+while its lease page says that it leads, and signs with its token. It has no group to fence, so it is active
+as soon as it leads. When a new omsd attaches, it has cancelled all working orders at the venue, and the
 strategies are told at once. Cancels always pass. A strategy that dies or falls silent has its working orders
 cancelled.
 """

@@ -8,7 +8,7 @@ tape, who its gateway is.
     position   fixed size, rewritten in place after each frame of the feed
     gateway    ZeroMQ identity of the execd that had the orders last
 
-Everything is written before anybody is told. A kill -9 loses nothing that was told; a power cut at most what
+Everything is written before it is told. A kill -9 loses nothing that was told; a power cut at most what
 the journal's thread had not synced.
 """
 

@@ -20,7 +20,7 @@ TURN_BATCHES_MAX = 4
 REBUILD_SLICE = 1_000
 """Lines read again in one turn: some ten milliseconds, far below what a keeper calls frozen."""
 RETRY_NS = 1_000_000
-"""The pipe is full or nobody pulls: try again after this."""
+"""The pipe is full or no reader pulls: try again after this."""
 
 Lines = list[replay.Line]
 

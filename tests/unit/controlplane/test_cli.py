@@ -215,6 +215,6 @@ def test_a_store_that_went_back_behind_a_keepers_disk_is_raised_and_why_is_said(
 
 def test_a_store_that_is_as_the_keepers_know_it_keeps_its_incarnation() -> None:
     disk = incarnation.KeeperDisk("alpha", 5, {"omsd": (5, 4)})
-    assert incarnation.decide(5, {"omsd": (5, 4), "riskd": (5, 9)}, [disk], NOW_MS) == incarnation.Decision(
-        5, ""
-    )
+    assert incarnation.decide(
+        5, {"omsd": (5, 4), "riskd": (5, 9)}, [disk], NOW_MS
+    ) == incarnation.Incarnation(5, "")
