@@ -22,7 +22,7 @@ from controlplane import model
 from controlplane.errors import Retryable
 from controlplane.floor import etcd
 from controlplane.http import client
-from controlplane.model import Mode, Process, records
+from controlplane.model import Mode, Process, observed, records
 from tests.support.agents import KEYS, SOON_S, site_in_process, spec
 
 AUDITD = spec("auditd")
@@ -231,7 +231,7 @@ async def test_host_record_and_audit_head_reach_the_store() -> None:
                 await asyncio.sleep(0.05)
         entry = await store.get(KEYS.host("alpha"))
         assert entry is not None
-        record = model.decode(model.HostRecord, entry.value)
+        record = model.decode(observed.HostRecord, entry.value)
         assert record.instances[0].id == "auditd-alpha-1"
 
 

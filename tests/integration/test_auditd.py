@@ -70,7 +70,7 @@ def seen(omsd: bus.link.Dealer, up_to: int) -> None:
     )
 
 
-def findings(folder: Path, *, with_head: bool) -> list[audit_verify.Finding]:
+def findings(folder: Path, *, with_head: bool) -> list[audit_verify.AuditFinding]:
     return audit_verify.verify(
         folder / "site" / "audit",
         audit_verify.read_head(folder / "site" / "audit.head") if with_head else None,

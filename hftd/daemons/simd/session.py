@@ -205,7 +205,7 @@ class Session:
         return codec.head(self._source, time.time_ns())
 
     def _answer(self, identity: bytes, message: orders.ComingBack) -> None:
-        """To the gateway behind the reports that came before it; to any other sender at once, or not at all."""
+        """To the gateway behind the reports that came before it; to any other at once, or not at all."""
         self._write()
         frame = codec.encode(message)
         if identity == self._gateway:

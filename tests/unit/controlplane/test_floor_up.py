@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from controlplane import model, store
+from controlplane import store
 from controlplane.errors import HftctlError, InUse, InvalidInput, Refused, Unavailable
 from controlplane.floor import run_file, up, wait
 from controlplane.floor.folders import Folders
 from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks
 from controlplane.model import ServiceSpec, records
+from controlplane.model.specs import Tombstone
 from controlplane.specs import apply as specs_apply
 from controlplane.store import Keys
 
@@ -50,8 +51,8 @@ class Bench:
         self.said.clear()
         return up.bring_up(self.folders, up.Options(**options), self.said.append)  # type: ignore[arg-type]
 
-    def stored(self) -> dict[str, ServiceSpec | model.Tombstone]:
-        async def read() -> dict[str, ServiceSpec | model.Tombstone]:
+    def stored(self) -> dict[str, ServiceSpec | Tombstone]:
+        async def read() -> dict[str, ServiceSpec | Tombstone]:
             entries = (await store.connect(f"memory://{self.name}").range(Keys("lab").specs)).entries
             return {
                 key.rpartition("/")[2]: records.decode_spec(entry.value) for key, entry in entries.items()

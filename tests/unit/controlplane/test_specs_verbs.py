@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from controlplane import model, store
+from controlplane import store
 from controlplane.cli import main, specs
 from controlplane.floor import run_file
 from controlplane.floor.folders import Folders
 from controlplane.floor.run_file import RunFile
 from controlplane.model import ServiceSpec, records
+from controlplane.model.specs import Tombstone
 from controlplane.specs import apply as specs_apply
 from controlplane.specs.apply import Applied
 from controlplane.store import Keys
@@ -47,8 +48,8 @@ class Bench:
     def run(self, verb: str, *words: str) -> int:
         return main.run([verb, "-f", str(self.file), "--site-dir", str(self.folders.site_dir), *words])
 
-    def stored(self) -> dict[str, ServiceSpec | model.Tombstone]:
-        async def read() -> dict[str, ServiceSpec | model.Tombstone]:
+    def stored(self) -> dict[str, ServiceSpec | Tombstone]:
+        async def read() -> dict[str, ServiceSpec | Tombstone]:
             entries = (await store.connect(f"memory://{self.name}").range(Keys("lab").specs)).entries
             return {
                 key.rpartition("/")[2]: records.decode_spec(entry.value) for key, entry in entries.items()
