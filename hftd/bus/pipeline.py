@@ -13,7 +13,7 @@ HWM = 1_000
 
 
 class Push:
-    """Binds. `send` returns False when the pipe is full (or no reader pulls): keep the message and try again."""
+    """Binds. `send` returns False when the pipe is full (or none pulls): keep the message, try again."""
 
     def __init__(self, endpoint: str, *, hwm: int = HWM) -> None:
         self.socket = sockets.make(zmq.PUSH, send_hwm=hwm, receive_hwm=hwm)
