@@ -64,7 +64,7 @@ class SiteAnswers:
                 found[service] = max(0, page.valid_until_ns - now_ns) // 1_000_000
         return found
 
-    def status(self) -> document.Status | None:
+    def status(self) -> document.StatusDocument | None:
         """None until the site has been seen."""
         known, site = self._known, self._known.site
         if site is None:

@@ -32,8 +32,6 @@ LEASE_TTL_S = 5.0
 hurry."""
 RENEW_EVERY_S = 1.0
 HEALTH_EVERY_S = 1.0
-STORE_SILENT_S = 3.0
-"""A view that the store has not confirmed for so long is old: the store counts as unreachable."""
 STOP_S = 2.0
 
 
@@ -55,7 +53,7 @@ class Controller:
     def store_reachable(self) -> bool:
         return self.store_health.healthy
 
-    def status(self) -> document.Status | None:
+    def status(self) -> document.StatusDocument | None:
         view = self.follower.view
         if view is None:
             return None

@@ -21,6 +21,10 @@ class StoreSettings:
     probe_every_s: float = 0.5
     """A watch that has been silent this long asks the store for its progress."""
 
+    quiet_probe_s: float = 3.0
+    """A watch that has been silent this long asks even when another watch of the same client hears the store:
+    its own connection may hang. Below the 5 s after which an agent calls its view old."""
+
     probe_answer_s: float = 1.0
     """Without that sign the stream is given up; with `probe_every_s` this stays below the 2 s in which a
     silent store must be found."""
@@ -40,7 +44,7 @@ class StoreSettings:
     key_file: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("try_s", "probe_every_s", "probe_answer_s"):
+        for name in ("try_s", "probe_every_s", "quiet_probe_s", "probe_answer_s"):
             found = getattr(self, name)
             if not 0.01 <= found <= 60:
                 raise InvalidSettings(f"store.{name} {found}: wanted 0.01 to 60 s")

@@ -22,7 +22,7 @@ from controlplane.site import document
 class Controller(Protocol):
     """What the routes need of the controller."""
 
-    def status(self) -> document.Status | None:
+    def status(self) -> document.StatusDocument | None:
         """The site's status; None while no view of it has come from the store."""
 
     @property

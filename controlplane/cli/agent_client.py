@@ -107,7 +107,7 @@ class Floor:
             raise FloorUnreachable(said)
         raise Refused(said)
 
-    def status(self) -> document.Status:
+    def status(self) -> document.StatusDocument:
         """The whole site, as one agent sees it. Raises FloorUnreachable, Refused."""
         from controlplane.site import document
 

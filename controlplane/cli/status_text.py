@@ -24,7 +24,7 @@ def run(site_dir: Path | None, output: Output, timeout_s: float) -> int:
     return 0 if found.healthy else 1
 
 
-def text(found: document.Status) -> str:
+def text(found: document.StatusDocument) -> str:
     colour = render.coloured()
     store, health = found.store, "healthy" if found.healthy else "unhealthy"
     latency = f", {store.latency_ms:.1f} ms" if store.latency_ms is not None else ""
@@ -51,7 +51,7 @@ def rows(found: Sequence[Any], columns: tuple[str, ...]) -> str:
     return render.table([column.replace("_", " ") for column in columns], cells)
 
 
-def instances(services: Sequence[document.Service]) -> str:
+def instances(services: Sequence[document.ServiceRow]) -> str:
     columns = ("pid", "state", "role", "epoch", "health", "ready", "restarts", "uptime_s", "reason")
     lines: list[dict[str, Any]] = []
     for service in services:

@@ -158,8 +158,8 @@ def locked(path: Path) -> bool:
 
 
 def lock_holder(path: Path) -> int | None:
-    """Pid of the process that holds a lock; None when none does, or it could not write its name."""
+    """Pid of the process that holds a lock; None when none does, or none that is visible here."""
     from controlplane.host import locks
 
     holder = locks.held_by(path)
-    return holder.pid if holder else None
+    return holder.pid if holder else locks.flocked_by(path)

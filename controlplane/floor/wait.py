@@ -107,7 +107,7 @@ class ComingUp:
     def floor(self) -> dict[str, Any]:
         return self.folders.running() or {}
 
-    def status(self) -> document.Status | None:
+    def status(self) -> document.StatusDocument | None:
         floor = self.floor()
         for host in floor.get("hosts", ()):
             try:
@@ -123,7 +123,7 @@ class ComingUp:
     def floord_gone(self) -> bool:
         return floord_gone(self.folders, self._floord, self.began_mono_s)
 
-    def healthy(self, status: document.Status | None) -> bool:
+    def healthy(self, status: document.StatusDocument | None) -> bool:
         """Healthy as asked for: the services are those applied, and every instance runs its newest spec."""
         floord = identity.from_plain(self.floor().get("floord"))
         if status is None or not status.healthy or floord is None or not identity.runs(floord):
@@ -138,7 +138,7 @@ class ComingUp:
         return self.as_applied
 
     def wait_healthy(
-        self, timeout_s: float, each: Callable[[document.Status | None], None] = lambda status: None
+        self, timeout_s: float, each: Callable[[document.StatusDocument | None], None] = lambda status: None
     ) -> bool:
         """False at the timeout, or as soon as hft-floord has ended."""
         deadline_mono_s = time.monotonic() + timeout_s

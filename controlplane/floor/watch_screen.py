@@ -20,7 +20,7 @@ _STYLE = {
 }
 
 
-def draw(status: document.Status | None, hint: str = "") -> RenderableType:
+def draw(status: document.StatusDocument | None, hint: str = "") -> RenderableType:
     if status is None:
         return Group(Text("no agent answers yet", style="yellow"), Text(hint, style="dim"))
     return Group(
@@ -28,7 +28,7 @@ def draw(status: document.Status | None, hint: str = "") -> RenderableType:
     )
 
 
-def _head(status: document.Status) -> Text:
+def _head(status: document.StatusDocument) -> Text:
     store = status.store
     latency = f" {store.latency_ms:.1f} ms" if store.latency_ms is not None else ""
     text = Text(f"site {status.site}  ", style="bold")
@@ -42,7 +42,7 @@ def _head(status: document.Status) -> Text:
     return text
 
 
-def _instances(status: document.Status) -> Table:
+def _instances(status: document.StatusDocument) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", expand=False)
     for heading in (
         "instance", "pid", "state", "role", "epoch", "health", "restarts", "uptime", "reason"
@@ -81,7 +81,7 @@ def _flow(flow: document.Flow) -> Text:
     return text
 
 
-def _alarms(status: document.Status) -> list[Text]:
+def _alarms(status: document.StatusDocument) -> list[Text]:
     style = {"critical": "bold red", "warning": "yellow", "info": "dim"}
     return [
         Text(f"{alarm.severity}: {alarm.subject}: {alarm.text}", style=style.get(alarm.severity, ""))

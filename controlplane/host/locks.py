@@ -95,7 +95,7 @@ def held(path: Path) -> bool:
     """True while any process holds it."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -114,6 +114,21 @@ def held_by(path: Path) -> Process | None:
         named = _named(file.read(NAME_BYTES))
         if named is not None and identity.runs(named):
             return named
+    return None
+
+
+def flocked_by(path: Path) -> int | None:
+    """Pid of the process that has the flock, whatever the file says; from /proc/locks, None when none is
+    visible.
+    """
+    try:
+        inode = path.stat().st_ino
+        rows = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    except OSError:
+        return None
+    for fields in rows:
+        if "FLOCK" in fields and len(fields) >= 6 and fields[-3].rpartition(":")[2] == str(inode):
+            return int(fields[-4])
     return None
 
 

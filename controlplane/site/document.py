@@ -42,7 +42,7 @@ class Tuning(msgspec.Struct, frozen=True):
     findings: Sequence[Any]
 
 
-class Host(msgspec.Struct, frozen=True):
+class HostRow(msgspec.Struct, frozen=True):
     name: str
     state: str
     """up, silent, down."""
@@ -54,7 +54,7 @@ class Host(msgspec.Struct, frozen=True):
     instances: Sequence[str]
 
 
-class Instance(msgspec.Struct, frozen=True):
+class InstanceRow(msgspec.Struct, frozen=True):
     id: str
     host: str
     pid: int | None
@@ -80,7 +80,7 @@ class Instance(msgspec.Struct, frozen=True):
         return self.ready and self.health == "passing"
 
 
-class Service(msgspec.Struct, frozen=True):
+class ServiceRow(msgspec.Struct, frozen=True):
     name: str
     daemon: str
     mode: str
@@ -89,11 +89,11 @@ class Service(msgspec.Struct, frozen=True):
     leader: str | None
     epoch: int | None
     lease_remaining_ms: int | None
-    instances: Sequence[Instance]
+    instances: Sequence[InstanceRow]
     """The desired ones first, in the order of their slots; then those of an earlier spec, still stopping."""
 
 
-class Operation(msgspec.Struct, frozen=True):
+class OperationRow(msgspec.Struct, frozen=True):
     id: str
     kind: str
     state: str
@@ -132,20 +132,20 @@ class Flow(msgspec.Struct, frozen=True):
     order_to_ack_us: Percentiles
 
 
-class Status(msgspec.Struct, frozen=True):
+class StatusDocument(msgspec.Struct, frozen=True):
     site: str
     healthy: bool
     store: StoreState
     controller: ControllerState
     paused: Paused | None
-    hosts: Sequence[Host]
-    services: Sequence[Service]
+    hosts: Sequence[HostRow]
+    services: Sequence[ServiceRow]
     breakers: Sequence[Any]
-    operations: Sequence[Operation]
+    operations: Sequence[OperationRow]
     alarms: Sequence[AlarmState]
     flow: Flow
 
-    def service(self, name: str) -> Service:
+    def service(self, name: str) -> ServiceRow:
         """Raises InvalidInput that lists the services there are."""
         for service in self.services:
             if service.name == name:
@@ -162,10 +162,10 @@ def iso(wall_ns: int) -> str:
 
 encode = msgspec.json.Encoder().encode
 
-_decoder = msgspec.json.Decoder(Status)
+_decoder = msgspec.json.Decoder(StatusDocument)
 
 
-def decode(body: bytes) -> Status:
+def decode(body: bytes) -> StatusDocument:
     """Raises InvalidInput: the answer is not a status, such as one of an agent of another release."""
     try:
         return _decoder.decode(body)

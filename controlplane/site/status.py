@@ -74,12 +74,12 @@ class Now:
     """The asker's own, beside those in the host records."""
 
 
-def build(view: Site, now: Now) -> document.Status:
+def build(view: Site, now: Now) -> document.StatusDocument:
     observed = {instance.id: instance for record in view.hosts.values() for instance in record.instances}
     services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
     newest = sorted(view.operations, key=lambda operation: -operation.created_ns)[:OPERATIONS_MAX]
     ended = [counters for record in view.hosts.values() for counters in record.ended_counters]
-    return document.Status(
+    return document.StatusDocument(
         site=view.site,
         healthy=not why_not_healthy(now.store.healthy, services),
         store=_store(now.store),
@@ -88,7 +88,7 @@ def build(view: Site, now: Now) -> document.Status:
         hosts=[_host(name, view, now) for name in sorted(hosts_of(view))],
         services=services,
         breakers=[],
-        operations=[document.Operation(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
+        operations=[document.OperationRow(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
         alarms=_alarms(view, now),
         flow=flow(observed.values(), ended),
     )
@@ -98,7 +98,7 @@ def hosts_of(view: Site) -> set[str]:
     return {host for spec in view.specs.values() for host in spec.hosts} | set(view.hosts)
 
 
-def why_not_healthy(store_healthy: bool, services: Sequence[document.Service]) -> list[str]:
+def why_not_healthy(store_healthy: bool, services: Sequence[document.ServiceRow]) -> list[str]:
     """One line for each thing that keeps a site from being healthy; none: it is."""
     lines = [] if store_healthy else ["the store does not answer"]
     if not services:
@@ -122,12 +122,12 @@ def _store(health: Health) -> document.StoreState:
     )
 
 
-def _host(name: str, view: Site, now: Now) -> document.Host:
+def _host(name: str, view: Site, now: Now) -> document.HostRow:
     record = view.hosts.get(name)
     if record is None:
-        return document.Host(name, "down", None, None, None, TUNING_NOT_AUDITED, [])
+        return document.HostRow(name, "down", None, None, None, TUNING_NOT_AUDITED, [])
     seen_ms = silence_ms(record, now.wall_ns)
-    return document.Host(
+    return document.HostRow(
         name=name,
         state=record.state if seen_ms < HOST_SILENT_MS else "silent",
         address=record.address,
@@ -145,7 +145,7 @@ def silence_ms(record: HostRecord, wall_ns: int) -> int:
 
 def _service(
     spec: ServiceSpec, view: Site, observed: Mapping[str, InstanceStatus], now: Now
-) -> document.Service:
+) -> document.ServiceRow:
     slots = {slot.instance: slot for slot in spec.slots()}
     instances = [_instance(slot, observed.get(slot.instance), view, now) for slot in slots.values()]
     # Desired ones first, in the order of their slots; then those of an earlier spec, still stopping.
@@ -154,7 +154,7 @@ def _service(
         _instance(Slot(status.id, status.service, status.host), status, view, now) for status in rest
     ]
     leader, epoch, remaining_ms = _leader(spec, view, now)
-    return document.Service(
+    return document.ServiceRow(
         name=spec.name,
         daemon=spec.daemon,
         mode=str(spec.mode),
@@ -179,7 +179,7 @@ def _leader(spec: ServiceSpec, view: Site, now: Now) -> tuple[str | None, int | 
     return record.holder.instance, record.epoch, remaining_ms
 
 
-def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -> document.Instance:
+def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -> document.InstanceRow:
     if status is None:
         return _unreported(slot, view)
     health, reason = status.health, status.reason
@@ -189,7 +189,7 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         before = f"; before: {reason}" if reason else ""
         reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s{before}"
     runs = status.started_ns is not None and status.pid is not None
-    return document.Instance(
+    return document.InstanceRow(
         id=slot.instance,
         host=slot.host,
         pid=status.pid,
@@ -208,10 +208,10 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
     )
 
 
-def _unreported(slot: Slot, view: Site) -> document.Instance:
+def _unreported(slot: Slot, view: Site) -> document.InstanceRow:
     """An instance of which no agent says anything: at most it stands in the registry."""
     registered, known = view.registrations.get(slot.instance), view.hosts.get(slot.host)
-    return document.Instance(
+    return document.InstanceRow(
         id=slot.instance,
         host=slot.host,
         pid=registered.process.pid if registered else None,

@@ -73,9 +73,11 @@ async def test_a_daemon_that_is_stopped_turns_unhealthy_and_healthy_again() -> N
 @sync
 async def test_a_daemon_that_says_that_it_is_not_healthy_is_critical_until_it_says_otherwise() -> None:
     async with site_in_process() as ([agent], store):
-        in_the_way = agent._socket.parent.parent / ".audit.head.fresh"
-        in_the_way.mkdir()
         await store.put(KEYS.spec("auditd"), model.encode(AUDITD))
+        [started] = await agent.until("/v1/instances", lambda found: found and found[0]["pid"])
+        # The name that its one thread writes under (host/files.py), taken while it still imports.
+        in_the_way = agent._socket.parent.parent / f".audit.head.{started['pid']}.{started['pid']}"
+        in_the_way.mkdir()
         [found] = await agent.until("/v1/instances", lambda found: found[0]["health"] == "critical")
         assert (
             found["reason"].startswith("the audit log cannot be written (Is a directory")

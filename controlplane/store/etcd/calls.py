@@ -212,6 +212,8 @@ class Calls:
         self.settings = settings
         self.endpoints = [Endpoint(address, settings) for address in addresses]
         self.closed = False
+        self.heard_boot_ns = 0
+        """When a watch of this client last heard the store."""
         self._preferred = 0
         self._token = ""
         self._authenticating = asyncio.Lock()

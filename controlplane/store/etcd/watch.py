@@ -179,10 +179,11 @@ class _Resumed:
                 # asyncio.wait, not wait_for: a timeout of wait_for would cancel the read and with it the
                 # whole stream.
                 reading = reading or asyncio.create_task(stream.read(), name=f"{what}: read")
-                done, _ = await asyncio.wait(
-                    {reading}, timeout=settings.probe_answer_s if asked else settings.probe_every_s
-                )
+                timeout_s = settings.probe_answer_s if asked else self._probe_due_s()
+                done, _ = await asyncio.wait({reading}, timeout=timeout_s)
                 if not done:
+                    if not asked and self._probe_due_s() > 0:
+                        continue  # another watch has heard the store meanwhile
                     if asked:
                         raise Unavailable(
                             f"{what}: silent, no answer to a probe in {settings.probe_answer_s} s"
@@ -198,7 +199,8 @@ class _Resumed:
                 self._take(message, what)
                 # What is confirmed is the moment of the question, not of the answer: the answer may have been
                 # on its way for long.
-                self._latest.confirmed_boot_ns = asked_ns if asked else clock.boot_ns()
+                self._calls.heard_boot_ns = clock.boot_ns()
+                self._latest.confirmed_boot_ns = asked_ns if asked else self._calls.heard_boot_ns
                 asked = False
         finally:
             # The stream is cancelled, not the read: grpc then completes the read, and nothing of it stays
@@ -208,6 +210,15 @@ class _Resumed:
                 await asyncio.wait({reading}, timeout=DRAIN_S)
                 if reading.done() and not reading.cancelled():
                     reading.exception()  # looked at, so that asyncio does not report it
+
+    def _probe_due_s(self) -> float:
+        """How long to go on waiting in silence; 0: ask now. A store that answers one watch of this client is
+        not silent, so that a client with many quiet watches does not ask for each of them twice a second.
+        """
+        settings, now_ns = self._calls.settings, self._store.clock.boot_ns()
+        heard_s = (now_ns - max(self._calls.heard_boot_ns, self._latest.confirmed_boot_ns)) / 1e9
+        own_s = (now_ns - self._latest.confirmed_boot_ns) / 1e9
+        return max(0.0, min(settings.probe_every_s - heard_s, settings.quiet_probe_s - own_s))
 
     async def _write(self, stream: Any, request: rpc.WatchRequest, what: str) -> None:
         """Send, but never wait for ever for a peer that takes nothing."""

@@ -101,7 +101,7 @@ def plain_flow(*counted: Any) -> dict[str, Any]:
 
 def why_not(found: dict[str, Any]) -> list[str]:
     return status.why_not_healthy(
-        found["store"]["healthy"], msgspec.convert(found["services"], list[document.Service])
+        found["store"]["healthy"], msgspec.convert(found["services"], list[document.ServiceRow])
     )
 
 
