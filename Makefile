@@ -66,7 +66,7 @@ imports: dev
 	$(BIN)/lint-imports --no-cache
 
 unit: dev
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q -n auto --dist worksteal tests/unit
 
 etcd: dev            ## get an etcd that keeps data safely, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.servers etcd
