@@ -164,7 +164,6 @@ RISKD = DaemonKind(
     RiskSettings,
     frozenset({Mode.ACTIVE_STANDBY}),
     "hftd.daemons.riskd",
-    ("intents", "orders"),
     hot=True,
 )
 
@@ -190,7 +189,6 @@ POSITIOND = DaemonKind(
     PositionSettings,
     frozenset({Mode.SINGLETON}),
     "hftd.daemons.positiond",
-    ("executions", "positions"),
 )
 
 
@@ -216,7 +214,7 @@ class AuditSettings:
         )
 
 
-AUDITD = DaemonKind("auditd", AuditSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.auditd", ("events",))
+AUDITD = DaemonKind("auditd", AuditSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.auditd")
 
 
 # --- the venue ----------------------------------------------------------------------------------------------
@@ -238,9 +236,7 @@ class SimSettings:
         _within("simd", {"seed": (self.seed, 0, (1 << 63) - 1)})
 
 
-SIMD = DaemonKind(
-    "simd", SimSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.simd", ("feed", "snapshots", "orders")
-)
+SIMD = DaemonKind("simd", SimSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.simd")
 
 
 # --- market data --------------------------------------------------------------------------------------------
@@ -278,7 +274,6 @@ MARKETD = DaemonKind(
     MarketSettings,
     frozenset({Mode.SINGLETON}),
     "hftd.daemons.marketd",
-    ("market", "requests"),
     hot=True,
 )
 
@@ -311,9 +306,7 @@ class BookSettings:
         )
 
 
-BOOKD = DaemonKind(
-    "bookd", BookSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.bookd", ("tops", "marks"), hot=True
-)
+BOOKD = DaemonKind("bookd", BookSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.bookd", hot=True)
 
 
 # --- order management and execution -------------------------------------------------------------------------
@@ -387,9 +380,7 @@ class OrdersSettings:
         )
 
 
-OMSD = DaemonKind(
-    "omsd", OrdersSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.omsd", ("replica",), hot=True
-)
+OMSD = DaemonKind("omsd", OrdersSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.omsd", hot=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,5 +416,5 @@ class ExecutionSettings:
 
 
 EXECD = DaemonKind(
-    "execd", ExecutionSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.execd", ("orders",), hot=True
+    "execd", ExecutionSettings, frozenset({Mode.ACTIVE_STANDBY}), "hftd.daemons.execd", hot=True
 )

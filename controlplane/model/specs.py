@@ -105,8 +105,6 @@ class DaemonKind:
     modes: frozenset[Mode]
     module: str
     """Where `build(context, settings) -> Loop` is; imported only in the daemon's own process."""
-    binds: tuple[str, ...] = ()
-    """Names of the sockets it binds."""
     hot: bool = False
     """It is on the way from tick to order: woken before the others where the scheduler lets it ask
     (hftd/sched/slice.py)."""

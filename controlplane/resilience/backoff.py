@@ -1,13 +1,13 @@
 """How long to wait before trying again. Pure: randomness and time are arguments.
 
-`delays` is for retries (full spread by jitter, so that a crowd does not come back at once); `Restarts` is the
-policy by which a process that died is started again: the first time at once, then slower and slower, and from
-the start after it has been healthy for a while.
+`Policy` gives the waits (spread by jitter where a crowd must not come back at once); `Restarts` counts how a
+process that died is started again: the first time at once, then slower and slower, and from the start after
+it has been healthy for a while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -40,23 +40,12 @@ class Policy:
         return longest_s * (1 - self.jitter * (1 - random()))
 
 
-def delays(policy: Policy, random: Callable[[], float] = lambda: 1.0) -> Iterator[float]:
-    """The waits before each try, without end."""
-    attempt = 0
-    while True:
-        yield policy.delay_s(attempt, random)
-        attempt += 1
-
-
 RESTART = Policy(first_s=0.2, factor=2.0, max_s=5.0, at_once=1)
 """A crash is mostly the only one: the first restart is free. No jitter: a host has few processes, and tests
 and operators can foretell it."""
 
 RESTART_HEALTHY_S = 10.0
 """A process that was healthy for this long starts the policy afresh."""
-
-RETRY = Policy(first_s=0.05, factor=2.0, max_s=1.0, jitter=0.5)
-"""For calls to the store and to other hosts."""
 
 
 @dataclass(frozen=True, slots=True)

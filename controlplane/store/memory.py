@@ -64,13 +64,6 @@ class Memory:
         ]:
             self.end_lease(lease_id)
 
-    def confirm(self) -> None:
-        """Tell the watches of the clients that are not cut off that they are up to date now."""
-        now_ns = self.clock.boot_ns()
-        for watched in self._watches:
-            if self.up and watched.store.reachable:
-                watched.latest.confirmed_boot_ns = now_ns
-
     def snapshot(self, prefix: str) -> Snapshot:
         return Snapshot(
             self.revision,

@@ -42,8 +42,8 @@ _HEARTBEAT_WORD = (_BODY_AT + 16) // 8
 LOOKS_MAX = 1000
 """At a word that is being written: well under a millisecond, and a write takes some microseconds. Beyond it
 the writer has died or was stopped."""
-MUTEX_AT = 128
-"""In the heartbeat page: 64 bytes kept for the robust mutex that the main thread holds for life."""
+# In the heartbeat page 64 bytes from 128 on are kept for a robust mutex (docs/protocol.md); nothing uses
+# them.
 
 
 class Wanted(IntEnum):
