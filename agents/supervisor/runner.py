@@ -102,10 +102,12 @@ class Running:
         await readable(self.pidfd)
         deadline_mono_s = time.monotonic() + LAST_WORDS_S
         while True:
+            # Asked before the state is read: the shim writes how its daemon ended, and then ends itself.
+            last_look = not identity.runs(self.shim) or time.monotonic() > deadline_mono_s
             state = read_state(self.state_path)
             if state is not None and state.exit is not None and state.daemon.pid == self.process.pid:
                 return state.exit
-            if not identity.runs(self.shim) or time.monotonic() > deadline_mono_s:
+            if last_look:
                 return None
             await asyncio.sleep(0.005)
 

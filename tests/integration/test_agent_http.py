@@ -325,10 +325,10 @@ async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_
     async with site_in_process(replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
         alpha = Process("riskd-gamma-1", "b", 1, 1)
         beta = Process("riskd-delta-1", "b", 2, 1)
+        await store.put(KEYS.electable("riskd"), model.encode(records.ElectableRecord((beta,), 4)))
         await store.put(
             KEYS.leader("riskd"), model.encode(records.LeaderRecord(alpha, 1, 4, alpha.instance, "n"))
         )
-        await store.put(KEYS.electable("riskd"), model.encode(records.ElectableRecord((beta,), 4)))
         await until_seen(agent, 4)
         asked = asyncio.ensure_future(agent.post("/v1/site/failover", WISH))
         async with asyncio.timeout(10):
@@ -379,12 +379,12 @@ async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_
 async def test_a_failover_that_nobody_settles_is_unknown_with_its_operation() -> None:
     async with site_in_process(replace(OMSD, hosts=("gamma", "delta")), hosts=("alpha",)) as ([agent], store):
         await store.put(
-            KEYS.leader("riskd"),
-            model.encode(records.LeaderRecord(Process("riskd-gamma-1", "b", 1, 1), 1, 4, None, "n")),
-        )
-        await store.put(
             KEYS.electable("riskd"),
             model.encode(records.ElectableRecord((Process("riskd-delta-1", "b", 2, 1),), 4)),
+        )
+        await store.put(
+            KEYS.leader("riskd"),
+            model.encode(records.LeaderRecord(Process("riskd-gamma-1", "b", 1, 1), 1, 4, None, "n")),
         )
         await until_seen(agent, 4)
         code, found = await agent.post("/v1/site/failover", {**WISH, "timeout_s": 0.3})
