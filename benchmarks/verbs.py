@@ -1,6 +1,6 @@
 """Every verb of hftctl as a whole process beside `python -c pass` and `python -c "import typer"`, in turn, on
-a running floor, which uses most of a small machine itself; completion and `--help` too. Goal: each under 100
-ms of wall clock on a machine with a core to spare. `benchmarks/verbs.py status events` measures those.
+a running floor; completion and `--help` too. Goal: each under 100 ms of wall clock.
+`benchmarks/verbs.py status events` measures those.
 """
 
 from __future__ import annotations
