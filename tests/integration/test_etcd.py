@@ -186,6 +186,37 @@ async def test_a_silent_stream_is_found_in_two_seconds_and_the_view_ages_meanwhi
     await client.close()
 
 
+async def test_a_quiet_watch_beside_a_busy_one_is_still_asked_for_its_own_connection(
+    server: servers.Server,
+) -> None:
+    client = etcd.EtcdStore([server.endpoint], StoreSettings(probe_every_s=0.3, quiet_probe_s=0.6))
+
+    async def write() -> None:
+        while True:
+            await client.put("hft/busy/a", b"1")
+            await asyncio.sleep(0.02)
+
+    async with aclosing(client.watch("hft/busy/")) as busy, aclosing(client.watch("hft/quiet/")) as quiet:
+        await anext(busy)
+        await anext(quiet)
+        reading = asyncio.create_task(anext(quiet))
+        following = asyncio.create_task(_follow(busy))
+        writing = asyncio.create_task(write())
+        began_ns = client.clock.boot_ns()
+        async with asyncio.timeout(SOON_S):
+            while quiet.confirmed_boot_ns < began_ns + 1e9:  # noqa: ASYNC110 (nobody announces it)
+                await asyncio.sleep(0.02)
+        for task in (writing, following, reading):
+            task.cancel()
+        await asyncio.gather(writing, following, reading, return_exceptions=True)
+    await client.close()
+
+
+async def _follow(watch: store.Watch) -> None:
+    async for _ in watch:
+        pass
+
+
 def _stream(client: etcd.EtcdStore) -> asyncio.Task[object] | None:
     """The task that waits on the watch's stream now; None between two streams."""
     names = [

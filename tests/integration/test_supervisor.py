@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import psutil
 import pytest
 
@@ -169,9 +171,32 @@ async def test_a_daemon_that_is_stopped_in_its_first_moment_ends_at_once(tmp_pat
         assert ended is not None and ended.words == "killed by SIGTERM"
 
 
-def short_grace(host: Host, code: str) -> program.Program:
-    from dataclasses import replace
+@sync
+async def test_a_shim_that_is_gone_between_two_looks_has_still_told_how_its_daemon_ended(
+    tmp_path: Path,
+) -> None:
+    host = Host(tmp_path)
+    started = await host.runner.start(short_grace(host, SLEEPER), 0)
+    started.stop()
+    await until(lambda: (state := runner.read_state(started.state_path)) and state.exit)
+    looked, real = [False], runner.read_state
 
+    def too_early(path: Path) -> Any:
+        """The first look is from before the shim's last words."""
+        state = real(path)
+        if not looked[0] and state is not None:
+            looked[0], state = True, msgspec.structs.replace(state, exit=None)
+        return state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "read_state", too_early)
+        patch.setattr(identity, "runs", lambda process: not looked[0])  # and right after it the shim is gone
+        ended = await started.death()
+    await started.close()
+    assert looked[0] and ended is not None
+
+
+def short_grace(host: Host, code: str) -> program.Program:
     slot = spec().slots()[0]
     made = program.program(
         spec(),
@@ -364,8 +389,6 @@ async def test_a_program_that_cannot_be_run_is_reported_with_the_reason(tmp_path
 @pytest.mark.parametrize("cpu", [min(os.sched_getaffinity(0))])
 def test_the_daemon_is_pinned_before_it_runs(tmp_path: Path, cpu: int) -> None:
     async def run() -> None:
-        from dataclasses import replace
-
         async with supervised(Host(tmp_path)) as host:
             host.want(
                 replace(
