@@ -281,10 +281,11 @@ WISH = {"service": "riskd", "to": None, "reason": "drill", "actor": "ann", "time
 
 
 async def lead(store: Any, *electable: Process) -> None:
+    # The leader last: who sees its epoch then sees the standbys too, as both are read in one watch.
+    await store.put(KEYS.electable("riskd"), model.encode(records.ElectableRecord(electable, 4)))
     await store.put(
         KEYS.leader("riskd"), model.encode(records.LeaderRecord(ALPHA, 1, 4, ALPHA.instance, "n"))
     )
-    await store.put(KEYS.electable("riskd"), model.encode(records.ElectableRecord(electable, 4)))
 
 
 @sync
