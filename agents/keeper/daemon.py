@@ -24,12 +24,12 @@ from agents.keeper import settings
 from agents.keeper.protocol import FromKeeper, Hello
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
-from controlplane.host import locks, log, run
+from controlplane.host import locks, log, run, sched
 from controlplane.host.system_clock import SystemClock
 from controlplane.store import Keys
 from hftd.sched import policy, slice
 
-SCHED = "fifo:2"
+SCHED = f"fifo:{sched.LEASE_PRIORITY}"
 """Where it may have it: one above the daemons that ask for SCHED_FIFO, so that none of them keeps their
 keeper from renewing or from handing over."""
 

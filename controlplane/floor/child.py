@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from controlplane.host import identity
+from controlplane.host import identity, sched
 from controlplane.model import Process
 from controlplane.resilience import backoff
 
@@ -31,11 +31,14 @@ class Child:
         environment: Mapping[str, str],
         said: Callable[[str], None],
         changed: Callable[[], None],
+        real_time_priority: int | None = None,
     ) -> None:
         self.name = name
         self.command = list(command)
         self.log = log
         self.environment = dict(environment)
+        self.real_time_priority = real_time_priority
+        """Under SCHED_FIFO, where that is permitted; None: as hft-floord."""
         self.process: Process | None = None
         self.starts = 0
         self.stopping = False
@@ -69,6 +72,8 @@ class Child:
                 env=self.environment,
                 cwd="/",
             )
+        if self.real_time_priority is not None:
+            sched.make_real_time(self._popen.pid, self.real_time_priority)
         self.starts += 1
         self.process = identity.identify(self.name, self._popen.pid)
         self._changed()

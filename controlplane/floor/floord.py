@@ -34,7 +34,7 @@ from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.run_file import RunFile
-from controlplane.host import identity, locks, log, run
+from controlplane.host import identity, locks, log, run, sched
 from controlplane.model import Process, records
 
 LOOK_EVERY_S = 0.2
@@ -128,7 +128,13 @@ class Floord:
     def child(self, name: str, command: list[str]) -> Child:
         environment = {**os.environ, processes.FLOOR_MARK: str(self.folders.site_dir)}
         self.children[name] = Child(
-            name, command, self.folders.log(name), environment, self.say, self.write_floor
+            name,
+            command,
+            self.folders.log(name),
+            environment,
+            self.say,
+            self.write_floor,
+            real_time_priority=sched.LEASE_PRIORITY if name in embedded.KINDS else None,
         )
         return self.children[name]
 
