@@ -22,7 +22,7 @@ from controlplane.errors import InvalidInput, Retryable, Unavailable
 from controlplane.http import answers
 from controlplane.model import Mode
 from controlplane.operations import failover
-from controlplane.site import document
+from controlplane.site import look
 from controlplane.site.view import SiteView
 
 EVENTS_TIMEOUT_S = 1.0
@@ -69,7 +69,7 @@ class SiteRoutes:
             [
                 {
                     "n": event["n"],
-                    "at": document.iso(event["n"]),
+                    "at": look.iso(event["n"]),
                     "host": event["host"],
                     "kind": event["kind"],
                     "fields": event["fields"],

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from controlplane.http import answers
-from controlplane.site import document
+from controlplane.site import document, look
 
 
 class Controller(Protocol):
@@ -100,5 +100,5 @@ class _Collector:
                 epoch.add_metric([service.name], service.epoch or 0)
                 led.add_metric([service.name], float(service.leader is not None))
             for i in service.instances:
-                passing.add_metric([service.name, i.id, i.host], float(i.well))
+                passing.add_metric([service.name, i.id, i.host], float(look.well(i)))
         return [elected, reachable, healthy, passing, epoch, led]

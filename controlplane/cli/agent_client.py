@@ -1,7 +1,4 @@
-"""Ask the floor: any agent of this machine answers for the whole site, over its unix socket, from memory.
-
-msgspec is imported when a status is decoded, not before: `logs`, `events` and completion do without it.
-"""
+"""Ask the floor: any agent of this machine answers for the whole site, over its unix socket, from memory."""
 
 from __future__ import annotations
 
@@ -9,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from controlplane.cli import by_name
 from controlplane.cli.output import ASK_TIMEOUT_S
 from controlplane.errors import FloorUnreachable, InvalidInput, Refused
 from controlplane.floor import folders
@@ -108,10 +106,9 @@ class Floor:
         raise Refused(said)
 
     def status(self) -> document.StatusDocument:
-        """The whole site, as one agent sees it. Raises FloorUnreachable, Refused."""
-        from controlplane.site import document
-
-        return document.decode(self.body("/v1/site/status"))
+        """The whole site, as one agent sees it. Raises as `body`, and InvalidInput: it is not a status."""
+        found: document.StatusDocument = by_name.read(self.body("/v1/site/status"))
+        return found
 
     def ask(self, service: str, what: str) -> Any:
         """What a daemon says of itself, from its leader or only instance."""

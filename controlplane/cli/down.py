@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
+from controlplane.cli.declare import Option
 from controlplane.cli.options import SiteDirOption
 from controlplane.floor import folders
 
@@ -14,7 +13,7 @@ def down(
     site_dir: SiteDirOption = None,
     timeout: Annotated[
         float,
-        typer.Option("--timeout", min=1, help="Seconds for an orderly end; what is left then is killed."),
+        Option("--timeout", min=1, help="Seconds for an orderly end; what is left then is killed."),
     ] = 30.0,
 ) -> None:
     """Stop everything of a floor: no process, socket or shared memory is left."""

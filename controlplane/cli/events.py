@@ -8,9 +8,8 @@ import json
 import time
 from typing import Annotated, Any
 
-import typer
-
 from controlplane.cli import agent_client, render
+from controlplane.cli.declare import Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable
 
@@ -18,11 +17,9 @@ FOLLOW_EVERY_S = 0.25
 
 
 def events(
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what happens from now on.")
-    ] = False,
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on with what happens from now on.")] = False,
     lines: Annotated[
-        int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many of the last events.")
+        int, Option("--lines", "-n", min=1, max=10_000, help="How many of the last events.")
     ] = 50,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,

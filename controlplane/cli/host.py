@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import typer
-
 from controlplane.cli import agent_client, render
+from controlplane.cli.declare import Noun
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 
-host = typer.Typer(
-    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Hosts of the site."
-)
 
-
-@host.callback()
-def hosts() -> None:
-    """Hosts of the site."""
-
-
-@host.command("list")
 def listing(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
@@ -26,3 +15,6 @@ def listing(
     """Hosts, their agents and how many instances each runs."""
     found = agent_client.Floor(site_dir, timeout).status().hosts
     render.show(found, output, ("name", "state", "address", "url", "last_seen_ms", "instances"))
+
+
+host = Noun("Hosts of the site.", {"list": listing})

@@ -10,25 +10,25 @@ import getpass
 import json
 from typing import Annotated, Any, Optional
 
-import typer
-
 from controlplane.cli import agent_client, render
+from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
 from controlplane.http import unix
+from controlplane.site import look
 
 EXIT_CODES = {"succeeded": 0, "refused": 1, "failed": 1, "cancelled": 1, "unknown": 4}
 
 
 def history(
-    service: Annotated[str, typer.Argument(help="Name of a service.")],
+    service: Annotated[str, Argument(help="Name of a service.")],
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Every change of leader of a service, with cause, actor and reason."""
     floor = agent_client.Floor(site_dir, timeout)
-    floor.status().service(service)
+    look.service(floor.status(), service)
     rows = floor.get(f"/v1/site/history/{service}")
     if output is Output.table:
         rows = [
@@ -46,15 +46,13 @@ def history(
 
 
 def failover(
-    service: Annotated[str, typer.Argument(help="Name of an active_standby service.")],
+    service: Annotated[str, Argument(help="Name of an active_standby service.")],
     to: Annotated[
-        Optional[str], typer.Option("--to", help="Instance that shall lead; any electable one when left out.")
+        Optional[str], Option("--to", help="Instance that shall lead; any electable one when left out.")
     ] = None,
-    reason: Annotated[
-        Optional[str], typer.Option("--reason", help="Why; kept in the history. Required.")
-    ] = None,
+    reason: Annotated[Optional[str], Option("--reason", help="Why; kept in the history. Required.")] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0.1, help="Seconds until the outcome counts as unknown.")
+        float, Option("--timeout", min=0.1, help="Seconds until the outcome counts as unknown.")
     ] = 10.0,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
@@ -89,7 +87,7 @@ def request(
     """
     if not reason or not reason.strip() or floor is None:
         raise InvalidInput(f'failover of "{service}": --reason is missing (it is kept in the history)')
-    floor.status().service(service)
+    look.service(floor.status(), service)
     body = json.dumps(
         {"service": service, "to": to, "reason": reason, "actor": getpass.getuser(), "timeout_s": timeout_s}
     ).encode()

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import IO, Annotated
 from urllib.parse import quote
 
-import typer
-
 from controlplane.cli import agent_client
+from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, InvalidInput
 from controlplane.http import unix
@@ -23,11 +22,9 @@ FOLLOW_EVERY_S = 0.25
 
 
 def logs(
-    instance: Annotated[str, typer.Argument(help="Instance id, or one of the floor's own processes.")],
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")
-    ] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
+    instance: Annotated[str, Argument(help="Instance id, or one of the floor's own processes.")],
+    follow: Annotated[bool, Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
+    lines: Annotated[int, Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:

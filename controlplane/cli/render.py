@@ -25,20 +25,26 @@ _COLOURS = {
 
 
 def show(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
-    """Print plain data or structs. For a table, `columns` are fields of the rows, and the headings."""
+    """Print plain data, or what by_name.py reads. For a table, `columns` are fields of the rows, and the
+    headings.
+    """
     if output is Output.table:
         rows = [[cell(field_of(row, column)) for column in columns] for row in value]
         print(table([column.replace("_", " ") for column in columns], rows))
         return
-    import msgspec
-
-    value = msgspec.to_builtins(value)
     if output is Output.json:
         print(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         import yaml
 
-        print(yaml.safe_dump(value, sort_keys=False, allow_unicode=True), end="")
+        print(yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True), end="")
+
+
+def _plain(value: Any) -> Any:
+    """yaml refuses what is a dict, but no `dict`."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def field_of(row: Any, name: str) -> Any:

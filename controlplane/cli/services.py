@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Optional
 
-import typer
-
 from controlplane.cli import agent_client, render
+from controlplane.cli.declare import Argument
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import InvalidInput
+from controlplane.site import look
 
 
 def services(
@@ -22,13 +22,13 @@ def services(
 
 
 def endpoints(
-    service: Annotated[str, typer.Argument(help="Name of a service.")],
+    service: Annotated[str, Argument(help="Name of a service.")],
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Where the instances of a service listen."""
-    found = agent_client.Floor(site_dir, timeout).status().service(service)
+    found = look.service(agent_client.Floor(site_dir, timeout).status(), service)
     listening = [i for i in found.instances if i.endpoints]
     if output is Output.table:
         rows = [
@@ -44,9 +44,7 @@ def endpoints(
 
 
 def health(
-    what: Annotated[
-        Optional[str], typer.Argument(help="A service or an instance; all when left out.")
-    ] = None,
+    what: Annotated[Optional[str], Argument(help="A service or an instance; all when left out.")] = None,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
@@ -64,4 +62,4 @@ def health(
     keys = ("id", "service", "host", "state", "health", "ready", "reason")
     rows = [{key: service if key == "service" else getattr(i, key) for key in keys} for service, i in found]
     render.show(rows, output, keys)
-    return 0 if all(instance.well for _, instance in found) else 1
+    return 0 if all(look.well(instance) for _, instance in found) else 1

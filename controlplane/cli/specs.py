@@ -17,8 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from controlplane.cli.declare import Option
 from controlplane.cli.options import SiteDirOption
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from controlplane.specs.apply import Applied, Plan
     from controlplane.store import Keys, Store
 
-FileOption = Annotated[Path, typer.Option("--file", "-f", help="The services file.")]
+FileOption = Annotated[Path, Option("--file", "-f", help="The services file.")]
 
 
 def diff(file: FileOption, site_dir: SiteDirOption = None) -> int:
@@ -53,14 +52,12 @@ def diff(file: FileOption, site_dir: SiteDirOption = None) -> int:
 
 def apply(
     file: FileOption,
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the operation.")] = "",
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Apply without asking.")] = False,
+    reason: Annotated[str, Option("--reason", help="Why; kept with the operation.")] = "",
+    yes: Annotated[bool, Option("--yes", "-y", help="Apply without asking.")] = False,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Return when all is healthy, or when it is applied.")
+        bool, Option("--wait/--no-wait", help="Return when all is healthy, or when it is applied.")
     ] = True,
-    timeout: Annotated[
-        float, typer.Option("--timeout", min=1, help="Seconds until all has to be healthy.")
-    ] = 60.0,
+    timeout: Annotated[float, Option("--timeout", min=1, help="Seconds until all has to be healthy.")] = 60.0,
     site_dir: SiteDirOption = None,
 ) -> int:
     """Make the floor's services what a file says; the change is shown first."""

@@ -7,9 +7,8 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from controlplane.cli import agent_client, status_text
+from controlplane.cli.declare import Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable
 
@@ -17,7 +16,7 @@ REPEAT_S = 1.0
 
 
 def status(
-    watch: Annotated[bool, typer.Option("--watch", help="Stay and redraw; Ctrl-C ends it.")] = False,
+    watch: Annotated[bool, Option("--watch", help="Stay and redraw; Ctrl-C ends it.")] = False,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,

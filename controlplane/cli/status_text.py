@@ -57,7 +57,7 @@ def instances(services: Sequence[document.ServiceRow]) -> str:
     for service in services:
         for i in service.instances:
             led = {"epoch": service.epoch if service.leader == i.id else None}
-            lines.append({"instance": i.id} | {key: getattr(i, key, None) for key in columns} | led)
+            lines.append({"instance": i.id} | {key: render.field_of(i, key) for key in columns} | led)
         if service.running < service.desired and not service.instances:
             reason = "no instance runs"
             lines.append(

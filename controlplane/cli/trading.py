@@ -6,11 +6,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import typer
-
 from controlplane.cli import agent_client, render
+from controlplane.cli.declare import Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import Refused
+from controlplane.site import look
 
 ORDER_KEYS = ("id", "market", "symbol", "side", "price", "quantity", "filled", "status", "epoch")
 ORDER_KEYS_WIDE = (*ORDER_KEYS, "type", "strategy", "client_order_id", "created", "updated", "reason")
@@ -20,13 +20,13 @@ POSITION_KEYS = (*INSTRUMENT, "quantity", "cash", "venue_quantity", "venue_cash"
 VALUED = ("average_price", "realised", "unrealised")
 """What positiond makes of a position beside its two sums."""
 
-WideOption = Annotated[bool, typer.Option("--wide", "-w", help="All that is known of each.")]
+WideOption = Annotated[bool, Option("--wide", "-w", help="All that is known of each.")]
 
 
 def orders(
     lines: Annotated[
         int,
-        typer.Option("--lines", "-n", min=0, help="How many of the newest; 0: all that omsd still knows."),
+        Option("--lines", "-n", min=0, help="How many of the newest; 0: all that omsd still knows."),
     ] = 0,
     wide: WideOption = False,
     output: OutputOption = Output.table,
@@ -64,10 +64,8 @@ def positions(
 
 
 def order_field(order: dict[str, Any], key: str) -> Any:
-    from controlplane.site import document
-
     at_ns = order.get(f"{key}_ns")
-    return order.get(key) if at_ns is None else document.iso(at_ns)
+    return order.get(key) if at_ns is None else look.iso(at_ns)
 
 
 def ask_daemon(floor: agent_client.Floor, daemon: str, what: str) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
+from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import SiteDirOption, SiteOption
 from controlplane.errors import InvalidInput
 from controlplane.floor import folders
@@ -35,31 +34,31 @@ class Interrupted(BaseException):
 def up(
     services: Annotated[
         Optional[Path],
-        typer.Option("--services", help="The services file; inventory/SITE/services.yml when left out."),
+        Option("--services", help="The services file; inventory/SITE/services.yml when left out."),
     ] = None,
     tape: Annotated[
         Optional[list[Path]],
-        typer.Option(
+        Option(
             "--tape",
             help="Recorded files or folders for simd to replay; may be given several times. A seeded market "
             "when left out.",
         ),
     ] = None,
     more_tape: Annotated[
-        Optional[list[Path]], typer.Argument(help="More files or folders after --tape.", metavar="[FILES...]")
+        Optional[list[Path]], Argument(help="More files or folders after --tape.", metavar="[FILES...]")
     ] = None,
     speed: Annotated[
         Optional[str],
-        typer.Option("--speed", help="How fast simd replays: a number (1 is as recorded), or max."),
+        Option("--speed", help="How fast simd replays: a number (1 is as recorded), or max."),
     ] = None,
-    seed: Annotated[Optional[int], typer.Option("--seed", help="Seed of the synthetic market.")] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is healthy.")] = False,
+    seed: Annotated[Optional[int], Option("--seed", help="Seed of the synthetic market.")] = None,
+    detach: Annotated[bool, Option("--detach", "-d", help="Return when all is healthy.")] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, help="Seconds until all has to be healthy (with --detach).")
+        float, Option("--timeout", min=1, help="Seconds until all has to be healthy (with --detach).")
     ] = 60.0,
     http_port: Annotated[
         Optional[int],
-        typer.Option(
+        Option(
             "--http-port",
             min=0,
             max=65000,
@@ -68,7 +67,7 @@ def up(
     ] = None,
     store: Annotated[
         Optional[str],
-        typer.Option("--store", help=f"The store that a new floor brings along: {' or '.join(STORES)}."),
+        Option("--store", help=f"The store that a new floor brings along: {' or '.join(STORES)}."),
     ] = None,
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",

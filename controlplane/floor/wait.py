@@ -19,7 +19,7 @@ from controlplane.floor.folders import Folders
 from controlplane.host import identity
 from controlplane.http import unix
 from controlplane.model import ServiceSpec
-from controlplane.site import document
+from controlplane.site import document, look
 
 POLL_S = 0.1
 STORE_TIMEOUT_S = 90.0
@@ -171,7 +171,7 @@ class ComingUp:
                 instance = found.get(slot.instance)
                 if instance is None:
                     lines.append(f"{slot.instance}: not started by its agent")
-                elif not instance.well:
+                elif not look.well(instance):
                     lines.append(
                         f"{slot.instance}: {instance.state}, {instance.health}, "
                         f"{instance.restarts} restarts: {instance.reason or 'no reason given'}"

@@ -1,13 +1,15 @@
 """What is known of the site, and what is made of it for people.
 
 follower.py (keeps the newest view, and tells what changed) · view.py (what a view holds) · status.py and
-document.py (the status document). nouns.py, the caches behind a view, is this room's own but for `Changes`.
+document.py (the status document) · look.py (what is asked of it). nouns.py, the caches behind a view, is this
+room's own but for `Changes`.
 """
 
 __all__ = [
     "document",
     "follower",
     "histogram",
+    "look",
     "nouns",
     "status",
     "view",

@@ -1,14 +1,13 @@
 """The status document, `hftctl status -o json`, as structs: built once (status.py), read by name everywhere
-else.
+else. look.py has what is asked of it.
 
 The field names are its JSON keys: scripts rely on them, so fields may be added, never renamed. Times are ISO
-8601 in UTC. Imports nothing but msgspec: every verb that asks an agent decodes it.
+8601 in UTC. hftctl reads them by the same names from JSON (cli/by_name.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -73,11 +72,6 @@ class InstanceRow(msgspec.Struct, frozen=True):
     endpoints: Mapping[str, str]
     version: str
     config_revision: int
-
-    @property
-    def well(self) -> bool:
-        """Ready and passing: as desired."""
-        return self.ready and self.health == "passing"
 
 
 class ServiceRow(msgspec.Struct, frozen=True):
@@ -144,20 +138,6 @@ class StatusDocument(msgspec.Struct, frozen=True):
     operations: Sequence[OperationRow]
     alarms: Sequence[AlarmState]
     flow: Flow
-
-    def service(self, name: str) -> ServiceRow:
-        """Raises InvalidInput that lists the services there are."""
-        for service in self.services:
-            if service.name == name:
-                return service
-        there_are = ", ".join(service.name for service in self.services) or "none"
-        raise InvalidInput(f'service "{name}" is not in site {self.site} (there are {there_are})')
-
-
-def iso(wall_ns: int) -> str:
-    """UNIX ns as the document says times: ISO 8601 in UTC, to the millisecond."""
-    text = datetime.fromtimestamp(wall_ns / 1e9, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 encode = msgspec.json.Encoder().encode

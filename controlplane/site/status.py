@@ -16,7 +16,7 @@ from typing import Protocol
 from controlplane.model import Mode, ServiceSpec, Slot, records
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
-from controlplane.site import document, histogram
+from controlplane.site import document, histogram, look
 from controlplane.store import Health
 
 HOST_SILENT_MS = 3000
@@ -109,7 +109,7 @@ def why_not_healthy(store_healthy: bool, services: Sequence[document.ServiceRow]
         lines += [
             f"{instance.id}: {instance.state}, {instance.health}: {instance.reason or 'not ready'}"
             for instance in service.instances[: service.desired]
-            if not instance.well
+            if not look.well(instance)
         ]
         if service.mode == Mode.ACTIVE_STANDBY and not service.leader:
             lines.append(f"{service.name}: no instance leads")
@@ -235,7 +235,7 @@ def _alarms(view: Site, now: Now) -> list[document.AlarmState]:
     known = {(alarm.id, alarm.subject) for alarm in alarms}
     alarms += [alarm for alarm in now.alarms if (alarm.id, alarm.subject) not in known]
     return [
-        document.AlarmState(alarm.id, alarm.severity, alarm.subject, alarm.text, document.iso(alarm.since_ns))
+        document.AlarmState(alarm.id, alarm.severity, alarm.subject, alarm.text, look.iso(alarm.since_ns))
         for alarm in sorted(alarms, key=lambda alarm: (alarm.since_ns, alarm.id, alarm.subject))
     ]
 

@@ -10,7 +10,7 @@ import msgspec
 from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
-from controlplane.site import document, histogram, status
+from controlplane.site import document, histogram, look, status
 from controlplane.store import Health
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -192,7 +192,7 @@ def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy()
 
 def test_a_lease_that_ran_out_leads_nobody() -> None:
     found = status.build(floor(), status.Now(NOW_NS, HEALTH, {"omsd": 0}))
-    assert found.service("omsd").leader is None
+    assert look.service(found, "omsd").leader is None
     assert not found.healthy
 
 

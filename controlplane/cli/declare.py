@@ -1,0 +1,53 @@
+"""How a verb declares its options and arguments: as data in the annotations of its function.
+
+Two read it: plain.py, which runs an ordinary line and imports nothing for it, and with_typer.py, which hands
+the same declarations to typer for help, completion and whatever is wrong with a line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+class Option:
+    """`Annotated[float, Option("--timeout", min=1, help="...")]`; without a default it is required.
+
+    A bool takes no value: `"--wait"`, or `"--wait/--no-wait"`. A list may be given several times.
+    """
+
+    __slots__ = ("envvar", "help", "max", "min", "names")
+
+    def __init__(
+        self,
+        *names: str,
+        help: str,
+        min: float | None = None,
+        max: float | None = None,
+        envvar: str | None = None,
+    ) -> None:
+        self.names = names
+        self.help = help
+        self.min = min
+        self.max = max
+        self.envvar = envvar
+
+
+class Argument:
+    """`Annotated[str, Argument(help="...")]`; a list takes all words that are left."""
+
+    __slots__ = ("help", "metavar")
+
+    def __init__(self, *, help: str, metavar: str | None = None) -> None:
+        self.help = help
+        self.metavar = metavar
+
+
+class Noun:
+    """A verb with verbs of its own: `hftctl host list`."""
+
+    __slots__ = ("help", "verbs")
+
+    def __init__(self, help: str, verbs: Mapping[str, Callable[..., Any]]) -> None:
+        self.help = help
+        self.verbs = verbs
