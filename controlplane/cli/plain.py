@@ -67,7 +67,7 @@ def _read(words: list[str], places: Mapping[str, str]) -> Call:
         begin += 2  # what may stand before a verb takes a value
     if begin >= len(words) or words[begin] not in places:
         raise NotPlain
-    before = _values(words[:begin], [_parameter(*each) for each in options.BEFORE.items()])
+    before = values(words[:begin], [_parameter(*each) for each in options.BEFORE.items()])
     module, _, name = places[words[begin]].partition(":")
     target, rest = getattr(import_module(f"controlplane.cli.{module}"), name), words[begin + 1 :]
     if isinstance(target, Noun):
@@ -81,11 +81,11 @@ def _arguments(function: Callable[..., Any], words: list[str], before: Mapping[s
     """Every argument of the function: from the line, else its environment, else before the verb, else its
     default.
     """
-    parameters = [_parameter(*each) for each in declared(function).items()]
-    given = _values(words, parameters)
-    defaults = dict(zip(reversed(parameters), reversed(function.__defaults__ or ()), strict=False))
+    takes = parameters(function)
+    given = values(words, takes)
+    defaults = dict(zip(reversed(takes), reversed(function.__defaults__ or ()), strict=False))
     found = {}
-    for each in parameters:
+    for each in takes:
         envvar = each.declared.envvar if isinstance(each.declared, Option) else None
         if each.name in given:
             found[each.name] = given[each.name]
@@ -106,6 +106,10 @@ def declared(function: Callable[..., Any]) -> dict[str, Any]:
     return {name: hint for name, hint in hints.items() if name != "return"}
 
 
+def parameters(function: Callable[..., Any]) -> list[Parameter]:
+    return [_parameter(*each) for each in declared(function).items()]
+
+
 def _parameter(name: str, hint: Any) -> Parameter:
     kind, how = get_args(hint)[:2]
     if get_origin(kind) in (Union, types.UnionType):  # Optional: None is a default, no word of a line
@@ -114,9 +118,9 @@ def _parameter(name: str, hint: Any) -> Parameter:
     return Parameter(name, get_args(kind)[0] if many else kind, many, how)
 
 
-def _values(words: Sequence[str], parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """What the words give, by name of the parameter."""
-    spelled = _spellings(parameters)
+def values(words: Sequence[str], parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """What the words give, by name of the parameter. Raises NotPlain."""
+    spelled = spellings(parameters)
     found: dict[str, Any] = {}
     loose: list[str] = []
     left = iter(words)
@@ -143,14 +147,14 @@ def _values(words: Sequence[str], parameters: Sequence[Parameter]) -> dict[str, 
     for each in parameters:
         if loose and isinstance(each.declared, Argument):
             taken, loose = (loose, []) if each.many else (loose[:1], loose[1:])
-            values = [_value(each, text) for text in taken]
-            found[each.name] = values if each.many else values[0]
+            read = [_value(each, text) for text in taken]
+            found[each.name] = read if each.many else read[0]
     if loose:
         raise NotPlain
     return found
 
 
-def _spellings(parameters: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool | None]]:
+def spellings(parameters: Sequence[Parameter]) -> dict[str, tuple[Parameter, bool | None]]:
     """Each spelling of an option -> whose it is, and what it means when it takes no value."""
     found: dict[str, tuple[Parameter, bool | None]] = {}
     for each in parameters:

@@ -53,7 +53,14 @@ COMPLETE = "_HFTCTL_COMPLETE"
 
 def dispatch(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; HftctlError is left to the caller."""
-    if COMPLETE not in os.environ:
+    if COMPLETE in os.environ:
+        from controlplane.cli import complete
+
+        told = complete.answer(os.environ, os.environ[COMPLETE].removeprefix("complete_"), VERBS)
+        if told is not None:
+            print(told)
+            return 0
+    else:
         places = {name: verb.place for name, verb in VERBS.items()}
         if (call := plain.read(arguments, places)) is not None:
             return call.run()

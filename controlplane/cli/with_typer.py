@@ -16,8 +16,9 @@ import typer
 import typer.core
 import typer.main
 from typer import _completion_classes
+from typer._click.shell_completion import CompletionItem
 
-from controlplane.cli import foreign, options, plain, stderr, verbs
+from controlplane.cli import complete, foreign, options, plain, stderr, verbs
 from controlplane.cli.declare import Argument, Noun, Option
 
 # For zsh and fish typer strips rich's markup from help texts, and imports rich for it. Ours have none.
@@ -43,21 +44,26 @@ class Verbs(typer.core.TyperGroup):
             formatter.write_dl([(verb.name, verb.get_short_help_str(limit=200)) for verb in self.listed(ctx)])
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
-        """What typer completes, from commands that have a name and a line of help and nothing else."""
-        known = {str(verb.name): verb for verb in self.listed(ctx, incomplete)}
-        return typer.core.TyperGroup(name=self.name, commands=known, params=self.params).shell_complete(
-            ctx, incomplete
-        )
+        """Names of verbs, each with its line of help, then what any command completes. Nothing is imported to
+        name a verb; another package's has no help here.
+        """
+        helps = {name: verb.help for name, verb in verbs.VERBS.items()}
+        return [
+            *(
+                CompletionItem(name, help=helps.get(name))
+                for name in self.list_commands(ctx)
+                if name.startswith(incomplete)
+            ),
+            *super(typer.core.TyperGroup, self).shell_complete(ctx, incomplete),
+        ]
 
-    def listed(self, ctx: Any, beginning: str = "") -> list[Any]:
-        """The verbs with this beginning, to be named, not run: no verb's file of ours is imported.
+    def listed(self, ctx: Any) -> list[Any]:
+        """The verbs, to be named, not run: no verb's file of ours is imported.
 
         A verb of another package that cannot be loaded is listed with the reason; the others stay usable.
         """
         found = []
         for name in self.list_commands(ctx):
-            if not name.startswith(beginning):
-                continue
             try:
                 command = None if name in verbs.VERBS else self.get_command(ctx, name)
             except Exception as exc:
@@ -72,7 +78,8 @@ def _command(name: str, target: Any) -> Any:
         app = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help=target.help)
         app.callback()(lambda: None)  # verbs below it, even if there is only one
         for each, function in target.verbs.items():
-            app.command(each)(_for_typer(function))
+            line = complete.first_line(function)  # not cut to 45 characters
+            app.command(each, short_help=line)(_for_typer(function))
     elif isinstance(target, typer.Typer):
         app = target
     else:

@@ -49,7 +49,7 @@ def likely(beginning: list[str]) -> st.SearchStrategy[tuple[str, ...]]:
         return ANYTHING
     own = [
         tuple(word for word in (name, value) if word)
-        for parameter in map(plain._parameter, *zip(*plain.declared(found.function).items(), strict=True))
+        for parameter in plain.parameters(found.function)
         for name in _spellings(parameter.declared)
         for value in FITTING[parameter.type]
     ]
