@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from controlplane.model import Mode, Process, records
 from controlplane.model.observed import HostRecord
 from controlplane.model.records import Registration
 from controlplane.store import Keys, Store
+from controlplane.store.memory import MemoryStore
 from hftd.shm import pages
 
 KEYS = Keys("test")
@@ -233,3 +234,16 @@ async def floor(store: Store, folder: Path) -> AsyncIterator[Floor]:
         for daemon in made.daemons:
             daemon.end()
         await store.close()
+
+
+Case = Callable[[Floor], Awaitable[None]]
+
+
+def run(folder: Path, case: Case, store: MemoryStore | None = None) -> None:
+    """The case on two hosts' keepers, over a store in memory unless another is given."""
+
+    async def on_floor() -> None:
+        async with floor(store or MemoryStore(), folder) as made:
+            await case(made)
+
+    asyncio.run(on_floor())

@@ -1,8 +1,9 @@
-"""Waiting for a store that is away for a while."""
+"""Waiting for what a store shows, also when it is away for a while."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from controlplane import store
 from controlplane.errors import Unavailable
@@ -28,3 +29,15 @@ async def put_until_done(client: store.Store, key: str, value: bytes) -> None:
                 return
             except Unavailable:
                 await asyncio.sleep(0.02)
+
+
+async def seen(watch: store.Watch, wanted: Callable[[store.Snapshot], bool]) -> store.Snapshot:
+    async with asyncio.timeout(SOON_S):
+        while True:
+            snapshot = await anext(watch)
+            if wanted(snapshot):
+                return snapshot
+
+
+def values(snapshot: store.Snapshot) -> dict[str, bytes]:
+    return {key.rpartition("/")[2]: entry.value for key, entry in snapshot.entries.items()}
