@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from importlib import import_module
 from typing import Any
 
-from controlplane.cli import foreign, plain
+from controlplane.cli import declare, foreign, plain
 from controlplane.cli.declare import Noun, Option
 
 Candidate = tuple[str, str]
@@ -59,8 +58,7 @@ def _candidates(words: list[str], beginning: str, verbs: Mapping[str, Any]) -> I
         return
     if words[0] not in verbs:
         raise plain.NotPlain
-    module, _, name = verbs[words[0]].place.partition(":")
-    target, rest = getattr(import_module(f"controlplane.cli.{module}"), name), words[1:]
+    target, rest = declare.at(verbs[words[0]].place), words[1:]
     if isinstance(target, Noun):
         if not rest and not beginning.startswith("-"):
             yield from _beginning({each: first_line(verb) for each, verb in target.verbs.items()}, beginning)

@@ -7,6 +7,7 @@ the same declarations to typer for help, completion and whatever is wrong with a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import Any
 
 
@@ -51,3 +52,9 @@ class Noun:
     def __init__(self, help: str, verbs: Mapping[str, Callable[..., Any]]) -> None:
         self.help = help
         self.verbs = verbs
+
+
+def at(place: str) -> Any:
+    """The verb's function, or Noun, at `FILE:NAME` of this folder."""
+    file, _, name = place.partition(":")
+    return getattr(import_module(f"controlplane.cli.{file}"), name)

@@ -12,11 +12,10 @@ import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from controlplane.cli import options
+from controlplane.cli import declare, options
 from controlplane.cli.declare import Argument, Noun, Option
 
 
@@ -53,7 +52,7 @@ class NotPlain(Exception):
 def read(words: Sequence[str], places: Mapping[str, str]) -> Call | None:
     """The call that a plain line asks for; None for every other line.
 
-    `places`: name of a verb -> `module:name` in this package, as verbs.VERBS has it.
+    `places`: name of a verb -> `FILE:NAME`, as verbs.VERBS has it.
     """
     try:
         return _read(list(words), places)
@@ -68,8 +67,7 @@ def _read(words: list[str], places: Mapping[str, str]) -> Call:
     if begin >= len(words) or words[begin] not in places:
         raise NotPlain
     before = values(words[:begin], [_parameter(*each) for each in options.BEFORE.items()])
-    module, _, name = places[words[begin]].partition(":")
-    target, rest = getattr(import_module(f"controlplane.cli.{module}"), name), words[begin + 1 :]
+    target, rest = declare.at(places[words[begin]]), words[begin + 1 :]
     if isinstance(target, Noun):
         if not rest or rest[0] not in target.verbs:
             raise NotPlain

@@ -14,8 +14,8 @@ from controlplane.cli import plain
 
 
 class Verb:
-    """`place`: the file of this folder, and the function or Noun in it. `help`: how its own help begins;
-    test_verb_imports.py compares them.
+    """`place`: `FILE:NAME`, a file of this folder and the function or Noun in it. `help`: how its own help
+    begins; test_verb_imports.py compares them.
     """
 
     __slots__ = ("help", "place")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from types import FunctionType
 from typing import Annotated, Any, get_args, get_origin
 
@@ -18,7 +17,7 @@ import typer.main
 from typer import _completion_classes
 from typer._click.shell_completion import CompletionItem
 
-from controlplane.cli import complete, foreign, options, plain, stderr, verbs
+from controlplane.cli import complete, declare, foreign, options, plain, stderr, verbs
 from controlplane.cli.declare import Argument, Noun, Option
 
 # For zsh and fish typer strips rich's markup from help texts, and imports rich for it. Ours have none.
@@ -33,8 +32,7 @@ class Verbs(typer.core.TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if verb := verbs.VERBS.get(cmd_name):
-            module, _, name = verb.place.partition(":")
-            return _command(cmd_name, getattr(import_module(f"controlplane.cli.{module}"), name))
+            return _command(cmd_name, declare.at(verb.place))
         if place := foreign.places().get(cmd_name):
             return _command(cmd_name, foreign.load(place))
         return None

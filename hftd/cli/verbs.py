@@ -10,20 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
-
 from controlplane.cli import render
+from controlplane.cli.declare import Argument, Noun
 from controlplane.cli.options import Output, OutputOption, SiteDirOption
 from controlplane.errors import HftctlError
 from controlplane.floor import folders as site_folders
 
 if TYPE_CHECKING:
     from hftd.engine.audit_chain import Head
-
-data = typer.Typer(
-    add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="Recorded market data."
-)
-audit = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True, help="The audit log.")
 
 COLUMNS = (
     "market",
@@ -42,14 +36,8 @@ COLUMNS = (
 STORE_ASK_S = 2.0
 
 
-@data.callback()
-def data_noun() -> None:
-    """Recorded market data."""
-
-
-@data.command("verify")
 def data_verify(
-    files: Annotated[list[Path], typer.Argument(help="Recorded files, or folders of them.")],
+    files: Annotated[list[Path], Argument(help="Recorded files, or folders of them.")],
     output: OutputOption = Output.table,
 ) -> int:
     """Read a capture through the product's own adapter and book, and say what is wrong with it."""
@@ -66,15 +54,9 @@ def data_verify(
     return 0 if report.clean else 1
 
 
-@audit.callback()
-def audit_noun() -> None:
-    """The audit log."""
-
-
-@audit.command("verify")
 def audit_verify(
     folder: Annotated[
-        Optional[Path], typer.Argument(help="The log's folder; that of the floor when left out.")
+        Optional[Path], Argument(help="The log's folder; that of the floor when left out.")
     ] = None,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
@@ -107,6 +89,10 @@ def audit_verify(
     else:
         render.show(said, output)
     return 1 if findings or head is None else 0
+
+
+data = Noun("Recorded market data.", {"verify": data_verify})
+audit = Noun("The audit log.", {"verify": audit_verify})
 
 
 def _stored_head(floor: site_folders.Folders) -> Head | None:

@@ -58,6 +58,8 @@ def test_down_without_a_floor_is_fine_and_says_so_in_one_line(
         "status --timeout 0",
         "failover omsd",
         "host nosuch",
+        "data verify x -o xml",
+        "audit verify --output xml",
     ],
 )
 def test_a_wrong_command_line_exits_2(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
