@@ -44,7 +44,11 @@ class Paths:
 
     @property
     def http_socket(self) -> Path:
-        return self.run_dir / f"{self.host}.agent.sock"
+        return self.http_socket_of(self.host)
+
+    def http_socket_of(self, host: str) -> Path:
+        """Of another agent of this machine: they share the run folder."""
+        return self.run_dir / f"{host}.agent.sock"
 
     @property
     def keeper_socket(self) -> Path:

@@ -33,6 +33,8 @@ hurry."""
 RENEW_EVERY_S = 1.0
 HEALTH_EVERY_S = 1.0
 STOP_S = 2.0
+SOCKET = "controld.sock"
+"""In the run folder; answers what only the floor's own user may ask."""
 
 
 class Controller:
@@ -123,6 +125,7 @@ async def serve(controller: Controller, given: argparse.Namespace) -> server.Ser
     names = (socket.gethostname(), *given.http_name)
     port = await serving.listen_tcp(given.http_address, given.http_port, names=names)
     controller.url = f"http://{given.http_address}:{port}"
+    await serving.listen_unix(given.run_dir / SOCKET)
     return serving
 
 

@@ -2,9 +2,10 @@
 `hftctl`, all from memory.
 
 The routes of design section 10 (host_routes.py, instance_routes.py) and those under /v1/site, which any agent
-answers for the whole site (site_routes.py). What only another host knows (a log, a daemon's answer, its
-events) is fetched from that host's agent over TCP (other_hosts.py). Nothing here asks the store, save a
-failover.
+answers for the whole site (site_routes.py). Over TCP only what checks and Prometheus call is answered; logs,
+events, what daemons say, and whatever changes something, over the unix socket alone (docs/security.md). What
+only another host knows (a log, a daemon's answer, its events) is fetched from that host's agent
+(other_hosts.py). Nothing here asks the store, save a failover.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from controlplane.operations import failover
 
 def application(agent: Agent, failovers: failover.Failovers) -> ASGIApp:
     others = OtherHosts(agent)
-    return answers.application(
-        [
-            *host_routes.HostRoutes(agent).routes(),
-            *instance_routes.InstanceRoutes(agent, others).routes(),
-            *site_routes.SiteRoutes(agent, others, failovers).routes(),
-        ]
+    host, instances = host_routes.HostRoutes(agent), instance_routes.InstanceRoutes(agent, others)
+    site = site_routes.SiteRoutes(agent, others, failovers)
+    return answers.by_door(
+        [*host.to_everybody(), *instances.to_everybody()],
+        [*host.to_the_owner(), *instances.to_the_owner(), *site.to_the_owner()],
     )

@@ -17,12 +17,16 @@ class HostRoutes:
     def __init__(self, agent: Agent) -> None:
         self._agent = agent
 
-    def routes(self) -> list[BaseRoute]:
+    def to_everybody(self) -> list[BaseRoute]:
         return [
             Route("/live", self.live),
             Route("/ready", self.ready),
             Route("/health", self.health),
             Route("/metrics", self.metrics),
+        ]
+
+    def to_the_owner(self) -> list[Route]:
+        return [
             Route("/v1/events", self.events),
             Route("/v1/shutdown", self.shut_down, methods=["POST"]),
         ]

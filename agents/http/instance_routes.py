@@ -27,16 +27,20 @@ class InstanceRoutes:
     def __init__(self, agent: Agent, others: OtherHosts) -> None:
         self._agent, self._others = agent, others
 
-    def routes(self) -> list[BaseRoute]:
+    def to_everybody(self) -> list[BaseRoute]:
         return [
             Route("/v1/instances", self.instances),
             Route("/v1/instances/{id}", self.instance),
-            Route("/v1/instances/{id}/log", self.log),
-            Route("/v1/instances/{id}/ask/{what}", self.ask),
             Route("/v1/instances/{id}/health", self.health),
             Route("/v1/instances/{id}/ready", self.ready),
             Route("/v1/instances/{id}/leader", self.leader),
             Route("/v1/instances/{id}/standby", self.standby),
+        ]
+
+    def to_the_owner(self) -> list[Route]:
+        return [
+            Route("/v1/instances/{id}/log", self.log),
+            Route("/v1/instances/{id}/ask/{what}", self.ask),
         ]
 
     async def instances(self, request: Request) -> Response:

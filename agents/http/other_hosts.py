@@ -1,14 +1,18 @@
-"""Asking other hosts' agents, at the URLs of their host records: for what only they know."""
+"""Asking other hosts' agents, for what only they know: over their sockets in the run folder, which the agents
+of a machine share. Between machines nothing is fetched: nothing there is encrypted or authenticated yet.
+"""
 
 from __future__ import annotations
+
+import asyncio
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from agents import settings
 from agents.agent import Agent
-from controlplane.errors import Retryable
-from controlplane.http import answers, client
+from controlplane.errors import FloorUnreachable, Retryable
+from controlplane.http import answers, unix
 from controlplane.http.unix import Answer
 
 PASSED_ON = ("content-type", "x-next-offset")
@@ -43,12 +47,11 @@ class OtherHosts:
         return Response(answer.body, answer.status, passed)
 
     async def fetch(self, host: str, target: str, timeout_s: float) -> Answer:
-        """Raises Retryable when the host's agent does not answer."""
-        site = self._agent.site
-        record = site.hosts.get(host) if site else None
-        if record is None or not record.url:
-            raise Retryable(f"host {host}: its agent is not known")
+        """Raises Retryable: the host's agent does not answer, or is on another machine."""
+        path = self._agent.paths.http_socket_of(host)
+        if not path.exists():
+            raise Retryable(f"that is known to the agent of {host} alone, and it is not here: ask on {host}")
         try:
-            return await client.get(f"{record.url}{target}", timeout_s=timeout_s)
-        except Retryable as exc:
-            raise Retryable(f"host {host}: its agent at {record.url} does not answer ({exc})") from exc
+            return await asyncio.to_thread(unix.request, path, "GET", target, timeout_s=timeout_s)
+        except FloorUnreachable as exc:
+            raise Retryable(f"host {host}: its agent does not answer ({exc})") from exc

@@ -12,14 +12,14 @@ from urllib.parse import quote
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from agents import settings
 from agents.agent import Agent
 from agents.http.host_routes import EVENTS_MAX
 from agents.http.other_hosts import OtherHosts
 from controlplane.errors import InvalidInput, Retryable, Unavailable
-from controlplane.http import answers
+from controlplane.http import answers, peer
 from controlplane.model import Mode
 from controlplane.operations import failover
 from controlplane.site import look
@@ -34,7 +34,7 @@ class SiteRoutes:
     def __init__(self, agent: Agent, others: OtherHosts, failovers: failover.Failovers) -> None:
         self._agent, self._others, self._failovers = agent, others, failovers
 
-    def routes(self) -> list[BaseRoute]:
+    def to_the_owner(self) -> list[Route]:
         return [
             Route("/v1/site/status", self.status),
             Route("/v1/site/events", self.events),
@@ -120,6 +120,7 @@ class SiteRoutes:
     async def failover(self, request: Request) -> Response:
         """Runs to its end though its client goes away: what has been written must be settled and recorded."""
         asked = failover.decode(await request.body())
+        asked.actor = peer.name(request.scope)  # the kernel's word, whatever the request says
         try:
             done = await self._failovers.run(asked)
         except InvalidInput as exc:

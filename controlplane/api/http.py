@@ -1,5 +1,5 @@
-"""The controller's HTTP: /live /ready /health /metrics and GET /api/v1/status. Answered from the watched
-view; the store is not asked.
+"""The controller's HTTP: /live /ready /health /metrics, and over its unix socket GET /api/v1/status. Answered
+from the watched view; the store is not asked.
 
 The rest of the admin API (roles, operations, pages) joins this application under /api/v1.
 """
@@ -51,14 +51,14 @@ def application(controller: Controller) -> ASGIApp:
             return answers.failing("no view of the site yet: the store does not answer", 503)
         return answers.page(document.encode(found), "application/json")
 
-    return answers.application(
+    return answers.by_door(
         [
             Route("/live", live),
             Route("/ready", ready),
             Route("/health", health),
             Route("/metrics", metrics),
-            Route("/api/v1/status", status),
-        ]
+        ],
+        [Route("/api/v1/status", status)],
     )
 
 

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from controlplane.errors import InUse
 from controlplane.host import identity, sched
 from controlplane.model import Process
 from controlplane.resilience import backoff
 
 LOG_BYTES_MAX = 16 << 20
 """Then it becomes NAME.log.1 at the next start of the child."""
+
+HELD_LOOK_S = 0.1
 
 
 class Child:
@@ -31,12 +35,19 @@ class Child:
         environment: Mapping[str, str],
         said: Callable[[str], None],
         changed: Callable[[], None],
+        folder: Path = Path("/"),
         real_time_priority: int | None = None,
+        held_by: Callable[[], str] = lambda: "",
     ) -> None:
         self.name = name
         self.command = list(command)
         self.log = log
         self.environment = dict(environment)
+        self.folder = folder
+        """Its working directory."""
+        self.held_by = held_by
+        """Another process that has what this one needs to itself; "" when there is none. Until then it is not
+        started."""
         self.real_time_priority = real_time_priority
         """Under SCHED_FIFO, where that is permitted; None: as hft-floord."""
         self.process: Process | None = None
@@ -70,7 +81,7 @@ class Child:
                 stderr=log,
                 start_new_session=True,
                 env=self.environment,
-                cwd="/",
+                cwd=self.folder,
             )
         if self.real_time_priority is not None:
             sched.make_real_time(self._popen.pid, self.real_time_priority)
@@ -78,12 +89,28 @@ class Child:
         self.process = identity.identify(self.name, self._popen.pid)
         self._changed()
 
+    async def start_when_free(self, within_s: float = math.inf) -> None:
+        """Raises InUse: another process goes on holding what it needs."""
+        end_mono_s, said = time.monotonic() + within_s, ""
+        while other := self.held_by():
+            if time.monotonic() > end_mono_s:
+                raise InUse(
+                    f"{self.name}: its data is served by another process, {other}; end that one first"
+                )
+            if other != said:
+                self._said(
+                    f"{self.name}: its data is served by {other}; it is started when that one has ended"
+                )
+                said = other
+            await asyncio.sleep(HELD_LOOK_S)
+        self.start()
+
     async def supervise(self) -> None:
         """Until cancelled or `stopping`: wait for its death, say how it ended, start it again."""
         restarts = backoff.Restarts()
         while not self._let_go():
             if self.process is None:
-                self.start()
+                await self.start_when_free()
             began_mono_s = time.monotonic()
             await self._death()
             if self._let_go():

@@ -38,7 +38,9 @@ class Launch:
 
     command: tuple[str, ...]
     endpoints: tuple[str, ...]
-    """Where it will answer, as "HOST:PORT"."""
+    """Where it will answer (store/endpoint.py)."""
+    folder: Path
+    """Its working directory: the run folder, where its sockets are."""
 
 
 class Embedded(Protocol):
@@ -50,11 +52,19 @@ class Embedded(Protocol):
     def choose(self) -> Choice:
         """Raises InvalidSettings: there is no binary that may be used."""
 
+    def chosen(self, path: str) -> Choice:
+        """The binary at the path, which runs already. Raises InvalidSettings: it is gone, or none of this."""
+
     def prepare(self, choice: Choice, site_dir: Path) -> None:
         """Make its data folder. Raises Refused: another version's data is there, and cannot be taken over."""
 
-    def launch(self, choice: Choice, site_dir: Path) -> Launch:
-        """How to start it, on ports that are free now. Raises Refused as `prepare` does."""
+    def launch(self, choice: Choice, site_dir: Path, run_dir: Path, at: Sequence[str] = ()) -> Launch:
+        """How to start it, on sockets in the run folder alone; `at`: where it must be found again, by those
+        that know it there. Raises Refused as `prepare` does.
+        """
+
+    def holder(self, version: str, site_dir: Path) -> str:
+        """Who serves its data now, "" when none does: it must not be started beside another."""
 
     async def wait_ready(self, endpoints: Sequence[str], died: Callable[[], bool]) -> None:
         """Return once it serves reads and writes.

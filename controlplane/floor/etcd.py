@@ -1,19 +1,19 @@
 """The laptop's own etcd: which binary, which data folder, which command line. hft-floord starts it, as it
 would any store of embedded.py, and looks after the process.
 
-Promises: loopback only; a binary that can lose data is used only when nothing better is there, and the choice
-says so; a data folder belongs to one minor version (`<site-dir>/etcd-3.5`), is copied when moving up by one,
-and a way down or up by more is refused in one line.
+Promises: it is reached over sockets in the floor's run folder and over no port; a binary that can lose data
+is used only when nothing better is there, and the choice says so; a data folder belongs to one minor version
+(`<site-dir>/etcd-3.5`), is copied when moving up by one, and a way down or up by more is refused in one line.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,16 +47,24 @@ class Etcd:
     def choose(self) -> Choice:
         return choose()
 
+    def chosen(self, path: str) -> Choice:
+        version, fault = look(path, any_version=True)
+        if version is None:
+            raise InvalidSettings(f"{path}: {fault}")
+        return Choice(path, str(version), False, f"store: etcd {version} ({path})")
+
     def prepare(self, choice: Choice, site_dir: Path) -> None:
         prepare(choice, site_dir)
 
-    def launch(self, choice: Choice, site_dir: Path) -> Launch:
-        client_port, peer_port = free_ports(2)
-        line = command(choice, site_dir, client_port, peer_port)
-        return Launch(tuple(line), (f"127.0.0.1:{client_port}",))
+    def launch(self, choice: Choice, site_dir: Path, run_dir: Path, at: Sequence[str] = ()) -> Launch:
+        endpoints = tuple(at) or (f"unix:{run_dir / CLIENT_SOCKET}",)
+        return Launch(tuple(command(choice, site_dir, endpoints[0])), endpoints, run_dir)
+
+    def holder(self, version: str, site_dir: Path) -> str:
+        return holder(data_dir(version, site_dir))
 
     async def wait_ready(self, endpoints: Sequence[str], died: Callable[[], bool]) -> None:
-        await wait_ready(int(endpoints[0].rpartition(":")[2]), died=died)
+        await wait_ready(endpoints[0], died=died)
 
 
 def choose(environ: Mapping[str, str] | None = None) -> Choice:
@@ -127,11 +135,38 @@ def look(path: str, *, any_version: bool = False) -> tuple[etcd_versions.Version
 # --- the data folder ----------------------------------------------------------------------------------------
 
 
-def data_dir(choice: Choice, site_dir: Path) -> Path:
-    version = etcd_versions.parse(choice.version)
-    if version is None:
-        raise InvalidSettings(f'etcd version "{choice.version}": expected one such as 3.5.6')
-    return site_dir / f"etcd-{version.series}"
+def data_dir(version: str, site_dir: Path) -> Path:
+    parsed = etcd_versions.parse(version)
+    if parsed is None:
+        raise InvalidSettings(f'etcd version "{version}": expected one such as 3.5.6')
+    return site_dir / f"etcd-{parsed.series}"
+
+
+def holder(folder: Path) -> str:
+    """The process that serves the data in the folder, "" when none does.
+
+    etcd itself waits for that lock, but only after it has unlinked the sockets of the one that has it: the
+    living one would be cut off from everybody.
+    """
+    try:
+        with (folder / "member" / "snap" / "db").open("rb") as db:
+            try:
+                fcntl.flock(db, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of at once, by closing
+            except BlockingIOError:
+                inode = os.fstat(db.fileno()).st_ino
+                return f"pid {_locker(inode) or '?'}"
+    except FileNotFoundError:
+        pass  # no data yet
+    return ""
+
+
+def _locker(inode: int) -> str:
+    """Who has locked the file, by /proc/locks: "1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF"."""
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()
+        if "FLOCK" in fields and len(fields) > 5 and fields[5].rpartition(":")[2] == str(inode):
+            return fields[4]
+    return ""
 
 
 def prepare(choice: Choice, site_dir: Path) -> Path:
@@ -140,7 +175,7 @@ def prepare(choice: Choice, site_dir: Path) -> Path:
     Raises:
         Refused: a newer etcd has kept data here, or an older one by more than one minor version.
     """
-    folder = data_dir(choice, site_dir)
+    folder = data_dir(choice.version, site_dir)
     ours = _series(folder)
     kept = sorted(
         (series, other)
@@ -188,16 +223,22 @@ def _copy(before: Path, folder: Path) -> None:
 # --- the process --------------------------------------------------------------------------------------------
 
 
-def command(choice: Choice, site_dir: Path, client_port: int, peer_port: int) -> list[str]:
-    """Prepare the data folder and return the command that serves it on loopback. Raises Refused as `prepare`
-    does.
+CLIENT_SOCKET, PEER_SOCKET = "store:1", "peer:1"
+"""Names of its sockets, in its working directory: etcd wants a port in the name, and 3.5.1 refuses a path."""
+
+
+def command(choice: Choice, site_dir: Path, endpoint: str) -> list[str]:
+    """Prepare the data folder and return the command that serves it at the endpoint; run in the folder of the
+    endpoint's socket. Raises Refused as `prepare` does.
     """
-    return arguments(choice.path, prepare(choice, site_dir), client_port, peer_port)
+    client = f"unix://{CLIENT_SOCKET}" if endpoint.startswith("unix:") else f"http://{endpoint}"
+    return arguments(choice.path, prepare(choice, site_dir), client, f"unix://{PEER_SOCKET}")
 
 
-def arguments(path: str, folder: Path, client_port: int, peer_port: int, name: str = "hftctl") -> list[str]:
-    """The command line of one member; the peer port is only listened on, a cluster of one has no peers."""
-    client, peer = f"http://127.0.0.1:{client_port}", f"http://127.0.0.1:{peer_port}"
+def arguments(path: str, folder: Path, client: str, peer: str, name: str = "hftctl") -> list[str]:
+    """The command line of one member, for clients at the URL `client`; `peer` is only listened on, a cluster
+    of one has no peers.
+    """
     flags = {
         "name": name,
         "data-dir": str(folder),
@@ -206,6 +247,7 @@ def arguments(path: str, folder: Path, client_port: int, peer_port: int, name: s
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"{name}={peer}",
+        "enable-grpc-gateway": "false",  # JSON over HTTP, for whoever finds the socket or the port
         "heartbeat-interval": str(HEARTBEAT_MS),
         "election-timeout": str(ELECTION_MS),
         # A leader record renewed three times a second is a quarter of a million revisions a day; five minutes
@@ -222,19 +264,8 @@ def arguments(path: str, folder: Path, client_port: int, peer_port: int, name: s
     return [path, *(f"--{flag}={value}" for flag, value in flags.items())]
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that are free now. Another process may take one before etcd does: etcd then ends, and
-    is started again on others.
-    """
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 async def wait_ready(
-    client_port: int, timeout_s: float = READY_S, died: Callable[[], bool] = lambda: False
+    endpoint: str, timeout_s: float = READY_S, died: Callable[[], bool] = lambda: False
 ) -> Health:
     """Return once the store answers a read with a quorum.
 
@@ -245,7 +276,7 @@ async def wait_ready(
     from controlplane.store import etcd
 
     deadline_mono_s = time.monotonic() + timeout_s
-    store = etcd.EtcdStore([f"127.0.0.1:{client_port}"])
+    store = etcd.EtcdStore([endpoint])
     try:
         while True:
             try:
@@ -256,11 +287,9 @@ async def wait_ready(
             except HftctlError as exc:
                 reason = str(exc)
             if died():
-                raise Unavailable(f"store etcd 127.0.0.1:{client_port}: the process ended before it answered")
+                raise Unavailable(f"store etcd {endpoint}: the process ended before it answered")
             if time.monotonic() > deadline_mono_s:
-                raise Unavailable(
-                    f"store etcd 127.0.0.1:{client_port}: not ready after {timeout_s} s ({reason})"
-                )
+                raise Unavailable(f"store etcd {endpoint}: not ready after {timeout_s} s ({reason})")
             await asyncio.sleep(0.03)
     finally:
         await store.close()

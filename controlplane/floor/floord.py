@@ -40,9 +40,8 @@ from controlplane.model import Process, records
 LOOK_EVERY_S = 0.2
 """At run.json (an `hftctl up` that names the hosts) and at the controller's key."""
 STORE_TRY_AGAIN_S = 0.5
-STORE_STARTS = 3
-"""A free port may be taken by another process before the store binds it; three times in a row is something
-else."""
+STORE_FREE_S = 15.0
+"""For a store that is on its way out to let go of its data."""
 DOWN_TIMEOUT_S = 30.0
 CLEAN_UP_S = 90.0
 """More than all the waits of `down.stop` and `down.sweep` together."""
@@ -125,7 +124,7 @@ class Floord:
             finally:
                 await client.close()
 
-    def child(self, name: str, command: list[str]) -> Child:
+    def child(self, name: str, command: list[str], folder: Path = Path("/")) -> Child:
         environment = {**os.environ, processes.FLOOR_MARK: str(self.folders.site_dir)}
         self.children[name] = Child(
             name,
@@ -134,6 +133,7 @@ class Floord:
             environment,
             self.say,
             self.write_floor,
+            folder,
             real_time_priority=sched.LEASE_PRIORITY if name in embedded.KINDS else None,
         )
         return self.children[name]
@@ -160,33 +160,50 @@ class Floord:
         kind = str(self.store_said.get("kind") or self.wanted.store)
         own = embedded.named(kind)
         child = self.children.get(kind)
-        for tries_left in reversed(range(STORE_STARTS)):
-            if child is None:
-                choice = own.choose()
-                launch = own.launch(choice, self.folders.site_dir)
-                self.store_said = {
-                    "kind": kind,
-                    "endpoints": list(launch.endpoints),
-                    "version": choice.version,
-                    "sentence": choice.sentence,
-                    "command": list(launch.command),
-                }
-                self.say(choice.sentence)
-                child = self.child(kind, list(launch.command))
-                child.start()
-            process = child.process
-            try:
-                await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, process))
-                break
-            except Unavailable as exc:
-                if process is not None and identity.runs(process):
-                    raise  # it runs and does not answer: another beside it would find its data locked
-                if not tries_left:
-                    raise Unavailable(f"{exc} ({self.folders.log(kind)})") from exc
-                self.say(f"{exc}; it is started again on other ports")
-                child = None
-        self.supervise(tasks, kind, self.store_said["command"])
+        if child is None:
+            choice = own.choose()
+            launch = own.launch(choice, self.folders.site_dir, self.run_dir)
+            self.store_said = {
+                "kind": kind,
+                "endpoints": list(launch.endpoints),
+                "version": choice.version,
+                "sentence": choice.sentence,
+            }
+            self.say(choice.sentence)
+            child = self.child(kind, list(launch.command), launch.folder)
+            child.held_by = functools.partial(own.holder, choice.version, self.folders.site_dir)
+            await child.start_when_free(STORE_FREE_S)
+        else:
+            self.prepare_adopted(own, child)
+        try:
+            await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, child.process))
+        except Unavailable as exc:
+            raise Unavailable(f"{exc} ({self.folders.log(kind)})") from exc
+        self.supervise(tasks, kind, child.command)
         return store.connect(self.store_url())
+
+    def prepare_adopted(self, own: embedded.Embedded, child: Child) -> None:
+        """Its next start, with the binary that runs. The command is made here and not taken from floor.json:
+        a file is no authority for what runs as this user.
+
+        Raises:
+            Unavailable: it died just now; the next hft-floord starts another.
+        """
+        at = [str(each) for each in self.store_said["endpoints"]]
+        pid = child.process.pid if child.process else 0
+        try:
+            binary = str(Path(f"/proc/{pid}/exe").readlink())
+        except OSError as exc:
+            raise Unavailable(f"the store, pid {pid}, ended while it was adopted") from exc
+        choice = own.chosen(binary.removesuffix(" (deleted)"))
+        launch = own.launch(choice, self.folders.site_dir, self.run_dir, at)
+        child.command, child.folder = list(launch.command), launch.folder
+        child.held_by = functools.partial(own.holder, choice.version, self.folders.site_dir)
+        if not all(each.startswith("unix:") for each in at):
+            self.note(
+                f"the store was started by an earlier release and listens at {', '.join(at)}, open to every "
+                "user of this machine: hftctl down and hftctl up close that"
+            )
 
     def store_url(self) -> str:
         return f"{self.store_said['kind']}://{','.join(self.store_said['endpoints'])}"

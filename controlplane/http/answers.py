@@ -14,10 +14,11 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.errors import HftctlError, InvalidInput, Retryable
+from controlplane.http import peer
 
 NUMBER_DIGITS_MAX = 19
 """Nanoseconds of the wall clock; more is not a number that we gave out."""
@@ -82,5 +83,24 @@ def application(routes: Sequence[BaseRoute]) -> ASGIApp:
             await router(scope, receive, send)
         except (HTTPException, HftctlError) as exc:
             await of(exc)(scope, receive, send)
+
+    return app
+
+
+def by_door(to_everybody: Sequence[BaseRoute], to_the_owner: Sequence[Route]) -> ASGIApp:
+    """`to_everybody` on every socket; `to_the_owner` on unix sockets alone, where the kernel says who asks.
+    Over TCP the latter are 403, saying where to go.
+    """
+
+    async def elsewhere(request: Request) -> Response:
+        return failing(
+            f"{request.url.path}: answered over the unix socket alone, to the floor's own user", 403
+        )
+
+    closed = [Route(route.path, elsewhere, methods=route.methods) for route in to_the_owner]
+    whole, outside = application([*to_everybody, *to_the_owner]), application([*to_everybody, *closed])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await (outside if peer.of(scope) is None else whole)(scope, receive, send)
 
     return app

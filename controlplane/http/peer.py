@@ -5,6 +5,7 @@ Handlers find it as `peer.of(request.scope)`; over TCP there is none.
 
 from __future__ import annotations
 
+import pwd
 import socket
 import struct
 from collections.abc import Mapping
@@ -35,6 +36,19 @@ def of(scope: Mapping[str, Any]) -> Peer | None:
     """The peer of an ASGI scope; None over TCP."""
     found = scope.get("extensions", {}).get(EXTENSION)
     return found if isinstance(found, Peer) else None
+
+
+def name(scope: Mapping[str, Any]) -> str:
+    """The user at the other end, for what is kept with a change; "uid N" where the machine has no name for
+    it, "unknown" over TCP.
+    """
+    found = of(scope)
+    if found is None:
+        return "unknown"
+    try:
+        return pwd.getpwuid(found.uid).pw_name
+    except KeyError:
+        return f"uid {found.uid}"
 
 
 def admitted(peer: Peer, owner_uid: int) -> bool:

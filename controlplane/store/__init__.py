@@ -54,9 +54,9 @@ _memories: dict[str, memory.Memory] = {}
 def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -> Store:
     """A client of the store at `where`.
 
-    "etcd://127.0.0.1:2379,127.0.0.1:2479", a list of "HOST:PORT", or "memory://NAME" (one server for each
-    name in this process). Opens no connection yet, so it does not fail when the store is away: `health`
-    tells. Used and closed in one event loop.
+    "etcd://127.0.0.1:2379,127.0.0.1:2479", "etcd://unix:/ABSOLUTE/PATH", a list of such endpoints, or
+    "memory://NAME" (one server for each name in this process). Opens no connection yet, so it does not fail
+    when the store is away: `health` tells. Used and closed in one event loop.
     """
     if not isinstance(where, str):
         return _etcd(list(where), settings)
@@ -70,7 +70,8 @@ def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -
 
         return memory.MemoryStore(_memories.setdefault(rest, memory.Memory()))
     raise InvalidSettings(
-        f'store "{where}": no such kind of store; wanted etcd://HOST:PORT[,HOST:PORT...] or memory://NAME'
+        f'store "{where}": no such kind of store; wanted etcd://HOST:PORT[,HOST:PORT...], '
+        "etcd://unix:/ABSOLUTE/PATH or memory://NAME"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import time
@@ -20,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane import model
 from controlplane.errors import Retryable
-from controlplane.floor import etcd
 from controlplane.http import client
 from controlplane.model import Mode, Process, observed, records
+from tests.support import servers
 from tests.support.agents import KEYS, SOON_S, site_in_process, spec
 
 AUDITD = spec("auditd")
@@ -96,7 +97,7 @@ async def answered(port: int, path: str) -> tuple[int, str]:
 
 @sync
 async def test_an_instance_has_its_health_answered_on_a_port_of_its_own() -> None:
-    port, other = etcd.free_ports(2)
+    port, other = servers.free_ports(2)
     async with site_in_process(replace(AUDITD, health_port=port)) as ([agent], store):
         [before] = await agent.until("/v1/instances", ready)
         for path in ("/live", "/ready", "/health"):
@@ -336,6 +337,7 @@ async def test_a_failover_answers_when_the_new_leader_is_active_and_records_the_
             while (entry := await store.get(KEYS.request("riskd"))) is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         request = model.decode(records.RequestRecord, entry.value)
+        assert request.actor == pwd.getpwuid(os.geteuid()).pw_name, "the peer's, not the body's"
         again = await agent.post("/v1/site/failover", WISH)
         assert "is under way" in again[1]["reason"]
         row = records.HistoryRow(
@@ -399,13 +401,26 @@ async def test_a_failover_that_nobody_settles_is_unknown_with_its_operation() ->
 
 
 @sync
-async def test_changes_are_taken_on_the_unix_socket_only_and_a_foreign_name_is_not_answered() -> None:
+async def test_over_tcp_checks_are_answered_and_nothing_else_and_to_no_foreign_name() -> None:
     async with site_in_process(AUDITD) as ([agent], _):
+        await agent.until("/v1/instances", ready)
         found = await agent.until("/v1/site/status", lambda found: found["hosts"])
         port = int(found["hosts"][0]["url"].rpartition(":")[2])
         for target in ("/v1/shutdown", "/v1/site/failover"):
             head = f"POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
             assert (await said(port, head)).startswith("HTTP/1.1 405 ")
+        for target in (
+            "/v1/site/status",
+            "/v1/site/events",
+            "/v1/site/ask/omsd/orders",
+            "/v1/site/history/omsd",
+            "/v1/events",
+            "/v1/instances/auditd-alpha-1/log",
+            "/v1/instances/auditd-alpha-1/ask/head",
+        ):
+            assert (await answered(port, target))[0] == 403, target
+        for target in ("/live", "/health", "/metrics", "/v1/instances", "/v1/instances/auditd-alpha-1"):
+            assert (await answered(port, target))[0] == 200, target
         assert (await said(port, "GET /live HTTP/1.1\r\nHost: evil.example\r\n\r\n")).startswith(
             "HTTP/1.1 421 "
         )

@@ -1,5 +1,5 @@
-"""The laptop's etcd as hft-floord starts it: ready when it says so, its data there after a kill, on other
-ports, and after a step up.
+"""The laptop's etcd as hft-floord starts it: ready when it says so, its data there after a kill and after a
+step up, and no door but a socket.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from controlplane import store
 from controlplane.errors import Unavailable
 from controlplane.floor import etcd, etcd_versions
+from controlplane.http import unix
 from tests.support import servers
 
 
@@ -27,34 +29,35 @@ def choice() -> etcd.Choice:
 
 
 @contextmanager
-def started(choice: etcd.Choice, site_dir: Path) -> Iterator[int]:
-    """The port of a running one; killed at the end."""
-    client_port, peer_port = etcd.free_ports(2)
+def started(choice: etcd.Choice, site_dir: Path) -> Iterator[str]:
+    """The endpoint of a running one; killed at the end."""
+    run_dir = site_dir / "run"
+    run_dir.mkdir(mode=0o700, exist_ok=True)
+    launch = etcd.Etcd().launch(choice, site_dir, run_dir)
+    [endpoint] = launch.endpoints
     with (site_dir / "etcd.log").open("ab") as log:
-        process = subprocess.Popen(
-            etcd.command(choice, site_dir, client_port, peer_port), stdout=log, stderr=log
-        )
+        process = subprocess.Popen(launch.command, stdout=log, stderr=log, cwd=launch.folder)
     try:
-        health = asyncio.run(etcd.wait_ready(client_port, died=lambda: process.poll() is not None))
-        assert health.healthy and health.version == choice.version
-        yield client_port
+        health = asyncio.run(etcd.wait_ready(endpoint, died=lambda: process.poll() is not None))
+        assert health.healthy and health.version == choice.version and health.endpoints == (endpoint,)
+        yield endpoint
     finally:
         process.kill()
         process.wait(10)
 
 
-def write(port: int, value: bytes) -> None:
+def write(endpoint: str, value: bytes) -> None:
     async def put() -> None:
-        client = store.connect(f"etcd://127.0.0.1:{port}")
+        client = store.connect(f"etcd://{endpoint}")
         await client.put("hft/lab/incarnation", value)
         await client.close()
 
     asyncio.run(put())
 
 
-def read(port: int) -> bytes | None:
+def read(endpoint: str) -> bytes | None:
     async def get() -> bytes | None:
-        client = store.connect(f"etcd://127.0.0.1:{port}")
+        client = store.connect(f"etcd://{endpoint}")
         entry = await client.get("hft/lab/incarnation")
         await client.close()
         return entry.value if entry else None
@@ -62,16 +65,39 @@ def read(port: int) -> bytes | None:
     return asyncio.run(get())
 
 
-def test_data_outlives_a_kill_and_a_change_of_ports(choice: etcd.Choice, tmp_path: Path) -> None:
-    with started(choice, tmp_path) as port:
-        write(port, b"1")
-    with started(choice, tmp_path) as port:
-        assert read(port) == b"1"
+def test_data_outlives_a_kill(choice: etcd.Choice, tmp_path: Path) -> None:
+    with started(choice, tmp_path) as endpoint:
+        write(endpoint, b"1")
+    with started(choice, tmp_path) as endpoint:
+        assert read(endpoint) == b"1"
+
+
+def test_it_listens_on_no_port_and_answers_no_json(choice: etcd.Choice, tmp_path: Path) -> None:
+    with started(choice, tmp_path) as endpoint:
+        path = Path(endpoint.removeprefix("unix:"))
+        pids = {int(etcd.holder(tmp_path / f"etcd-{choice.version.rpartition('.')[0]}").removeprefix("pid "))}
+        listening = [c for c in psutil.net_connections("tcp") if c.pid in pids and c.status == "LISTEN"]
+        assert listening == [] and path.is_socket()
+        answer = unix.request(path, "POST", "/v3/kv/range", b'{"key":"AA==","range_end":"AA=="}')
+        assert answer.status == 404
+        assert unix.request(path, "GET", "/health").status == 200
+
+
+def test_who_serves_the_data_is_known_so_that_no_second_one_takes_the_sockets_away(
+    choice: etcd.Choice, tmp_path: Path
+) -> None:
+    own = etcd.Etcd()
+    assert own.holder(choice.version, tmp_path) == "", "no data yet"
+    with started(choice, tmp_path) as endpoint:
+        write(endpoint, b"1")
+        pid = own.holder(choice.version, tmp_path).removeprefix("pid ")
+        assert "etcd" in Path(f"/proc/{pid}/exe").readlink().name
+    assert own.holder(choice.version, tmp_path) == ""
 
 
 def test_a_process_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="ended before"):
-        asyncio.run(etcd.wait_ready(etcd.free_ports(1)[0], timeout_s=20, died=lambda: True))
+        asyncio.run(etcd.wait_ready(f"unix:{tmp_path}/none:1", timeout_s=20, died=lambda: True))
 
 
 def test_the_wheel_has_a_binary_that_runs_and_is_known_for_what_it_is() -> None:

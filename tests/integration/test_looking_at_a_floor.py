@@ -15,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from controlplane.http import unix
 from tests.support import floors
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,8 +92,10 @@ def test_curl_is_answered_by_agents_and_controller(floor: floors.Floor) -> None:
         assert curl(f"{url}/live") == curl(f"{url}/ready") == (200, "OK")
         code, text = curl(f"{url}/metrics")
         assert code == 200 and "# TYPE hft_" in text
-    code, text = curl(f"{urls[-1]}/api/v1/status")
-    assert code == 200 and {service["name"] for service in json.loads(text)["services"]} >= {"omsd", "execd"}
+    assert curl(f"{urls[-1]}/api/v1/status")[0] == 403
+    answer = unix.request(floor.run_dir() / "controld.sock", "GET", "/api/v1/status")
+    found = json.loads(answer.body)
+    assert answer.status == 200 and {service["name"] for service in found["services"]} >= {"omsd", "execd"}
     assert curl(f"{urls[0]}/v1/instances/nobody/health")[0] == 404
 
 

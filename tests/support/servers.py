@@ -14,6 +14,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -149,6 +150,15 @@ def _locked() -> Iterator[None]:
 # --- a running server ---------------------------------------------------------------------------------------
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that are free now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 @dataclass
 class Tls:
     """A server's certificate; with `clients_of` it takes only clients with a certificate of that authority
@@ -158,7 +168,7 @@ class Tls:
     cert_file: Path
     key_file: Path
     clients_of: Path | None = None
-    health_port: int = field(default_factory=lambda: embedded.free_ports(1)[0])
+    health_port: int = field(default_factory=lambda: free_ports(1)[0])
     """Where it answers /health in plain HTTP."""
 
     def arguments(self, endpoint: str) -> list[str]:
@@ -200,9 +210,9 @@ class Server:
         # 10/100: elections of a test cluster are over in 0.2 s; a product's server keeps the calmer pair of
         # embedded.py.
         quick = ["--heartbeat-interval=10", "--election-timeout=100"]
-        command = embedded.arguments(
-            str(self.binary), self.folder, self.client_port, self.peer_port, self.name
-        )
+        # On loopback TCP, unlike the floor's own: tests cut, delay and secure what goes over it.
+        urls = (f"http://127.0.0.1:{port}" for port in (self.client_port, self.peer_port))
+        command = embedded.arguments(str(self.binary), self.folder, *urls, self.name)
         with (self.folder.parent / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, *quick, *(self.tls.arguments(self.endpoint) if self.tls else ()), *self.extra],
@@ -258,7 +268,7 @@ def running(binary: Path, extra: list[str] | None = None, tls: Tls | None = None
     with tempfile.TemporaryDirectory(prefix="hft-etcd-") as scratch:
         folder = Path(scratch) / "data"
         folder.mkdir(mode=0o700)
-        client_port, peer_port = embedded.free_ports(2)
+        client_port, peer_port = free_ports(2)
         server = Server(binary, folder, client_port, peer_port, extra=extra or [], tls=tls)
         try:
             server.start()
@@ -271,7 +281,7 @@ def running(binary: Path, extra: list[str] | None = None, tls: Tls | None = None
 def cluster(binary: Path, size: int = 3) -> Iterator[list[Server]]:
     """Several members on loopback."""
     with tempfile.TemporaryDirectory(prefix="hft-etcd-") as scratch, contextlib.ExitStack() as stack:
-        ports = embedded.free_ports(2 * size)
+        ports = free_ports(2 * size)
         names = [f"member{n}" for n in range(size)]
         together = ",".join(f"{name}=http://127.0.0.1:{ports[2 * n + 1]}" for n, name in enumerate(names))
         members = []

@@ -24,6 +24,7 @@ import grpc.aio
 from controlplane.errors import Denied, HftctlError, InvalidSettings, Unavailable
 from controlplane.settings import StoreSettings
 from controlplane.store.base import Entry
+from controlplane.store.endpoint import on_this_machine, parse_endpoint
 from controlplane.store.etcd import errors
 from controlplane.store.etcd.rpc import etcd_pb2 as rpc
 
@@ -198,17 +199,15 @@ class Calls:
     """The endpoints of one cluster, the one that answered last in front."""
 
     def __init__(self, endpoints: Sequence[str], settings: StoreSettings) -> None:
-        addresses = list(
-            dict.fromkeys(
-                endpoint.strip().removeprefix("http://").removeprefix("https://") for endpoint in endpoints
-            )
-        )
-        for address in addresses:
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit():
-                raise InvalidSettings(f'store endpoint "{address}": wanted HOST:PORT')
+        addresses = list(dict.fromkeys(map(parse_endpoint, endpoints)))
         if not addresses:
             raise InvalidSettings("store: no endpoint; wanted at least one HOST:PORT")
+        for address in addresses:
+            if settings.ca_file is None and not on_this_machine(address):
+                raise InvalidSettings(
+                    f'store endpoint "{address}": plain text to another machine, for anybody between to read '
+                    "and change; wanted TLS (store.ca_file) and an identity (store.cert_file or store.user)"
+                )
         self.settings = settings
         self.endpoints = [Endpoint(address, settings) for address in addresses]
         self.closed = False

@@ -122,7 +122,7 @@ def test_a_newer_patch_goes_on_with_the_same_data(tmp_path: Path) -> None:
 def test_a_downgrade_is_refused_in_one_line_that_names_the_folder(tmp_path: Path) -> None:
     newer = keep_data(tmp_path, "3.7")
     with pytest.raises(Refused) as caught:
-        etcd.command(choice_of("3.4.23"), tmp_path, 1, 2)
+        etcd.command(choice_of("3.4.23"), tmp_path, "unix:/run/store:1")
     assert str(newer) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "etcd-3.4").exists()
 
@@ -158,11 +158,14 @@ def test_an_empty_folder_of_another_version_is_no_data(tmp_path: Path) -> None:
     assert etcd.prepare(choice_of("3.4.23"), tmp_path) == tmp_path / "etcd-3.4"
 
 
-def test_the_command_listens_on_loopback_only_and_keeps_its_bounds(tmp_path: Path) -> None:
-    command = etcd.command(choice_of("3.4.23"), tmp_path, 1234, 1235)
+def test_the_command_listens_on_sockets_alone_and_keeps_its_bounds(tmp_path: Path) -> None:
+    launch = etcd.Etcd().launch(choice_of("3.4.23"), tmp_path, Path("/run/x"))
+    command = launch.command
     assert command[0] == "/usr/bin/etcd"
-    urls = [flag for flag in command if "url" in flag]
-    assert len(urls) == 4 and all("http://127.0.0.1:" in url for url in urls)
+    assert launch.endpoints == ("unix:/run/x/store:1",) and launch.folder == Path("/run/x")
+    urls = [flag.partition("=")[2] for flag in command if "-urls=" in flag]
+    assert sorted(urls) == ["unix://peer:1"] * 2 + ["unix://store:1"] * 2
+    assert "--enable-grpc-gateway=false" in command
     assert {
         "--heartbeat-interval=50",
         "--election-timeout=500",
@@ -170,3 +173,9 @@ def test_the_command_listens_on_loopback_only_and_keeps_its_bounds(tmp_path: Pat
     } <= set(command)
     assert any(flag.startswith("--quota-backend-bytes=") for flag in command)
     assert any(flag.startswith("--auto-compaction-retention=") for flag in command)
+
+
+def test_a_store_that_others_know_at_a_port_is_started_there_again(tmp_path: Path) -> None:
+    launch = etcd.Etcd().launch(choice_of("3.5.6"), tmp_path, Path("/run/x"), ["127.0.0.1:4001"])
+    assert launch.endpoints == ("127.0.0.1:4001",)
+    assert "--listen-client-urls=http://127.0.0.1:4001" in launch.command
