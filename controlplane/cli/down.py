@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from controlplane.cli import render
 from controlplane.cli.declare import Option
 from controlplane.cli.options import SiteDirOption
 from controlplane.floor import folders
@@ -20,4 +21,4 @@ def down(
     from controlplane.floor import down as floor_down
 
     floor = folders.Folders(site_dir or folders.default_site_dir())
-    print(floor_down.take_down(floor, timeout_s=timeout))
+    render.say(floor_down.take_down(floor, timeout_s=timeout))

@@ -31,16 +31,14 @@ def events(
     if not follow:
         if output is Output.table:
             for event in found:
-                print(line(event))
+                render.say(line(event))
         else:
             render.show(found, output)
         return
     after = 0
     while True:
         for event in found:
-            print(
-                line(event) if output is Output.table else json.dumps(event, ensure_ascii=False), flush=True
-            )
+            render.say(line(event) if output is Output.table else render.json_text(event))
             after = event["n"]
         time.sleep(FOLLOW_EVERY_S)
         try:

@@ -71,7 +71,7 @@ def failover(
         if output is Output.table:
             raise
     if output is Output.table:
-        print(sentence(result))
+        render.say(sentence(result))
     else:
         render.show(result, output)
     return code

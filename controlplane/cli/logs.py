@@ -4,6 +4,7 @@ too (floord, the store, agent-alpha ...).
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
@@ -16,6 +17,7 @@ from controlplane.cli import agent_client
 from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, InvalidInput
+from controlplane.host.log_line import printable
 from controlplane.http import unix
 
 FOLLOW_EVERY_S = 0.25
@@ -94,6 +96,12 @@ def _rotated(path: Path, file: IO[bytes]) -> bool:
         return False  # between two names, or removed: the open one is all there is
 
 
-def emit(text: bytes) -> None:
-    sys.stdout.buffer.write(text)
-    sys.stdout.buffer.flush()
+_decoder = codecs.getincrementaldecoder("utf-8")("replace")
+"""A character may be cut by the end of a part."""
+
+
+def emit(part: bytes) -> None:
+    """A daemon may have printed anything: lines and tabs stay, what else moves a cursor is escaped."""
+    lines = _decoder.decode(part).split("\n")
+    sys.stdout.write("\n".join("\t".join(map(printable, line.split("\t"))) for line in lines))
+    sys.stdout.flush()

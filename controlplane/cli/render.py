@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from controlplane.cli.output import Output
+from controlplane.host.log_line import printable
 
 _COLOURS = {
     "critical": "31",
@@ -33,11 +34,27 @@ def show(value: Any, output: Output, columns: Sequence[str] = ()) -> None:
         print(table([column.replace("_", " ") for column in columns], rows))
         return
     if output is Output.json:
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        print(json_text(value, indent=2))
     else:
         import yaml
 
         print(yaml.safe_dump(_plain(value), sort_keys=False, allow_unicode=True), end="")
+
+
+def say(text: str) -> None:
+    """Print lines of text, with nothing in them that a terminal obeys: they quote what other programs and
+    people wrote.
+    """
+    for line in text.splitlines() or [""]:
+        print(printable(line), flush=True)
+
+
+_C1 = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""What JSON may leave as it is, and terminals obey."""
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=False).translate(_C1)
 
 
 def _plain(value: Any) -> Any:
@@ -60,10 +77,10 @@ def cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.1f}"
     if isinstance(value, list | tuple):
-        return ",".join(str(item) for item in value) or "-"
+        return printable(",".join(str(item) for item in value)) or "-"
     if isinstance(value, dict):
-        return " ".join(f"{key}={item}" for key, item in value.items()) or "-"
-    return " ".join(str(value).split())
+        return printable(" ".join(f"{key}={item}" for key, item in value.items())) or "-"
+    return printable(" ".join(str(value).split()))
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[str]], *, colour: bool | None = None) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from controlplane.cli import render
 from controlplane.cli.declare import Option
 from controlplane.cli.options import SiteDirOption
 
@@ -46,7 +47,7 @@ def diff(file: FileOption, site_dir: SiteDirOption = None) -> int:
 
     plan = asyncio.run(compare())
     for change in plan.changes:
-        print(change)
+        render.say(str(change))
     return 1 if plan.steps else 0
 
 
@@ -90,7 +91,7 @@ async def _apply(floor: _Floor, reason: str, yes: bool) -> tuple[Plan, Applied |
         plan = await specs_apply.plan(client, floor.keys, floor.specs)
         ports.require_free_health_ports(str(floor.file), floor.specs, floor.run, plan.before)
         for change in plan.changes:
-            print(change)
+            render.say(str(change))
         if plan.steps and not _agreed(yes):
             return plan, None
         done = await specs_apply.apply(

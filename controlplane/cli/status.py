@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from controlplane.cli import agent_client, status_text
+from controlplane.cli import agent_client, status_text, stderr
 from controlplane.cli.declare import Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable
@@ -38,7 +38,7 @@ def repeating(site_dir: Path | None, output: Output, timeout_s: float) -> int:
         try:
             status_text.run(site_dir, output, timeout_s)
         except FloorUnreachable as exc:
-            print(f"hftctl: {exc}", file=sys.stderr)
+            stderr.say(str(exc))
 
 
 def watching(floor: agent_client.Floor) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.cli import agent_client, render
 from controlplane.cli.output import Output
+from controlplane.host.log_line import printable
 
 if TYPE_CHECKING:
     from controlplane.site import document
@@ -29,9 +30,9 @@ def text(found: document.StatusDocument) -> str:
     store, health = found.store, "healthy" if found.healthy else "unhealthy"
     latency = f", {store.latency_ms:.1f} ms" if store.latency_ms is not None else ""
     parts = [
-        f"site {found.site}: {render.paint(health, colour)}   "
-        f"store {store.kind} {store.version} {'up' if store.healthy else 'DOWN'}{latency}   "
-        f"controller {found.controller.url or '-'}",
+        f"site {printable(found.site)}: {render.paint(health, colour)}   "
+        f"store {printable(f'{store.kind} {store.version}')} {'up' if store.healthy else 'DOWN'}{latency}   "
+        f"controller {printable(found.controller.url or '-')}",
         "",
         rows(found.hosts, ("name", "state", "address", "url", "last_seen_ms", "instances")),
         "",
@@ -42,7 +43,7 @@ def text(found: document.StatusDocument) -> str:
     if found.alarms:
         parts += ["", rows(found.alarms, ("severity", "subject", "text"))]
     if found.paused:
-        parts += ["", f"paused by {found.paused.by}: {found.paused.reason}"]
+        parts += ["", printable(f"paused by {found.paused.by}: {found.paused.reason}")]
     return "\n".join(parts)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Optional
 
+from controlplane.cli import render, stderr
 from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import SiteDirOption, SiteOption
 from controlplane.errors import InvalidInput
@@ -98,12 +99,12 @@ def watch_of(floor: folders.Folders, started: floor_up.Started) -> floor_wait.Co
 def wait(watch: floor_wait.ComingUp, started: floor_up.Started, timeout_s: float) -> int:
     if watch.wait_healthy(timeout_s):
         for note in watch.floor().get("notes", ()) if started.fresh else ():
-            print(note)
-        print(done(watch, started))
+            render.say(note)
+        render.say(done(watch, started))
         return 0
     print(f"hftctl: not healthy after {time.monotonic() - watch.began_mono_s:.0f} s:", file=sys.stderr)
     for line in watch.why_not():
-        print(f"hftctl: {line}", file=sys.stderr)
+        stderr.say(line)
     print("hftctl: the floor stays up (look: hftctl status; end it: hftctl down)", file=sys.stderr)
     return 1
 
@@ -134,14 +135,14 @@ def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
         signal.signal(number, interrupt)
     began = False
     try:
-        started = floor_up.bring_up(floor, options, lambda text: print(text, flush=True))
+        started = floor_up.bring_up(floor, options, render.say)
         began = True
         watch = watch_of(floor, started)
         return screen(watch) if sys.stdout.isatty() else lines(watch)
     except Interrupted as exc:
         if began or floor.running() is not None or folders.locked(floor.floor_lock):
             print("\ntaking the floor down", flush=True)
-            print(floor_down.take_down(floor, timeout_s=DOWN_TIMEOUT_S), flush=True)
+            render.say(floor_down.take_down(floor, timeout_s=DOWN_TIMEOUT_S))
         return 128 + exc.number
 
 
@@ -165,9 +166,9 @@ def lines(watch: floor_wait.ComingUp) -> int:
         now = told(watch)
         for subject, what in now.items():
             if before.get(subject) != what:
-                print(f"{time.strftime('%H:%M:%S')} {subject}: {what}", flush=True)
+                render.say(f"{time.strftime('%H:%M:%S')} {subject}: {what}")
         for subject in before.keys() - now.keys():
-            print(f"{time.strftime('%H:%M:%S')} {subject}: gone", flush=True)
+            render.say(f"{time.strftime('%H:%M:%S')} {subject}: gone")
         before = now
         time.sleep(LOOK_EVERY_S)
     return gone(watch)
@@ -193,6 +194,6 @@ def gone(watch: floor_wait.ComingUp) -> int:
         print("the floor was taken down")
         return 0
     for line in watch.why_not():
-        print(f"hftctl: {line}", file=sys.stderr)
+        stderr.say(line)
     print("hftctl: what it had started goes on; hftctl up adopts it, hftctl down ends it", file=sys.stderr)
     return 1

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from controlplane import model, store
-from controlplane.errors import HftctlError, Unavailable
+from controlplane.errors import HftctlError, InvalidSettings, Unavailable
 from controlplane.floor import down, embedded, incarnation, processes, run_file
 from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
@@ -40,6 +40,8 @@ from controlplane.model import Process, records
 LOOK_EVERY_S = 0.2
 """At run.json (an `hftctl up` that names the hosts) and at the controller's key."""
 STORE_TRY_AGAIN_S = 0.5
+STORE_STARTS = 3
+"""Ends of the store before it answers, until that is an error: an adopted one may die just now."""
 STORE_FREE_S = 15.0
 """For a store that is on its way out to let go of its data."""
 DOWN_TIMEOUT_S = 30.0
@@ -160,7 +162,7 @@ class Floord:
         kind = str(self.store_said.get("kind") or self.wanted.store)
         own = embedded.named(kind)
         child = self.children.get(kind)
-        if child is None:
+        if child is None or not self.prepare_adopted(own, child):
             choice = own.choose()
             launch = own.launch(choice, self.folders.site_dir, self.run_dir)
             self.store_said = {
@@ -173,29 +175,33 @@ class Floord:
             child = self.child(kind, list(launch.command), launch.folder)
             child.held_by = functools.partial(own.holder, choice.version, self.folders.site_dir)
             await child.start_when_free(STORE_FREE_S)
-        else:
-            self.prepare_adopted(own, child)
-        try:
-            await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, child.process))
-        except Unavailable as exc:
-            raise Unavailable(f"{exc} ({self.folders.log(kind)})") from exc
+        for starts_left in reversed(range(STORE_STARTS)):
+            try:
+                await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, child.process))
+                break
+            except Unavailable as exc:
+                if not _dead(child.process) or not starts_left:
+                    raise Unavailable(f"{exc} ({self.folders.log(kind)})") from exc
+                self.say(f"{exc}; it is started again")
+                await child.start_when_free(STORE_FREE_S)
         self.supervise(tasks, kind, child.command)
         return store.connect(self.store_url())
 
-    def prepare_adopted(self, own: embedded.Embedded, child: Child) -> None:
+    def prepare_adopted(self, own: embedded.Embedded, child: Child) -> bool:
         """Its next start, with the binary that runs. The command is made here and not taken from floor.json:
-        a file is no authority for what runs as this user.
-
-        Raises:
-            Unavailable: it died just now; the next hft-floord starts another.
+        a file is no authority for what runs as this user. False: it has just died.
         """
         at = [str(each) for each in self.store_said["endpoints"]]
         pid = child.process.pid if child.process else 0
         try:
             binary = str(Path(f"/proc/{pid}/exe").readlink())
-        except OSError as exc:
-            raise Unavailable(f"the store, pid {pid}, ended while it was adopted") from exc
-        choice = own.chosen(binary.removesuffix(" (deleted)"))
+        except OSError:
+            return False
+        try:
+            choice = own.chosen(binary.removesuffix(" (deleted)"))
+        except InvalidSettings as exc:
+            self.note(f"the store goes on, and cannot be started again if it dies: {exc}")
+            return True
         launch = own.launch(choice, self.folders.site_dir, self.run_dir, at)
         child.command, child.folder = list(launch.command), launch.folder
         child.held_by = functools.partial(own.holder, choice.version, self.folders.site_dir)
@@ -204,6 +210,7 @@ class Floord:
                 f"the store was started by an earlier release and listens at {', '.join(at)}, open to every "
                 "user of this machine: hftctl down and hftctl up close that"
             )
+        return True
 
     def store_url(self) -> str:
         return f"{self.store_said['kind']}://{','.join(self.store_said['endpoints'])}"

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from controlplane.host.log_line import printable
 from controlplane.site import document
 
 _STYLE = {
@@ -31,14 +32,18 @@ def draw(status: document.StatusDocument | None, hint: str = "") -> RenderableTy
 def _head(status: document.StatusDocument) -> Text:
     store = status.store
     latency = f" {store.latency_ms:.1f} ms" if store.latency_ms is not None else ""
-    text = Text(f"site {status.site}  ", style="bold")
+    text = Text(f"site {printable(status.site)}  ", style="bold")
     text.append(
         "healthy" if status.healthy else "not healthy", style="bold green" if status.healthy else "bold red"
     )
-    text.append(f"   {store.kind} {store.version}{latency}", style="" if store.healthy else "bold red")
-    text.append(f"   controller {status.controller.url or '-'}")
+    text.append(
+        f"   {printable(f'{store.kind} {store.version}')}{latency}", style="" if store.healthy else "bold red"
+    )
+    text.append(f"   controller {printable(status.controller.url or '-')}")
     for host in status.hosts:
-        text.append(f"   {host.name} {host.state}", style="" if host.state == "up" else "bold red")
+        text.append(
+            f"   {printable(f'{host.name} {host.state}')}", style="" if host.state == "up" else "bold red"
+        )
     return text
 
 
@@ -51,15 +56,15 @@ def _instances(status: document.StatusDocument) -> Table:
     for service in status.services:
         for i in service.instances:
             table.add_row(
-                i.id,
+                printable(i.id),
                 str(i.pid or "-"),
-                Text(i.state, style=_STYLE.get(i.state, "")),
-                Text(i.role or "-", style=_STYLE.get(i.role or "", "")),
+                Text(printable(i.state), style=_STYLE.get(i.state, "")),
+                Text(printable(i.role or "-"), style=_STYLE.get(i.role or "", "")),
                 str(service.epoch or "-") if service.leader == i.id else "-",
-                Text(i.health, style=_STYLE.get(i.health, "")),
+                Text(printable(i.health), style=_STYLE.get(i.health, "")),
                 str(i.restarts),
                 f"{i.uptime_s:.0f} s" if i.uptime_s is not None else "-",
-                i.reason[:60],
+                printable(i.reason)[:60],
             )
     return table
 
@@ -84,6 +89,8 @@ def _flow(flow: document.Flow) -> Text:
 def _alarms(status: document.StatusDocument) -> list[Text]:
     style = {"critical": "bold red", "warning": "yellow", "info": "dim"}
     return [
-        Text(f"{alarm.severity}: {alarm.subject}: {alarm.text}", style=style.get(alarm.severity, ""))
+        Text(
+            printable(f"{alarm.severity}: {alarm.subject}: {alarm.text}"), style=style.get(alarm.severity, "")
+        )
         for alarm in status.alarms
     ]

@@ -47,12 +47,14 @@ class Lines:
             elif type(value) in NUMBERS:
                 text += f" {key}={value}"
             else:
-                text += f" {key}={_printable(str(value))}"
+                text += f" {key}={printable(str(value))}"
         return text
 
 
-def _printable(text: str) -> str:
-    """Newlines become spaces, other control characters (a terminal would obey them) their escapes."""
+def printable(text: str) -> str:
+    """Newlines become spaces; other control characters, which a terminal would obey, and marks that are not
+    seen (zero-width, bidirectional), become their escapes.
+    """
     if text.isprintable():
         return text
     text = " ".join(text.splitlines())

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.errors import HftctlError, InvalidInput
+from controlplane.host.log_line import printable
 from hftd import catalogue, runtime
 from hftd.sched import policy
 
@@ -49,7 +50,7 @@ def main() -> None:
         code = start(sys.argv[1:])
     except HftctlError as exc:
         for line in str(exc).splitlines():
-            print(f"hftd: {line}", file=sys.stderr, flush=True)
+            print(f"hftd: {printable(line)}", file=sys.stderr, flush=True)
         code = exc.exit_code
     except KeyboardInterrupt:
         code = 130

@@ -48,7 +48,7 @@ def data_verify(
     if output is Output.table:
         render.show(found["instruments"], output, COLUMNS)
         for bad in found["bad_lines"]:
-            print(f"{bad['file']}:{bad['line']}: {bad['reason']}")
+            render.say(f"{bad['file']}:{bad['line']}: {bad['reason']}")
     else:
         render.show(found, output)
     return 0 if report.clean else 1
@@ -80,7 +80,7 @@ def audit_verify(
     }
     if output is Output.table:
         for finding in findings:
-            print(finding)
+            render.say(str(finding))
         whole = "whole" if not findings else f"{len(findings)} findings"
         print(
             f"{where}: {whole}; tail "

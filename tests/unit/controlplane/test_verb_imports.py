@@ -44,7 +44,13 @@ ROOMS = {
         "controlplane.floor",
         "controlplane.floor.folders",
     ),
-    *("controlplane.host", "controlplane.host.files", "controlplane.http", "controlplane.http.unix"),
+    *(
+        "controlplane.host",
+        "controlplane.host.files",
+        "controlplane.host.log_line",
+        "controlplane.http",
+        "controlplane.http.unix",
+    ),
     *("controlplane.site", "controlplane.site.look"),
 }
 """What a verb that asks an agent uses of this package."""
