@@ -62,7 +62,7 @@ def known_hosts(services: Path) -> tuple[str, ...]:
     try:
         for group in (yaml.safe_load(inventory.read_text()) or {}).values():
             collect(group)
-    except (yaml.YAMLError, OSError, ValueError, AttributeError, TypeError, RecursionError) as exc:
+    except (*schema.NOT_CONSTRUCTED, OSError, RecursionError) as exc:
         raise InvalidInput(f"{inventory}: not an inventory: {' '.join(str(exc).split())}") from exc
     return tuple(names) or DEFAULT_HOSTS
 

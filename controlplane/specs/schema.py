@@ -18,6 +18,7 @@ import msgspec
 import yaml
 
 from controlplane.errors import HftctlError
+from controlplane.host.log_line import printable
 
 _SHOWN_MAX = 60
 """Characters of a found value in a message: enough to recognise it, one line for certain."""
@@ -40,7 +41,7 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         where = f"{place}: {self.field}".rstrip(": ")
-        return f"{where}: found {self.found}, wanted {self.wanted}"
+        return printable(f"{where}: found {self.found}, wanted {self.wanted}")  # one line, whatever is quoted
 
 
 A = TypeVar("A")
@@ -126,15 +127,14 @@ def _beyond(root: yaml.Node) -> tuple[int, str, str] | None:
 
 
 def _plain(node: yaml.Node, file: str, path: str, findings: list[Problem]) -> Lines | None:
-    constructor = yaml.constructor.SafeConstructor()
     line = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         found = Lines(line, {})
-        for key_node, value_node in node.value:
+        for key_node, value_node in _merged(node, file, path, findings):
             at = key_node.start_mark.line + 1
-            key = constructor.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
+            key = _scalar(key_node, file, path, []) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
-                findings.append(Problem(file, at, path, shown(key), "a text as key"))
+                findings.append(Problem(file, at, path, _written(key_node), "a text as key"))
                 continue
             below = f"{path}.{key}" if path else key
             if key in found.keys:
@@ -158,19 +158,64 @@ def _plain(node: yaml.Node, file: str, path: str, findings: list[Problem]) -> Li
             found.below[index] = child
             found.keys[index] = child.line
         return found
-    try:
-        return Lines(line, constructor.construct_object(node))
-    except (yaml.YAMLError, ValueError) as exc:
-        findings.append(
-            Problem(
-                file,
-                line,
-                path,
-                node.value if isinstance(node.value, str) else node.tag,
-                " ".join(str(exc).split())[:120],
-            )
-        )
-        return None
+    before = len(findings)
+    value = _scalar(node, file, path, findings)
+    return Lines(line, value) if len(findings) == before else None
+
+
+def _scalar(node: yaml.Node, file: str, path: str, findings: list[Problem]) -> object:
+    """The value of one word; None, and a finding, when it has none."""
+    wanted = ""
+    if node.tag in _NUMBERS and ":" in node.value:
+        wanted = "a number, or a text in quotes (to YAML 1.1 this is a number of base 60)"
+    else:
+        try:
+            value: object = yaml.constructor.SafeConstructor().construct_object(node)
+        except NOT_CONSTRUCTED as exc:
+            wanted = " ".join(str(exc).split())[:120]
+        else:
+            if not isinstance(value, int) or -(2**63) <= value < 2**64:
+                return value
+            wanted = "a whole number of at most 64 bits"
+    findings.append(Problem(file, node.start_mark.line + 1, path, _written(node), wanted))
+    return None
+
+
+NOT_CONSTRUCTED = (yaml.YAMLError, ValueError, TypeError, AttributeError, ArithmeticError, LookupError)
+"""PyYAML's constructors do not look before they convert: `!!int ` is an IndexError, `!!bool x` a KeyError."""
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def _written(node: yaml.Node) -> str:
+    """As it stands in the file, short."""
+    return shown(node.value) if isinstance(node, yaml.ScalarNode) else node.tag.rpartition(":")[2]
+
+
+def _merged(
+    node: yaml.MappingNode, file: str, path: str, findings: list[Problem]
+) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Its pairs, with those of `<<: *ANCHOR` (one, or a list of them) that it does not give itself; of
+    several the first one counts (https://yaml.org/type/merge.html).
+    """
+    own = [(key, value) for key, value in node.value if key.tag != _MERGE]
+    given = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+    for key, value in node.value:
+        if key.tag != _MERGE:
+            continue
+        for each in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+            if not isinstance(each, yaml.MappingNode):
+                at = key.start_mark.line + 1
+                findings.append(
+                    Problem(file, at, path, _written(each), "a mapping, or a list of them, to merge")
+                )
+                continue
+            for pair in _merged(each, file, path, findings):
+                name = pair[0].value if isinstance(pair[0], yaml.ScalarNode) else None
+                if name not in given:
+                    given.add(name)
+                    own.append(pair)
+    return own
 
 
 def convert(

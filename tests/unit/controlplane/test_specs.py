@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, ServiceSpec
@@ -181,6 +183,117 @@ def test_a_bad_file_is_refused_with_line_field_found_and_wanted(old: str, new: s
     assert any(said in finding for finding in findings(GOOD.replace(old, new, 1))), findings(
         GOOD.replace(old, new, 1)
     )
+
+
+MERGED = """
+services:
+  - &common
+    name: bookd
+    daemon: bookd
+    mode: singleton
+    hosts: [alpha]
+    settings: {depth: 5}
+  - <<: *common
+    name: riskd
+    daemon: riskd
+    mode: active_standby
+    settings: {}
+"""
+
+
+def test_a_merge_key_brings_what_is_not_given_itself_and_faults_name_the_line_it_stands_on() -> None:
+    bookd, riskd = parsed(MERGED)
+    assert (riskd.name, riskd.mode, riskd.hosts) == ("riskd", Mode.ACTIVE_STANDBY, ("alpha",))
+    assert bookd.settings["depth"] == 5
+    several = MERGED.replace("<<: *common", "<<: [{hosts: [beta]}, *common]")
+    assert parsed(several)[1].hosts == ("beta",), "of several the first one counts"
+    [said] = findings(MERGED.replace("hosts: [alpha]", "hosts: [gamma]"))[1:]
+    assert said.startswith("services.yml:7: services[1].hosts")
+
+
+HUGE = "0x" + "f" * 4300
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("depth: 5", f"depth: {HUGE}", "services.yml:7: services[0].settings.depth: found"),
+        ("depth: 5", f"depth: {HUGE}", "wanted a whole number of at most 64 bits"),
+        ("depth: 5", f"depth: {'9' * 4400}", "services.yml:7: services[0].settings.depth: found"),
+        ("depth: 5", "depth: 1:2:3", 'found "1:2:3", wanted a number, or a text in quotes'),
+        ("depth: 5", "depth: 190:20:30.15", "base 60"),
+        ("depth: 5", f"depth: {':'.join(['59'] * 3000)}", "base 60"),
+        ("depth: 5", f"? {HUGE}\n      : 5", "wanted a text as key"),
+        ("depth: 5", "1:2:3: 5", "wanted a text as key"),
+        ("depth: 5", "[a, b]: 5", "found seq, wanted a text as key"),
+        ("depth: 5", "depth: 2001-13-45", "services.yml:7: services[0].settings.depth"),
+        ("depth: 5", "depth: !!python/object:os.system x", "services.yml:7: services[0].settings.depth"),
+        ("depth: 5", "depth: !!binary '%'", "services.yml:7: services[0].settings.depth"),
+        ("depth: 5", "<<: 5", 'found "5", wanted a mapping, or a list of them, to merge'),
+        ("depth: 5", "<<: [5]", 'found "5", wanted a mapping'),
+        ("depth: 5", "? [a]\n      : 5", "found seq, wanted a text as key"),
+    ],
+)
+def test_what_yaml_makes_of_odd_words_is_refused_where_it_stands(old: str, new: str, said: str) -> None:
+    assert GOOD.count(old) == 1
+    found = findings(GOOD.replace(old, new))
+    assert any(said in line for line in found), found
+    assert all(line.count("\n") == 0 and len(line) < 400 for line in found)
+
+
+def test_a_merge_of_itself_is_refused() -> None:
+    assert "levels inside each other" in findings("services:\n  - &a {<<: *a, name: x}\n")[0]
+
+
+ODD = [
+    "services:",
+    "  - ",
+    "name: bookd",
+    "daemon: bookd",
+    "mode: singleton",
+    "<<: *a",
+    "&a ",
+    "*a",
+    "[",
+    "]",
+]
+ODD += [
+    "{",
+    "}",
+    ": ",
+    "\n",
+    "    ",
+    "!!int ",
+    "!!set ",
+    "0x" + "f" * 40,
+    "1:2:3",
+    "2001-01-01",
+    "~",
+    "'",
+    "? ",
+]
+ODD += [
+    "settings:",
+    "depth: ",
+    "1e400",
+    ".nan",
+    "\x00",
+    "\x85",
+    "- ",
+    "\t",
+    "#",
+    "%YAML 1.1\n---\n",
+    "---\n",
+    "&",
+]
+
+
+@given(text=st.one_of(st.lists(st.sampled_from(ODD), max_size=30).map("".join), st.text(max_size=60)))
+def test_any_text_is_read_or_refused_and_never_a_fault_of_ours(text: str) -> None:
+    for whole in (text, GOOD + text, GOOD.replace("{depth: 5}", text)):
+        found = read.parse(whole, "services.yml", AROUND)
+        if isinstance(found, read.Problems):
+            assert found.all and all("\n" not in str(problem) for problem in found.all)
 
 
 def test_each_instance_has_a_health_port_of_its_own() -> None:
