@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -79,13 +80,14 @@ def up(
 
     if more_tape and not tape:
         raise InvalidInput(f"{more_tape[0]}: unexpected; tape files are named after --tape")
+    os.umask(0o077)  # what goes into the site folder is this user's alone, as with host/run.py
     floor = folders.Folders(site_dir or folders.default_site_dir())
     tapes = (*(tape or ()), *(more_tape or ()))
     if store is not None:
         embedded.named(store)
     options = floor_up.Options(services, tapes, speed, seed, site, http_port, store)
     if detach:
-        started = floor_up.bring_up(floor, options, print)
+        started = floor_up.bring_up(floor, options, render.say)
         return wait(watch_of(floor, started), started, timeout)
     return in_front(floor, options)
 

@@ -17,6 +17,7 @@ from controlplane.errors import FloorUnreachable, HftctlError
 from controlplane.floor import embedded, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
+from controlplane.floor.ownership import require_own
 from controlplane.host import identity
 from controlplane.http import unix
 from controlplane.model import Process
@@ -29,8 +30,9 @@ def take_down(folders: Folders, *, timeout_s: float) -> str:
     """End the floor and say in one line what was done.
 
     Raises:
-        HftctlError: something would not even die by SIGKILL; named.
+        InUse: the site folder is another user's. HftctlError: something would not even die by SIGKILL; named.
     """
+    require_own(folders.site_dir)
     floor = folders.running()
     alive = processes.recorded(folders)
     if floor is None and not alive and not site_folders.locked(folders.floor_lock):

@@ -33,6 +33,7 @@ from controlplane.floor import down, embedded, incarnation, processes, run_file
 from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
+from controlplane.floor.ownership import require_own
 from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks, log, run, sched
 from controlplane.model import Process, records
@@ -317,6 +318,7 @@ def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
 
 async def keep(folders: Folders, site: str) -> int:
     """Run the floor; whatever ends it (a signal, an error), take it down."""
+    require_own(folders.site_dir)
     folders.create()
     with locks.take(folders.floor_lock, "floord", "another hft-floord runs this site folder"):
         floord = Floord(folders, site)

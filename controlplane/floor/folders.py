@@ -116,7 +116,7 @@ class Folders:
                 self.site_dir / "simd",
                 self.site_dir / "audit",
             ):
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not os.access(self.site_dir, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable by this user")
         except OSError as exc:

@@ -5,6 +5,7 @@
 `serve` is one coroutine that opens what it needs, runs its tasks in a task group of its own (each has a
 name), and closes everything in its `finally`. What it may rely on:
 
+- What it and its children write is this user's alone (umask 077).
 - SIGTERM and SIGINT are taken from before `serve` begins, so one that comes during start-up is not lost.
   Either sets `stop`; then `serve` has `orderly_s` to return, and is cancelled after it (0: at once). It is
   cancelled once in its life, so its `finally` may await. A second signal ends the orderly part early.
@@ -30,6 +31,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from controlplane.errors import HftctlError
 from controlplane.host import log, log_libraries, log_line
 
+OWNERS_ALONE = 0o077
+"""umask: files, folders and sockets of ours, and of what we start, are this user's alone."""
 CLEAN_UP_S = 10.0
 """Longer than closing sockets and leases takes with a store that does not answer (a few seconds)."""
 
@@ -65,6 +68,7 @@ def until_signalled(
     clean_up_s: float = CLEAN_UP_S,
 ) -> int:
     """Run `serve` to its end and return the exit code; `name` is the process's in its log."""
+    os.umask(OWNERS_ALONE)
     try:
         level = log_line.level_from_environment()
     except HftctlError as exc:

@@ -55,6 +55,12 @@ def test_the_store_listens_on_no_port_and_its_socket_is_in_a_folder_of_its_user_
     assert folder.stat().st_uid == os.geteuid()
 
 
+def test_what_the_floor_keeps_is_its_users_alone(floor: floors.Floor) -> None:
+    kept = [floor.site_dir, *floor.site_dir.rglob("*"), floor.run_dir(), *floor.run_dir().rglob("*")]
+    assert len(kept) > 50
+    assert not [path for path in kept if path.lstat().st_mode & 0o077 and not path.is_symlink()]
+
+
 def test_another_user_cannot_connect_to_the_store(floor: floors.Floor) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
