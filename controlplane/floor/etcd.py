@@ -232,7 +232,8 @@ def command(choice: Choice, site_dir: Path, endpoint: str) -> list[str]:
     endpoint's socket. Raises Refused as `prepare` does.
     """
     client = f"unix://{CLIENT_SOCKET}" if endpoint.startswith("unix:") else f"http://{endpoint}"
-    return arguments(choice.path, prepare(choice, site_dir), client, f"unix://{PEER_SOCKET}")
+    line = arguments(choice.path, prepare(choice, site_dir), client, f"unix://{PEER_SOCKET}")
+    return [*line, "--enable-grpc-gateway=false"]  # JSON over HTTP, for whoever finds the socket or the port
 
 
 def arguments(path: str, folder: Path, client: str, peer: str, name: str = "hftctl") -> list[str]:
@@ -247,7 +248,6 @@ def arguments(path: str, folder: Path, client: str, peer: str, name: str = "hftc
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
         "initial-cluster": f"{name}={peer}",
-        "enable-grpc-gateway": "false",  # JSON over HTTP, for whoever finds the socket or the port
         "heartbeat-interval": str(HEARTBEAT_MS),
         "election-timeout": str(ELECTION_MS),
         # A leader record renewed three times a second is a quarter of a million revisions a day; five minutes
