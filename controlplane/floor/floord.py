@@ -21,9 +21,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -37,6 +37,8 @@ from controlplane.floor.ownership import require_own
 from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks, log, run, sched
 from controlplane.model import Process, records
+
+T = TypeVar("T")
 
 LOOK_EVERY_S = 0.2
 """At run.json (an `hftctl up` that names the hosts) and at the controller's key."""
@@ -240,14 +242,17 @@ class Floord:
         self.write_floor()
 
     async def settle_incarnation(self, client: store.Store) -> None:
+        """Raise the store's incarnation where it went back. A record that does not decode is named and left
+        out: it keeps no floor from coming up, and an incarnation that is none is replaced.
+        """
         found = await client.get(self.keys.incarnation)
+        stored = self.decoded(self.keys.incarnation, found.value, int) if found else None
         epochs = {}
         for key, entry in (await client.range(self.keys.groups)).entries.items():
             group, _, leaf = key.removeprefix(self.keys.groups).partition("/")
-            if leaf == "epoch":
-                record = model.decode(records.EpochRecord, entry.value)
+            record = self.decoded(key, entry.value, _epoch_record) if leaf == "epoch" else None
+            if record is not None:
                 epochs[group] = (record.incarnation, record.epoch)
-        stored = int(found.value) if found else None
         decision = incarnation.decide(stored, epochs, keeper_disks(self.folders), time.time_ns() // 1_000_000)
         if not decision.reason:
             return
@@ -256,10 +261,19 @@ class Floord:
         )
         if isinstance(written, store.Lost):
             return  # confirmed meanwhile by an operator, who has seen something newer than we have
-        if stored is not None:
+        if found is not None:
             self.note(
-                f"incarnation of the store raised from {stored} to {decision.incarnation}: {decision.reason}"
+                f"incarnation of the store raised from {'what is none' if stored is None else stored} to "
+                f"{decision.incarnation}: {decision.reason}"
             )
+
+    def decoded(self, key: str, value: bytes, decode: Callable[[bytes], T]) -> T | None:
+        """None, said by name, for what does not decode."""
+        try:
+            return decode(value)
+        except (msgspec.DecodeError, ValueError) as exc:
+            self.note(f"{key} in the store does not decode and is left out: {exc}")
+            return None
 
     async def look(self, client: store.Store, tasks: asyncio.TaskGroup) -> None:
         """Follow run.json and the controller's key, for as long as the floor is up."""
@@ -279,6 +293,10 @@ class Floord:
             if url != self.controller_url:
                 self.controller_url = url
                 self.write_floor()
+
+
+def _epoch_record(value: bytes) -> records.EpochRecord:
+    return model.decode(records.EpochRecord, value)
 
 
 def _dead(process: Process | None) -> bool:

@@ -60,5 +60,5 @@ def decide(
                     "went back",
                 )
     if stored is None:
-        return Incarnation(new, "new store")
+        return Incarnation(new, "the store had none")
     return Incarnation(stored, "")
