@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -61,6 +62,26 @@ def started() -> Iterator[list[Process]]:
 def start(started: list[Process], body: str, options: str = "", **environment: str) -> Process:
     started.append(Process(body, options, environment or None))
     return started[-1]
+
+
+def test_it_may_open_all_files_that_the_hard_limit_allows_and_writes_for_its_user_alone(
+    started: list[Process], tmp_path: Path
+) -> None:
+    path, before = tmp_path / "written", resource.getrlimit(resource.RLIMIT_NOFILE)
+    body = f"""
+    import resource
+    from pathlib import Path
+    Path({str(path)!r}).write_text("x")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if soft == hard == {before[1]} else 1
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        process = start(started, body)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert process.end() == (0, [], "")
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_what_it_returns_is_the_exit_code(started: list[Process]) -> None:
