@@ -26,6 +26,9 @@ costs 5 ms. A verb that stays (`up`, `status --watch`) still collects, each time
 
 def main() -> None:
     gc.set_threshold(GC_THRESHOLD)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed from the start
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # "µ" in a Latin-less locale
     code = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         with suppress(

@@ -110,7 +110,13 @@ class Child:
         restarts = backoff.Restarts()
         while not self._let_go():
             if self.process is None:
-                await self.start_when_free()
+                try:
+                    await self.start_when_free()
+                except OSError as exc:  # its binary or its folder is gone, no memory: the others go on
+                    restarts, delay_s = restarts.died(0)
+                    self._said(f"{self.name}: cannot be started ({exc}); tried again in {delay_s:g} s")
+                    await asyncio.sleep(max(delay_s, HELD_LOOK_S))
+                    continue
             began_mono_s = time.monotonic()
             await self._death()
             if self._let_go():

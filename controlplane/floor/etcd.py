@@ -155,8 +155,8 @@ def holder(folder: Path) -> str:
             except BlockingIOError:
                 inode = os.fstat(db.fileno()).st_ino
                 return f"pid {_locker(inode) or '?'}"
-    except FileNotFoundError:
-        pass  # no data yet
+    except OSError:
+        return ""  # no data yet, or not to be told: etcd judges by its own lock then
     return ""
 
 

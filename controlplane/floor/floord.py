@@ -33,12 +33,15 @@ from controlplane.floor import down, embedded, incarnation, processes, run_file
 from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
-from controlplane.floor.ownership import require_own
+from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks, log, run, sched
 from controlplane.model import Process, records
 
 T = TypeVar("T")
+
+REASON_MAX = 200
+"""Characters of why a record does not decode: the reason may quote the record."""
 
 LOOK_EVERY_S = 0.2
 """At run.json (an `hftctl up` that names the hosts) and at the controller's key."""
@@ -272,7 +275,7 @@ class Floord:
         try:
             return decode(value)
         except (msgspec.DecodeError, ValueError) as exc:
-            self.note(f"{key} in the store does not decode and is left out: {exc}")
+            self.note(f"{key} in the store does not decode and is left out: {str(exc)[:REASON_MAX]}")
             return None
 
     async def look(self, client: store.Store, tasks: asyncio.TaskGroup) -> None:
@@ -336,7 +339,7 @@ def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
 
 async def keep(folders: Folders, site: str) -> int:
     """Run the floor; whatever ends it (a signal, an error), take it down."""
-    require_own(folders.site_dir)
+    make_own(folders.site_dir)
     folders.create()
     with locks.take(folders.floor_lock, "floord", "another hft-floord runs this site folder"):
         floord = Floord(folders, site)

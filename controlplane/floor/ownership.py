@@ -13,11 +13,12 @@ from pathlib import Path
 from controlplane.errors import InUse
 
 ROOT = 0
+OF_A_FLOOR = frozenset({"floor.lock", "floor.json", "run.json", "desired.json"})
+"""One of these is in every site folder."""
 
 
 def require_own(site_dir: Path) -> None:
-    """Check the folder and every one above it, links resolved; a folder of this user that others may look
-    into (as of the first releases) is made 0700.
+    """Check the folder and every one above it, links resolved; nothing is changed.
 
     Raises:
         InUse: names the folder, whose it is and what to do.
@@ -38,8 +39,26 @@ def require_own(site_dir: Path) -> None:
             f"site folder {resolved}: belongs to {_user(found.st_uid)}, and you are {_user(os.geteuid())}; "
             "what lies in it would be run and ended as you (choose another with --site-dir, or be that user)"
         )
-    if found.st_mode & 0o077:
-        resolved.chmod(0o700)
+
+
+def make_own(site_dir: Path) -> None:
+    """The same, and a site folder that others may look into, as those of the first releases, is made 0700.
+
+    Raises:
+        InUse: as `require_own`; or others may look into it, and it holds what is not a floor's: its mode is
+            somebody's wish (/etc, a home), and not ours to change.
+    """
+    require_own(site_dir)
+    resolved = site_dir.resolve()
+    if not resolved.is_dir() or not resolved.stat().st_mode & 0o077:
+        return
+    names = {path.name for path in resolved.iterdir()}
+    if names and not names & OF_A_FLOOR:
+        raise InUse(
+            f"site folder {resolved}: holds other things than a floor's, and others may look into it (choose "
+            "an empty folder with --site-dir, or one of mode 0700)"
+        )
+    resolved.chmod(0o700)
 
 
 def _require_safe(folder: Path, site_dir: Path) -> None:

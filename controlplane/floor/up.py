@@ -26,7 +26,7 @@ from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
 from controlplane.floor import embedded, ports, processes, run_file, wait
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
-from controlplane.floor.ownership import require_own
+from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, sched
 from controlplane.model import ServiceSpec
@@ -90,7 +90,7 @@ def bring_up(folders: Folders, options: Options, say: Callable[[str], None]) -> 
         InvalidInput: the services file or an option; nothing was touched. InUse: port, site folder (whose it
         is, too) or run folder. Unavailable: the store does not come up. HftctlError: hft-floord has ended.
     """
-    require_own(folders.site_dir)
+    make_own(folders.site_dir)
     runs = _floord_runs(folders)
     # Its parent may have died: what it had started is this floor still, with its file and its tape.
     orphaned = not runs and bool(processes.recorded(folders) or processes.marked(folders))

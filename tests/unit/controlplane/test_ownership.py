@@ -12,7 +12,7 @@ import pytest
 from controlplane.cli import main
 from controlplane.errors import InUse
 from controlplane.floor import ownership
-from controlplane.floor.ownership import require_own
+from controlplane.floor.ownership import make_own, require_own
 
 NOBODY = 65_534
 
@@ -25,12 +25,33 @@ def site(tmp_path: Path, mode: int = 0o700) -> Path:
     return folder
 
 
-def test_a_folder_of_ours_is_made_ours_alone_and_one_that_is_not_there_is_fine(tmp_path: Path) -> None:
+@pytest.mark.parametrize("holds", [[], ["floor.lock", "logs"], ["run.json"]])
+def test_a_site_folder_of_ours_is_made_ours_alone_and_one_that_is_not_there_is_fine(
+    holds: list[str], tmp_path: Path
+) -> None:
     folder = site(tmp_path, 0o755)
-    require_own(folder)
+    for name in holds:
+        (folder / name).touch()
+    make_own(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
-    require_own(tmp_path / "above" / "another" / "deeper")
+    make_own(tmp_path / "above" / "another" / "deeper")
     assert not (tmp_path / "above" / "another").exists()
+
+
+@pytest.mark.parametrize("verb", ["up -d", "down"])
+def test_a_folder_that_is_no_site_keeps_its_mode_whatever_the_verb(
+    verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--site-dir /etc` by a slip must not close /etc to everybody."""
+    folder = site(tmp_path, 0o755)
+    (folder / "passwd").touch()
+    code = main.run([*verb.split(), "--site-dir", str(folder)])
+    said = capsys.readouterr()
+    assert folder.stat().st_mode & 0o777 == 0o755 and [path.name for path in folder.iterdir()] == ["passwd"]
+    if verb == "down":
+        assert code == 0 and "nothing to do" in said.out
+    else:
+        assert code == 2 and "holds other things than a floor's" in said.err and said.err.count("\n") == 1
 
 
 def test_a_folder_above_that_others_can_write_is_refused_unless_it_is_sticky(tmp_path: Path) -> None:

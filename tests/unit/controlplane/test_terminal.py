@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -104,3 +106,12 @@ def test_a_log_keeps_its_lines_and_tabs_and_no_command(monkeypatch: pytest.Monke
         logs.emit(whole[at : at + 3])
     assert quiet(said.getvalue()) and said.getvalue().startswith("one\ttwo\na\\x1b]0;owned")
     assert " ünï " in said.getvalue() and said.getvalue().count("\n") == 4
+
+
+def test_a_terminal_that_has_no_such_letter_gets_its_escape_and_no_error() -> None:
+    code = (
+        "from controlplane.cli import main, verbs; verbs.dispatch = lambda a: print('5 µs') or 0; main.main()"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"5 \\xb5s\n", b"")
