@@ -164,7 +164,7 @@ def test_a_removed_service_is_stopped_and_its_tombstone_ends_with_it(floor: floo
         os.kill(pid, signal.SIGCONT)
     floors.wait_for("the tombstone has ended", lambda: "auditd" not in stored(floor))
     floors.wait_for("the process is gone", lambda: not Path(f"/proc/{pid}").exists())
-    assert floor.healthy()
+    floors.wait_for("riskd, whose spec changed too, is back", floor.healthy)
 
 
 def test_a_service_that_is_named_again_while_it_stops_comes_back(floor: floors.Floor) -> None:
