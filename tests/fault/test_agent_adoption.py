@@ -7,7 +7,6 @@ Also: the keeper killed beside it, and a store that is away while the agent come
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 import pytest
 
 from controlplane import model, store
+from controlplane.host import locks
 from controlplane.model import Mode
 from controlplane.store import Entry
 from tests.support import agents, servers
@@ -61,9 +61,13 @@ def entries(where: str, prefix: str) -> dict[str, Entry]:
 
 
 def keeper_pid(agent: AgentProcess) -> int:
-    pid = json.loads((agent.folder / "hosts" / agent.host / "keeper.lock").read_text())["pid"]
-    assert isinstance(pid, int)
-    return pid
+    """Of the keeper that holds its lock; one that was just started may not have it yet."""
+    lock = agent.folder / "hosts" / agent.host / "keeper.lock"
+    deadline_mono_s = time.monotonic() + agents.SOON_S
+    while (holder := locks.held_by(lock)) is None:
+        assert time.monotonic() < deadline_mono_s, f"nobody holds {lock}"
+        time.sleep(0.02)
+    return holder.pid
 
 
 def reported(agent: AgentProcess) -> dict[str, int]:
