@@ -128,7 +128,7 @@ class Agent:
             self.report("specs.from_disk", services=sorted(decision.in_force))
             self._want(decision)
 
-    def _want(self, decision: last_specs.Decision) -> None:
+    def _want(self, decision: last_specs.SpecsInForce) -> None:
         kept = decision.in_force.values()
         self.supervisor.want([Desired(each.spec, each.config_revision) for each in kept])
         if self.keeper is not None:

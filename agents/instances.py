@@ -165,7 +165,7 @@ class Instances:
         except (OSError, ValueError, InvalidInput):
             return None
 
-    def lease_page(self, name: str) -> pages.Lease | None:
+    def lease_page(self, name: str) -> pages.LeaseWord | None:
         """None: this host has no such instance, or it has no lease page."""
         try:
             with pages.LeasePage(self._paths.lease(name)) as page:

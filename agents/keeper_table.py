@@ -31,13 +31,13 @@ def table(
 
 def _entry(
     instance: Instance, report: Reported | None, paths: Paths, address: str, port: int
-) -> protocol.Entry | None:
+) -> protocol.WantedProcess | None:
     """None while it has no process, or while its spec is not known."""
     process, desired = instance.process, instance.desired
     if process is None or desired is None:
         return None
     led = desired.spec.mode is Mode.ACTIVE_STANDBY
-    return protocol.Entry(
+    return protocol.WantedProcess(
         process=process,
         service=desired.spec.name,
         mode=desired.spec.mode,

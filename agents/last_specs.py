@@ -36,7 +36,7 @@ DAEMONS_GROUP = "hftctl.daemons"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class GoodSpec:
     """A good spec, and its revision in the store."""
 
     spec: ServiceSpec
@@ -44,8 +44,8 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    in_force: Mapping[str, Kept]
+class SpecsInForce:
+    in_force: Mapping[str, GoodSpec]
     """By service; those of other hosts too, whose daemons this host's have to find."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Service -> why what the store has for it is not in force."""
@@ -64,21 +64,21 @@ class Decision:
 
 
 def decide(
-    host: str, last: Mapping[str, Kept], view: SiteView, specs_prefix: str, daemons: Collection[str]
-) -> Decision:
+    host: str, last: Mapping[str, GoodSpec], view: SiteView, specs_prefix: str, daemons: Collection[str]
+) -> SpecsInForce:
     """What is in force for `host`, from the view and from what was in force before."""
-    in_force: dict[str, Kept] = {}
+    in_force: dict[str, GoodSpec] = {}
     refused: dict[str, str] = {}
     for service, spec in view.specs.items():
         if host in spec.hosts and spec.daemon not in daemons:
             refused[service] = f'daemon "{spec.daemon}" is not installed on {host}'
         else:
-            in_force[service] = Kept(spec, view.spec_revisions.get(service, 1))
+            in_force[service] = GoodSpec(spec, view.spec_revisions.get(service, 1))
     for key in view.undecodable:
         if key.startswith(specs_prefix):
             refused[key.removeprefix(specs_prefix)] = "its spec does not decode"
     in_force |= {service: last[service] for service in refused if service in last}
-    return Decision(in_force, refused)
+    return SpecsInForce(in_force, refused)
 
 
 class LastSpecs:
@@ -87,14 +87,14 @@ class LastSpecs:
     def __init__(self, path: Path, host: str, keys: Keys, daemons: Collection[str] | None = None) -> None:
         self.path, self.host, self.keys = path, host, keys
         self.daemons = installed_daemons() if daemons is None else daemons
-        self.decision = Decision(_read(path))
+        self.decision = SpecsInForce(_read(path))
         """Until the store has been seen: what the disk says."""
         self._over: tuple[SiteView, SiteView] | None = None
 
     def __repr__(self) -> str:
         return f"<LastSpecs {self.host}: {', '.join(self.decision.in_force) or 'none'}>"
 
-    def take(self, view: SiteView) -> Decision:
+    def take(self, view: SiteView) -> SpecsInForce:
         """What is in force from now on; kept on disk when it has changed."""
         decision = decide(self.host, self.decision.in_force, view, self.keys.specs, self.daemons)
         changed = decision.in_force != self.decision.in_force
@@ -126,15 +126,15 @@ class LastSpecs:
 
     def forget(self) -> None:
         """The host goes down in order: nothing is in force on it."""
-        self.decision = Decision({})
+        self.decision = SpecsInForce({})
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, Kept]:
+def _read(path: Path) -> dict[str, GoodSpec]:
     """A file that is not there or does not decode is none: then the store is waited for."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Kept])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, GoodSpec])
     except (OSError, msgspec.DecodeError):
         return {}
 

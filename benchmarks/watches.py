@@ -145,7 +145,7 @@ def of_a_keeper(site: Site, folder: Path) -> Watches:
     pages.create(lease, pages.LEASE_MAGIC)
     pages.create(alive, pages.ALIVE_MAGIC)
     assert site.me is not None
-    entry = protocol.Entry(
+    entry = protocol.WantedProcess(
         site.me, site.service(0), Mode.ACTIVE_STANDBY, str(alive), str(lease), None, (site.service(1),)
     )
     heartbeat = liveness.Heartbeat(250_000_000)

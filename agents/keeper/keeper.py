@@ -71,7 +71,7 @@ class Keeper:
         self.registry: registry.Registry = registry.LeasedRegistry(
             store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
         )
-        self._registered: dict[str, protocol.Entry] = {}
+        self._registered: dict[str, protocol.WantedProcess] = {}
         """What the registry was last told to keep, by instance."""
         self._tasks: asyncio.TaskGroup | None = None
         self._ended = False
@@ -145,7 +145,7 @@ class Keeper:
             member.step()
             member.follow_fences()
 
-    def _keep(self, entry: protocol.Entry) -> None:
+    def _keep(self, entry: protocol.WantedProcess) -> None:
         name = entry.process.instance
         old = self.instances.get(name)
         if (
@@ -193,7 +193,7 @@ class Keeper:
         instance.watched.close()
         instance.words.close()
 
-    def _register(self, wanted: dict[str, protocol.Entry]) -> None:
+    def _register(self, wanted: dict[str, protocol.WantedProcess]) -> None:
         """Tell the registry which instances serve. One that does not is taken out even when this keeper never
         registered it: the keeper before may have.
         """
@@ -213,7 +213,7 @@ class Keeper:
             self.registry.deregister(before[name].service, name)
         self._wanted = set(wanted)
 
-    def _died(self, entry: protocol.Entry) -> None:
+    def _died(self, entry: protocol.WantedProcess) -> None:
         """Called by the event loop the moment a pidfd becomes readable: the hand-over first, then everything
         else.
         """

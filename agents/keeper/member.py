@@ -19,13 +19,13 @@ from typing import Any, Protocol
 
 from agents.keeper import fence_target, protocol, settings, shown, words
 from agents.keeper.liveness import Heartbeat, Watched
-from agents.keeper.protocol import Entry
+from agents.keeper.protocol import WantedProcess
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.host import identity, log
 from controlplane.leadership import decide, transactions
-from controlplane.leadership.decide import Group, Lead, View
+from controlplane.leadership.decide import Group, GroupView, Lead
 from controlplane.model import Phase, Process
 from controlplane.store import Keys, Store
 from hftd.shm import fence_file
@@ -69,7 +69,7 @@ class KeeperOf(Protocol):
 class KeptProcess:
     """One process of this host as the keeper has it."""
 
-    entry: Entry
+    entry: WantedProcess
     watched: Watched
     words: words.Words
     heartbeat: Heartbeat
@@ -179,14 +179,14 @@ class Member:
 
     # --- what is known --------------------------------------------------------------------------------------
 
-    def _view(self, now_ns: int) -> View:
+    def _view(self, now_ns: int) -> GroupView:
         instance, group, site = self.instance, self.group, self._site
         me = instance.entry.process
         holder = group.holder if group else None
         lead = self.lead
         if lead is not None and lead.closed is None:
             self._look_at_leader(lead)
-        return View(
+        return GroupView(
             group=group,
             me=me,
             budget=site.settings.budget,

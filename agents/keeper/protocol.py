@@ -25,7 +25,7 @@ LINE_BYTES_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class WantedProcess:
     """One running process that the agent wants kept."""
 
     process: Process
@@ -43,7 +43,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    instances: tuple[Entry, ...]
+    instances: tuple[WantedProcess, ...]
     profile: str = "default"
     leaving: bool = False
     """The host goes down: its daemons are being stopped, what they led is given back, and nothing is taken

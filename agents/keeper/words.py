@@ -53,7 +53,7 @@ class Words:
         if same and now.valid_until_ns >= valid_until_ns:
             return
         self._lease.write(
-            pages.Lease(lead.process, lead.incarnation, lead.epoch, pages.Wanted.LEAD, valid_until_ns)
+            pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.LEAD, valid_until_ns)
         )
         if not same:
             self._ring()
@@ -63,19 +63,23 @@ class Words:
         on.
         """
         assert self._lease is not None
-        self._lease.write(pages.Lease(lead.process, lead.incarnation, lead.epoch, pages.Wanted.HAND_OVER, 0))
+        self._lease.write(
+            pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.HAND_OVER, 0)
+        )
         self._ring()
 
     def stand_by(self, lead: Lead) -> None:
         assert self._lease is not None
-        self._lease.write(pages.Lease(lead.process, lead.incarnation, lead.epoch, pages.Wanted.STANDBY, 0))
+        self._lease.write(
+            pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.STANDBY, 0)
+        )
         self._ring()
 
     def _ring(self) -> None:
         assert self.lease_path is not None
         bell.ring(self.lease_path)
 
-    def lease(self) -> pages.Lease:
+    def lease(self) -> pages.LeaseWord:
         return pages.NOBODY if self._lease is None else self._lease.read()
 
     def armed_for(self, lead: Lead) -> bool:

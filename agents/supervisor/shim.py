@@ -99,7 +99,7 @@ def text(value: str) -> str:
     return '"' + "".join(c if c >= " " and c not in '"\\' else f"\\u{ord(c):04x}" for c in value) + '"'
 
 
-class State:
+class StateFile:
     """The file that the agent reads: who runs, what it was started from, and how it ended."""
 
     def __init__(self, plan: dict[str, str], boot_id: str, daemon_pid: int) -> None:
@@ -209,7 +209,7 @@ def main(arguments: list[str]) -> int:
         pass  # over the user's limit of pipe pages: the default 64 KiB it is
     with open("/proc/sys/kernel/random/boot_id") as file:  # noqa: PTH123
         boot_id = file.read().strip()
-    state = State(plan, boot_id, pid)
+    state = StateFile(plan, boot_id, pid)
     state.left_out = "[" + ", ".join(text(word) for word in place(pid, plan)) + "]"
     state.write(log)
     os.write(go_write, b"1")
@@ -222,7 +222,7 @@ def main(arguments: list[str]) -> int:
     return watch(pid, state, log, out_read, wake_read, float(plan["grace_s"]))
 
 
-def watch(pid: int, state: State, log: Log, out: int, wake: int, grace_s: float) -> int:
+def watch(pid: int, state: StateFile, log: Log, out: int, wake: int, grace_s: float) -> int:
     """Copy output and pass signals on until the daemon has ended and its last words are written."""
     poll = select.poll()
     poll.register(out, select.POLLIN)

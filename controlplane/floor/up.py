@@ -57,7 +57,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedFloor:
     """The services file as read and checked, and the processes that it takes."""
 
     run: RunFile
@@ -124,7 +124,7 @@ def bring_up(folders: Folders, options: Options, say: Callable[[str], None]) -> 
     return Started(not runs, wanted.run.site, changes, wanted.specs, dict(applied.revisions), floord)
 
 
-def _require_same_floor(folders: Folders, wanted: Wanted, before: RunFile) -> None:
+def _require_same_floor(folders: Folders, wanted: WantedFloor, before: RunFile) -> None:
     if wanted.run.site != before.site:
         raise InUse(
             f'site folder {folders.site_dir}: in use by the floor of site "{before.site}" (choose '
@@ -144,7 +144,7 @@ def _require_same_floor(folders: Folders, wanted: Wanted, before: RunFile) -> No
 
 
 def _start(
-    folders: Folders, wanted: Wanted, before: RunFile | None, say: Callable[[str], None]
+    folders: Folders, wanted: WantedFloor, before: RunFile | None, say: Callable[[str], None]
 ) -> subprocess.Popen[bytes]:
     """Start hft-floord. `before`: of an orphaned floor, whose processes it adopts."""
     own = embedded.named(wanted.run.store)
@@ -170,7 +170,7 @@ def _start(
 
 
 async def _apply(
-    url: str, wanted: Wanted, say: Callable[[str], None], *, ask_ports: bool
+    url: str, wanted: WantedFloor, say: Callable[[str], None], *, ask_ports: bool
 ) -> tuple[int, specs_apply.Applied]:
     """The number of changes to what the store had, and how applying them ended.
 
@@ -202,7 +202,7 @@ async def _apply(
         await client.close()
 
 
-def _remember(folders: Folders, wanted: Wanted) -> None:
+def _remember(folders: Folders, wanted: WantedFloor) -> None:
     """The services are applied: the agents may come, and a bare `up` reads this file again."""
     source = Path(wanted.file)
     if source.resolve() != folders.services.resolve():
@@ -233,7 +233,7 @@ def _floord_runs(folders: Folders) -> bool:
     return False
 
 
-def _wanted(folders: Folders, options: Options, before: RunFile | None) -> Wanted:
+def _wanted(folders: Folders, options: Options, before: RunFile | None) -> WantedFloor:
     """Read and check; a running floor keeps its file and its tape where the command line says nothing."""
     if options.services is not None:
         services = options.services.expanduser().absolute()
@@ -259,7 +259,7 @@ def _wanted(folders: Folders, options: Options, before: RunFile | None) -> Wante
     hosts = {host for spec in found for host in spec.hosts} | set(before.hosts if before else ())
     kind = options.store or (before.store if before else embedded.DEFAULT)
     run = RunFile(options.site, tuple(sorted(hosts)), port, kind, str(services), by_daemon)
-    return Wanted(run, tuple(found))
+    return WantedFloor(run, tuple(found))
 
 
 def _tape(path: Path) -> Path:

@@ -109,7 +109,7 @@ class Lead:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class GroupView:
     """All that a decision depends on."""
 
     group: Group | None
@@ -226,7 +226,7 @@ IN_FLIGHT = Decision((), "")
 """A transaction is under way, or has just failed: its end is waited for."""
 
 
-def decide(view: View, now_ns: int) -> Decision:
+def decide(view: GroupView, now_ns: int) -> Decision:
     if view.group is None:
         return _wait("has not seen the store yet")
     if view.lead is None:
@@ -242,7 +242,7 @@ def decide(view: View, now_ns: int) -> Decision:
     return _hand_over(view, view.group, view.lead, view.lead.closed, now_ns)
 
 
-def _lead(view: View, group: Group, lead: Lead, now_ns: int) -> Decision:
+def _lead(view: GroupView, group: Group, lead: Lead, now_ns: int) -> Decision:
     if not view.runs or lead.process != view.me:
         return _do(
             Close(_ended(view, lead, now_ns)), f"closes epoch {lead.epoch}: pid {lead.process.pid} is dead"
@@ -279,7 +279,7 @@ def _lead(view: View, group: Group, lead: Lead, now_ns: int) -> Decision:
     return _wait(_leads(lead, group))
 
 
-def _refusal(view: View, group: Group, request: records.RequestRecord, now_ns: int) -> str | None:
+def _refusal(view: GroupView, group: Group, request: records.RequestRecord, now_ns: int) -> str | None:
     """Why the request cannot be carried out; empty while that is still open; None when it can."""
     if request.kind != "failover":
         return f"this keeper does not know requests of kind {request.kind!r}"
@@ -298,7 +298,7 @@ def _refusal(view: View, group: Group, request: records.RequestRecord, now_ns: i
     return None
 
 
-def _hand_over(view: View, group: Group, lead: Lead, cause: Cause, now_ns: int) -> Decision:
+def _hand_over(view: GroupView, group: Group, lead: Lead, cause: Cause, now_ns: int) -> Decision:
     """The epoch is closed: who is next?"""
     same = lead.process == view.me
     if lead.killed and same and view.runs and now_ns < lead.closed_ns + KILL_WAIT_NS:
@@ -332,7 +332,7 @@ def _hand_over(view: View, group: Group, lead: Lead, cause: Cause, now_ns: int) 
     )
 
 
-def _stand_by(view: View, group: Group, now_ns: int) -> Decision:
+def _stand_by(view: GroupView, group: Group, now_ns: int) -> Decision:
     if went_back(view, group):
         return _wait(_back(view, group))
     record = group.leader
@@ -354,7 +354,7 @@ def _stand_by(view: View, group: Group, now_ns: int) -> Decision:
     return _do(Campaign(cause), f"campaigns for epoch {group.epoch_number + 1} ({cause})")
 
 
-def _named(view: View, record: records.LeaderRecord, holder: Process, now_ns: int) -> Decision:
+def _named(view: GroupView, record: records.LeaderRecord, holder: Process, now_ns: int) -> Decision:
     """The record names this instance, and this keeper does not lead for it (yet)."""
     lead = Lead(holder, record.incarnation, record.epoch)
     if holder == view.me and view.runs and view.word_closed != lead.rank:
@@ -376,13 +376,13 @@ def _named(view: View, record: records.LeaderRecord, holder: Process, now_ns: in
     )
 
 
-def _ended(view: View, lead: Lead, now_ns: int) -> Lead:
+def _ended(view: GroupView, lead: Lead, now_ns: int) -> Lead:
     """Its process is dead: lost, unless it was asked to end."""
     cause = Cause.RELEASED if view.leaving else Cause.STOPPED if view.ending else Cause.PROCESS_LOST
     return replace(lead, closed=cause, closed_ns=now_ns)
 
 
-def _may_campaign(view: View, group: Group, now_ns: int) -> Cause | None:
+def _may_campaign(view: GroupView, group: Group, now_ns: int) -> Cause | None:
     waited = now_ns >= view.changed_ns + view.budget.lease_ns  # R4
     if group.leader is None:
         # No instance ever led: open to any ready member. With an epoch one did lead, and the record was
@@ -400,7 +400,7 @@ def _may_campaign(view: View, group: Group, now_ns: int) -> Cause | None:
     return Cause.LEASE_EXPIRED if (electable or homeless) and waited else None
 
 
-def _home_may(view: View, group: Group, record: records.LeaderRecord, now_ns: int) -> bool:
+def _home_may(view: GroupView, group: Group, record: records.LeaderRecord, now_ns: int) -> bool:
     """R14: the last holder's instance goes after the electable standbys: those that pass have a lease, those
     not heard of five pings.
     """
@@ -430,7 +430,7 @@ def settled(request: records.RequestRecord, leader: str | None, to: Process | No
     return replace(request, state="succeeded")
 
 
-def went_back(view: View, group: Group) -> bool:
+def went_back(view: GroupView, group: Group) -> bool:
     """The store is behind this keeper's own disk (R19): it was restored or emptied, and gets no promotion and
     no renewal.
     """
@@ -442,15 +442,15 @@ def _taken_away(group: Group, lead: Lead) -> bool:
     return record is None or record.holder != lead.process or (record.incarnation, record.epoch) != lead.rank
 
 
-def _others(view: View, group: Group) -> list[Process]:
+def _others(view: GroupView, group: Group) -> list[Process]:
     return [process for process in group.candidates if process.instance != view.me.instance]
 
 
-def _fit(view: View) -> bool:
+def _fit(view: GroupView) -> bool:
     return view.runs and view.fresh and view.ready and not view.leaving
 
 
-def _back(view: View, group: Group) -> str:
+def _back(view: GroupView, group: Group) -> str:
     return (
         f"the store went back: it is at incarnation, epoch {group.rank}, this keeper has seen "
         f"{view.seen}; no lead until the incarnation is raised"

@@ -14,7 +14,7 @@ from controlplane.model import Phase
 from hftd import bus, runtime
 from hftd.engine import reasons
 from hftd.engine.orders import answers, gateway, oms
-from hftd.engine.orders.gateway import Claim
+from hftd.engine.orders.gateway import VenueFence
 from hftd.settings import ExecutionSettings
 from hftd.shm import pages
 from hftd.shm.pages import Wanted
@@ -47,7 +47,7 @@ class Execd:
 
     # --- own leadership -------------------------------------------------------------------------------------
 
-    def on_lease(self, lease: pages.Lease) -> None:
+    def on_lease(self, lease: pages.LeaseWord) -> None:
         token = self.context.lease.token()
         if lease.wanted is not Wanted.LEAD or token is None:
             self.gateway.stand_by()
@@ -62,7 +62,9 @@ class Execd:
             return
         told = self.context.lease.fences().get(self.settings.orders)
         clients = (
-            [Claim(told.token, told.leader or fences.NOBODY)] if told is not None and told.token.epoch else []
+            [VenueFence(told.token, told.leader or fences.NOBODY)]
+            if told is not None and told.token.epoch
+            else []
         )
         self._unheld = not self.gateway.lead(token, self.context.process, clients)
         if self._unheld:
@@ -82,7 +84,7 @@ class Execd:
         for claim in self.gateway.outstanding():
             self._send_fence(claim)
 
-    def _send_fence(self, claim: Claim) -> bool:
+    def _send_fence(self, claim: VenueFence) -> bool:
         fence = orders.Fence(
             *self._head(codec.TokenOnWire.of(claim.token)),
             codec.ProcessOnWire.of(claim.claimant),
@@ -207,7 +209,7 @@ class Execd:
         if fence.token is None:
             self._fenced(identity, "", 0, "Fence without a token")
             return
-        claim = Claim(fence.token.token(), fence.claimant.process())
+        claim = VenueFence(fence.token.token(), fence.claimant.process())
         objection = (
             reasons.NOT_ACTIVE if not self.context.lease.leads() else self.gateway.fence(identity, claim)
         )
@@ -310,7 +312,7 @@ class Execd:
             return
         if now_ns >= self._keep_alive_ns:
             self._keep_alive_ns = now_ns + int(self.settings.venue_keep_alive_s * 1e9)
-            self._send_fence(Claim(self.gateway.token, self.context.process))
+            self._send_fence(VenueFence(self.gateway.token, self.context.process))
             silent = now_ns - self._heard_ns > VENUE_SILENCE * self.settings.venue_keep_alive_s * 1e9
             if silent:
                 self.context.alarm(

@@ -116,7 +116,7 @@ class Strategist:
                 f"{self.prefix}{intent.order}",
                 instrument,
                 intent.side,
-                orders.State.REFUSED,
+                orders.OrderState.REFUSED,
                 0,
                 reasons.NOT_CONNECTED,
             )
@@ -244,7 +244,7 @@ class Strategist:
                 orders.Side.BUY,
             )  # a refusal names neither; the strategy knows its order
             ended = base.OrderUpdate(
-                number, refusal.client_order_id, nowhere, side, orders.State.CANCELLED, 0, refusal.reason
+                number, refusal.client_order_id, nowhere, side, orders.OrderState.CANCELLED, 0, refusal.reason
             )
             self.carry_out(self.strategy.on_order(ended, time.monotonic_ns()))
 
@@ -268,7 +268,7 @@ class Strategist:
                 number, key, report.side, report.last_price, report.last_quantity, report.execution_id
             )
             self.carry_out(self.strategy.on_fill(fill, now_ns))
-        if report.state in (orders.State.REJECTED, orders.State.REFUSED):
+        if report.state in (orders.OrderState.REJECTED, orders.OrderState.REFUSED):
             self.context.count("rejects")
             self.context.count(f'rejects_by{{reason="{report.reason}"}}')
         update = base.OrderUpdate(

@@ -49,7 +49,7 @@ START = Head(0, GENESIS)
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ChainRecord:
     seq: int
     """From 1, without a hole, over all files of the log."""
     prev: str
@@ -79,7 +79,7 @@ def _canonical(fields: Mapping[str, object]) -> bytes:
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
 
 
-def _content(record: Record) -> dict[str, object]:
+def _content(record: ChainRecord) -> dict[str, object]:
     fields: dict[str, object] = {
         name: getattr(record, name) for name in FIELDS if name not in ("hash", "details")
     }
@@ -87,12 +87,12 @@ def _content(record: Record) -> dict[str, object]:
     return fields
 
 
-def digest(record: Record) -> str:
+def digest(record: ChainRecord) -> str:
     """What `record.hash` must be, from everything else that it holds."""
     return hashlib.sha256(record.prev.encode() + _canonical(_content(record))).hexdigest()
 
 
-def line(record: Record) -> bytes:
+def line(record: ChainRecord) -> bytes:
     """The canonical line, newline included."""
     content = _content(record)
     ordered = {"seq": content.pop("seq"), "prev": content.pop("prev"), "hash": record.hash, **content}
@@ -108,13 +108,13 @@ def append(
     sender: tuple[int, str, int] = (0, "", 0),
     audit_seq: int = 0,
     details: Mapping[str, str | int],
-) -> Record:
+) -> ChainRecord:
     """The record that follows `head`."""
     incarnation, group, epoch = sender
-    open_ended = Record(
+    open_ended = ChainRecord(
         head.seq + 1, head.hash, "", timestamp, action, user, incarnation, group, epoch, audit_seq, details
     )
-    return Record(
+    return ChainRecord(
         head.seq + 1,
         head.hash,
         digest(open_ended),
@@ -133,7 +133,7 @@ def _is(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def parse(text: bytes) -> Record | None:
+def parse(text: bytes) -> ChainRecord | None:
     """The record of one line (with or without its newline), or None when it is not one, canonical to the
     byte. Its hash is not judged here.
     """
@@ -155,5 +155,5 @@ def parse(text: bytes) -> Record | None:
     )
     if not right:
         return None
-    record = Record(**found)
+    record = ChainRecord(**found)
     return record if line(record) == body + b"\n" else None

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from hftd.engine import accounts, reasons
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 ORDERS_MAX = 1_000
 """Own orders working in one instrument. A strategy keeps two; a runaway one must not make every diff slow."""
@@ -52,7 +52,7 @@ class Event(NamedTuple):
     """What became of one own order. After FILLED, CANCELLED or REJECTED there is none."""
 
     order_id: str
-    state: State
+    state: OrderState
     filled: int
     """In all."""
     price: int = 0
@@ -104,13 +104,13 @@ class Matching:
         """Take, then rest, as the kind allows. The first event answers the order."""
         unfit = self._unfit(order_id, price, quantity)
         if unfit:
-            return [Event(order_id, State.REJECTED, 0, reason=unfit)]
+            return [Event(order_id, OrderState.REJECTED, 0, reason=unfit)]
         met = next(self._through(side, price), None)
         levels = self._opposite(side, price)
         if kind is Kind.POST_ONLY and any(
             self._reachable(level, available, met) for level, available in levels
         ):
-            return [Event(order_id, State.REJECTED, 0, reason=reasons.WOULD_TAKE)]
+            return [Event(order_id, OrderState.REJECTED, 0, reason=reasons.WOULD_TAKE)]
         order = Working(order_id, side, price, quantity, 0)
         events: list[Event] = []
         for level, available in levels:
@@ -124,13 +124,13 @@ class Matching:
                 return events
         if met is not None or kind is Kind.IOC:
             reason = reasons.SELF_MATCH if met is not None else reasons.IOC_REST
-            events.append(Event(order_id, State.CANCELLED, order.filled, reason=reason))
+            events.append(Event(order_id, OrderState.CANCELLED, order.filled, reason=reason))
             return events
         order.ahead = self._available(side, price)
         self.orders[order_id] = order
         self._queues[side].setdefault(price, []).append(order)
         if not events:
-            events.append(Event(order_id, State.WORKING, 0))
+            events.append(Event(order_id, OrderState.WORKING, 0))
         return events
 
     def cancel(self, order_id: str, reason: str = "") -> list[Event]:
@@ -139,7 +139,7 @@ class Matching:
         if order is None:
             return []
         self._remove(order)
-        return [Event(order_id, State.CANCELLED, order.filled, reason=reason)]
+        return [Event(order_id, OrderState.CANCELLED, order.filled, reason=reason)]
 
     def cancel_all(self, reason: str = "") -> list[Event]:
         """Oldest first."""
@@ -272,12 +272,12 @@ class Matching:
         refused = self._accept(order.side, price, amount)
         working = order.order_id in self.orders
         if refused:
-            state = State.CANCELLED if working or order.filled else State.REJECTED
+            state = OrderState.CANCELLED if working or order.filled else OrderState.REJECTED
             events.append(Event(order.order_id, state, order.filled, reason=refused))
             self._remove(order)
             return False
         order.filled += amount
-        state = State.PARTIALLY_FILLED if order.remaining else State.FILLED
+        state = OrderState.PARTIALLY_FILLED if order.remaining else OrderState.FILLED
         events.append(Event(order.order_id, state, order.filled, price, amount))
         if not order.remaining:
             self._remove(order)

@@ -147,16 +147,16 @@ class Positions:
 
     # --- snapshots ------------------------------------------------------------------------------------------
 
-    def dump(self) -> Snapshot:
+    def dump(self) -> PositionsDump:
         rows = [
             Row(market, symbol, account.quantity, account.cash, open_.cost, open_.last_execution)
             for market, symbol, account in self._accounts
             for open_ in (self._open[market, symbol],)
         ]
-        return Snapshot(self.seen.up_to, sorted(self.seen.above), rows)
+        return PositionsDump(self.seen.up_to, sorted(self.seen.above), rows)
 
     @classmethod
-    def load(cls, snapshot: Snapshot) -> Positions:
+    def load(cls, snapshot: PositionsDump) -> Positions:
         positions = cls()
         positions.seen = Seen(snapshot.up_to, set(snapshot.above))
         for row in snapshot.rows:
@@ -174,7 +174,7 @@ class Row(msgspec.Struct, frozen=True):
     last_execution: int
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class PositionsDump(msgspec.Struct, frozen=True):
     up_to: int
     above: list[int]
     rows: list[Row]

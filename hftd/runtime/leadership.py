@@ -44,7 +44,7 @@ class Leadership:
     def has_lease(self) -> bool:
         return self._lease is not None
 
-    def lease(self) -> pages.Lease:
+    def lease(self) -> pages.LeaseWord:
         """What the page says now; one addressed to another process reads as addressed to no process."""
         if self._lease is None:
             return pages.NOBODY

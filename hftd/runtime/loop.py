@@ -80,7 +80,7 @@ class Loop:
         self._timers: list[_Timer] = []
         self._before_wait: list[Callable[[], None]] = []
         self._on_stop: list[Callable[[], None]] = []
-        self._on_lease: list[Callable[[pages.Lease], None]] = []
+        self._on_lease: list[Callable[[pages.LeaseWord], None]] = []
         self._on_peers: dict[str, list[Callable[[list[control.Peer]], None]]] = {}
         self._on_ask: dict[str, Callable[[dict[str, Any]], Any]] = {}
         self._lease_seen: tuple[object, ...] | None = None
@@ -169,7 +169,7 @@ class Loop:
     def on_ask(self, what: str, run: Callable[[dict[str, Any]], Any]) -> None:
         self._on_ask[what] = run
 
-    def on_lease(self, run: Callable[[pages.Lease], None]) -> None:
+    def on_lease(self, run: Callable[[pages.LeaseWord], None]) -> None:
         """Called when who is wanted to do what changed (not at renewals), and once at the start."""
         self._on_lease.append(run)
 

@@ -53,7 +53,7 @@ class Wanted(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class LeaseWord:
     """What the lease word says. `process` None: addressed to no process."""
 
     process: Process | None
@@ -83,7 +83,7 @@ class Alive:
     """Counts changes of `<HFT_ALIVE>.electable`, the leader's list of standbys within the lag."""
 
 
-NOBODY = Lease(None, 0, 0, Wanted.STANDBY, 0)
+NOBODY = LeaseWord(None, 0, 0, Wanted.STANDBY, 0)
 
 
 def create(path: Path, magic: bytes) -> None:
@@ -162,7 +162,7 @@ class LeasePage(_Page):
         self._seen = -1
         self._cached = NOBODY
 
-    def read(self) -> Lease:
+    def read(self) -> LeaseWord:
         """Cheap enough for every turn of a poll loop: decodes only when the sequence has changed.
 
         While a write is half done it is what was read last: that ends at its own `valid_until_ns`, whatever
@@ -182,11 +182,11 @@ class LeasePage(_Page):
         )
         self._seen, self._cached = (
             sequence,
-            Lease(process, incarnation, epoch, Wanted(wanted), valid_until_ns),
+            LeaseWord(process, incarnation, epoch, Wanted(wanted), valid_until_ns),
         )
         return self._cached
 
-    def write(self, lease: Lease) -> None:
+    def write(self, lease: LeaseWord) -> None:
         process = lease.process
         self._write(
             _LEASE_BODY.pack(

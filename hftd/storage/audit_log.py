@@ -18,7 +18,7 @@ from controlplane.errors import InvalidInput
 from controlplane.host import files
 from controlplane.host.files import Durability
 from hftd.engine import audit_chain
-from hftd.engine.audit_chain import Head, Record
+from hftd.engine.audit_chain import ChainRecord, Head
 from hftd.storage import audit_verify
 
 SENDERS_MAX = 10_000
@@ -62,7 +62,7 @@ class AuditLog:
     def _read(self, path: Path, *, last: bool) -> int:
         """Bytes of its whole lines."""
         size, lines = 0, 0
-        record: Record | None = None
+        record: ChainRecord | None = None
         with path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
@@ -112,7 +112,7 @@ class AuditLog:
         details: dict[str, str | int],
         sender: tuple[int, str, int] = (0, "", 0),
         audit_seq: int = 0,
-    ) -> Record:
+    ) -> ChainRecord:
         """Write one record. The caller has dropped what was kept before (`last_of`).
 
         Raises:

@@ -24,7 +24,7 @@ from pathlib import Path
 from controlplane.errors import InvalidInput
 from controlplane.host import files, locks
 from hftd.storage import segments
-from hftd.storage.segments import MAGIC, Record, Segment
+from hftd.storage.segments import MAGIC, Segment, SegmentRecord
 from hftd.storage.segments import JournalFull as JournalFull
 from hftd.storage.sync_thread import SyncThread
 
@@ -54,7 +54,7 @@ class Journal:
         self._lock = locks.take(folder / "journal.lock", folder.name, "another process has this journal open")
         self._ends: list[tuple[int, int]] = []
         self._segments: list[Segment] = []
-        self._recent: deque[Record] = deque(maxlen=recent_max)
+        self._recent: deque[SegmentRecord] = deque(maxlen=recent_max)
         self._fd = -1
         self._recover()
         self._sync = SyncThread(lambda: self._fd, self.last_seq)
@@ -98,11 +98,11 @@ class Journal:
         """[(epoch, its last sequence)] in the order of the file."""
         return list(self._ends)
 
-    def read(self, after: int = 0, limit: int | None = None) -> Iterator[Record]:
+    def read(self, after: int = 0, limit: int | None = None) -> Iterator[SegmentRecord]:
         """Records with a sequence above `after`, at most `limit`, from memory where they are recent."""
         recent = self._recent
         if recent and after >= recent[0].sequence - 1:
-            found: Iterator[Record] = (record for record in _newest(recent, after))
+            found: Iterator[SegmentRecord] = (record for record in _newest(recent, after))
         else:
             found = self._read_files(after)
         for count, record in enumerate(found):
@@ -110,7 +110,7 @@ class Journal:
                 return
             yield record
 
-    def _read_files(self, after: int) -> Iterator[Record]:
+    def _read_files(self, after: int) -> Iterator[SegmentRecord]:
         at = max(0, bisect_right([segment.first for segment in self._segments], after) - 1)
         for segment in self._segments[at:]:
             with segment.path.open("rb") as file:
@@ -148,7 +148,7 @@ class Journal:
         segment = self._segments[-1]
         self._write(frame, segment.size)
         segment.add(sequence, len(frame))
-        self._remember(Record(epoch, sequence, payload))
+        self._remember(SegmentRecord(epoch, sequence, payload))
         self._sync.written(sequence)
         return sequence
 
@@ -247,7 +247,7 @@ class Journal:
             self._fd = fd
         self._segments.append(Segment(path, first))
 
-    def _remember(self, record: Record) -> None:
+    def _remember(self, record: SegmentRecord) -> None:
         if self._ends and self._ends[-1][0] == record.epoch:
             self._ends[-1] = (record.epoch, record.sequence)
         else:
@@ -282,7 +282,7 @@ class Journal:
             self._sync.begin(self.last_seq)
         return len(tail)
 
-    def _side_path(self, first: Record) -> Path:
+    def _side_path(self, first: SegmentRecord) -> Path:
         n = 0
         while (path := self.folder / f"aside-{first.epoch}-{first.sequence}-{n}.journal").exists():
             n += 1
@@ -352,8 +352,8 @@ class Journal:
         self._lock.close()
 
 
-def _newest(recent: deque[Record], after: int) -> list[Record]:
-    found: list[Record] = []
+def _newest(recent: deque[SegmentRecord], after: int) -> list[SegmentRecord]:
+    found: list[SegmentRecord] = []
     for record in reversed(recent):
         if record.sequence <= after:
             break

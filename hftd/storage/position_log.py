@@ -1,7 +1,7 @@
 """Positions on disk: a snapshot and the executions since. What `append` has returned from survives kill -9;
 what `sync` has, a power cut.
 
-    positions.json     engine/position.Snapshot, replaced atomically
+    positions.json     engine/position.PositionsDump, replaced atomically
     executions.log     records {length u32, crc32 u32} + msgpack of engine/position.Execution
 
 A record is applied once for each execution id, so a crash between a new snapshot and the emptied log only
@@ -20,7 +20,7 @@ import msgspec
 from controlplane.errors import InvalidInput
 from controlplane.host import files
 from controlplane.host.files import Durability
-from hftd.engine.position import Execution, Positions, Snapshot
+from hftd.engine.position import Execution, Positions, PositionsDump
 
 _HEAD = struct.Struct("<II")
 RECORD_BYTES_MAX = 4096
@@ -50,7 +50,7 @@ class PositionLog:
 
     def _load_snapshot(self) -> Positions:
         try:
-            return Positions.load(msgspec.json.decode(self._snapshot.read_bytes(), type=Snapshot))
+            return Positions.load(msgspec.json.decode(self._snapshot.read_bytes(), type=PositionsDump))
         except FileNotFoundError:
             return Positions()
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:

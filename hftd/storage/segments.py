@@ -35,7 +35,7 @@ class JournalFull(Retryable):
     """The record was not written and nothing of it stays in the file."""
 
 
-class Record(NamedTuple):
+class SegmentRecord(NamedTuple):
     epoch: int
     sequence: int
     payload: bytes
@@ -68,7 +68,7 @@ def frame(epoch: int, sequence: int, payload: bytes) -> bytes:
     return _HEAD.pack(len(payload), zlib.crc32(body)) + body
 
 
-def records(content: bytes, offset: int) -> Iterator[tuple[Record, int]]:
+def records(content: bytes, offset: int) -> Iterator[tuple[SegmentRecord, int]]:
     """Whole records and where each ends; stops at the first that is torn or damaged."""
     end = len(content)
     while offset + _FRAME_BYTES <= end:
@@ -78,7 +78,7 @@ def records(content: bytes, offset: int) -> Iterator[tuple[Record, int]]:
         if length > PAYLOAD_BYTES_MAX or next_at > end or zlib.crc32(content[body_at:next_at]) != crc:
             return
         epoch, sequence = _KEY.unpack_from(content, body_at)
-        yield Record(epoch, sequence, content[body_at + _KEY.size : next_at]), next_at
+        yield SegmentRecord(epoch, sequence, content[body_at + _KEY.size : next_at]), next_at
         offset = next_at
 
 
@@ -100,7 +100,7 @@ def read_whole(path: Path, *, last: bool) -> bytes | None:
     return content
 
 
-def write_side(path: Path, tail: list[Record]) -> None:
+def write_side(path: Path, tail: list[SegmentRecord]) -> None:
     content = bytearray(MAGIC)
     for record in tail:
         content += frame(*record)

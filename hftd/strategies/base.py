@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 
 class Instrument(NamedTuple):
@@ -57,7 +57,7 @@ class OrderUpdate(NamedTuple):
     client_order_id: str
     instrument: Instrument
     side: Side
-    state: State
+    state: OrderState
     filled: int
     reason: str
 

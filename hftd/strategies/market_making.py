@@ -22,7 +22,7 @@ from hftd.engine import fixed, position
 from hftd.engine.orders.order import TERMINAL
 from hftd.strategies import base
 from hftd.strategies.base import Cancel, Fill, Instrument, Intent, OrderUpdate, Place, Quote
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 PPM = 1_000_000
 CANCELS_MAX = 3
@@ -133,7 +133,7 @@ class MarketMaking(base.Strategy):
             # Ours of an earlier life, or forgotten: nobody would ever move it.
             return (
                 []
-                if update.state in TERMINAL or update.state is State.PENDING_CANCEL
+                if update.state in TERMINAL or update.state is OrderState.PENDING_CANCEL
                 else [self._stray(update)]
             )
         market, side = known

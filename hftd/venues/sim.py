@@ -18,7 +18,7 @@ from hftd.engine import accounts, matching, reasons
 from hftd.engine.market import book
 from hftd.venues import base, binance
 from hftd.wire import codec, market, orders, requests
-from hftd.wire.orders import State
+from hftd.wire.orders import OrderState
 
 SNAPSHOT_LEVELS_MAX = 10_000
 """A side. Real venues give 1,000 and leave the levels behind unknown; with the whole book (some 4,000 levels
@@ -192,13 +192,13 @@ class Venue:
             self.reject(place, reasons.NO_PRICE)
         else:
             events = of.matching.place(place.order_id, place.side, place.kind, place.price, place.quantity)
-            if events[0].state is not State.REJECTED:
+            if events[0].state is not OrderState.REJECTED:
                 self.told.append(Told(place, keep=True, tell=False))
             self.working[place.order_id] = place
             self._say(events)
 
     def reject(self, place: orders.Place, reason: str) -> None:
-        self._tell(place, matching.Event(place.order_id, State.REJECTED, 0, reason=reason))
+        self._tell(place, matching.Event(place.order_id, OrderState.REJECTED, 0, reason=reason))
 
     def cancel(self, order_id: str, reason: str = "") -> bool:
         """False when no such order works."""
@@ -218,7 +218,8 @@ class Venue:
         """Orders that worked when the last process ended are cancelled now, and their owner is told."""
         for place, filled in lost:
             self._tell(
-                place, matching.Event(place.order_id, State.CANCELLED, filled, reason=reasons.VENUE_RESTART)
+                place,
+                matching.Event(place.order_id, OrderState.CANCELLED, filled, reason=reasons.VENUE_RESTART),
             )
 
     # --- within ---------------------------------------------------------------------------------------------
@@ -254,8 +255,10 @@ class Venue:
             text=reasons.text(event.reason) if event.reason else "",
             venue_ns=now_ns,
         )
-        self.told.append(Told(report, keep=event.state not in (State.WORKING, State.REJECTED), tell=True))
-        if event.state in (State.FILLED, State.CANCELLED, State.REJECTED):
+        self.told.append(
+            Told(report, keep=event.state not in (OrderState.WORKING, OrderState.REJECTED), tell=True)
+        )
+        if event.state in (OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED):
             self.working.pop(place.order_id, None)
             self._ended[place.order_id] = report
             if len(self._ended) > ENDED_KEPT:

@@ -28,7 +28,7 @@ class Kind(IntEnum):
     """What does not fill at once is cancelled."""
 
 
-class State(IntEnum):
+class OrderState(IntEnum):
     """Of an order. The legal moves are a table in engine/orders/order.py."""
 
     PENDING_NEW = 1
@@ -204,7 +204,7 @@ class Report(Message, tag=16, frozen=True):
     market: str
     symbol: str
     side: Side
-    state: State
+    state: OrderState
     price: int
     quantity: int
     filled: int

@@ -83,7 +83,7 @@ def test_killed_leader_is_succeeded_by_the_named_standby_with_the_next_epoch(tmp
 
     async def case(floor: Floor) -> None:
         first, second = await floor.pair()
-        named: list[pages.Lease] = []
+        named: list[pages.LeaseWord] = []
 
         def look(record: records.LeaderRecord) -> None:
             if record.holder == second.process and record.epoch == 2:
@@ -168,7 +168,7 @@ def test_late_answer_of_a_renewal_does_not_arm_a_closed_word(tmp_path: Path) -> 
         await until(lambda: first.lease().wanted is Wanted.HAND_OVER, "alpha's epoch is closed")
         hold, store.hold = store.hold, None
         hold.set()
-        armed: list[pages.Lease] = []
+        armed: list[pages.LeaseWord] = []
         await never_two([first, second], lambda: armed.append(first.lease()) or second.leads(), "beta leads")
         assert {(lease.wanted, lease.valid_until_ns) for lease in armed} == {(Wanted.HAND_OVER, 0)}
 

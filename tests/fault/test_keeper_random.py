@@ -103,7 +103,7 @@ class Host:
 
     def fit_out(self) -> None:
         registration = Registration(SERVICE, self.process.instance, self.name, self.process, {}, "", 0, 0, "")
-        entry = protocol.Entry(
+        entry = protocol.WantedProcess(
             self.process,
             SERVICE,
             Mode.ACTIVE_STANDBY,

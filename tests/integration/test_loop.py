@@ -109,7 +109,7 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
         assert context.endpoint("execd", "orders") == "ipc://x" and len(peers) == 1
 
         with pages.LeasePage(tmp_path / "o.lease", writable=True) as keeper:
-            keeper.write(pages.Lease(context.process, 1, 4, pages.Wanted.LEAD, 1 << 62))
+            keeper.write(pages.LeaseWord(context.process, 1, 4, pages.Wanted.LEAD, 1 << 62))
         context.set_ready(True)
         agent.wait(lambda message: isinstance(message, control.Status) and message.ready)
         agent.wait(lambda message: isinstance(message, control.Status))

@@ -10,7 +10,7 @@ from hftd.engine import accounts, matching
 from hftd.engine.market import book
 from hftd.venues import binance, replay
 from hftd.wire import market
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 SECONDS = 60
 QUANTITY = 100_000  # 0.001: with prices in whole 0.01 every notional is whole
@@ -66,8 +66,8 @@ class Quoter:
             if event.quantity:
                 self.fills[side] += 1
                 self.cash += (-1 if side is Side.BUY else 1) * event.price * event.quantity // accounts.UNIT
-            self.rejected += event.state is State.REJECTED
-            if event.state in (State.FILLED, State.CANCELLED, State.REJECTED):
+            self.rejected += event.state is OrderState.REJECTED
+            if event.state in (OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED):
                 del self.quotes[side]
 
 

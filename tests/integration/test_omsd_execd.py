@@ -18,7 +18,7 @@ from hftd.engine import reasons
 from hftd.shm import fence_file
 from hftd.shm.pages import Wanted
 from hftd.wire import codec, orders
-from hftd.wire.orders import State
+from hftd.wire.orders import OrderState
 from tests.support import order_path
 from tests.support.order_path import Member, OrderPath
 
@@ -75,12 +75,12 @@ def unacknowledged(path: OrderPath) -> int:
 def test_an_approved_order_goes_to_the_venue_and_its_life_is_told_to_everyone(path: OrderPath) -> None:
     alpha = active(path)
     name = path.riskd.place()
-    path.until("it works", lambda: path.riskd.states(name) == [State.WORKING])
+    path.until("it works", lambda: path.riskd.states(name) == [OrderState.WORKING])
     (order_id,) = path.venue.working
     assert order_id.startswith("omsd-1-")
     path.venue.fill(order_id)
     path.until("the fill is booked", lambda: positions(path) == {"BTCUSDT": "0.001"})
-    path.until("riskd knows", lambda: path.riskd.states(name) == [State.WORKING, State.FILLED])
+    path.until("riskd knows", lambda: path.riskd.states(name) == [OrderState.WORKING, OrderState.FILLED])
     (row,) = alpha.ask("orders")
     assert 0 < row["created_ns"] < row["updated_ns"]
     assert row == {
@@ -119,7 +119,7 @@ def test_an_order_without_a_valid_approval_never_leaves(
     first = path.riskd.place()
     path.until("a good one works", lambda: path.riskd.states(first))
     name = path.riskd.place(approval=approval)
-    path.until("it is refused", lambda: path.riskd.states(name) == [State.REFUSED])
+    path.until("it is refused", lambda: path.riskd.states(name) == [OrderState.REFUSED])
     assert path.riskd.reasons(name) == [reason]
     assert len(path.venue.working) == 1
     path.until("the refusal is audited", lambda: "ORDER_REFUSED" in audit(path))
@@ -137,7 +137,7 @@ def test_a_rehearsal_passes_omsd_and_execd_and_leaves_nothing_anywhere(path: Ord
     assert alpha.ask("orders") == [] and len(path.riskd.told) == told
     assert not any(isinstance(message, orders.Place) for message in path.venue.heard[heard:])
     name = path.riskd.place()
-    path.until("the real one works", lambda: path.riskd.states(name) == [State.WORKING])
+    path.until("the real one works", lambda: path.riskd.states(name) == [OrderState.WORKING])
     path.until(
         "and is the first record after the lead", lambda: audit(path)[:2] == ["LEAD_TAKEN", "ORDER_PLACED"]
     )
@@ -192,16 +192,16 @@ def test_a_cancel_passes_past_the_end_of_the_lease_and_a_new_order_does_not(path
     late = path.riskd.place()
     path.until("the new one is refused", lambda: path.riskd.reasons(late) == [reasons.NOT_ACTIVE])
     path.riskd.cancel(name)
-    path.until("the cancel has passed", lambda: path.riskd.states(name)[-1] is State.CANCELLED)
+    path.until("the cancel has passed", lambda: path.riskd.states(name)[-1] is OrderState.CANCELLED)
 
 
 def test_one_message_cancels_an_order_and_places_the_next(path: OrderPath) -> None:
     alpha = active(path)
     old = path.riskd.place()
-    path.until("it works", lambda: path.riskd.states(old) == [State.WORKING])
+    path.until("it works", lambda: path.riskd.states(old) == [OrderState.WORKING])
     new = path.riskd.place(replaces=old)
-    path.until("the next one works", lambda: path.riskd.states(new) == [State.WORKING])
-    path.until("the first one is gone", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
+    path.until("the next one works", lambda: path.riskd.states(new) == [OrderState.WORKING])
+    path.until("the first one is gone", lambda: path.riskd.states(old)[-1] is OrderState.CANCELLED)
     assert not [message for message in path.venue.heard if isinstance(message, orders.Cancel)]
     assert {row["status"] for row in alpha.ask("orders")} == {"working", "cancelled"}
     path.until(
@@ -216,30 +216,30 @@ def test_one_message_cancels_an_order_and_places_the_next(path: OrderPath) -> No
 def test_a_replacement_of_an_order_that_is_not_there_is_placed_all_the_same(path: OrderPath) -> None:
     active(path)
     new = path.riskd.place(replaces="mm-never")
-    path.until("it works", lambda: path.riskd.states(new) == [State.WORKING])
+    path.until("it works", lambda: path.riskd.states(new) == [OrderState.WORKING])
     assert path.riskd.reasons("mm-never") == [reasons.UNKNOWN_ORDER]
 
 
 def test_a_replacement_that_omsd_refuses_cancels_all_the_same(path: OrderPath) -> None:
     active(path)
     old = path.riskd.place()
-    path.until("it works", lambda: path.riskd.states(old) == [State.WORKING])
+    path.until("it works", lambda: path.riskd.states(old) == [OrderState.WORKING])
     new = path.riskd.place(replaces=old, approval=None)
-    path.until("it is refused", lambda: path.riskd.states(new) == [State.REFUSED])
-    path.until("the old one is gone", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
+    path.until("it is refused", lambda: path.riskd.states(new) == [OrderState.REFUSED])
+    path.until("the old one is gone", lambda: path.riskd.states(old)[-1] is OrderState.CANCELLED)
 
 
 def test_a_replacement_that_execd_refuses_cancels_all_the_same(path: OrderPath) -> None:
     active(path)
     old = path.riskd.place()
-    path.until("it works", lambda: path.riskd.states(old) == [State.WORKING])
+    path.until("it works", lambda: path.riskd.states(old) == [OrderState.WORKING])
     path.members["execd-alpha-1"].lead(1, valid_until_ns=1)
     new = path.riskd.place(replaces=old)
     path.until("the venue has cancelled", lambda: not path.venue.working)
     assert path.members["execd-alpha-1"].context.counters["refused"]
     path.members["execd-alpha-1"].lead(1)
     path.until("with a valid lease again it is told", lambda: path.riskd.reasons(new) == [reasons.NOT_ACTIVE])
-    path.until("and so is the cancel", lambda: path.riskd.states(old)[-1] is State.CANCELLED)
+    path.until("and so is the cancel", lambda: path.riskd.states(old)[-1] is OrderState.CANCELLED)
 
 
 def test_execd_sends_no_order_past_its_own_lease_and_passes_cancels(path: OrderPath) -> None:
@@ -248,7 +248,7 @@ def test_execd_sends_no_order_past_its_own_lease_and_passes_cancels(path: OrderP
     path.until("it works", lambda: path.riskd.states(name))
     path.members["execd-alpha-1"].lead(1, valid_until_ns=1)
     path.riskd.cancel(name)
-    path.until("the cancel has passed", lambda: path.riskd.states(name)[-1] is State.CANCELLED)
+    path.until("the cancel has passed", lambda: path.riskd.states(name)[-1] is OrderState.CANCELLED)
     late = path.riskd.place()
     path.until("execd has refused it", lambda: path.members["execd-alpha-1"].context.counters.get("refused"))
     assert not path.venue.working
@@ -284,7 +284,7 @@ def test_the_standby_has_every_record_and_leads_on_with_cancelled_orders_and_no_
     }
     path.until("riskd is told", lambda: path.riskd.epoch == 2)
     after = path.riskd.place()
-    path.until("trading goes on", lambda: path.riskd.states(after) == [State.WORKING])
+    path.until("trading goes on", lambda: path.riskd.states(after) == [OrderState.WORKING])
     assert next(iter(path.venue.working)).startswith("omsd-2-")
     path.until(
         "both leads are audited",
@@ -404,7 +404,7 @@ def test_a_new_execd_fences_the_venue_and_the_order_manager_reconciles_with_it(p
     )
     assert sorted(row["status"] for row in alpha.ask("orders")) == ["cancelled", "filled"]
     after = path.riskd.place()
-    path.until("trading goes on", lambda: path.riskd.states(after) == [State.WORKING])
+    path.until("trading goes on", lambda: path.riskd.states(after) == [OrderState.WORKING])
 
 
 def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
@@ -434,7 +434,7 @@ def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
     path.until("trading goes on", lambda: alpha.phase is Phase.ACTIVE)
     assert "journal_full" not in alpha.context.alarms
     after = path.riskd.place()
-    path.until("a new order works", lambda: path.riskd.states(after) == [State.WORKING])
+    path.until("a new order works", lambda: path.riskd.states(after) == [OrderState.WORKING])
 
 
 def test_everything_is_cancelled_once_when_no_order_manager_is_heard(path: OrderPath) -> None:
@@ -473,7 +473,7 @@ def test_an_equal_token_of_another_process_never_leads(path: OrderPath) -> None:
     assert beta.phase is Phase.FENCING
     assert alpha.phase is Phase.ACTIVE
     name = path.riskd.place()
-    path.until("the first claimant trades on", lambda: path.riskd.states(name) == [State.WORKING])
+    path.until("the first claimant trades on", lambda: path.riskd.states(name) == [OrderState.WORKING])
 
 
 def test_what_does_not_decode_is_counted_and_dropped_everywhere(path: OrderPath) -> None:
@@ -489,7 +489,7 @@ def test_what_does_not_decode_is_counted_and_dropped_everywhere(path: OrderPath)
         ),
     )
     name = path.riskd.place()
-    path.until("nothing else happened", lambda: path.riskd.states(name) == [State.WORKING])
+    path.until("nothing else happened", lambda: path.riskd.states(name) == [OrderState.WORKING])
 
 
 def test_auditd_and_positiond_catch_up_after_an_absence(path: OrderPath) -> None:
@@ -500,7 +500,7 @@ def test_auditd_and_positiond_catch_up_after_an_absence(path: OrderPath) -> None
     path.until("all work", lambda: all(path.riskd.states(name) for name in names))
     for order_id in list(path.venue.working):
         path.venue.fill(order_id)
-    path.until("riskd knows", lambda: all(path.riskd.states(name)[-1] is State.FILLED for name in names))
+    path.until("riskd knows", lambda: all(path.riskd.states(name)[-1] is OrderState.FILLED for name in names))
     path.start("positiond-alpha-1")
     path.start("auditd-alpha-1")
     path.introduce()

@@ -58,8 +58,8 @@ def send(
     report = orders.Report(
         1, 0, 0, "omsd-alpha-1", token, 0, execution, f"omsd-1-{execution}", f"mm-1-{execution}", "mm",
         "spot", "BTCUSDT", side,
-        orders.State.FILLED, price * ONE, quantity * ONE, quantity * ONE, price * ONE, quantity * ONE, "",
-        "", 0,
+        orders.OrderState.FILLED, price * ONE, quantity * ONE, quantity * ONE, price * ONE, quantity * ONE,
+        "", "", 0,
     )  # fmt: skip
     assert omsd.send(codec.encode(report))
 

@@ -23,7 +23,7 @@ from hftd.engine import accounts, reasons
 from hftd.shm import pages
 from hftd.venues import binance
 from hftd.wire import codec, control, feed, orders, requests
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 TIMEOUT_MS = 20_000
 INSTANCE = "simd-alpha-1"
@@ -198,9 +198,9 @@ def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: 
     floor.execd.send(b"noise")
     floor.fence()
     floor.order_path(place("taken", 102))
-    assert (taken := floor.back()).state is State.FILLED and taken.execution_id == 1
+    assert (taken := floor.back()).state is OrderState.FILLED and taken.execution_id == 1
     floor.order_path(place("working", 99))
-    assert floor.back().state is State.WORKING
+    assert floor.back().state is OrderState.WORKING
     assert floor.accounts() == ([orders.Account("spot", "BTCUSDT", UNIT, -102 * UNIT)], 1)
     floor.said(
         lambda message: isinstance(message, control.Status) and message.counters.get("undecodable") == 1
@@ -209,13 +209,15 @@ def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: 
     floor.end(signal.SIGKILL)
     floor.start()
     lost = floor.back()
-    assert (lost.order_id, lost.state, lost.reason) == ("working", State.CANCELLED, reasons.VENUE_RESTART), (
-        "told without being asked"
-    )
+    assert (lost.order_id, lost.state, lost.reason) == (
+        "working",
+        OrderState.CANCELLED,
+        reasons.VENUE_RESTART,
+    ), "told without being asked"
     second, lines = floor.lines(1)
     assert lines == [diff(13)] and second.isdisjoint(first)
     floor.order_path(place("old", 101))  # fences outlive it: no new Fence was needed
-    assert floor.back().state is State.WORKING
+    assert floor.back().state is OrderState.WORKING
     assert floor.accounts() == ([orders.Account("spot", "BTCUSDT", UNIT, -102 * UNIT)], 1)
 
     floor.end(signal.SIGTERM)
@@ -224,7 +226,7 @@ def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: 
     stopped = floor.back()
     assert (stopped.order_id, stopped.state, stopped.reason) == (
         "old",
-        State.CANCELLED,
+        OrderState.CANCELLED,
         reasons.VENUE_RESTART,
     )
     third, lines = floor.lines(3)

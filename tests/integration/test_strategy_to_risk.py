@@ -40,8 +40,10 @@ class Omsd:
         assert isinstance(answer, orders.Attached)
         return answer
 
-    def report(self, place: orders.Place, state: orders.State, execution: int = 0, reason: str = "") -> None:
-        filled = place.quantity if state is orders.State.FILLED else 0
+    def report(
+        self, place: orders.Place, state: orders.OrderState, execution: int = 0, reason: str = ""
+    ) -> None:
+        filled = place.quantity if state is orders.OrderState.FILLED else 0
         self._send(
             orders.Report(
                 1, 0, 0, self.instance, self.token, 0, execution, "omsd-1-1", place.client_order_id,
@@ -154,13 +156,13 @@ def test_a_tick_becomes_an_order_signed_with_risks_token_and_a_fill_goes_back(st
     assert (
         first.client_order_id.startswith("strategy-mm-") and first.client_order_id != second.client_order_id
     )
-    omsd.report(first, orders.State.FILLED, execution=1)
-    omsd.report(second, orders.State.WORKING)
+    omsd.report(first, orders.OrderState.FILLED, execution=1)
+    omsd.report(second, orders.OrderState.WORKING)
     assert stage.strategyd.counted("fills").counters["fills"] == 1
     # The filled side is quoted anew, the working one follows the touch in one message.
     third = stage.place(omsd)
     assert third.side is first.side
-    omsd.report(third, orders.State.WORKING)
+    omsd.report(third, orders.OrderState.WORKING)
     for _ in range(200):
         stage.market(BID + 5 * TICK, ASK + 5 * TICK)
         if omsd.dealer.socket.poll(20):
@@ -236,7 +238,7 @@ def test_of_a_replacement_that_is_refused_the_cancel_goes_on(stage: Stage) -> No
     told = daemons.receive(
         strategy.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Report)
     )
-    assert (told.state, told.client_order_id) == (orders.State.REFUSED, "strategy-x-1-2")
+    assert (told.state, told.client_order_id) == (orders.OrderState.REFUSED, "strategy-x-1-2")
     strategy.close()
 
 
@@ -281,12 +283,12 @@ def test_a_new_omsd_is_given_orders_at_once_and_the_old_one_is_refused(stage: St
     old = stage.omsd(1)
     old.attach()
     first = stage.place(old)
-    old.report(first, orders.State.WORKING)
+    old.report(first, orders.OrderState.WORKING)
     new = stage.omsd(2, "beta")
     assert new.attach().ok
     next_one = stage.place(new)
     assert next_one.client_order_id not in (first.client_order_id,)
-    old.report(first, orders.State.FILLED, execution=1)
+    old.report(first, orders.OrderState.FILLED, execution=1)
     refusal = old.next(orders.Refusal)
     assert refusal.reason == reasons.STALE_TOKEN
     assert not old.attach().ok
@@ -299,7 +301,7 @@ def test_an_order_that_the_order_manager_does_not_know_is_forgotten_and_quoted_a
     omsd = stage.omsd(1)
     omsd.attach()
     first = stage.place(omsd)
-    omsd.report(first, orders.State.WORKING)
+    omsd.report(first, orders.OrderState.WORKING)
     for _ in range(400):
         stage.market(BID + 5 * TICK, ASK + 5 * TICK)
         if omsd.dealer.socket.poll(10) and getattr(
@@ -350,7 +352,7 @@ def test_a_strategy_that_dies_has_its_working_orders_cancelled(stage: Stage) -> 
     omsd.attach()
     working = [stage.place(omsd), stage.place(omsd)]
     for place in working:
-        omsd.report(place, orders.State.WORKING)
+        omsd.report(place, orders.OrderState.WORKING)
     stage.strategyd.counted("orders", 2)
     stage.strategyd.end(9)
     assert {omsd.next(orders.Cancel).client_order_id for _ in working} == {

@@ -319,7 +319,7 @@ async def test_each_process_gets_new_words_and_a_lease_only_where_there_is_a_lea
             os.kill(first, signal.SIGKILL)
             await until(lambda: host.pid("omsd-alpha-1") not in (None, first))
             old.write(
-                pages.Lease(
+                pages.LeaseWord(
                     identity.identify("omsd-alpha-1", host.pid("omsd-alpha-1")),
                     1,
                     1,

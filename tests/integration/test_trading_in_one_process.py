@@ -19,7 +19,7 @@ from hftd.settings import RiskSettings, StrategySettings
 from hftd.strategies import base, market_making
 from hftd.venues import replay, sim
 from hftd.wire import orders
-from hftd.wire.orders import Side, State
+from hftd.wire.orders import OrderState, Side
 
 SPAN_NS = 60_000_000_000
 LATENCY_NS = 1_000_000
@@ -121,7 +121,7 @@ class Trading:
                 self.maker.on_position(
                     key, self.positions.of(*key).quantity, report.execution_id, self.now_ns
                 )
-            self.counts["rejects"] += report.state is State.REJECTED
+            self.counts["rejects"] += report.state is OrderState.REJECTED
             update = base.OrderUpdate(
                 number, report.client_order_id, key, report.side, report.state, report.filled, report.reason
             )

@@ -137,7 +137,7 @@ class Daemon:
         assert self.process is not None
         me = identity.identify(self.instance, self.process.pid)
         with pages.LeasePage(self.folder / f"{self.instance}.lease", writable=True) as keeper:
-            keeper.write(pages.Lease(me, 1, epoch, wanted, 1 << 62))
+            keeper.write(pages.LeaseWord(me, 1, epoch, wanted, 1 << 62))
 
     def end(self, how: int = signal.SIGTERM) -> int:
         assert self.process is not None

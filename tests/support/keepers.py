@@ -102,7 +102,7 @@ class Daemon:
         self.process = found
         return self
 
-    def lease(self) -> pages.Lease:
+    def lease(self) -> pages.LeaseWord:
         with pages.LeasePage(self.lease_path) as found:
             return found.read()
 
@@ -128,7 +128,7 @@ class Daemon:
         if self.child is not None:
             self.child.wait(10)
 
-    def entry(self, *, ready: bool = True) -> protocol.Entry:
+    def entry(self, *, ready: bool = True) -> protocol.WantedProcess:
         registration = Registration(
             self.service,
             self.instance,
@@ -141,7 +141,7 @@ class Daemon:
             "1",
         )
         lease = str(self.lease_path)
-        return protocol.Entry(
+        return protocol.WantedProcess(
             self.process,
             self.service,
             Mode.ACTIVE_STANDBY,

@@ -29,7 +29,7 @@ from hftd.shm.pages import Wanted
 from hftd.storage import fences
 from hftd.storage.fences import Fences
 from hftd.wire import codec, control, orders
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 WAIT_S = 20.0
 FAR_NS = 1 << 62
@@ -95,7 +95,7 @@ class Member:
         """What the keeper does after its own take: the fence file first, then the page."""
         fence_file.path_of(self.word).write_bytes(msgspec.json.encode(told or {}))
         with pages.LeasePage(self.word, writable=True) as keeper:
-            keeper.write(pages.Lease(self.process, INCARNATION, epoch, wanted, valid_until_ns))
+            keeper.write(pages.LeaseWord(self.process, INCARNATION, epoch, wanted, valid_until_ns))
 
     def release(self) -> None:
         with pages.LeasePage(self.word, writable=True) as keeper:
@@ -189,11 +189,11 @@ class Venue:
                     )
                     return
                 self.working[message.order_id] = message
-                self.report(message, State.WORKING)
+                self.report(message, OrderState.WORKING)
             case orders.Cancel():
                 place = self.working.pop(message.order_id, None)
                 if place is not None:
-                    self.report(place, State.CANCELLED)
+                    self.report(place, OrderState.CANCELLED)
                 else:
                     self._say(
                         identity,
@@ -205,7 +205,7 @@ class Venue:
                 gone = list(self.working.values())
                 self.working.clear()
                 for place in gone:
-                    self.report(place, State.CANCELLED, reason=reasons.TAKE_OVER)
+                    self.report(place, OrderState.CANCELLED, reason=reasons.TAKE_OVER)
                 self._say(identity, orders.CancelledAll(*head, message.request, len(gone)))
             case orders.OpenOrdersWanted():
                 self._say(identity, orders.OpenOrders(*head, message.request, []))
@@ -216,7 +216,7 @@ class Venue:
     def report(
         self,
         place: orders.Place,
-        state: State,
+        state: OrderState,
         *,
         fill: int = 0,
         filled: int = 0,
@@ -249,7 +249,7 @@ class Venue:
     def fill(self, order_id: str, *, said: bool = True) -> orders.Report:
         """Fill a working order whole; `said` False: the report is lost on the way."""
         place = self.working.pop(order_id)
-        return self.report(place, State.FILLED, fill=place.quantity, filled=place.quantity, said=said)
+        return self.report(place, OrderState.FILLED, fill=place.quantity, filled=place.quantity, said=said)
 
 
 @dataclass
@@ -313,7 +313,7 @@ class Riskd:
         )
         assert self.router.send(self.omsd, codec.encode(cancel))
 
-    def states(self, client_order_id: str) -> list[State]:
+    def states(self, client_order_id: str) -> list[OrderState]:
         return [
             message.state
             for message in self.told

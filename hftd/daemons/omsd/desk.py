@@ -18,7 +18,7 @@ from hftd.daemons.omsd.signature import Signature
 from hftd.engine import reasons
 from hftd.engine.orders import answers, oms, order, takeover
 from hftd.wire import codec, orders
-from hftd.wire.orders import State
+from hftd.wire.orders import OrderState
 
 
 class Desk:
@@ -86,7 +86,9 @@ class Desk:
             if replaced:
                 self._ledger.oms.cancel_refused(replaced.order_id)
                 self._refuse_cancel(orders.cancel_of(placed), reasons.NOT_CONNECTED)
-            self._reports.end(self._ledger.oms.orders[placed.order_id], State.REFUSED, reasons.NOT_CONNECTED)
+            self._reports.end(
+                self._ledger.oms.orders[placed.order_id], OrderState.REFUSED, reasons.NOT_CONNECTED
+            )
 
     def _rehearse(self, place: orders.Place) -> None:
         """Everything that an order costs here but the journal, and none of what it does."""
@@ -103,7 +105,9 @@ class Desk:
         self._context.count("refused")
         if reason == reasons.STALE_TOKEN:
             self._context.count("stale_token_refusals")
-        report = answers.ended(self._signature.head(), place, State.REFUSED, reason, order_id=place.order_id)
+        report = answers.ended(
+            self._signature.head(), place, OrderState.REFUSED, reason, order_id=place.order_id
+        )
         if self._lead.phase is Phase.ACTIVE and not self._ledger.full:
             self._ledger.write(report)  # for the audit
         self._risk.tell(report)

@@ -36,7 +36,7 @@ decode: codec.Decoder[FromReceiver] = codec.Decoder(FromReceiver)
 MakeHead = Callable[[], codec.Head]
 
 
-class Link:
+class ReceiverLink:
     """One receiver: its socket, and whether it has acknowledged our Attach."""
 
     def __init__(self, context: runtime.Context, service: str, socket_name: str) -> None:
@@ -61,7 +61,7 @@ class Link:
         return fresh
 
 
-class RiskLink(Link):
+class RiskLink(ReceiverLink):
     """riskd: reports in order. Nothing leaves before Attach; then it needs no acknowledgement, the link keeps
     the order.
     """
@@ -95,7 +95,7 @@ class RiskLink(Link):
             self._waiting.popleft()
 
 
-class PositionsLink(Link):
+class PositionsLink(ReceiverLink):
     """positiond: each execution until it is acknowledged, rising."""
 
     def __init__(
@@ -153,7 +153,7 @@ class PositionsLink(Link):
             self._sent, self._moved_ns = self.seen, now_ns
 
 
-class AuditLink(Link):
+class AuditLink(ReceiverLink):
     """auditd: the journal, record by record. `audited` is known to the standbys too, so that a new leader
     goes on from there.
     """

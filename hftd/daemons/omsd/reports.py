@@ -15,7 +15,7 @@ from hftd.daemons.omsd.signature import Signature
 from hftd.engine import reasons
 from hftd.engine.orders import answers, oms, order
 from hftd.wire import orders
-from hftd.wire.orders import State
+from hftd.wire.orders import OrderState
 
 
 class Reports:
@@ -50,19 +50,19 @@ class Reports:
             self._order_to_ack.record(time.monotonic_ns() - left_ns)
         if own.execution_id:
             self._context.count("fills")
-        elif own.state is State.REJECTED:
+        elif own.state is OrderState.REJECTED:
             self._context.count("rejects")
         self._risk.tell(own)
         return True
 
-    def end(self, known: order.Order, state: State, reason: str) -> bool:
+    def end(self, known: order.Order, state: OrderState, reason: str) -> bool:
         """An end that the venue did not report; False when it could not be journaled."""
         return self.take(oms.ended(self._signature.head(), known, state, reason))
 
     def end_all(self, reason: str) -> bool:
         """What we still hold open the venue does not have; False when not all of it could be journaled."""
         return all(
-            self.end(known, State.CANCELLED, reason) for known in list(self._ledger.oms.orders.values())
+            self.end(known, OrderState.CANCELLED, reason) for known in list(self._ledger.oms.orders.values())
         )
 
     def refused(self, refusal: orders.Refusal) -> None:
@@ -71,10 +71,10 @@ class Reports:
         known = self._ledger.oms.orders.get(refusal.order_id)
         if known is None or refusal.reason == reasons.DUPLICATE:
             return
-        if known.state is State.PENDING_NEW:
-            self.end(known, State.REFUSED, refusal.reason)
+        if known.state is OrderState.PENDING_NEW:
+            self.end(known, OrderState.REFUSED, refusal.reason)
         elif refusal.reason == reasons.UNKNOWN_ORDER:
-            self.end(known, State.CANCELLED, refusal.reason)
+            self.end(known, OrderState.CANCELLED, refusal.reason)
         else:
             self._ledger.oms.cancel_refused(known.order_id)
             self._risk.tell(answers.refusal(self._signature.head(), known, refusal.reason, refusal.text))

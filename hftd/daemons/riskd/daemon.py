@@ -21,7 +21,7 @@ from hftd.engine.orders import answers, clients, risk
 from hftd.settings import RiskSettings
 from hftd.shm import pages
 from hftd.wire import codec, control, market, orders, tops
-from hftd.wire.orders import State
+from hftd.wire.orders import OrderState
 
 WATCH_EVERY_S = 1.0
 
@@ -56,7 +56,7 @@ class Gate:
 
     # --- leadership -----------------------------------------------------------------------------------------
 
-    def on_lease(self, lease: pages.Lease) -> None:
+    def on_lease(self, lease: pages.LeaseWord) -> None:
         """Nobody to fence: leading is being active. A standby is ready too, or it could not be elected."""
         leads = lease.wanted is pages.Wanted.LEAD
         self.context.lease.phase(Phase.ACTIVE if leads else Phase.STANDBY, lease.epoch if leads else 0)
@@ -100,7 +100,7 @@ class Gate:
         self.context.count("refused")
         self.context.count(f'refused_by{{reason="{refused.code}"}}')
         self.strategies.answer(
-            link, answers.ended(self._head(), place, State.REFUSED, refused.code, text=refused.text)
+            link, answers.ended(self._head(), place, OrderState.REFUSED, refused.code, text=refused.text)
         )
         if place.replaces:
             self._on_cancel(link, orders.cancel_of(place), now_ns)
@@ -181,19 +181,19 @@ class Gate:
         that still come are old news to them.
         """
         for order in gone:
-            self._end(order, State.CANCELLED, reasons.TAKE_OVER, reasons.text(reasons.TAKE_OVER))
+            self._end(order, OrderState.CANCELLED, reasons.TAKE_OVER, reasons.text(reasons.TAKE_OVER))
 
     def _on_refusal(self, refusal: orders.Refusal, frame: bytes) -> None:
         """omsd did not take it: the order itself when nothing was heard of it since, else its cancel."""
         order = self.risk.withdraw(refusal.client_order_id)
         if order is not None:
-            self._end(order, State.REFUSED, refusal.reason, refusal.text)
+            self._end(order, OrderState.REFUSED, refusal.reason, refusal.text)
             return
         if refusal.reason in reasons.ENDED:
             self.risk.forget(refusal.client_order_id)
         self.strategies.pass_on(refusal.strategy, frame)
 
-    def _end(self, order: risk.OpenOrder, state: State, reason: str, text: str) -> None:
+    def _end(self, order: risk.OpenOrder, state: OrderState, reason: str, text: str) -> None:
         ended = answers.ended(self._head(), order, state, reason, text=text, filled=order.filled)
         self.strategies.tell(order.strategy, ended)
 

@@ -130,7 +130,7 @@ class VenueJournal:
                         f"({refused})"
                     )
                 self.last_execution = record.execution_id
-        if record.state in (orders.State.FILLED, orders.State.CANCELLED):
+        if record.state in (orders.OrderState.FILLED, orders.OrderState.CANCELLED):
             self.working.pop(record.order_id, None)
         elif record.order_id in self.working:
             self.working[record.order_id] = (self.working[record.order_id][0], record.filled)

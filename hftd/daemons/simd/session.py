@@ -230,9 +230,9 @@ class Session:
 
     def _counted(self, report: orders.Report) -> None:
         match report.state:
-            case orders.State.REJECTED:
+            case orders.OrderState.REJECTED:
                 self._count("rejects")
-            case orders.State.CANCELLED:
+            case orders.OrderState.CANCELLED:
                 self._count("cancels")
         if report.execution_id:
             self._count("fills")

@@ -64,7 +64,7 @@ class Ignored(NamedTuple):
     last: int
 
 
-class Kept(NamedTuple):
+class KeptDiff(NamedTuple):
     first: int
     last: int
     previous: int
@@ -85,7 +85,7 @@ class Book:
         """A snapshot has been seen at some time: the next one is a resync."""
         self._first_pending = False
         """The snapshot has come, the first diff after it has not."""
-        self._kept: deque[Kept] = deque(maxlen=KEPT_MAX)
+        self._kept: deque[KeptDiff] = deque(maxlen=KEPT_MAX)
         self._bid_heap: list[int] = []
         """Negated prices. Prices that have left the book stay until they come to the top: removing is one
         dict operation."""
@@ -146,14 +146,14 @@ class Book:
         self, first: int, last: int, previous: int, bids: Iterable[Level], asks: Iterable[Level]
     ) -> Outcome:
         if not self.in_step:
-            self._kept.append(Kept(first, last, previous, bids, asks))
+            self._kept.append(KeptDiff(first, last, previous, bids, asks))
             return WAITING
         outcome = self._judge(first, last, previous)
         if outcome is APPLIED:
             self._write(last, bids, asks)
         elif outcome is GAP:
             self.forget()
-            self._kept.append(Kept(first, last, previous, bids, asks))
+            self._kept.append(KeptDiff(first, last, previous, bids, asks))
         return outcome
 
     def snapshot(self, last: int, bids: Iterable[Level], asks: Iterable[Level]) -> Restored | Ignored:

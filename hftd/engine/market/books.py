@@ -27,7 +27,7 @@ _INSTRUMENT, _BAR, _STATUS = int(market.Kind.INSTRUMENT), int(market.Kind.BAR), 
 _EMPTY = (0, 0, 0, 0)
 
 
-class Entry:
+class InstrumentBook:
     """One instrument."""
 
     __slots__ = ("book", "counts", "instrument", "level_updates", "outcomes", "pending", "top")
@@ -69,14 +69,14 @@ class Entry:
 
 class Books:
     def __init__(self, bar_ns: int) -> None:
-        self.entries: dict[int, Entry] = {}
+        self.entries: dict[int, InstrumentBook] = {}
         self.bars = bars.Bars(bar_ns)
         self.session = 0
         self.sequence = 0
         """Of the next message expected; what lies before it has been taken."""
         self.out: list[bytes] = []
         """Packed messages to publish; the caller empties it after each frame."""
-        self._moved: list[Entry] = []
+        self._moved: list[InstrumentBook] = []
         """Those whose best has changed in this frame."""
         self.wanted: set[int] = set()
         """Instruments whose book waits for a snapshot."""
@@ -159,7 +159,7 @@ class Books:
             return
         entry = self.entries.get(message.instrument)
         if entry is None or entry.instrument != instrument:
-            entry = self.entries[message.instrument] = Entry(instrument)
+            entry = self.entries[message.instrument] = InstrumentBook(instrument)
             self.out.append(market.pack(message))
             self.wanted.discard(message.instrument)
             self._waits(message.instrument, entry)
@@ -167,7 +167,7 @@ class Books:
 
     # --- books ----------------------------------------------------------------------------------------------
 
-    def _diff(self, number: int, entry: Entry, message: market.Message) -> None:
+    def _diff(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
         entry.level_updates += len(message.bids) + len(message.asks)
         outcome = entry.book.diff(message.first, message.last, message.previous, message.bids, message.asks)
         if outcome is book.APPLIED:
@@ -179,7 +179,7 @@ class Books:
             entry.outcomes["gaps"] += 1
             self._waits(number, entry)
 
-    def _restore(self, number: int, entry: Entry, message: market.Message) -> None:
+    def _restore(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
         restored = entry.book.snapshot(message.last, message.bids, message.asks)
         if isinstance(restored, book.Ignored):
             return
@@ -196,13 +196,13 @@ class Books:
         self.out.append(_packed_status(number, message.receive_ns, in_step=True))
         self._look_at_top(entry, message)
 
-    def _waits(self, number: int, entry: Entry) -> None:
+    def _waits(self, number: int, entry: InstrumentBook) -> None:
         entry.pending, entry.top = None, _EMPTY
         if number not in self.wanted:
             self.wanted.add(number)
             self.out.append(_packed_status(number, 0, in_step=False))
 
-    def _look_at_top(self, entry: Entry, message: market.Message) -> None:
+    def _look_at_top(self, entry: InstrumentBook, message: market.Message) -> None:
         top = entry.book.best()
         if top != entry.top:
             entry.top = top
@@ -251,7 +251,7 @@ class Books:
         return [_packed_status(number, 0, in_step=number not in self.wanted) for number in self.entries]
 
 
-def _packed_top(number: int, entry: Entry, receive_ns: int, event_ns: int, origin_ns: int) -> bytes:
+def _packed_top(number: int, entry: InstrumentBook, receive_ns: int, event_ns: int, origin_ns: int) -> bytes:
     return market.pack_top(number, receive_ns, event_ns, origin_ns, entry.book.last, entry.top)
 
 

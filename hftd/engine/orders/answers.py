@@ -46,7 +46,7 @@ class Named(Protocol):
 def ended(
     head: codec.Head,
     order: AnyOrder,
-    state: orders.State,
+    state: orders.OrderState,
     reason: str,
     *,
     text: str | None = None,

@@ -46,7 +46,7 @@ class Fences(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class VenueFence:
     """One fence at the venue: this token of its group, claimed by this process."""
 
     token: Token
@@ -60,7 +60,7 @@ class Claim:
 @dataclass(slots=True)
 class _Asked:
     identity: bytes
-    claim: Claim
+    claim: VenueFence
 
 
 class Gateway:
@@ -73,9 +73,9 @@ class Gateway:
         self.on_wire: codec.TokenOnWire | None = None
         self.refusal = ""
         """Why the venue refused the last fence."""
-        self._first: Claim | None = None
+        self._first: VenueFence | None = None
         """Our own."""
-        self._own: list[Claim] = []
+        self._own: list[VenueFence] = []
         """Not acknowledged by the venue yet; our own stands first."""
         self._asked: dict[tuple[str, int], _Asked] = {}
         """Clients that wait for the venue, by (group, epoch)."""
@@ -87,7 +87,7 @@ class Gateway:
 
     # --- its own lead ---------------------------------------------------------------------------------------
 
-    def lead(self, token: Token, process: Process, clients: Iterable[Claim]) -> bool:
+    def lead(self, token: Token, process: Process, clients: Iterable[VenueFence]) -> bool:
         """Begin: True when all fences stand here and the venue is to be fenced now (`outstanding`); False:
         one could not be written, try again.
         """
@@ -96,19 +96,19 @@ class Gateway:
         self._asked.clear()
         self.links.clear()
         # Own token first: the venue refuses a client's fence from a gateway that it does not know.
-        self._first = Claim(token, process)
+        self._first = VenueFence(token, process)
         self._own = [self._first]
         return not [claim for claim in clients if not self._hold_client(claim)]  # every one is tried
 
-    def _hold_client(self, claim: Claim) -> bool:
+    def _hold_client(self, claim: VenueFence) -> bool:
         held = self._fences.admit(claim.token, claim.claimant)
         token, claimant = self._fences.highest(claim.token.group), self._fences.claimant(claim.token.group)
-        if token is None or claimant is None or (not held and Claim(token, claimant) == claim):
+        if token is None or claimant is None or (not held and VenueFence(token, claimant) == claim):
             return False  # not refused, so not written
         # Our disk may know a higher token than the file, or the claimant that the file has lost. A closed
         # epoch has none that could be named to the venue, and need not: its orders pass through here.
         if claimant.pid:
-            self._own.append(Claim(token, claimant))
+            self._own.append(VenueFence(token, claimant))
         return True
 
     def stand_by(self) -> None:
@@ -117,13 +117,13 @@ class Gateway:
         self._asked.clear()
         self.links.clear()
 
-    def outstanding(self) -> list[Claim]:
+    def outstanding(self) -> list[VenueFence]:
         """Fences that the venue has still to acknowledge for us; sent again until it has."""
         return list(self._own) if self.phase is Phase.FENCING else []
 
     # --- a client's fence -----------------------------------------------------------------------------------
 
-    def fence(self, identity: bytes, claim: Claim) -> str:
+    def fence(self, identity: bytes, claim: VenueFence) -> str:
         """Ask for a client's fence: "" when the venue is to be asked next, else why it is refused."""
         if self.phase is not Phase.ACTIVE:
             return reasons.NOT_ACTIVE
@@ -135,7 +135,7 @@ class Gateway:
             self.links.pop(claim.token.group, None)  # the predecessor's link hears nothing more
         return ""
 
-    def hold(self, claim: Claim) -> str:
+    def hold(self, claim: VenueFence) -> str:
         """Write the client's fence to disk here; "" when it stands. Before the acknowledgement, beside the
         venue's own writing.
         """
@@ -144,7 +144,7 @@ class Gateway:
         self._asked.pop(claim.key, None)
         return self._fences.objection(claim.token, claim.claimant)
 
-    def venue_fenced(self, answer: orders.Fenced) -> tuple[bytes, Claim] | None:
+    def venue_fenced(self, answer: orders.Fenced) -> tuple[bytes, VenueFence] | None:
         """The venue's answer. Returns the client that can be told so now, with its claim; own fences are only
         ticked off.
         """

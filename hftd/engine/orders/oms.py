@@ -20,7 +20,7 @@ import msgspec
 from hftd.engine import fixed, reasons
 from hftd.engine.orders import answers, order, term
 from hftd.wire import codec, orders
-from hftd.wire.orders import State
+from hftd.wire.orders import OrderState
 
 Journaled = orders.Place | orders.Cancel | orders.Report | orders.Attach
 """What a record holds: a message as it was sent. Attach stands for a lead that was taken."""
@@ -179,7 +179,7 @@ class Oms:
         it anyway.
         """
         known = self.orders.get(order_id)
-        if known is not None and known.state is State.PENDING_CANCEL:
+        if known is not None and known.state is OrderState.PENDING_CANCEL:
             known.cancel_refused()
 
     def _place(self, place: orders.Place) -> None:
@@ -297,18 +297,18 @@ def _of_report(report: orders.Report) -> order.Order:
 # --- reports that we make ourselves, and the audit ----------------------------------------------------------
 
 
-def ended(head: codec.Head, known: order.Order, state: State, reason: str) -> orders.Report:
+def ended(head: codec.Head, known: order.Order, state: OrderState, reason: str) -> orders.Report:
     """The end of an order that the venue did not report; our books say how much of it was filled."""
     return answers.ended(head, known, state, reason, order_id=known.order_id, filled=known.filled)
 
 
 _REPORTED = {
-    State.WORKING: "ORDER_ACKNOWLEDGED",
-    State.PARTIALLY_FILLED: "ORDER_FILLED",
-    State.FILLED: "ORDER_FILLED",
-    State.CANCELLED: "ORDER_CANCELLED",
-    State.REJECTED: "ORDER_REJECTED",
-    State.REFUSED: "ORDER_REFUSED",
+    OrderState.WORKING: "ORDER_ACKNOWLEDGED",
+    OrderState.PARTIALLY_FILLED: "ORDER_FILLED",
+    OrderState.FILLED: "ORDER_FILLED",
+    OrderState.CANCELLED: "ORDER_CANCELLED",
+    OrderState.REJECTED: "ORDER_REJECTED",
+    OrderState.REFUSED: "ORDER_REFUSED",
 }
 
 

@@ -12,45 +12,47 @@ from dataclasses import dataclass
 
 from controlplane.errors import Permanent
 from hftd.wire import orders
-from hftd.wire.orders import State
+from hftd.wire.orders import OrderState
 
-TERMINAL = frozenset({State.FILLED, State.CANCELLED, State.REJECTED, State.REFUSED})
+TERMINAL = frozenset({OrderState.FILLED, OrderState.CANCELLED, OrderState.REJECTED, OrderState.REFUSED})
 
-MOVES: dict[State, frozenset[State]] = {
+MOVES: dict[OrderState, frozenset[OrderState]] = {
     # CANCELLED straight from PENDING_NEW: an IOC that found nothing, or a take-over that found no trace of it
     # at the venue.
-    State.PENDING_NEW: frozenset(
+    OrderState.PENDING_NEW: frozenset(
         {
-            State.WORKING,
-            State.PARTIALLY_FILLED,
-            State.FILLED,
-            State.PENDING_CANCEL,
-            State.CANCELLED,
-            State.REJECTED,
-            State.REFUSED,
+            OrderState.WORKING,
+            OrderState.PARTIALLY_FILLED,
+            OrderState.FILLED,
+            OrderState.PENDING_CANCEL,
+            OrderState.CANCELLED,
+            OrderState.REJECTED,
+            OrderState.REFUSED,
         }
     ),
-    State.WORKING: frozenset({State.PARTIALLY_FILLED, State.FILLED, State.PENDING_CANCEL, State.CANCELLED}),
-    State.PARTIALLY_FILLED: frozenset(
-        {State.PARTIALLY_FILLED, State.FILLED, State.PENDING_CANCEL, State.CANCELLED}
+    OrderState.WORKING: frozenset(
+        {OrderState.PARTIALLY_FILLED, OrderState.FILLED, OrderState.PENDING_CANCEL, OrderState.CANCELLED}
+    ),
+    OrderState.PARTIALLY_FILLED: frozenset(
+        {OrderState.PARTIALLY_FILLED, OrderState.FILLED, OrderState.PENDING_CANCEL, OrderState.CANCELLED}
     ),
     # Back to WORKING or PARTIALLY_FILLED only when the cancel itself is refused.
     # REJECTED and REFUSED: the cancel had overtaken the order's own answer.
-    State.PENDING_CANCEL: frozenset(
+    OrderState.PENDING_CANCEL: frozenset(
         {
-            State.PENDING_CANCEL,
-            State.WORKING,
-            State.PARTIALLY_FILLED,
-            State.FILLED,
-            State.CANCELLED,
-            State.REJECTED,
-            State.REFUSED,
+            OrderState.PENDING_CANCEL,
+            OrderState.WORKING,
+            OrderState.PARTIALLY_FILLED,
+            OrderState.FILLED,
+            OrderState.CANCELLED,
+            OrderState.REJECTED,
+            OrderState.REFUSED,
         }
     ),
-    State.FILLED: frozenset(),
-    State.CANCELLED: frozenset(),
-    State.REJECTED: frozenset(),
-    State.REFUSED: frozenset(),
+    OrderState.FILLED: frozenset(),
+    OrderState.CANCELLED: frozenset(),
+    OrderState.REJECTED: frozenset(),
+    OrderState.REFUSED: frozenset(),
 }
 
 
@@ -75,7 +77,7 @@ class Order:
     quantity: int
     epoch: int = 0
     """Of the omsd that made it."""
-    state: State = State.PENDING_NEW
+    state: OrderState = OrderState.PENDING_NEW
     filled: int = 0
     created_ns: int = 0
     """UNIX ns at omsd; for an order that only the venue knew, of its first report."""
@@ -110,14 +112,14 @@ class Order:
     def remaining(self) -> int:
         return self.quantity - self.filled
 
-    def move(self, to: State, reason: str = "") -> None:
+    def move(self, to: OrderState, reason: str = "") -> None:
         """Take one legal move. Raises IllegalMove."""
         if to not in MOVES[self.state]:
             raise IllegalMove(
                 f"order {self.order_id or self.client_order_id}: {self.state.name} to {to.name} is not a "
                 "legal move"
             )
-        if to is State.FILLED and self.filled != self.quantity:
+        if to is OrderState.FILLED and self.filled != self.quantity:
             raise IllegalMove(f"order {self.order_id}: FILLED with {self.filled} of {self.quantity} filled")
         self.state = to
         if reason:
@@ -129,20 +131,20 @@ class Order:
         """
         if not self.open:
             return False
-        self.move(State.PENDING_CANCEL)
+        self.move(OrderState.PENDING_CANCEL)
         return True
 
     def cancel_refused(self) -> None:
         """The venue would not cancel, and the order stands: back to where its fills put it. Raises
         IllegalMove when no cancel was pending.
         """
-        if self.state is not State.PENDING_CANCEL:
+        if self.state is not OrderState.PENDING_CANCEL:
             raise IllegalMove(
                 f"order {self.order_id}: a cancel was refused in {self.state.name}, which has none pending"
             )
-        self.move(State.PARTIALLY_FILLED if self.filled else State.WORKING)
+        self.move(OrderState.PARTIALLY_FILLED if self.filled else OrderState.WORKING)
 
-    def reported(self, state: State, filled: int, reason: str = "") -> bool:
+    def reported(self, state: OrderState, filled: int, reason: str = "") -> bool:
         """Apply the venue's word: its state and its total of fills. True when that was news.
 
         Not news: fewer fills than known, or a state that a later one has overtaken; both happen when reports
@@ -153,7 +155,7 @@ class Order:
         """
         if filled > self.quantity or filled < 0:
             raise IllegalMove(f"order {self.order_id}: {filled} filled of {self.quantity}")
-        if state in (State.PENDING_NEW, State.PENDING_CANCEL):
+        if state in (OrderState.PENDING_NEW, OrderState.PENDING_CANCEL):
             raise IllegalMove(f"order {self.order_id}: reported {state.name}, which is ours to say")
         if not self.open:
             if filled > self.filled or (state in TERMINAL and state is not self.state):
@@ -170,8 +172,12 @@ class Order:
             )
         news = filled > self.filled
         before, self.filled = self.filled, filled
-        to = State.PENDING_CANCEL if self.state is State.PENDING_CANCEL and state not in TERMINAL else state
-        if to is self.state or (to is State.WORKING and self.state is State.PARTIALLY_FILLED):
+        to = (
+            OrderState.PENDING_CANCEL
+            if self.state is OrderState.PENDING_CANCEL and state not in TERMINAL
+            else state
+        )
+        if to is self.state or (to is OrderState.WORKING and self.state is OrderState.PARTIALLY_FILLED):
             return news
         try:
             self.move(to, reason)

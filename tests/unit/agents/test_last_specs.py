@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from agents import last_specs, settings
-from agents.last_specs import Kept, LastSpecs
+from agents.last_specs import GoodSpec, LastSpecs
 from controlplane import model
 from controlplane.model import Mode, ServiceSpec
 from controlplane.model.specs import Tombstone
@@ -44,8 +44,8 @@ def test_the_specs_of_a_host_are_on_its_disk_for_its_next_agent(last: LastSpecs)
     last.take(view({"bookd": spec("bookd"), "riskd": spec("riskd", "beta")}))
     again = LastSpecs(last.path, "alpha", KEYS, DAEMONS)
     assert again.decision.in_force == {
-        "bookd": Kept(spec("bookd"), 7),
-        "riskd": Kept(spec("riskd", "beta"), 7),
+        "bookd": GoodSpec(spec("bookd"), 7),
+        "riskd": GoodSpec(spec("riskd", "beta"), 7),
     }
     again.take(view({"riskd": spec("riskd", "beta")}))
     assert set(LastSpecs(last.path, "alpha", KEYS, DAEMONS).decision.in_force) == {"riskd"}
@@ -57,7 +57,7 @@ def test_the_specs_of_a_host_are_on_its_disk_for_its_next_agent(last: LastSpecs)
 def test_a_spec_that_cannot_be_used_stops_nothing_and_is_named(last: LastSpecs, bad: bytes) -> None:
     last.take(view({"bookd": spec("bookd")}))
     found = last.take(view({"bookd": bad}, revision=9))
-    assert found.in_force == {"bookd": Kept(spec("bookd"), 7)}
+    assert found.in_force == {"bookd": GoodSpec(spec("bookd"), 7)}
     assert found.sentence().startswith("bookd: ")
     assert found.sentence().endswith("its last good spec (revision 7) stays in force")
     healed = last.take(view({"bookd": spec("bookd", "alpha", "beta")}, revision=11))
@@ -87,7 +87,7 @@ def test_a_first_spec_that_cannot_be_used_is_not_started_and_is_named(last: Last
 def test_a_tombstone_and_an_absent_spec_end_what_was_in_force(last: LastSpecs) -> None:
     last.take(view({"bookd": spec("bookd"), "riskd": spec("riskd")}))
     found = last.take(view({"bookd": Tombstone("ann", "why", "2026-01-01T00:00:00.000Z", ("alpha",))}))
-    assert found == last_specs.Decision({})
+    assert found == last_specs.SpecsInForce({})
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"bookd": 3}'])

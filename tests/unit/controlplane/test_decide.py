@@ -13,13 +13,13 @@ from controlplane.leadership.decide import (
     Claim,
     Close,
     Group,
+    GroupView,
     HandOver,
     Lead,
     RecordActive,
     Renew,
     Settle,
     StandDown,
-    View,
     WriteElectable,
 )
 from controlplane.model import Process, records
@@ -47,20 +47,22 @@ REQUEST = records.RequestRecord("op-1", "failover", None, 3, "pending", "ops", "
 LEAD = Lead(ALPHA, INC, 3)
 
 
-def alpha(group: Group | None = LED, **changed: object) -> View:
+def alpha(group: Group | None = LED, **changed: object) -> GroupView:
     """alpha's keeper, leading, everything in order, the next renewal due at 1000."""
     return replace(
-        View(group, ALPHA, BUDGET, runs=True, lead=LEAD, renew_ns=1000, successors=frozenset({BETA, GAMMA})),
+        GroupView(
+            group, ALPHA, BUDGET, runs=True, lead=LEAD, renew_ns=1000, successors=frozenset({BETA, GAMMA})
+        ),
         **changed,
     )  # type: ignore[arg-type]
 
 
-def beta(group: Group | None = LED, **changed: object) -> View:
+def beta(group: Group | None = LED, **changed: object) -> GroupView:
     """beta's keeper, standing by; it saw the leader record change at 0."""
-    return replace(View(group, BETA, BUDGET, runs=True), **changed)  # type: ignore[arg-type]
+    return replace(GroupView(group, BETA, BUDGET, runs=True), **changed)  # type: ignore[arg-type]
 
 
-def action(view: View, now_ns: int = 0) -> decide.Action | None:
+def action(view: GroupView, now_ns: int = 0) -> decide.Action | None:
     found = decide.decide(view, now_ns).actions
     assert len(found) <= 1
     return found[0] if found else None

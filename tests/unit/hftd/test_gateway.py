@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from controlplane.model import Phase, Process, Token
 from hftd.engine import reasons
-from hftd.engine.orders.gateway import Claim, Gateway, Orphans, Questions, Reports
+from hftd.engine.orders.gateway import Gateway, Orphans, Questions, Reports, VenueFence
 from hftd.storage.fences import NOBODY, Fences
 from hftd.wire import codec, orders
-from hftd.wire.orders import Side, State
+from hftd.wire.orders import OrderState, Side
 
 HEAD = (1, 0, 0, "simd-alpha-1", None)
 SELF = Process("execd-alpha-1", "b", 10, 1)
@@ -24,8 +24,8 @@ BETA = Process("omsd-beta-1", "b", 30, 1)
 OWN = Token(1, "execd", 1)
 
 
-def claim(epoch: int, claimant: Process = ALPHA) -> Claim:
-    return Claim(Token(1, "omsd", epoch), claimant)
+def claim(epoch: int, claimant: Process = ALPHA) -> VenueFence:
+    return VenueFence(Token(1, "omsd", epoch), claimant)
 
 
 def wire(epoch: int, group: str = "omsd") -> codec.TokenOnWire:
@@ -47,7 +47,7 @@ def active(gateway: Gateway) -> Gateway:
     return gateway
 
 
-def fence(gateway: Gateway, one: Claim, identity: bytes = b"alpha") -> None:
+def fence(gateway: Gateway, one: VenueFence, identity: bytes = b"alpha") -> None:
     assert gateway.fence(identity, one) == ""
     assert gateway.hold(one) == ""
     assert gateway.venue_fenced(fenced("omsd", one.token.epoch)) == (identity, one)
@@ -197,8 +197,8 @@ def test_whatever_is_fenced_at_most_one_claimant_passes_and_never_a_lower_token(
 
 def report(n: int) -> orders.Report:
     return orders.Report(
-        *HEAD, 0, 0, f"omsd-4-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, State.WORKING, 1,
-        1, 0, 0, 0, "", "", 0
+        *HEAD, 0, 0, f"omsd-4-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, OrderState.WORKING,
+        1, 1, 0, 0, 0, "", "", 0
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from hftd.engine import fixed
 from hftd.settings import StrategySettings
 from hftd.strategies import base, market_making
 from hftd.strategies.base import Cancel, Fill, Instrument, Intent, Level, OrderUpdate, Place, Quote
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 ONE = fixed.UNIT
 TICK = ONE // 100
@@ -34,7 +34,7 @@ def quote(bid: int, ask: int, bids: int = ONE, asks: int = ONE, origin_ns: int =
     return Quote(BTC, Level(bid * TICK, bids), Level(ask * TICK, asks), origin_ns, 9)
 
 
-def update(place: Place, state: State, filled: int = 0) -> OrderUpdate:
+def update(place: Place, state: OrderState, filled: int = 0) -> OrderUpdate:
     return OrderUpdate(place.order, f"s-{place.order}", place.instrument, place.side, state, filled, "")
 
 
@@ -42,10 +42,10 @@ def working(strategy: market_making.MarketMaking, intents: list[Intent], now_ns:
     places = [intent for intent in intents if isinstance(intent, Place)]
     for intent in intents:
         if isinstance(intent, Place):
-            assert strategy.on_order(update(intent, State.WORKING), now_ns) == []
+            assert strategy.on_order(update(intent, OrderState.WORKING), now_ns) == []
         else:
             gone = Place(intent.order, intent.instrument, Side.BUY, Kind.POST_ONLY, 0, 0, 0, 0)
-            assert strategy.on_order(update(gone, State.CANCELLED), now_ns) == []
+            assert strategy.on_order(update(gone, OrderState.CANCELLED), now_ns) == []
     return places
 
 
@@ -115,8 +115,10 @@ def test_a_throttled_move_is_made_up_for_by_the_timer_and_has_no_origin() -> Non
     assert len(moved) == 1 and all(intent.origin_ns == 0 for intent in moved)
 
 
-@pytest.mark.parametrize("state", [State.REFUSED, State.REJECTED, State.CANCELLED, State.FILLED])
-def test_an_order_that_ended_is_quoted_anew_after_its_interval(state: State) -> None:
+@pytest.mark.parametrize(
+    "state", [OrderState.REFUSED, OrderState.REJECTED, OrderState.CANCELLED, OrderState.FILLED]
+)
+def test_an_order_that_ended_is_quoted_anew_after_its_interval(state: OrderState) -> None:
     strategy = maker()
     buy, _ = working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
     assert strategy.on_order(update(buy, state), 2 * MS) == []
@@ -133,7 +135,7 @@ def test_a_cancel_unasked_is_quoted_anew_at_once_when_the_interval_is_over() -> 
     strategy = maker()
     buy, _ = working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
     strategy.on_quote(quote(100_00, 100_02), 5_000 * MS)
-    again = strategy.on_order(update(buy, State.CANCELLED), 5_001 * MS)
+    again = strategy.on_order(update(buy, OrderState.CANCELLED), 5_001 * MS)
     assert len(again) == 1 and isinstance(again[0], Place)
 
 
@@ -151,11 +153,11 @@ def test_an_order_thought_lost_that_lives_is_cancelled_as_a_stray() -> None:
     buy = strategy.on_quote(quote(100_00, 100_02), 0)[0]
     assert isinstance(buy, Place)
     strategy.on_timer(2_000 * MS)
-    assert strategy.on_order(update(buy, State.WORKING), 2_100 * MS) == [
+    assert strategy.on_order(update(buy, OrderState.WORKING), 2_100 * MS) == [
         Cancel(buy.order, BTC, f"s-{buy.order}")
     ]
-    assert strategy.on_order(update(buy, State.CANCELLED), 2_200 * MS) == []
-    earlier = OrderUpdate(0, "mm-1-77", BTC, Side.SELL, State.PARTIALLY_FILLED, 1, "")
+    assert strategy.on_order(update(buy, OrderState.CANCELLED), 2_200 * MS) == []
+    earlier = OrderUpdate(0, "mm-1-77", BTC, Side.SELL, OrderState.PARTIALLY_FILLED, 1, "")
     assert strategy.on_order(earlier, 2_300 * MS) == [Cancel(0, BTC, "mm-1-77")]
 
 
@@ -164,7 +166,7 @@ def test_a_cancel_never_answered_is_asked_again_and_then_given_up() -> None:
     working(strategy, strategy.on_quote(quote(100_00, 100_02), 0), 1)
     moved = strategy.on_quote(quote(100_01, 100_02), 600 * MS)
     assert isinstance(moved[0], Place)
-    strategy.on_order(update(moved[0], State.WORKING), 601 * MS)
+    strategy.on_order(update(moved[0], OrderState.WORKING), 601 * MS)
     asked = [intent for at in range(700, 9_000, 100) for intent in strategy.on_timer(at * MS)]
     assert asked == [Cancel(moved[0].replaces, BTC)] * (market_making.CANCELS_MAX - 1)
     assert strategy.on_quote(quote(100_00, 100_02), 9_000 * MS) != [], "the side moves again"
@@ -204,7 +206,7 @@ def test_own_fills_count_before_positiond_has_told_them() -> None:
     assert len(strategy.on_quote(quote(6_180_000, 6_180_010), 1)) == 2
     strategy.on_fill(Fill(1, BTC, Side.BUY, 6_180_000 * TICK, ONE // 1000, 41), 2)
     strategy.on_fill(Fill(1, BTC, Side.BUY, 6_180_000 * TICK, ONE // 1000, 41), 2)
-    assert strategy.on_order(OrderUpdate(1, "", BTC, Side.BUY, State.FILLED, 1, ""), 3) == []
+    assert strategy.on_order(OrderUpdate(1, "", BTC, Side.BUY, OrderState.FILLED, 1, ""), 3) == []
     assert strategy.on_timer(600 * MS) == []
 
 
@@ -272,17 +274,17 @@ def test_whatever_happens_rate_and_working_orders_stay_bounded(
                 if n % 3 and intent.order in prices:
                     side, _ = prices.pop(intent.order)
                     gone = Place(intent.order, BTC, side, Kind.POST_ONLY, 0, 0, 0, 0)
-                    out += strategy.on_order(update(gone, State.CANCELLED), now)
+                    out += strategy.on_order(update(gone, OrderState.CANCELLED), now)
                 continue
             if n % 3 and intent.replaces in prices:
                 side, _ = prices.pop(intent.replaces)
                 gone = Place(intent.replaces, BTC, side, Kind.POST_ONLY, 0, 0, 0, 0)
-                out += strategy.on_order(update(gone, State.CANCELLED), now)
+                out += strategy.on_order(update(gone, OrderState.CANCELLED), now)
             placed[intent.side].append(now)
             assert intent.price == (bid if intent.side is Side.BUY else bid + spread) * TICK
             prices[intent.order] = (intent.side, intent.price)
             if n % 3:
-                state = State.WORKING if fate else State.REJECTED
+                state = OrderState.WORKING if fate else OrderState.REJECTED
                 out += strategy.on_order(update(intent, state), now)
         for side in strategy._markets[BTC].sides:
             assert len({order.number for order in (side.quote, side.leaving) if order}) <= 2

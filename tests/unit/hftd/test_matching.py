@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from hftd.engine import accounts, matching, reasons
 from hftd.engine.orders import order
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 BUY, SELL = Side.BUY, Side.SELL
 LIMIT, POST, IOC = Kind.LIMIT, Kind.POST_ONLY, Kind.IOC
@@ -82,23 +82,23 @@ class Venue:
 
 
 def working(order_id: str) -> matching.Event:
-    return matching.Event(order_id, State.WORKING, 0)
+    return matching.Event(order_id, OrderState.WORKING, 0)
 
 
 def part(order_id: str, filled: int, price: int, quantity: int) -> matching.Event:
-    return matching.Event(order_id, State.PARTIALLY_FILLED, filled, price * accounts.UNIT, quantity)
+    return matching.Event(order_id, OrderState.PARTIALLY_FILLED, filled, price * accounts.UNIT, quantity)
 
 
 def full(order_id: str, filled: int, price: int, quantity: int) -> matching.Event:
-    return matching.Event(order_id, State.FILLED, filled, price * accounts.UNIT, quantity)
+    return matching.Event(order_id, OrderState.FILLED, filled, price * accounts.UNIT, quantity)
 
 
 def cancelled(order_id: str, filled: int, reason: str = "") -> matching.Event:
-    return matching.Event(order_id, State.CANCELLED, filled, reason=reason)
+    return matching.Event(order_id, OrderState.CANCELLED, filled, reason=reason)
 
 
 def rejected(order_id: str, reason: str) -> matching.Event:
-    return matching.Event(order_id, State.REJECTED, 0, reason=reason)
+    return matching.Event(order_id, OrderState.REJECTED, 0, reason=reason)
 
 
 BIDS = {100: 5, 99: 7}

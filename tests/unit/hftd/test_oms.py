@@ -14,7 +14,7 @@ from hftd.engine import reasons
 from hftd.engine.orders import answers, oms, term
 from hftd.engine.orders.takeover import Due, Takeover
 from hftd.wire import codec, orders
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 TOKEN = codec.TokenOnWire(7, "omsd", 3)
 RISK = codec.TokenOnWire(7, "riskd", 2)
@@ -45,7 +45,9 @@ def place(
     )
 
 
-def report(n: int, state: State, *, filled: int = 0, execution: int = 0, reason: str = "") -> orders.Report:
+def report(
+    n: int, state: OrderState, *, filled: int = 0, execution: int = 0, reason: str = ""
+) -> orders.Report:
     last = QUANTITY if execution else 0
     return orders.Report(
         *HEAD, 0, execution, f"omsd-3-{n}", f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", Side.BUY, state,
@@ -73,7 +75,10 @@ def test_a_replacement_is_one_record_that_moves_both_orders_and_says_so_to_the_a
 ) -> None:
     replacement = msgspec.structs.replace(place(2), replaces="mm-1", replaced_id="omsd-3-1")
     take(known, place(1), replacement)
-    assert [each.state for each in known.orders.values()] == [State.PENDING_CANCEL, State.PENDING_NEW]
+    assert [each.state for each in known.orders.values()] == [
+        OrderState.PENDING_CANCEL,
+        OrderState.PENDING_NEW,
+    ]
     assert oms.audited("omsd", 3, 2, replacement).details["replaces"] == "omsd-3-1"
     assert (
         orders.cancel_of(replacement).order_id == "omsd-3-1"
@@ -120,7 +125,7 @@ def test_an_approval_below_riskds_highest_token_is_stale_wherever_that_was_seen(
 
 
 def test_a_client_order_id_is_refused_when_it_comes_again_even_after_its_order_ended(known: oms.Oms) -> None:
-    take(known, place(1), report(1, State.REJECTED))
+    take(known, place(1), report(1, OrderState.REJECTED))
     assert known.objection(place(1)) == reasons.DUPLICATE
     assert known.objection(msgspec.structs.replace(place(1), strategy="another")) == ""
 
@@ -133,12 +138,12 @@ def test_price_and_quantity_have_to_be_positive(known: oms.Oms, change: dict[str
 def test_open_orders_are_bounded(known: oms.Oms) -> None:
     take(known, *(place(n) for n in range(1, 5)))
     assert known.objection(place(5)) == reasons.TOO_MANY_ORDERS
-    take(known, report(1, State.CANCELLED))
+    take(known, report(1, OrderState.CANCELLED))
     assert known.objection(place(5)) == ""
 
 
 def test_a_cancel_finds_its_order_by_either_id_open_or_ended(known: oms.Oms) -> None:
-    take(known, place(1), place(2), report(2, State.REJECTED))
+    take(known, place(1), place(2), report(2, OrderState.REJECTED))
     assert known.find(cancel(1)) is known.orders["omsd-3-1"]
     assert known.find(cancel(0, "omsd-3-1")) is known.orders["omsd-3-1"]
     ended = known.find(cancel(2))
@@ -150,9 +155,14 @@ def test_a_cancel_finds_its_order_by_either_id_open_or_ended(known: oms.Oms) -> 
 
 
 def test_a_report_sent_again_is_no_news(known: oms.Oms) -> None:
-    take(known, place(1), report(1, State.WORKING), report(1, State.FILLED, filled=QUANTITY, execution=1))
-    assert known.judge(report(1, State.WORKING)) is None
-    assert known.judge(report(1, State.FILLED, filled=QUANTITY, execution=1)) is None
+    take(
+        known,
+        place(1),
+        report(1, OrderState.WORKING),
+        report(1, OrderState.FILLED, filled=QUANTITY, execution=1),
+    )
+    assert known.judge(report(1, OrderState.WORKING)) is None
+    assert known.judge(report(1, OrderState.FILLED, filled=QUANTITY, execution=1)) is None
     assert known.illegal == 0
 
 
@@ -167,36 +177,36 @@ def test_an_order_keeps_when_it_was_made_and_when_it_changed(known: oms.Oms) -> 
 
     take(known, at(10, place(1)))
     assert times() == (10, 10)
-    take(known, at(20, report(1, State.WORKING)))
+    take(known, at(20, report(1, OrderState.WORKING)))
     assert times() == (10, 20)
-    take(known, at(25, report(1, State.WORKING)))
+    take(known, at(25, report(1, OrderState.WORKING)))
     assert times() == (10, 20), "told nothing new"
     take(known, at(30, cancel(0, "omsd-3-1")))
     assert times() == (10, 30)
-    take(known, at(40, report(1, State.CANCELLED)), at(50, cancel(0, "omsd-3-1")))
+    take(known, at(40, report(1, OrderState.CANCELLED)), at(50, cancel(0, "omsd-3-1")))
     assert times() == (10, 40), "ended"
 
 
 def test_judging_changes_nothing_until_it_is_committed(known: oms.Oms) -> None:
     take(known, place(1))
-    after = known.judge(report(1, State.WORKING))
-    assert after is not None and after.state is State.WORKING
-    assert known.orders["omsd-3-1"].state is State.PENDING_NEW
+    after = known.judge(report(1, OrderState.WORKING))
+    assert after is not None and after.state is OrderState.WORKING
+    assert known.orders["omsd-3-1"].state is OrderState.PENDING_NEW
 
 
 def test_a_fill_after_an_end_that_was_only_assumed_counts_and_is_noted(known: oms.Oms) -> None:
-    take(known, place(1), report(1, State.CANCELLED, reason=reasons.TAKE_OVER))
-    late = report(1, State.FILLED, filled=QUANTITY, execution=8)
+    take(known, place(1), report(1, OrderState.CANCELLED, reason=reasons.TAKE_OVER))
+    late = report(1, OrderState.FILLED, filled=QUANTITY, execution=8)
     after = known.judge(late)
     assert after is not None
     known.commit(after, late)
     assert known.closed["omsd-3-1"].filled == QUANTITY
-    assert known.closed["omsd-3-1"].state is State.CANCELLED
+    assert known.closed["omsd-3-1"].state is OrderState.CANCELLED
     assert (known.last_execution, known.illegal) == (8, 1)
 
 
 def test_an_order_that_was_never_replicated_is_known_from_its_report(known: oms.Oms) -> None:
-    take(known, report(9, State.PARTIALLY_FILLED, filled=10, execution=4))
+    take(known, report(9, OrderState.PARTIALLY_FILLED, filled=10, execution=4))
     row = known.row("omsd-3-9")
     assert row is not None and (row["status"], row["epoch"], row["filled"]) == (
         "partially_filled",
@@ -207,11 +217,11 @@ def test_an_order_that_was_never_replicated_is_known_from_its_report(known: oms.
 
 def test_executions_are_kept_rising_even_when_one_comes_late_and_are_bounded(known: oms.Oms) -> None:
     for n, execution in enumerate([4, 7, 5, 6], start=1):
-        take(known, place(n), report(n, State.FILLED, filled=QUANTITY, execution=execution))
+        take(known, place(n), report(n, OrderState.FILLED, filled=QUANTITY, execution=execution))
     found = known.executions_after(4)
     assert found is not None and [each.execution_id for each in found] == [5, 6, 7]
     for n, execution in enumerate([8, 9, 10], start=5):
-        take(known, place(n), report(n, State.FILLED, filled=QUANTITY, execution=execution))
+        take(known, place(n), report(n, OrderState.FILLED, filled=QUANTITY, execution=execution))
     assert known.executions_after(5) is None, "6 is the oldest that is left: the venue has to be asked"
     assert known.executions_after(10) == []
 
@@ -222,11 +232,17 @@ steps = st.lists(
         st.builds(lambda n: cancel(n, f"omsd-3-{n}"), st.integers(1, 3)),
         st.builds(
             lambda n, state, filled, execution: report(
-                n, state, filled=QUANTITY if state is State.FILLED else filled, execution=execution
+                n, state, filled=QUANTITY if state is OrderState.FILLED else filled, execution=execution
             ),
             st.integers(1, 3),
             st.sampled_from(
-                [State.WORKING, State.PARTIALLY_FILLED, State.FILLED, State.CANCELLED, State.REJECTED]
+                [
+                    OrderState.WORKING,
+                    OrderState.PARTIALLY_FILLED,
+                    OrderState.FILLED,
+                    OrderState.CANCELLED,
+                    OrderState.REJECTED,
+                ]
             ),
             st.integers(0, QUANTITY),
             st.integers(0, 6),
@@ -279,11 +295,11 @@ def test_an_audit_record_is_a_function_of_the_journal_record_alone() -> None:
 @pytest.mark.parametrize(
     ("message", "action"),
     [
-        (report(1, State.WORKING), "ORDER_ACKNOWLEDGED"),
-        (report(1, State.PARTIALLY_FILLED, filled=1, execution=1), "ORDER_FILLED"),
-        (report(1, State.CANCELLED, reason=reasons.TAKE_OVER), "ORDER_CANCELLED"),
-        (report(1, State.REJECTED, reason=reasons.WOULD_TAKE), "ORDER_REJECTED"),
-        (answers.ended(HEAD, place(order_id=""), State.REFUSED, reasons.NO_APPROVAL), "ORDER_REFUSED"),
+        (report(1, OrderState.WORKING), "ORDER_ACKNOWLEDGED"),
+        (report(1, OrderState.PARTIALLY_FILLED, filled=1, execution=1), "ORDER_FILLED"),
+        (report(1, OrderState.CANCELLED, reason=reasons.TAKE_OVER), "ORDER_CANCELLED"),
+        (report(1, OrderState.REJECTED, reason=reasons.WOULD_TAKE), "ORDER_REJECTED"),
+        (answers.ended(HEAD, place(order_id=""), OrderState.REFUSED, reasons.NO_APPROVAL), "ORDER_REFUSED"),
         (cancel(1, "omsd-3-1"), "CANCEL_REQUESTED"),
         (orders.Attach(*HEAD, codec.ProcessOnWire("omsd-alpha-1", "b", 1, 1)), "LEAD_TAKEN"),
     ],
@@ -352,7 +368,9 @@ def test_all_three_answers_make_it_complete_in_any_order() -> None:
 def test_executions_are_asked_for_page_by_page_until_there_is_none() -> None:
     lead = reconciling(last_execution=5)
     assert (
-        answers(lead, report(1, State.FILLED, execution=6), report(2, State.FILLED, execution=7))[-1]
+        answers(lead, report(1, OrderState.FILLED, execution=6), report(2, OrderState.FILLED, execution=7))[
+            -1
+        ]
         is Due.MORE
     )
     assert lead.after_execution == 7

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from hftd.engine import reasons
 from hftd.engine.orders import order
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 
-def an_order(state: State = State.PENDING_NEW, filled: int = 0) -> order.Order:
+def an_order(state: OrderState = OrderState.PENDING_NEW, filled: int = 0) -> order.Order:
     made = order.Order(
         "omsd-1-1", "c-1", "strategy-mm", "spot", "BTCUSDT", Side.BUY, Kind.POST_ONLY, 100, 10, epoch=1
     )
@@ -21,9 +21,9 @@ def an_order(state: State = State.PENDING_NEW, filled: int = 0) -> order.Order:
     return made
 
 
-@pytest.mark.parametrize(("before", "after"), list(itertools.product(State, State)))
-def test_only_moves_of_the_table_are_made(before: State, after: State) -> None:
-    moved = an_order(before, 10 if after is State.FILLED else 0)
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(OrderState, OrderState)))
+def test_only_moves_of_the_table_are_made(before: OrderState, after: OrderState) -> None:
+    moved = an_order(before, 10 if after is OrderState.FILLED else 0)
     if after in order.MOVES[before]:
         moved.move(after)
         assert moved.state is after
@@ -34,62 +34,62 @@ def test_only_moves_of_the_table_are_made(before: State, after: State) -> None:
 
 
 def test_terminal_states_are_those_without_a_way_out() -> None:
-    assert frozenset(state for state in State if not order.MOVES[state]) == order.TERMINAL
+    assert frozenset(state for state in OrderState if not order.MOVES[state]) == order.TERMINAL
 
 
 def test_an_order_is_filled_only_when_all_of_it_is() -> None:
     with pytest.raises(order.IllegalMove, match="3 of 10"):
-        an_order(State.WORKING, 3).move(State.FILLED)
+        an_order(OrderState.WORKING, 3).move(OrderState.FILLED)
 
 
 def test_a_report_sent_again_is_no_news() -> None:
     known = an_order()
-    assert known.reported(State.WORKING, 0)
-    assert not known.reported(State.WORKING, 0)
-    assert known.reported(State.PARTIALLY_FILLED, 4)
-    assert not known.reported(State.PARTIALLY_FILLED, 4)
-    assert not known.reported(State.WORKING, 0)
-    assert known.reported(State.FILLED, 10)
-    assert not known.reported(State.FILLED, 10)
-    assert not known.reported(State.PARTIALLY_FILLED, 4)
-    assert known.state is State.FILLED
+    assert known.reported(OrderState.WORKING, 0)
+    assert not known.reported(OrderState.WORKING, 0)
+    assert known.reported(OrderState.PARTIALLY_FILLED, 4)
+    assert not known.reported(OrderState.PARTIALLY_FILLED, 4)
+    assert not known.reported(OrderState.WORKING, 0)
+    assert known.reported(OrderState.FILLED, 10)
+    assert not known.reported(OrderState.FILLED, 10)
+    assert not known.reported(OrderState.PARTIALLY_FILLED, 4)
+    assert known.state is OrderState.FILLED
 
 
 def test_a_pending_cancel_stays_pending_while_fills_come() -> None:
     known = an_order()
     assert known.cancel_wanted()
-    assert not known.reported(State.WORKING, 0)
-    assert known.reported(State.PARTIALLY_FILLED, 4)
-    assert (known.state, known.filled) == (State.PENDING_CANCEL, 4)
+    assert not known.reported(OrderState.WORKING, 0)
+    assert known.reported(OrderState.PARTIALLY_FILLED, 4)
+    assert (known.state, known.filled) == (OrderState.PENDING_CANCEL, 4)
     assert known.cancel_wanted()
-    assert known.reported(State.CANCELLED, 6)
-    assert (known.state, known.filled, known.cancel_wanted()) == (State.CANCELLED, 6, False)
+    assert known.reported(OrderState.CANCELLED, 6)
+    assert (known.state, known.filled, known.cancel_wanted()) == (OrderState.CANCELLED, 6, False)
 
 
 def test_an_order_whose_cancel_was_refused_is_where_its_fills_put_it() -> None:
-    for filled, state in ((0, State.WORKING), (4, State.PARTIALLY_FILLED)):
-        known = an_order(State.PENDING_CANCEL, filled)
+    for filled, state in ((0, OrderState.WORKING), (4, OrderState.PARTIALLY_FILLED)):
+        known = an_order(OrderState.PENDING_CANCEL, filled)
         known.cancel_refused()
         assert known.state is state
     with pytest.raises(order.IllegalMove, match="none pending"):
-        an_order(State.WORKING).cancel_refused()
+        an_order(OrderState.WORKING).cancel_refused()
 
 
 @pytest.mark.parametrize(
     ("state", "filled", "report", "total"),
     [
-        (State.WORKING, 0, State.PARTIALLY_FILLED, 11),
-        (State.WORKING, 0, State.PENDING_NEW, 0),
-        (State.CANCELLED, 4, State.PARTIALLY_FILLED, 5),
-        (State.CANCELLED, 4, State.FILLED, 10),
-        (State.FILLED, 10, State.CANCELLED, 10),
-        (State.WORKING, 0, State.FILLED, 9),
-        (State.PARTIALLY_FILLED, 4, State.CANCELLED, 3),
-        (State.WORKING, 0, State.REJECTED, 0),
+        (OrderState.WORKING, 0, OrderState.PARTIALLY_FILLED, 11),
+        (OrderState.WORKING, 0, OrderState.PENDING_NEW, 0),
+        (OrderState.CANCELLED, 4, OrderState.PARTIALLY_FILLED, 5),
+        (OrderState.CANCELLED, 4, OrderState.FILLED, 10),
+        (OrderState.FILLED, 10, OrderState.CANCELLED, 10),
+        (OrderState.WORKING, 0, OrderState.FILLED, 9),
+        (OrderState.PARTIALLY_FILLED, 4, OrderState.CANCELLED, 3),
+        (OrderState.WORKING, 0, OrderState.REJECTED, 0),
     ],
 )
 def test_a_report_that_cannot_be_true_raises_and_changes_nothing(
-    state: State, filled: int, report: State, total: int
+    state: OrderState, filled: int, report: OrderState, total: int
 ) -> None:
     known = an_order(state, filled)
     with pytest.raises(order.IllegalMove):
@@ -97,9 +97,9 @@ def test_a_report_that_cannot_be_true_raises_and_changes_nothing(
     assert (known.state, known.filled) == (state, filled)
 
 
-@given(st.lists(st.tuples(st.sampled_from(list(State)), st.integers(-1, 12)), max_size=12))
+@given(st.lists(st.tuples(st.sampled_from(list(OrderState)), st.integers(-1, 12)), max_size=12))
 def test_whatever_is_reported_fills_never_fall_and_nothing_follows_the_end(
-    reports: list[tuple[State, int]],
+    reports: list[tuple[OrderState, int]],
 ) -> None:
     known = an_order()
     for state, filled in reports:

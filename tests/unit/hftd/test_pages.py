@@ -31,25 +31,25 @@ def test_a_fresh_word_is_addressed_to_nobody(tmp_path: Path) -> None:
 def test_what_the_keeper_writes_the_daemon_reads(tmp_path: Path) -> None:
     writer, reader = lease_word(tmp_path)
     for epoch in range(1, 50):
-        lease = pages.Lease(LEADER, 1_700_000_000_000, epoch, pages.Wanted.LEAD, 10**15 + epoch)
+        lease = pages.LeaseWord(LEADER, 1_700_000_000_000, epoch, pages.Wanted.LEAD, 10**15 + epoch)
         writer.write(lease)
         assert reader.read() == lease
 
 
 def test_only_the_process_addressed_leads_and_only_while_valid(tmp_path: Path) -> None:
-    lease = pages.Lease(LEADER, 1, 7, pages.Wanted.LEAD, 1_000)
+    lease = pages.LeaseWord(LEADER, 1, 7, pages.Wanted.LEAD, 1_000)
     assert lease.leads(LEADER, 999)
     assert not lease.leads(LEADER, 1_000)
     assert not lease.leads(Process("omsd-alpha-1", BOOT, 4711, 999), 999), (
         "same pid, another start: another process (R2)"
     )
-    assert not pages.Lease(LEADER, 1, 7, pages.Wanted.HAND_OVER, 1_000).leads(LEADER, 999)
+    assert not pages.LeaseWord(LEADER, 1, 7, pages.Wanted.HAND_OVER, 1_000).leads(LEADER, 999)
 
 
 def test_a_writer_that_died_in_the_middle_does_not_block_the_next(tmp_path: Path) -> None:
     writer, reader = lease_word(tmp_path)
     writer._words[1] = 5  # odd: a write was under way
-    lease = pages.Lease(LEADER, 1, 2, pages.Wanted.LEAD, 3)
+    lease = pages.LeaseWord(LEADER, 1, 2, pages.Wanted.LEAD, 3)
     writer.write(lease)
     assert reader.read() == lease
     assert reader.sequence % 2 == 0
@@ -60,7 +60,7 @@ def test_a_reader_of_a_half_done_write_goes_on_with_what_it_read_last(tmp_path: 
     the deadline that it has.
     """
     writer, reader = lease_word(tmp_path)
-    lease = pages.Lease(LEADER, 1, 2, pages.Wanted.LEAD, 3)
+    lease = pages.LeaseWord(LEADER, 1, 2, pages.Wanted.LEAD, 3)
     writer.write(lease)
     assert reader.read() == lease
     writer._words[1] |= 1
@@ -69,7 +69,7 @@ def test_a_reader_of_a_half_done_write_goes_on_with_what_it_read_last(tmp_path: 
     assert reader.read() == lease
     with pages.LeasePage(tmp_path / "omsd-alpha-1.lease") as new:
         assert new.read() == pages.NOBODY
-    later = pages.Lease(LEADER, 1, 2, pages.Wanted.STANDBY, 0)
+    later = pages.LeaseWord(LEADER, 1, 2, pages.Wanted.STANDBY, 0)
     with pages.LeasePage(tmp_path / "omsd-alpha-1.lease", writable=True) as next_keeper:
         next_keeper.write(later)
     assert reader.read() == later
@@ -91,7 +91,7 @@ def test_a_half_done_alive_word_keeps_its_last_heartbeat_or_is_refused(tmp_path:
 def test_the_lease_word_has_its_golden_bytes(tmp_path: Path) -> None:
     """docs/protocol.md shows these; another language must write the same."""
     writer, _ = lease_word(tmp_path)
-    writer.write(pages.Lease(LEADER, 0x0102030405060708, 9, pages.Wanted.HAND_OVER, 0x1112131415161718))
+    writer.write(pages.LeaseWord(LEADER, 0x0102030405060708, 9, pages.Wanted.HAND_OVER, 0x1112131415161718))
     raw = writer.path.read_bytes()
     assert len(raw) == 256
     assert raw[:16] == b"HFTLEAS1" + (2).to_bytes(8, "little")

@@ -15,7 +15,7 @@ from hftd.daemons import riskd
 from hftd.engine import fixed, reasons
 from hftd.engine.orders import risk as risks
 from hftd.settings import RiskSettings
-from hftd.wire.orders import Kind, Place, Report, Side, State
+from hftd.wire.orders import Kind, OrderState, Place, Report, Side
 
 ONE = fixed.UNIT
 BTC = ("spot", "BTCUSDT")
@@ -55,7 +55,7 @@ def place(
     )
 
 
-def report(of: Place, state: State, filled: int = 0, execution: int = 0, last: int = 0) -> Report:
+def report(of: Place, state: OrderState, filled: int = 0, execution: int = 0, last: int = 0) -> Report:
     return Report(
         1, 0, 0, "omsd", None, 0, execution, "o", of.client_order_id, of.strategy, of.market, of.symbol,
         of.side, state, of.price, of.quantity,
@@ -132,11 +132,11 @@ def test_working_orders_count_until_they_end_and_fills_until_positiond_has_them(
     assert risk.approve(first, 1, 0) is None and risk.approve(second, 1, 0) is None
     assert code(risk.approve(place(3, quantity=3), 1, 0)) == reasons.POSITION_LIMIT
     assert risk.approve(place(4, Side.SELL, quantity=4), 1, 0) is None, "the other side has its own room"
-    risk.on_report(report(first, State.FILLED, 4, execution=7, last=4), 1)
+    risk.on_report(report(first, OrderState.FILLED, 4, execution=7, last=4), 1)
     assert risk.exposures() == [(*BTC, 4 * ONE, 4 * ONE, 4 * ONE)]
     risk.on_position(*BTC, 4 * ONE, 7)
     assert risk.exposures() == [(*BTC, 4 * ONE, 4 * ONE, 4 * ONE)]
-    risk.on_report(report(second, State.CANCELLED), 1)
+    risk.on_report(report(second, OrderState.CANCELLED), 1)
     assert risk.approve(place(5, quantity=4), 1, 0) is None
 
 
@@ -145,17 +145,17 @@ def test_a_late_report_does_not_bring_an_ended_order_back() -> None:
     order = place(1, quantity=4)
     risk.approve(order, 1, 0)
     assert [gone.client_order_id for gone in risk.abandon(2)] == ["mm-1-1"]
-    risk.on_report(report(order, State.PARTIALLY_FILLED, 1, execution=3, last=1), 2)
+    risk.on_report(report(order, OrderState.PARTIALLY_FILLED, 1, execution=3, last=1), 2)
     assert risk.exposures() == [(*BTC, ONE, 0, 0)] and list(risk) == []
 
 
 def test_an_order_from_before_a_restart_is_learned_from_its_report() -> None:
     risk = ready()
     order = place(1, quantity=4)
-    risk.on_report(report(order, State.PARTIALLY_FILLED, 1), 5)
+    risk.on_report(report(order, OrderState.PARTIALLY_FILLED, 1), 5)
     assert risk.exposures() == [(*BTC, 0, 3 * ONE, 0)]
     assert risk.abandon(5) == []
-    risk.on_report(report(order, State.CANCELLED, 1), 5)
+    risk.on_report(report(order, OrderState.CANCELLED, 1), 5)
     assert risk.exposures() == [(*BTC, 0, 0, 0)]
 
 
@@ -164,7 +164,7 @@ def test_an_order_that_was_not_taken_leaves_nothing_and_one_that_was_stays() -> 
     taken, lost = place(1), place(2)
     risk.approve(taken, 1, 0)
     risk.approve(lost, 1, 0)
-    risk.on_report(report(taken, State.WORKING), 1)
+    risk.on_report(report(taken, OrderState.WORKING), 1)
     assert risk.withdraw("mm-1-1") is None and risk.withdraw("mm-1-2") is not None
     assert [order.client_order_id for order in risk] == ["mm-1-1"]
 
@@ -173,7 +173,7 @@ def test_a_client_order_id_is_approved_once() -> None:
     risk = ready()
     assert risk.approve(place(1), 1, 0) is None
     assert code(risk.approve(place(1), 1, 0)) == reasons.DUPLICATE
-    risk.on_report(report(place(1), State.CANCELLED), 1)
+    risk.on_report(report(place(1), OrderState.CANCELLED), 1)
     assert code(risk.approve(place(1), 1, 0)) == reasons.DUPLICATE
 
 
@@ -223,12 +223,13 @@ def test_whatever_fills_the_position_never_passes_the_limit(steps: list[tuple[st
                 execution += 1
                 position += order.quantity if order.side is Side.BUY else -order.quantity
                 risk.on_report(
-                    report(order, State.FILLED, order.quantity // ONE, execution, order.quantity // ONE), 1
+                    report(order, OrderState.FILLED, order.quantity // ONE, execution, order.quantity // ONE),
+                    1,
                 )
                 if pick % 2:
                     risk.on_position(*BTC, position, execution)
             else:
-                risk.on_report(report(order, State.CANCELLED), 1)
+                risk.on_report(report(order, OrderState.CANCELLED), 1)
         buys = sum(order.quantity for order in live if order.side is Side.BUY)
         sells = sum(order.quantity for order in live if order.side is Side.SELL)
         assert risk.exposures() == [(*BTC, position, buys, sells)]

@@ -16,7 +16,7 @@ from hftd.storage import fences
 from hftd.storage.journal import JournalFull
 from hftd.venues import binance, sim
 from hftd.wire import codec, orders, requests
-from hftd.wire.orders import Kind, Side, State
+from hftd.wire.orders import Kind, OrderState, Side
 
 EXECD, OTHER = b"execd-alpha-1", b"somebody"
 UNIT = accounts.UNIT
@@ -169,7 +169,7 @@ def desk(tmp_path: Path):
     made.close()
 
 
-def told(answers: list[Any]) -> list[tuple[str, State, int]]:
+def told(answers: list[Any]) -> list[tuple[str, OrderState, int]]:
     return [(each.order_id, each.state, each.filled) for each in answers]
 
 
@@ -178,12 +178,12 @@ def told(answers: list[Any]) -> list[tuple[str, State, int]]:
 
 def test_an_order_rests_fills_and_moves_the_account(desk: Desk) -> None:
     desk.fenced().book()
-    assert told(desk.place("a", quantity=2 * UNIT)) == [("a", State.WORKING, 0)]
+    assert told(desk.place("a", quantity=2 * UNIT)) == [("a", OrderState.WORKING, 0)]
     before = len(desk.out)
     desk.tape(trade(100, 6 * UNIT))
     desk.tape(trade(99, 9 * UNIT))
     reports = [answer for _, answer in desk.out[before:]]
-    assert told(reports) == [("a", State.PARTIALLY_FILLED, UNIT), ("a", State.FILLED, 2 * UNIT)]
+    assert told(reports) == [("a", OrderState.PARTIALLY_FILLED, UNIT), ("a", OrderState.FILLED, 2 * UNIT)]
     assert [(each.execution_id, each.last_price, each.last_quantity) for each in reports] == [
         (1, 100 * UNIT, UNIT),
         (2, 100 * UNIT, UNIT),
@@ -205,11 +205,11 @@ def test_an_order_rests_fills_and_moves_the_account(desk: Desk) -> None:
 def test_rejections_carry_a_reason_and_its_sentence(desk: Desk) -> None:
     desk.fenced()
     [early] = desk.place("a")
-    assert (early.state, early.reason) == (State.REJECTED, reasons.NO_PRICE)
+    assert (early.state, early.reason) == (OrderState.REJECTED, reasons.NO_PRICE)
     desk.book()
     [taking] = desk.place("b", price=102, kind=Kind.POST_ONLY)
     assert (taking.state, taking.reason, taking.text) == (
-        State.REJECTED,
+        OrderState.REJECTED,
         reasons.WOULD_TAKE,
         "Post-only order would take liquidity",
     )
@@ -225,7 +225,7 @@ def test_a_cancel_ends_an_order_and_a_second_one_hears_the_last_word_again(desk:
     desk.place("a")
     [first] = desk.handle(a_cancel("a"))
     [again] = desk.handle(a_cancel("a"))
-    assert first == again and (first.state, first.reason) == (State.CANCELLED, "")
+    assert first == again and (first.state, first.reason) == (OrderState.CANCELLED, "")
     [unknown] = desk.handle(a_cancel("never"))
     assert isinstance(unknown, orders.Refusal) and (unknown.reason, unknown.order_id) == (
         reasons.UNKNOWN_ORDER,
@@ -237,12 +237,12 @@ def test_a_replacement_cancels_first_whatever_becomes_of_the_new_order(desk: Des
     desk.fenced().book()
     desk.place("a")
     assert told(desk.place("b", price=99, replaced_id="a")) == [
-        ("a", State.CANCELLED, 0),
-        ("b", State.WORKING, 0),
+        ("a", OrderState.CANCELLED, 0),
+        ("b", OrderState.WORKING, 0),
     ]
     assert desk.fence("omsd", 2, gateway=1).ok
     cancelled, refused = desk.place("c", replaced_id="b")
-    assert told([cancelled]) == [("b", State.CANCELLED, 0)] and refused.reason == reasons.STALE_TOKEN
+    assert told([cancelled]) == [("b", OrderState.CANCELLED, 0)] and refused.reason == reasons.STALE_TOKEN
     assert not desk.venue.working
     desk.place("d", epoch=2)
     assert [answer.reason for answer in desk.place("e", replaced_id="d")] == [reasons.STALE_TOKEN] * 2, (
@@ -278,7 +278,7 @@ def test_cancel_all_reports_each_order_before_it_answers(desk: Desk) -> None:
     desk.place("b", Side.SELL, 103)
     *reports, done = desk.handle(cancel_all())
     assert (
-        told(reports) == [("a", State.CANCELLED, 0), ("b", State.CANCELLED, 0)]
+        told(reports) == [("a", OrderState.CANCELLED, 0), ("b", OrderState.CANCELLED, 0)]
         and reports[0].reason == reasons.TAKE_OVER
     )
     assert isinstance(done, orders.CancelledAll) and (done.request, done.cancelled) == (9, 2)
@@ -289,7 +289,7 @@ def test_the_end_of_the_tape_cancels_and_closes(desk: Desk) -> None:
     desk.place("a", price=99)
     assert desk.venue.end() == 1
     desk.session.pump()
-    assert (desk.out[-1][1].state, desk.out[-1][1].reason) == (State.CANCELLED, reasons.TAPE_END)
+    assert (desk.out[-1][1].state, desk.out[-1][1].reason) == (OrderState.CANCELLED, reasons.TAPE_END)
     [late] = desk.place("b", price=99)
     assert late.reason == reasons.TAPE_END
 
@@ -306,7 +306,7 @@ def test_an_order_of_an_older_epoch_is_refused_and_counted(desk: Desk) -> None:
         "a",
     )
     assert desk.counts["stale_token_refusals"] == 1 and not desk.venue.working
-    assert told(desk.place("a", epoch=2)) == [("a", State.WORKING, 0)]
+    assert told(desk.place("a", epoch=2)) == [("a", OrderState.WORKING, 0)]
 
 
 @pytest.mark.parametrize(
@@ -403,8 +403,8 @@ def test_reports_wait_for_a_gateway_that_is_away_and_keep_their_order(desk: Desk
     before = len(desk.out)
     desk.session.pump()
     assert told([answer for _, answer in desk.out[before:]]) == [
-        ("a", State.PARTIALLY_FILLED, UNIT),
-        ("a", State.CANCELLED, UNIT),
+        ("a", OrderState.PARTIALLY_FILLED, UNIT),
+        ("a", OrderState.CANCELLED, UNIT),
     ]
 
 
@@ -414,7 +414,7 @@ def test_reports_go_to_the_newest_gateway(desk: Desk) -> None:
     assert desk.fence("execd", 2, by="execd-beta-1", sender=OTHER).ok
     desk.place("never", gateway=1)
     desk.tape(trade(99, UNIT))
-    assert desk.out[-1][0] == OTHER and desk.out[-1][1].state is State.FILLED
+    assert desk.out[-1][0] == OTHER and desk.out[-1][1].state is OrderState.FILLED
     assert desk.out[-2][0] == EXECD and desk.out[-2][1].reason == reasons.STALE_TOKEN
 
 
@@ -436,8 +436,10 @@ def test_a_full_journal_refuses_orders_holds_reports_back_and_loses_none(
     assert isinstance(refusal, orders.Refusal) and refusal.reason == reasons.JOURNAL_FULL
     monkeypatch.setattr(desk.journal, "append", append)
     desk.session.recover()
-    assert told([desk.out[-1][1]]) == [("a", State.PARTIALLY_FILLED, UNIT)] and len(desk.out) == before + 2
-    assert desk.session.full == "" and told(desk.place("c", price=99)) == [("c", State.WORKING, 0)]
+    assert (
+        told([desk.out[-1][1]]) == [("a", OrderState.PARTIALLY_FILLED, UNIT)] and len(desk.out) == before + 2
+    )
+    assert desk.session.full == "" and told(desk.place("c", price=99)) == [("c", OrderState.WORKING, 0)]
 
 
 def test_a_gateway_that_does_not_read_can_only_cancel(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +475,7 @@ def test_after_a_crash_accounts_and_numbers_go_on_and_working_orders_are_cancell
     second.session.pump()
     reports = [answer for identity, answer in second.out if identity == EXECD]
     assert (
-        told(reports) == [("part", State.CANCELLED, UNIT), ("open", State.CANCELLED, 0)]
+        told(reports) == [("part", OrderState.CANCELLED, UNIT), ("open", OrderState.CANCELLED, 0)]
         and reports[0].reason == reasons.VENUE_RESTART
     )
     assert second.venue.open_accounts() == [orders.Account("spot", "BTCUSDT", 2 * UNIT, -203 * UNIT)]
