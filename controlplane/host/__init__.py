@@ -1,7 +1,8 @@
 """What the operating system is asked for in one way only, by every process of ours.
 
 run (until signalled) · log · files (replaced whole) · locks · identity · sched · secret · system_clock.
-log_line, log_file and log_libraries are parts of log; log_line is also the daemons' format (hftd/runtime/log.py).
+log_line, log_file and log_libraries are parts of log; log_line is also the daemons' format
+(hftd/runtime/log.py).
 """
 
 __all__ = [
