@@ -13,7 +13,7 @@ which it was asked still stands unclosed (R7: late answers write nothing).
 from __future__ import annotations
 
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -100,6 +100,8 @@ class Member:
         self.sentence = ""
         self._unreadable = ""
         """Why the records that the store shows cannot be used; empty: they can."""
+        self._damaged: Mapping[str, str] = {}
+        """Those among them that do not decode, with what is wrong: said already."""
         self._changed_ns = 0
         self._request_ns = 0
         self._renew_ns = 0
@@ -245,6 +247,11 @@ class Member:
         if self.group is None or group.request_revision != self.group.request_revision:
             self._request_ns = now_ns
         self.group = group
+        for key in group.damaged.keys() - self._damaged.keys():
+            log.warning(
+                "record.damaged", key=key, reason=group.damaged[key], consequence="the last good one counts"
+            )
+        self._damaged = group.damaged
         if not group.rank < self._site.seen_tokens.highest(self.service):
             self._site.seen_tokens.raise_to(group)
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from controlplane.leadership import transactions
+from controlplane.leadership import group_records
 from controlplane.leadership.decide import Group
 from controlplane.store import Entry, Keys, Snapshot, Store
 
@@ -49,7 +49,7 @@ class Shown:
             for snapshot, key in ((self.pause, keys.pause), (self.incarnation, keys.incarnation))
             if (entry := snapshot.entries.get(key)) is not None
         }
-        return transactions.group_of(self.groups, site, keys, service, before)
+        return group_records.group_of(self.groups, site, keys, service, before)
 
 
 def prefixes(keys: Keys) -> Mapping[str, str]:

@@ -10,7 +10,8 @@ doing is in agents/keeper/member.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from controlplane.leadership.budget import Budget
@@ -66,6 +67,8 @@ class Group:
     begun: records.HistoryRow | None = None
     """History of the next epoch, begun by the keeper that released the lead after a death; the taker
     completes it."""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Key -> why, of records that do not decode. What stands in their place: group_records.group_of."""
 
     @property
     def epoch_number(self) -> int:

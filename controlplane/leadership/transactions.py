@@ -10,27 +10,21 @@ write is decided in decide.py; the caller is agents/keeper/member.py.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
-
-import msgspec
 
 from controlplane import model
-from controlplane.errors import InvalidInput, Unavailable
-from controlplane.leadership import decide
+from controlplane.errors import Unavailable
+from controlplane.leadership import decide, group_records
 from controlplane.leadership.decide import Cause, Group
 from controlplane.model import Process, records
-from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Snapshot, Store
+from controlplane.store import Committed, Compare, Delete, Keys, Put, Store
 
 HISTORY_MAX = 500
 """Rows a group keeps: one an epoch; the take that adds one deletes the one so far back."""
 
 SYSTEM = "system"
 """Actor of what no operator asked for."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,98 +41,6 @@ class Reread:
     group: Group
     mine: bool
     """The leader record carries this attempt's nonce: it was applied all the same."""
-
-
-# --- reading ------------------------------------------------------------------------------------------------
-
-
-def group_of(
-    groups: Snapshot, site: Mapping[str, Entry], keys: Keys, service: str, before: Group | None = None
-) -> Group:
-    """The group in a snapshot of its own records (or of all groups'), with the site's pause and incarnation.
-    What has the same revision as in `before` is not decoded again.
-
-    `site` may be of another moment than `groups`; the compares of every transaction tell (R5, R8).
-
-    Raises:
-        InvalidInput: a record does not decode.
-    """
-    entries, old = groups.entries, before or Group(service)
-
-    def record(key: str, kind: type[T], revision: int, value: T | None) -> tuple[T | None, int]:
-        entry = entries.get(key) or site.get(key)
-        if entry is None:
-            return None, 0
-        return (
-            (value, revision)
-            if entry.revision == revision and value is not None
-            else (_decode(entry, kind), entry.revision)
-        )
-
-    leader, leader_revision = record(
-        keys.leader(service), records.LeaderRecord, old.leader_revision, old.leader
-    )
-    epoch, epoch_revision = record(keys.epoch(service), records.EpochRecord, old.epoch_revision, old.epoch)
-    electable, electable_revision = record(
-        keys.electable(service), records.ElectableRecord, old.electable_revision, old.electable
-    )
-    request, request_revision = record(
-        keys.request(service), records.RequestRecord, old.request_revision, old.request
-    )
-    incarnation, incarnation_revision = record(
-        keys.incarnation, int, old.incarnation_revision, old.incarnation
-    )
-    pause = site.get(keys.pause)
-    number = epoch.epoch if epoch else 0
-    row, row_revision = record(
-        keys.history_row(service, number), records.HistoryRow, old.row_revision, old.row
-    )
-    begun, _ = record(keys.history_row(service, number + 1), records.HistoryRow, 0, None)
-    return Group(
-        service=service,
-        revision=groups.revision,
-        leader=leader,
-        leader_revision=leader_revision,
-        epoch=epoch,
-        epoch_revision=epoch_revision,
-        electable=electable,
-        electable_revision=electable_revision,
-        request=request,
-        request_revision=request_revision,
-        paused=pause is not None,
-        pause_revision=pause.revision if pause else 0,
-        incarnation=incarnation,
-        incarnation_revision=incarnation_revision,
-        row=row,
-        row_revision=row_revision,
-        begun=begun,
-    )
-
-
-async def read(store: Store, keys: Keys, service: str) -> Group:
-    """The group as it is now. The parts are read beside each other; a compare that fails later tells when
-    they did not fit together.
-
-    Raises:
-        Unavailable: no answer. InvalidInput: a record does not decode.
-    """
-    groups, pause, incarnation = await asyncio.gather(
-        store.range(keys.group(service)), store.get(keys.pause), store.get(keys.incarnation)
-    )
-    site = {entry.key: entry for entry in (pause, incarnation) if entry}
-    return group_of(groups, site, keys, service)
-
-
-def _decode(entry: Entry, kind: type[T]) -> T:
-    try:
-        return model.decode(kind, entry.value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:  # ValidationError is a DecodeError
-        raise InvalidInput(
-            f"{entry.key}: expected a {kind.__name__}, found what does not decode: {exc}"
-        ) from exc
-
-
-# --- writing ------------------------------------------------------------------------------------------------
 
 
 async def take(
@@ -164,7 +66,7 @@ async def take(
     after, puts = taken(keys, group, to, nonce, cause, started_ns, now_ns)
     stale_row = after.epoch_number - HISTORY_MAX
     deletes = [Delete(keys.history_row(group.service, stale_row))] if stale_row > 0 else []
-    return await _write(store, keys, after, compares, [*puts, *deletes], nonce)
+    return await _write(store, keys, group, after, compares, [*puts, *deletes], nonce)
 
 
 async def release(
@@ -186,7 +88,9 @@ async def release(
                 group, holder.instance if holder else group.leader.home, None, cause, started_ns, None
             ),
         )
-    return await _write(store, keys, after, takeover_compares(keys, group), _puts(keys, group, after), nonce)
+    return await _write(
+        store, keys, group, after, takeover_compares(keys, group), _puts(keys, group, after), nonce
+    )
 
 
 async def renew(store: Store, keys: Keys, group: Group, nonce: str) -> Done | Reread:
@@ -197,7 +101,9 @@ async def renew(store: Store, keys: Keys, group: Group, nonce: str) -> Done | Re
     if group.leader is None:
         raise ValueError(f"group {group.service}: there is no leader record to renew")
     after = replace(group, leader=replace(group.leader, nonce=nonce))
-    return await _write(store, keys, after, renewal_compares(keys, group), _puts(keys, group, after), nonce)
+    return await _write(
+        store, keys, group, after, renewal_compares(keys, group), _puts(keys, group, after), nonce
+    )
 
 
 async def write_electable(
@@ -215,7 +121,7 @@ async def write_electable(
         Compare(keys.epoch(group.service), group.epoch_revision),
         Compare(keys.electable(group.service), group.electable_revision),
     ]
-    return await _write(store, keys, after, compares, _puts(keys, group, after), nonce)
+    return await _write(store, keys, group, after, compares, _puts(keys, group, after), nonce)
 
 
 async def settle(store: Store, keys: Keys, group: Group, state: str, outcome: str) -> Done | Reread:
@@ -230,7 +136,7 @@ async def settle(store: Store, keys: Keys, group: Group, state: str, outcome: st
         Compare(keys.leader(group.service), group.leader_revision),
         Compare(keys.incarnation, group.incarnation_revision),
     ]
-    return await _write(store, keys, after, compares, _puts(keys, group, after), "")
+    return await _write(store, keys, group, after, compares, _puts(keys, group, after), "")
 
 
 async def record_active(store: Store, keys: Keys, group: Group, active_ns: int) -> Done | Reread:
@@ -242,7 +148,7 @@ async def record_active(store: Store, keys: Keys, group: Group, active_ns: int) 
         Compare(keys.history_row(group.service, group.row.epoch), group.row_revision),
         Compare(keys.incarnation, group.incarnation_revision),
     ]
-    return await _write(store, keys, after, compares, _puts(keys, group, after), "")
+    return await _write(store, keys, group, after, compares, _puts(keys, group, after), "")
 
 
 def takeover_compares(keys: Keys, group: Group) -> list[Compare]:
@@ -346,6 +252,7 @@ def _committed(before: Sequence[Put | Delete], keys: Keys, after: Group, revisio
 async def _write(
     store: Store,
     keys: Keys,
+    before: Group,
     after: Group,
     compares: Sequence[Compare],
     then: Sequence[Put | Delete],
@@ -359,5 +266,5 @@ async def _write(
         outcome = None
     if isinstance(outcome, Committed):
         return Done(_committed(then, keys, after, outcome.revision))
-    found = await read(store, keys, after.service)
+    found = await group_records.read(store, keys, after.service, before)
     return Reread(found, mine=bool(nonce) and found.leader is not None and found.leader.nonce == nonce)

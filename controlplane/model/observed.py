@@ -4,51 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
+
+from controlplane.model.bounds import (
+    Count,
+    Counters,
+    Endpoints,
+    Epoch,
+    Histograms,
+    Metric,
+    Name,
+    PhaseName,
+    Pid,
+    Severity,
+    Text,
+    Url,
+    WallNs,
+    Word,
+    one_of,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    id: str
-    severity: str
-    """info, warning, critical."""
-    subject: str
-    text: str
-    since_ns: int
+    id: Word
+    severity: Severity
+    subject: Text
+    text: Text
+    since_ns: WallNs
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceStatus:
     """Observed state of one instance, as its agent sees it."""
 
-    id: str
-    service: str
-    daemon: str
-    host: str
-    pid: int | None
-    state: str
-    """stopped, starting, running, stopping, backoff."""
-    role: str | None
+    id: Name
+    service: Name
+    daemon: Name
+    host: Name
+    pid: Pid | None
+    state: Annotated[str, one_of("stopped", "starting", "running", "stopping", "backoff")]
+    role: Annotated[str, one_of("leader", "standby")] | None
     """leader or standby in an active_standby group; None elsewhere. From the heartbeat page: what the process
     does."""
-    phase: str
-    """The alive word's state: starting, standby, fencing, reconciling, active, draining."""
-    epoch: int
-    health: str
-    """passing, warning, critical."""
-    reason: str
+    phase: PhaseName
+    """Of the heartbeat page."""
+    epoch: Epoch
+    health: Annotated[str, one_of("passing", "warning", "critical")]
+    reason: Text
     ready: bool
-    started_ns: int | None
-    restarts: int
-    cpus: tuple[int, ...]
-    sched: str
-    endpoints: Mapping[str, str]
-    version: str
-    config_revision: int
-    counters: Mapping[str, int] = field(default_factory=dict)
-    rates: Mapping[str, float] = field(default_factory=dict)
+    started_ns: WallNs | None
+    restarts: Count
+    cpus: Annotated[tuple[Count, ...], msgspec.Meta(max_length=4096)]
+    sched: Word
+    endpoints: Endpoints
+    version: Word
+    config_revision: Count
+    counters: Counters = field(default_factory=dict)
+    rates: Mapping[Metric, float] = field(default_factory=dict)
     """Counters' change a second over the last report."""
-    histograms: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
-    """Sparse log-linear histograms in ns (histogram.py)."""
+    histograms: Histograms = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +74,24 @@ class EndedCounters:
     on from there.
     """
 
-    daemon: str
-    counters: Mapping[str, int]
-    histograms: Mapping[str, Mapping[int, int]]
+    daemon: Name
+    counters: Counters
+    histograms: Histograms
 
 
 @dataclass(frozen=True, slots=True)
 class HostRecord:
     """`hosts/<host>`: written by the agent once a second and at each change, under its own store lease."""
 
-    host: str
-    address: str
-    url: str
+    host: Name
+    address: Word
+    url: Url
     """Of the agent's HTTP."""
-    keeper: str
+    keeper: Word
     """UDP address host:port on which the host's keeper answers pings of its peers; empty until known."""
-    boot_id: str
-    updated_ns: int
-    state: str = "up"
+    boot_id: Word
+    updated_ns: WallNs
+    state: Word = "up"
     instances: tuple[InstanceStatus, ...] = ()
     alarms: tuple[Alarm, ...] = ()
     ended_counters: tuple[EndedCounters, ...] = ()

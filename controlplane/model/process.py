@@ -1,21 +1,21 @@
-"""Who a process is for certain, and the fencing token that it may act with. Imports nothing heavy: every
-start needs it.
-"""
+"""Who a process is for certain, and the fencing token that it may act with."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
 
+from controlplane.model.bounds import Count, Name, Pid, Word
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
     """One process for certain (rule R2): a pid alone comes back with another meaning."""
 
-    instance: str
-    boot_id: str
-    pid: int
-    start_time: int
+    instance: Name
+    boot_id: Word
+    pid: Pid
+    start_time: Count
     """Field 22 of /proc/PID/stat, clock ticks since boot."""
 
 

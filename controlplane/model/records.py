@@ -1,18 +1,28 @@
 """The records that the store holds, and how they are written there.
 
-They are stored as JSON by `encode` and `decode`; unknown fields are ignored, so a
-newer writer does not break an older reader. Who writes which record, and what a write compares, is in
-docs/protocol.md and, rule by rule, in leadership/transactions.py.
+They are stored as JSON by `encode` and `decode`; unknown fields are ignored, so a newer writer does not break
+an older reader. What a field may hold is bounded by its type (bounds.py). Who writes which record, and what a
+write compares, is in docs/protocol.md and, rule by rule, in leadership/transactions.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
+from controlplane.model.bounds import (
+    Endpoints,
+    Epoch,
+    Incarnation,
+    Name,
+    Port,
+    Text,
+    Url,
+    WallNs,
+    Word,
+)
 from controlplane.model.process import Process
 from controlplane.model.specs import ServiceSpec, Tombstone
 
@@ -21,16 +31,16 @@ from controlplane.model.specs import ServiceSpec, Tombstone
 class Registration:
     """`services/<service>/<instance>`: this instance serves. Held by the keeper's store lease."""
 
-    service: str
-    instance: str
-    host: str
+    service: Name
+    instance: Name
+    host: Name
     process: Process
-    endpoints: Mapping[str, str]
-    address: str
-    port: int
-    timestamp_ns: int
-    version: str
-    tags: tuple[str, ...] = ("hft", "trading", "python")
+    endpoints: Endpoints
+    address: Word
+    port: Port
+    timestamp_ns: WallNs
+    version: Word
+    tags: tuple[Word, ...] = ("hft", "trading", "python")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +48,11 @@ class LeaderRecord:
     """`groups/<service>/leader`."""
 
     holder: Process | None
-    incarnation: int
-    epoch: int
-    home: str | None
+    incarnation: Incarnation
+    epoch: Epoch
+    home: Name | None
     """Instance id of the last holder; it may lead again when nobody electable can (R14)."""
-    nonce: str
+    nonce: Word
     """New at each renewal and take: tells one's own write from another's when an answer was lost."""
     forced: bool = False
 
@@ -51,8 +61,8 @@ class LeaderRecord:
 class EpochRecord:
     """`groups/<service>/epoch`: never deleted, raised only in a take."""
 
-    incarnation: int
-    epoch: int
+    incarnation: Incarnation
+    epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +71,25 @@ class ElectableRecord:
     also rewrites `leader`.
     """
 
-    processes: tuple[Process, ...]
-    writer_epoch: int
+    processes: Annotated[tuple[Process, ...], msgspec.Meta(max_length=1024)]
+    writer_epoch: Epoch
 
 
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
     """`groups/<service>/request`: an operator's wish, settled by the next take (R15)."""
 
-    operation: str
-    kind: str
-    to: str | None
-    epoch: int
+    operation: Name
+    kind: Word
+    to: Name | None
+    epoch: Epoch
     """Epoch at creation."""
-    state: str
+    state: Word
     """pending, succeeded, refused, failed, cancelled."""
-    actor: str
-    reason: str
-    created_ns: int
-    outcome: str = ""
+    actor: Text
+    reason: Text
+    created_ns: WallNs
+    outcome: Text = ""
     """Why, when it did not succeed."""
 
 
@@ -89,42 +99,42 @@ class HistoryRow:
     not happened yet.
     """
 
-    epoch: int
-    from_instance: str | None
-    to_instance: str | None
-    cause: str
+    epoch: Epoch
+    from_instance: Name | None
+    to_instance: Name | None
+    cause: Word
     """first, process_lost, stopped, lease_expired, failover, released."""
-    actor: str
-    reason: str
-    operation: str | None
-    started_ns: int
+    actor: Text
+    reason: Text
+    operation: Name | None
+    started_ns: WallNs
     """When the cause was seen (a failover: when it was asked for)."""
-    taken_ns: int | None = None
-    active_ns: int | None = None
+    taken_ns: WallNs | None = None
+    active_ns: WallNs | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OperationRecord:
     """`ops/<id>`: one change made by an operator or the system."""
 
-    id: str
-    kind: str
-    subject: str
-    state: str
+    id: Name
+    kind: Word
+    subject: Text
+    state: Word
     """running, succeeded, refused, failed, unknown, cancelled."""
-    actor: str
-    reason: str
-    created_ns: int
-    finished_ns: int | None = None
+    actor: Text
+    reason: Text
+    created_ns: WallNs
+    finished_ns: WallNs | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ControllerRecord:
     """`controller`: which controller is elected, and where it answers."""
 
-    url: str
+    url: Url
     process: Process
-    since_ns: int
+    since_ns: WallNs
 
 
 T = TypeVar("T")
@@ -137,6 +147,11 @@ def encode(record: object) -> bytes:
 def decode(kind: type[T], value: bytes) -> T:
     """Raises msgspec.DecodeError or msgspec.ValidationError; callers that read foreign data translate it."""
     return msgspec.json.decode(value, type=kind)
+
+
+def decode_incarnation(value: bytes) -> int:
+    """What stands under `incarnation`: digits. Raises as `decode` does."""
+    return msgspec.json.decode(value, type=Incarnation)
 
 
 class _Mark(msgspec.Struct):

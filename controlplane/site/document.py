@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from controlplane.errors import InvalidInput
+from controlplane.model.bounds import Text, Word
 
 
 class StoreState(msgspec.Struct, frozen=True):
@@ -30,9 +31,9 @@ class ControllerState(msgspec.Struct, frozen=True):
 
 
 class Paused(msgspec.Struct, frozen=True):
-    by: str = ""
-    reason: str = ""
-    since: str | int = ""
+    by: Text = ""
+    reason: Text = ""
+    since: Word | int = ""
     """As it was written."""
 
 

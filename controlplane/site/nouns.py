@@ -3,7 +3,8 @@
 A `Noun` takes the snapshots of its watch, decodes the records that changed and no others, says which (in the
 words of `Changes`), and keeps all of them in mappings that it replaces and never alters: a view that was made
 before stays as it was. `view` joins the nouns to a `SiteView`; it copies no record. A record that does not
-decode is named in the view's `undecodable` with the reason and harms nothing but itself. No I/O here:
+decode is named in the view's `undecodable` with the reason and harms nothing, not even what it stands for:
+the last one that decoded stays in the view until the key is deleted or holds a good one. No I/O here:
 follower.py has the watches.
 """
 
@@ -82,6 +83,8 @@ class Noun:
         record = self._decode(key, named, entry)
         if undecodable is not self.undecodable:
             changes.setdefault("undecodable", set()).add(key)
+        if entry is not None and record is None:
+            return
         changes.setdefault(kind, set()).add(first)
         match kind:
             case "services":

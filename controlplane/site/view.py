@@ -108,7 +108,7 @@ class SiteView:
     incarnation: int | None = None
     controller: records.ControllerRecord | None = None
     undecodable: Mapping[str, str] = field(default_factory=dict)
-    """Key -> why. What is listed here is nowhere else."""
+    """Key -> why. What the view has of these is what the key held before that, if anything."""
 
     @property
     def controller_url(self) -> str | None:
@@ -165,7 +165,7 @@ def decode_record(named: Named, value: bytes) -> object:
             _agree("epoch", (f"{row.epoch:08d}",), names[1:])
             return row
         case "incarnation":
-            return int(value)
+            return records.decode_incarnation(value)
         case "pause":
             return msgspec.json.decode(value, type=document.Paused)
         case "controller":

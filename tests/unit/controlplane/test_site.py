@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
@@ -155,30 +156,37 @@ def test_a_renewal_is_no_news_of_who_leads() -> None:
     assert noun.take(changed(taken)) == {"leader": {"omsd"}, "led": {"omsd"}}
 
 
-def test_a_damaged_record_harms_no_other_and_is_well_again_when_it_decodes() -> None:
+@pytest.mark.parametrize("damage", [b"{", b"\xff\xfe", b"[" * 100_000, b""])
+@pytest.mark.parametrize("key", sorted(SITE))
+def test_a_damaged_record_is_named_and_what_it_was_stays_until_it_is_mended(key: str, damage: bytes) -> None:
     noun = noun_of(SITE)
-    key = KEYS.host("alpha")
-    for damage in (b"{", b"\xff\xfe", b"[" * 100_000):
-        noun.take(changed(Entry(key, damage, 8)))
-        view = nouns.view(KEYS, [noun])
-        assert set(view.undecodable) == {key} and not view.hosts and view.leaders
-    noun.take(changed(Entry(key, model.encode(host()), 9)))
+    before = nouns.view(KEYS, [noun])
+    noun.take(changed(Entry(key, damage, 8)))
     view = nouns.view(KEYS, [noun])
-    assert not view.undecodable and view.hosts == {"alpha": host()}
+    assert set(view.undecodable) == {key}
+    assert view == dataclasses.replace(before, revision=8, undecodable=view.undecodable)
+    noun.take(changed(Entry(key, SITE[key], 9)))
+    assert not nouns.view(KEYS, [noun]).undecodable
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(SITE)), st.sampled_from(["put", "delete", "damage"]))))
 def test_changes_one_by_one_end_in_the_same_view_as_one_list(moves: list[tuple[str, str]]) -> None:
-    noun, held, revision = nouns.Noun(KEYS), dict[str, Entry](), 0
+    noun, revision = nouns.Noun(KEYS), 0
+    held, good, damaged = dict[str, Entry](), dict[str, Entry](), set[str]()
     noun.take(Snapshot(0, {}, frozenset()))
     for key, move in moves:
         revision += 1
+        held[key] = Entry(key, SITE[key] if move == "put" else b"?", revision)
+        damaged.add(key)
+        if move != "damage":
+            damaged.discard(key)
+            good[key] = held[key]
         if move == "delete":
-            held.pop(key, None)
-        else:
-            held[key] = Entry(key, SITE[key] if move == "put" else b"?", revision)
+            del held[key], good[key]
         noun.take(Snapshot(revision, held, frozenset({key})))
-    assert nouns.view(KEYS, [noun]) == nouns.view_of(KEYS, Snapshot(revision, held))
+    view = nouns.view(KEYS, [noun])
+    assert set(view.undecodable) == damaged
+    assert dataclasses.replace(view, undecodable={}) == nouns.view_of(KEYS, Snapshot(revision, good))
 
 
 def test_with_host_replaces_one_host_only() -> None:

@@ -1,0 +1,78 @@
+"""What a record may hold: ranges of numbers and shapes of texts, as types that `decode` enforces. A record
+outside of them does not decode, and the error names the field and the bound.
+
+Nothing that the store holds is believed further than this: a port goes to a socket, a time to a calendar, an
+incarnation into every later token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+
+
+def one_of(*words: str) -> msgspec.Meta:
+    """One of these, exactly."""
+    return msgspec.Meta(pattern=rf"\A({'|'.join(words)})\Z")
+
+
+INT64_MAX = (1 << 63) - 1
+INCARNATION_MAX = (1 << 43) - 1
+EPOCH_MAX = (1 << 20) - 1
+"""A token is packed into 63 bits: 43 for the incarnation, 20 for the epoch (hftd/engine/orders/term.py)."""
+FUTURE_MS = 24 * 3600 * 1000
+"""An incarnation is made from the wall clock (ms); one further ahead than any two clocks differ was not made
+by hftctl, and learnt it would stand above every later one."""
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+"""0: none."""
+Pid = Annotated[int, msgspec.Meta(ge=0, le=1 << 22)]
+"""Up to the kernel's PID_MAX_LIMIT; 0: no process."""
+Incarnation = Annotated[int, msgspec.Meta(ge=0, le=INCARNATION_MAX)]
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=EPOCH_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+"""Counters, revisions and the like."""
+Number = Annotated[int, msgspec.Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
+WallNs = Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+"""UNIX ns, up to the year 2262."""
+
+Name = Annotated[str, msgspec.Meta(max_length=128, pattern=r"\A[^\x00-\x20\x7f/]*\Z")]
+"""Of a service, an instance, a host: part of a key, of a file's name, of a line. Empty: none."""
+Word = Annotated[str, msgspec.Meta(max_length=64)]
+"""A state, a cause, a kind."""
+TEXT_MAX = 4096
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
+"""A reason, an alarm. Who makes one from parts that it has not bounded cuts it (`cut`)."""
+Url = Annotated[
+    str, msgspec.Meta(max_length=512, pattern=r"\A(https?://[^\x00-\x20\x7f/@]+(:[0-9]{1,5})?/?)?\Z")
+]
+"""http://ADDRESS:PORT; empty: not known yet."""
+Endpoint = Annotated[str, msgspec.Meta(max_length=512, pattern=r"\Aipc://[^\x00-\x20\x7f]+\Z")]
+"""Of a ZeroMQ socket. Daemons bind no other kind, so one over TCP was not written by an agent of ours."""
+Endpoints = Annotated[Mapping[Name, Endpoint], msgspec.Meta(max_length=32)]
+"""Name of the socket -> where it is bound."""
+Metric = Annotated[
+    str, msgspec.Meta(max_length=256, pattern=r"\A[A-Za-z_][A-Za-z0-9_]*(\{[^{}\x00-\x1f\x7f]*\})?\Z")
+]
+"""The name of a counter, perhaps with labels: a line of the metrics page begins with it."""
+Counters = Annotated[Mapping[Metric, Number], msgspec.Meta(max_length=512)]
+Histograms = Annotated[
+    Mapping[Metric, Annotated[Mapping[Number, Count], msgspec.Meta(max_length=4096)]],
+    msgspec.Meta(max_length=64),
+]
+"""Sparse log-linear histograms in ns (site/histogram.py): bucket -> count."""
+Severity = Annotated[str, one_of("info", "warning", "critical")]
+PhaseName = Annotated[str, one_of("starting", "standby", "fencing", "reconciling", "active", "draining")]
+"""A model.Phase in lower case."""
+
+
+def cut(text: str, length: int = TEXT_MAX) -> str:
+    """The text, as much of it as a record takes."""
+    return text if len(text) <= length else f"{text[: length - 4]} ..."
+
+
+def believable(incarnation: int, now_ms: int) -> bool:
+    """Whether it may have been made by hftctl until now."""
+    return 0 <= incarnation <= min(now_ms + FUTURE_MS, INCARNATION_MAX)
