@@ -26,7 +26,7 @@ from controlplane.host.system_clock import SystemClock
 from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
-from controlplane.store import Health, Keys
+from controlplane.store import Health
 
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
@@ -75,7 +75,7 @@ class Agent:
         released."""
         self.record_due = asyncio.Event()
         """The host record is to be written soon: something in it has changed."""
-        self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host, Keys(given.site))
+        self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host)
         self._specs_from_disk = False
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ which `hftctl down` sends, ends the instances in order, then the keeper, then th
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import msgspec
 from agents import audit_head, host_record, keeper_process, last_specs, store_watch
 from agents.agent import SITE_NEWS, Agent
 from agents.http import application, instance_ports, listening
-from agents.settings import AgentSettings
+from agents.settings import STATUS_EVERY_S, AgentSettings
 from controlplane import store as stores
 from controlplane.errors import HftctlError
 from controlplane.host import locks, run
@@ -146,7 +147,10 @@ async def _tell_changes(follower: Follower, agent: Agent) -> None:
     await follower.first_view()
     agent.site_changed()
     while True:
-        agent.site_changed(await news.next())
+        changes = None
+        with anyio.move_on_after(STATUS_EVERY_S if agent.last_specs.missing else math.inf):
+            changes = await news.next()
+        agent.site_changed(changes)  # None: hosts may have said that they stopped what has no spec
 
 
 async def _go_down(agent: Agent, host_records: host_record.HostRecords, store: Store, keys: Keys) -> None:

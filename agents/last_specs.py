@@ -63,10 +63,16 @@ class SpecsInForce:
         )
 
 
-def decide(
-    host: str, last: Mapping[str, GoodSpec], view: SiteView, specs_prefix: str, daemons: Collection[str]
-) -> SpecsInForce:
-    """What is in force for `host`, from the view and from what was in force before."""
+ABSENT = "no spec of it is in the store, and no tombstone that says who removed it"
+
+
+def decide(host: str, last: Mapping[str, GoodSpec], view: SiteView, daemons: Collection[str]) -> SpecsInForce:
+    """What is in force for `host`, from the view and from what was in force before.
+
+    A spec that is not there stops nothing: a service ends by a tombstone. What stays in force then ends here
+    too once the hosts that had it all report that they run none of it, as after a tombstone that came and
+    went unseen.
+    """
     in_force: dict[str, GoodSpec] = {}
     refused: dict[str, str] = {}
     for service, spec in view.specs.items():
@@ -74,18 +80,29 @@ def decide(
             refused[service] = f'daemon "{spec.daemon}" is not installed on {host}'
         else:
             in_force[service] = GoodSpec(spec, view.spec_revisions.get(service, 1))
-    for key in view.undecodable:
-        if key.startswith(specs_prefix):
-            refused[key.removeprefix(specs_prefix)] = "its spec does not decode"
+    refused |= view.spec_faults
+    for service, good in last.items():
+        known = service in view.specs or service in view.tombstones or service in refused
+        if not known and (host in good.spec.hosts or _may_run(service, good.spec, view)):
+            refused[service] = ABSENT
     in_force |= {service: last[service] for service in refused if service in last}
     return SpecsInForce(in_force, refused)
+
+
+def _may_run(service: str, spec: ServiceSpec, view: SiteView) -> bool:
+    """True unless each of its hosts reports, and reports no instance of it."""
+    reports = [view.hosts.get(host) for host in spec.hosts]
+    return any(
+        report is None or any(instance.service == service for instance in report.instances)
+        for report in reports
+    )
 
 
 class LastSpecs:
     """The specs in force on one host, and their copy on its disk."""
 
-    def __init__(self, path: Path, host: str, keys: Keys, daemons: Collection[str] | None = None) -> None:
-        self.path, self.host, self.keys = path, host, keys
+    def __init__(self, path: Path, host: str, daemons: Collection[str] | None = None) -> None:
+        self.path, self.host = path, host
         self.daemons = installed_daemons() if daemons is None else daemons
         self.decision = SpecsInForce(_read(path))
         """Until the store has been seen: what the disk says."""
@@ -96,7 +113,7 @@ class LastSpecs:
 
     def take(self, view: SiteView) -> SpecsInForce:
         """What is in force from now on; kept on disk when it has changed."""
-        decision = decide(self.host, self.decision.in_force, view, self.keys.specs, self.daemons)
+        decision = decide(self.host, self.decision.in_force, view, self.daemons)
         changed = decision.in_force != self.decision.in_force
         self.decision, self._over = decision, None
         if changed:
@@ -120,9 +137,15 @@ class LastSpecs:
                 view,
                 specs=dict(sorted(specs.items())),
                 spec_revisions={**view.spec_revisions, **revisions},
+                spec_faults=self.decision.refused,
             )
             self._over = (view, shown)
         return self._over[1]
+
+    @property
+    def missing(self) -> bool:
+        """A service is in force without a spec in the store: what its hosts report decides how long."""
+        return ABSENT in self.decision.refused.values()
 
     def forget(self) -> None:
         """The host goes down in order: nothing is in force on it."""

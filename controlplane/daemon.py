@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import anyio
+import msgspec
 
 from controlplane import model, store
 from controlplane.api import http
@@ -99,8 +100,8 @@ class Controller:
     async def hold(self, lease: store.Lease) -> bool:
         """True when the key is ours: it was, it was free, or its writer is a dead process of this boot."""
         key, entry = self.keys.controller(), await self.client.get(self.keys.controller())
-        if entry is not None:
-            record = model.decode(records.ControllerRecord, entry.value)
+        record = None if entry is None else self._holder(entry)
+        if record is not None:
             if record.process == self.process and self.elected:
                 return True
             holder = record.process
@@ -109,6 +110,14 @@ class Controller:
         value = model.encode(records.ControllerRecord(self.url, self.process, self.clock.wall_ns()))
         written = await self.client.put(key, value, expect=entry.revision if entry else 0, lease=lease)
         return isinstance(written, store.Committed)
+
+    def _holder(self, entry: store.Entry) -> records.ControllerRecord | None:
+        """None: it does not decode, so no controller wrote it, and whoever is elected writes over it."""
+        try:
+            return model.decode(records.ControllerRecord, entry.value)
+        except msgspec.DecodeError as exc:
+            log.warning("controller.damaged", key=entry.key, reason=str(exc), consequence="it is replaced")
+            return None
 
     def set_elected(self, elected: bool, why: str = "") -> None:
         if elected != self.elected:

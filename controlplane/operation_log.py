@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import msgspec
+
 from controlplane import model
 from controlplane.errors import Refused, Unavailable
 from controlplane.model import records
-from controlplane.store import Committed, Keys, Store
+from controlplane.store import Committed, Entry, Keys, Store
 
 RUNNING = "running"
 FINISHED = frozenset({"succeeded", "refused", "failed", "unknown", "cancelled"})
@@ -64,7 +66,9 @@ async def finish(
         entry = await store.get(key)
         if entry is None:
             raise Refused(f"operation {operation}: not in the store")
-        standing = model.decode(records.OperationRecord, entry.value)
+        standing = _decode(entry)
+        if standing is None:
+            raise Refused(f"operation {operation}: its record in the store does not decode")
         if standing.state not in (RUNNING, "unknown"):
             return standing
         closed = dataclasses.replace(standing, state=state, finished_ns=finished_ns)
@@ -75,7 +79,7 @@ async def finish(
 
 async def find(store: Store, keys: Keys, operation: str) -> records.OperationRecord | None:
     entry = await store.get(keys.operation(operation))
-    return None if entry is None else model.decode(records.OperationRecord, entry.value)
+    return None if entry is None else _decode(entry)
 
 
 async def trim(store: Store, keys: Keys, kept_max: int = KEPT_MAX) -> int:
@@ -84,11 +88,19 @@ async def trim(store: Store, keys: Keys, kept_max: int = KEPT_MAX) -> int:
     """
     finished = []
     for entry in (await store.range(keys.operations)).entries.values():
-        record = model.decode(records.OperationRecord, entry.value)
-        if record.finished_ns is not None:
+        record = _decode(entry)
+        if record is not None and record.finished_ns is not None:
             finished.append((record.finished_ns, entry))
     finished.sort(key=lambda row: row[0], reverse=True)
     deleted = 0
     for _, entry in finished[kept_max:]:
         deleted += isinstance(await store.delete(entry.key, expect=entry.revision), Committed)
     return deleted
+
+
+def _decode(entry: Entry) -> records.OperationRecord | None:
+    """None: it does not decode; every view of the site names it."""
+    try:
+        return model.decode(records.OperationRecord, entry.value)
+    except msgspec.DecodeError:
+        return None

@@ -41,5 +41,5 @@ def _record(entries: Mapping[str, Entry], key: str, kind: type[T]) -> T | None:
         return None
     try:
         return model.decode(kind, entry.value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         raise InvalidInput(f"{key}: expected a {kind.__name__}: {exc}") from exc

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from controlplane.site import document
 
 
+REASONS_MAX = 8
+"""Of those why the site is not healthy; all are in `-o json`."""
+
+
 def run(site_dir: Path | None, output: Output, timeout_s: float) -> int:
     found = agent_client.Floor(site_dir, timeout_s).status()
     if output is Output.table:
@@ -33,6 +37,8 @@ def text(found: document.StatusDocument) -> str:
         f"site {printable(found.site)}: {render.paint(health, colour)}   "
         f"store {printable(f'{store.kind} {store.version}')} {'up' if store.healthy else 'DOWN'}{latency}   "
         f"controller {printable(found.controller.url or '-')}",
+        *(printable(f"  {reason}") for reason in found.reasons[:REASONS_MAX]),
+        *([f"  and {len(found.reasons) - REASONS_MAX} more"] if len(found.reasons) > REASONS_MAX else []),
         "",
         rows(found.hosts, ("name", "state", "address", "url", "last_seen_ms", "instances")),
         "",

@@ -155,7 +155,7 @@ async def read(store: Store, keys: Keys, service: str, before: Group | None = No
 def _decode(entry: Entry, kind: type[T]) -> T:
     try:
         found = records.decode_incarnation(entry.value) if kind is int else model.decode(kind, entry.value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except msgspec.DecodeError as exc:
         raise InvalidInput(
             f"{entry.key}: expected a {kind.__name__}, found what does not decode: {exc}"
         ) from exc

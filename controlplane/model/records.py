@@ -145,13 +145,21 @@ def encode(record: object) -> bytes:
 
 
 def decode(kind: type[T], value: bytes) -> T:
-    """Raises msgspec.DecodeError or msgspec.ValidationError; callers that read foreign data translate it."""
-    return msgspec.json.decode(value, type=kind)
+    """Raises msgspec.DecodeError for whatever the bytes are (ValidationError is one); callers that read
+    foreign data translate it.
+    """
+    try:
+        return msgspec.json.decode(value, type=kind)
+    except (UnicodeDecodeError, RecursionError) as exc:
+        raise msgspec.DecodeError(str(exc)) from exc
+
+
+_INCARNATION: type[int] = Incarnation
 
 
 def decode_incarnation(value: bytes) -> int:
     """What stands under `incarnation`: digits. Raises as `decode` does."""
-    return msgspec.json.decode(value, type=Incarnation)
+    return decode(_INCARNATION, value)
 
 
 class _Mark(msgspec.Struct):
@@ -160,6 +168,6 @@ class _Mark(msgspec.Struct):
 
 def decode_spec(value: bytes) -> ServiceSpec | Tombstone:
     """What stands under `specs/<service>`. Raises as `decode` does."""
-    if msgspec.json.decode(value, type=_Mark).removed:
+    if decode(_Mark, value).removed:
         return decode(Tombstone, value)
     return decode(ServiceSpec, value)

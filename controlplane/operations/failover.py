@@ -20,7 +20,7 @@ from controlplane.errors import HftctlError, InvalidInput, Refused, Unavailable
 from controlplane.model import Mode, records
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
-from controlplane.store import Committed, Keys, Store
+from controlplane.store import Committed, Entry, Keys, Store
 
 TIMEOUT_MAX_S = 300.0
 FINISH_S = 1.0
@@ -166,8 +166,8 @@ class Failovers:
         key = self._keys.request(asked.service)
         for _ in range(TRIES):
             entry = await self._store.get(key)
-            if entry is not None:
-                standing = model.decode(records.RequestRecord, entry.value)
+            standing = _standing(entry)
+            if standing is not None:
                 if standing.operation == request.operation:
                     return  # written by a try whose answer was lost
                 if standing.state == "pending":
@@ -230,3 +230,11 @@ class Failovers:
                 )
                 await operation_log.trim(self._store, self._keys)
         return done
+
+
+def _standing(entry: Entry | None) -> records.RequestRecord | None:
+    """The request that stands; one that does not decode can be acted on by no keeper, and is written over."""
+    if entry is not None:
+        with contextlib.suppress(msgspec.DecodeError):
+            return model.decode(records.RequestRecord, entry.value)
+    return None

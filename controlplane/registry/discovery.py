@@ -75,6 +75,6 @@ def decode(entries: Iterable[Entry]) -> list[Registration]:
     for entry in entries:
         try:
             found.append(model.decode(Registration, entry.value))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except msgspec.DecodeError:
             continue
     return found

@@ -271,5 +271,5 @@ class LeasedRegistry:
 def _another_process(value: bytes, process: Process) -> bool:
     try:
         return model.decode(Registration, value).process != process
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except msgspec.DecodeError:
         return False  # what does not decode is of no use to any reader: away with it

@@ -139,6 +139,8 @@ class StatusDocument(msgspec.Struct, frozen=True):
     operations: Sequence[OperationRow]
     alarms: Sequence[AlarmState]
     flow: Flow
+    reasons: Sequence[str] = ()
+    """Why the site is not healthy, a line each; none: it is."""
 
 
 encode = msgspec.json.Encoder().encode

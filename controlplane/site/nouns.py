@@ -201,6 +201,11 @@ def view(keys: Keys, nouns: Iterable[Noun]) -> SiteView:
         incarnation=tables.get("incarnation", {}).get(""),
         controller=tables.get("controller", {}).get(""),
         undecodable=undecodable,
+        spec_faults={
+            key.removeprefix(keys.specs): f"its spec does not decode: {why}"
+            for key, why in undecodable.items()
+            if key.startswith(keys.specs)
+        },
     )
 
 

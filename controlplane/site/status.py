@@ -1,10 +1,11 @@
 """Builds the status document (document.py) from a view of the site and the time. Pure; agents and
 hft-controld share it.
 
-`healthy` means: every desired instance is ready and passing, every group is led, the store is healthy. Alarms
-do not change it, nor does an operation under way. The instances of a silent agent are shown as last heard of,
-with health `warning` and for how long the agent has been silent; where nothing is known, `unknown`. The view
-comes from view.py. Who asks for this: the agents' and the controller's HTTP and, over them, controlplane/cli.
+`healthy` means: every desired instance is ready and passing, every group is led, every service that runs has
+a spec in the store that decodes, the store is healthy; else `reasons` says what is not. Alarms do not change
+it, nor does an operation under way. The instances of a silent agent are shown as last heard of, with health
+`warning` and for how long the agent has been silent; where nothing is known, `unknown`. The view comes from
+view.py. Who asks for this: the agents' and the controller's HTTP and, over them, controlplane/cli.
 """
 
 from __future__ import annotations
@@ -59,6 +60,13 @@ class Site(Protocol):
     def paused(self) -> document.Paused | None: ...
     @property
     def controller_url(self) -> str | None: ...
+    @property
+    def tombstones(self) -> Mapping[str, object]:
+        """By service."""
+
+    @property
+    def spec_faults(self) -> Mapping[str, str]:
+        """Service -> why its spec cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +87,10 @@ def build(view: Site, now: Now) -> document.StatusDocument:
     services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
     newest = sorted(view.operations, key=lambda operation: -operation.created_ns)[:OPERATIONS_MAX]
     ended = [counters for record in view.hosts.values() for counters in record.ended_counters]
+    reasons = why_not_healthy(now.store.healthy, services, spec_faults(view))
     return document.StatusDocument(
         site=view.site,
-        healthy=not why_not_healthy(now.store.healthy, services),
+        healthy=not reasons,
         store=_store(now.store),
         controller=document.ControllerState(view.controller_url),
         paused=view.paused,
@@ -91,6 +100,7 @@ def build(view: Site, now: Now) -> document.StatusDocument:
         operations=[document.OperationRow(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
         alarms=_alarms(view, now),
         flow=flow(observed.values(), ended),
+        reasons=reasons,
     )
 
 
@@ -98,11 +108,24 @@ def hosts_of(view: Site) -> set[str]:
     return {host for spec in view.specs.values() for host in spec.hosts} | set(view.hosts)
 
 
-def why_not_healthy(store_healthy: bool, services: Sequence[document.ServiceRow]) -> list[str]:
+def spec_faults(view: Site) -> dict[str, str]:
+    """Service -> what is wrong with its spec: what the view says, and services that run without one."""
+    faults = dict(view.spec_faults)
+    for record in view.hosts.values():
+        for service in {instance.service for instance in record.instances}:
+            if service not in view.specs and service not in view.tombstones:
+                faults.setdefault(service, f"{record.host} runs it, and no spec of it is in the store")
+    return faults
+
+
+def why_not_healthy(
+    store_healthy: bool, services: Sequence[document.ServiceRow], faults: Mapping[str, str]
+) -> list[str]:
     """One line for each thing that keeps a site from being healthy; none: it is."""
     lines = [] if store_healthy else ["the store does not answer"]
     if not services:
         lines.append("no services are applied")
+    lines += [f"{service}: {fault}" for service, fault in sorted(faults.items())]
     for service in services:
         if len(service.instances) < service.desired:
             lines.append(f"{service.name}: {len(service.instances)} of {service.desired} instances are known")

@@ -110,6 +110,9 @@ class SiteView:
     undecodable: Mapping[str, str] = field(default_factory=dict)
     """Key -> why. What the view has of these is what the key held before that, if anything."""
 
+    spec_faults: Mapping[str, str] = field(default_factory=dict)
+    """Service -> why its spec in the store cannot be used. In `specs` is then the last good one, if known."""
+
     @property
     def controller_url(self) -> str | None:
         return self.controller.url if self.controller else None

@@ -145,6 +145,12 @@ def compare(
             continue
         hosts = {*running.get(service, ()), *(spec.hosts if spec is not None else ())}
         removals.append(Step(service, None, entries[service].revision, said, tuple(sorted(hosts))))
+    for service in sorted(running.keys() - entries.keys() - names):
+        # The spec was deleted by another writer, which stops nothing; leaving it out of the file does.
+        replaced.append(diff.Change(service, "", service, None))
+        hosts_of = ", ".join(sorted(running[service]))
+        said = f"no spec, and it runs on {hosts_of}"
+        removals.append(Step(service, None, 0, said, tuple(sorted(running[service]))))
     for spec in wanted:
         there, said = found.get(spec.name, (None, "nothing"))
         entry = entries.get(spec.name)

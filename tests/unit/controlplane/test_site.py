@@ -164,7 +164,10 @@ def test_a_damaged_record_is_named_and_what_it_was_stays_until_it_is_mended(key:
     noun.take(changed(Entry(key, damage, 8)))
     view = nouns.view(KEYS, [noun])
     assert set(view.undecodable) == {key}
-    assert view == dataclasses.replace(before, revision=8, undecodable=view.undecodable)
+    assert dataclasses.replace(view, undecodable={}, spec_faults={}) == dataclasses.replace(
+        before, revision=8
+    )
+    assert set(view.spec_faults) == ({"omsd"} if key == KEYS.spec("omsd") else set())
     noun.take(changed(Entry(key, SITE[key], 9)))
     assert not nouns.view(KEYS, [noun]).undecodable
 
@@ -186,7 +189,9 @@ def test_changes_one_by_one_end_in_the_same_view_as_one_list(moves: list[tuple[s
         noun.take(Snapshot(revision, held, frozenset({key})))
     view = nouns.view(KEYS, [noun])
     assert set(view.undecodable) == damaged
-    assert dataclasses.replace(view, undecodable={}) == nouns.view_of(KEYS, Snapshot(revision, good))
+    assert dataclasses.replace(view, undecodable={}, spec_faults={}) == nouns.view_of(
+        KEYS, Snapshot(revision, good)
+    )
 
 
 def test_with_host_replaces_one_host_only() -> None:

@@ -10,6 +10,7 @@ import msgspec
 from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
+from controlplane.model.specs import Tombstone
 from controlplane.site import document, histogram, look, status
 from controlplane.store import Health
 
@@ -29,6 +30,8 @@ class Site:
     operations: list[records.OperationRecord] = field(default_factory=list)
     paused: dict[str, Any] | None = None
     controller_url: str | None = "http://127.0.0.1:1"
+    tombstones: dict[str, Tombstone] = field(default_factory=dict)
+    spec_faults: dict[str, str] = field(default_factory=dict)
 
 
 def observed(instance: str, **more: Any) -> InstanceStatus:
@@ -100,9 +103,9 @@ def plain_flow(*counted: Any) -> dict[str, Any]:
 
 
 def why_not(found: dict[str, Any]) -> list[str]:
-    return status.why_not_healthy(
-        found["store"]["healthy"], msgspec.convert(found["services"], list[document.ServiceRow])
-    )
+    assert found["healthy"] is not bool(found["reasons"])
+    reasons: list[str] = found["reasons"]
+    return reasons
 
 
 def service(found: dict[str, Any], name: str) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
     found = build(floor())
     assert list(found) == [
         "site", "healthy", "store", "controller", "paused", "hosts", "services", "breakers", "operations",
-        "alarms", "flow",
+        "alarms", "flow", "reasons",
     ]  # fmt: skip
     assert list(found["store"]) == ["kind", "endpoints", "healthy", "version", "latency_ms"]
     assert list(found["hosts"][0]) == [
@@ -188,6 +191,17 @@ def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy()
     ):
         assert not found["healthy"]
         assert why_not(found) == [why]
+
+
+def test_a_service_whose_spec_is_damaged_or_gone_is_not_healthy_though_it_runs() -> None:
+    damaged = floor()
+    damaged.spec_faults = {"bookd": "its spec does not decode: Input data was truncated"}
+    assert why_not(build(damaged)) == ["bookd: its spec does not decode: Input data was truncated"]
+    gone = floor()
+    del gone.specs["bookd"]
+    assert why_not(build(gone)) == ["bookd: alpha runs it, and no spec of it is in the store"]
+    gone.tombstones["bookd"] = Tombstone("ann", "why", "2026-01-01T00:00:00.000Z", ("alpha",))
+    assert why_not(build(gone)) == []
 
 
 def test_a_lease_that_ran_out_leads_nobody() -> None:
