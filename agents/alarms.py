@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from controlplane.model.bounds import cut
 from controlplane.model.observed import Alarm
 
 
@@ -21,7 +22,7 @@ class Alarms:
         """
         standing = self._standing.get(id)
         since_ns = standing.since_ns if standing else self._wall_ns()
-        self._standing[id] = Alarm(id, severity, self._subject, text, since_ns)
+        self._standing[id] = Alarm(id, severity, self._subject, cut(text), since_ns)
         if standing is None:
             self._report("alarm.raised", id=id, severity=severity, text=text)
 

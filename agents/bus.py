@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,7 +40,7 @@ class Reported:
     rates: dict[str, float] = field(default_factory=dict)
     told: dict[str, list[control.Peer]] = field(default_factory=dict)
     """Peers of each service, as last sent."""
-    _rated: tuple[float, dict[str, int]] = (0.0, {})
+    _rated: tuple[float, Mapping[str, int]] = (0.0, {})
 
     def take(self, status: control.Status, now_mono_s: float) -> None:
         then_mono_s, counters = self._rated

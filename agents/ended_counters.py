@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
+from controlplane.model.bounds import INT64_MAX
 from controlplane.model.observed import EndedCounters
 from controlplane.site import histogram
 
@@ -28,7 +29,8 @@ class Ledger:
     ) -> None:
         """The last report of a process that has ended; what it counted after that nobody knows."""
         counted, kept = self._counters.setdefault(daemon, Counter()), self._histograms.setdefault(daemon, {})
-        counted.update(counters)
+        for name, value in counters.items():
+            counted[name] = min(counted[name] + value, INT64_MAX)
         for name, counts in histograms.items():
             kept.setdefault(name, histogram.Histogram()).merge(counts)
 

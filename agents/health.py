@@ -13,7 +13,7 @@ from agents.supervisor import program
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.host import sched
-from controlplane.model import Mode, Phase
+from controlplane.model import Mode, Phase, bounds
 from controlplane.model.observed import Alarm, InstanceStatus
 from hftd.shm import pages
 
@@ -50,7 +50,7 @@ def observe(
         phase=phase.name.lower(),
         epoch=alive.epoch if alive else 0,
         health=health,
-        reason=reason,
+        reason=bounds.cut(reason),
         ready=said is not None and said.ready and instance.state is State.RUNNING,
         started_ns=instance.running.started_ns if instance.running else None,
         restarts=instance.restarts,

@@ -148,7 +148,7 @@ class Member:
         """The store shows other records of this group, or of the site."""
         held = self.group
         try:
-            group = self._site.shown.group(self._site.keys, self.service, held)
+            group = self._site.shown.group(self._site.keys, self.service, held, held=self._holds())
         except InvalidInput as exc:
             self._unreadable = f"does not act: {exc}"
             self._say(self._unreadable)
@@ -167,6 +167,13 @@ class Member:
             )
         self._adopt(group)
         self.step()
+
+    def _holds(self) -> bool:
+        """The lead is ours, and its word says so for a while yet."""
+        words, lead = self.instance.words, self.lead
+        if lead is None or lead.closed is not None or not words.armed_for(lead):
+            return False
+        return self._site.clock.boot_ns() < words.lease().valid_until_ns
 
     def step(self) -> None:
         now_ns = self._site.clock.boot_ns()

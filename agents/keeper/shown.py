@@ -39,9 +39,10 @@ class Shown:
             for snapshot in (self.groups, self.registrations, self.specs, self.pause, self.incarnation)
         )
 
-    def group(self, keys: Keys, service: str, before: Group | None) -> Group:
+    def group(self, keys: Keys, service: str, before: Group | None, *, held: bool) -> Group:
         """The group as it is shown; its revision is that of the watch of groups, which is the one that a
-        transaction's own answer is measured against. Raises InvalidInput.
+        transaction's own answer is measured against. `held`: the lease of one's own lead stands. Raises
+        InvalidInput.
         """
         assert self.groups is not None and self.pause is not None and self.incarnation is not None
         site = {
@@ -49,7 +50,7 @@ class Shown:
             for snapshot, key in ((self.pause, keys.pause), (self.incarnation, keys.incarnation))
             if (entry := snapshot.entries.get(key)) is not None
         }
-        return group_records.group_of(self.groups, site, keys, service, before)
+        return group_records.group_of(self.groups, site, keys, service, before, held=held)
 
 
 def prefixes(keys: Keys) -> Mapping[str, str]:

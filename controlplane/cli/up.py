@@ -36,7 +36,10 @@ class Interrupted(BaseException):
 def up(
     services: Annotated[
         Optional[Path],
-        Option("--services", help="The services file; inventory/SITE/services.yml when left out."),
+        Option(
+            "--services",
+            help="The services file; hftctl's own inventory/SITE/services.yml if left out.",
+        ),
     ] = None,
     tape: Annotated[
         Optional[list[Path]],

@@ -275,12 +275,15 @@ def _tape(path: Path) -> Path:
 
 
 def default_services(site: str) -> Path:
-    """inventory/<site>/services.yml of the folder one is in, else of the checkout that this code is from."""
+    """inventory/<site>/services.yml of the checkout that this code is from. One of the current folder, which
+    anybody may have put there, says what runs as this user only when it is named.
+    """
     name = Path("inventory") / site / "services.yml"
-    for folder in (Path.cwd(), Path(__file__).resolve().parents[2]):
-        if (folder / name).is_file():
-            return folder / name
-    raise InvalidInput(f"{name}: not found here; name the file with --services FILE")
+    own = Path(__file__).resolve().parents[2] / name
+    if own.is_file():
+        return own
+    here = f"--services {name}" if name.is_file() else "--services FILE"
+    raise InvalidInput(f"{own}: no such file; name the services file with {here}")
 
 
 def _forget_the_dead(folders: Folders, run_dir: Path) -> None:

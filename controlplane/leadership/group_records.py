@@ -22,7 +22,13 @@ T = TypeVar("T")
 
 
 def group_of(
-    groups: Snapshot, site: Mapping[str, Entry], keys: Keys, service: str, before: Group | None = None
+    groups: Snapshot,
+    site: Mapping[str, Entry],
+    keys: Keys,
+    service: str,
+    before: Group | None = None,
+    *,
+    held: bool = False,
 ) -> Group:
     """The group in a snapshot of its own records (or of all groups'), with the site's pause and incarnation.
     What has the same revision as in `before` is not decoded again.
@@ -39,8 +45,11 @@ def group_of(
     - incarnation: as before, or that of the epoch; never one from the future;
     - request, history: none.
 
+    `held`: the caller leads, and its lease stands: no other can have taken in between, so leader and epoch
+    are as before even where both are damaged.
+
     Raises:
-        InvalidInput: leader and epoch are both damaged: nothing tells which epoch was the last.
+        InvalidInput: leader and epoch are both damaged, and nothing tells which epoch was the last.
     """
     entries, old = groups.entries, before or Group(service)
     damaged: dict[str, str] = {}
@@ -61,7 +70,7 @@ def group_of(
         keys.leader(service), records.LeaderRecord, old.leader_revision, old.leader
     )
     epoch, epoch_revision = record(keys.epoch(service), records.EpochRecord, old.epoch_revision, old.epoch)
-    leader, epoch = _vouched(keys, old, leader, epoch, damaged)
+    leader, epoch = _vouched(keys, old, leader, epoch, damaged, held)
     electable, electable_revision = record(
         keys.electable(service), records.ElectableRecord, old.electable_revision, old.electable
     )
@@ -107,6 +116,7 @@ def _vouched(
     leader: records.LeaderRecord | None,
     epoch: records.EpochRecord | None,
     damaged: dict[str, str],
+    held: bool,
 ) -> tuple[records.LeaderRecord | None, records.EpochRecord | None]:
     """What of the two may be believed, where one of them does not decode, or they do not agree: then the one
     that is as before. Raises InvalidInput.
@@ -123,6 +133,8 @@ def _vouched(
             raise InvalidInput(damaged[other])
         leader = old.leader if other == of_leader else leader
     why = [damaged[key] for key in (of_leader, of_epoch) if key in damaged]
+    if why and held:
+        return old.leader, old.epoch
     if len(why) == 2:
         raise InvalidInput("; ".join(why))
     if of_epoch in damaged:

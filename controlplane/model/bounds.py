@@ -57,10 +57,10 @@ Metric = Annotated[
     str, msgspec.Meta(max_length=256, pattern=r"\A[A-Za-z_][A-Za-z0-9_]*(\{[^{}\x00-\x1f\x7f]*\})?\Z")
 ]
 """The name of a counter, perhaps with labels: a line of the metrics page begins with it."""
-Counters = Annotated[Mapping[Metric, Number], msgspec.Meta(max_length=512)]
+Counters = Annotated[Mapping[Metric, Number], msgspec.Meta(max_length=256)]
 Histograms = Annotated[
-    Mapping[Metric, Annotated[Mapping[Number, Count], msgspec.Meta(max_length=4096)]],
-    msgspec.Meta(max_length=64),
+    Mapping[Metric, Mapping[Annotated[int, msgspec.Meta(ge=0, le=1023)], Count]],
+    msgspec.Meta(max_length=32),
 ]
 """Sparse log-linear histograms in ns (site/histogram.py): bucket -> count."""
 Severity = Annotated[str, one_of("info", "warning", "critical")]

@@ -1,13 +1,28 @@
 """Between a daemon and its agent, over HFT_AGENT (the agent's ROUTER; a daemon is a DEALER whose identity is
 its instance id).
+
+What a daemon says goes on to the site's records, the metrics page and the screen, so it is bounded as those
+are (controlplane/model/bounds.py): a message outside of that does not decode.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from controlplane.model.bounds import (
+    Counters,
+    Endpoint,
+    Epoch,
+    Histograms,
+    Metric,
+    Name,
+    Severity,
+    Text,
+    WallNs,
+    Word,
+)
 from hftd.wire.codec import Decoder, Message, ProcessOnWire
 
 # --- from the daemon ----------------------------------------------------------------------------------------
@@ -19,40 +34,40 @@ class Hello(Message, tag=1, frozen=True):
     """
 
     process: ProcessOnWire
-    daemon: str
-    version_text: str
-    endpoints: dict[str, str]
+    daemon: Name
+    version_text: Word
+    endpoints: Annotated[dict[Name, Endpoint], msgspec.Meta(max_length=32)]
     """Socket name -> ZeroMQ endpoint that it has bound."""
 
 
 class AlarmOnWire(msgspec.Struct, array_like=True, frozen=True):
-    id: str
-    severity: str
-    subject: str
-    text: str
-    since_ns: int
+    id: Word
+    severity: Severity
+    subject: Text
+    text: Text
+    since_ns: WallNs
 
 
 class Status(Message, tag=3, frozen=True):
     """Once a second and at each change of readiness."""
 
     ready: bool
-    reason: str
-    phase: str
-    epoch: int
-    counters: dict[str, int]
+    reason: Text
+    phase: Word
+    epoch: Epoch
+    counters: Counters
     """Since the process began; `_total` is added for Prometheus. A key may be `name{label="value"}`."""
-    gauges: dict[str, float]
-    histograms: dict[str, dict[int, int]]
+    gauges: Annotated[dict[Metric, float], msgspec.Meta(max_length=256)]
+    histograms: Histograms
     """controlplane.site.histogram, ns, since the process began."""
-    alarms: list[AlarmOnWire]
+    alarms: Annotated[list[AlarmOnWire], msgspec.Meta(max_length=64)]
     """All that stand now."""
     healthy: bool = True
     """False: the daemon says that something is wrong with it, and `reason` what; it is not ready then."""
 
 
 class Event(Message, tag=4, frozen=True):
-    kind: str
+    kind: Word
     """noun.verb, as in `book.gap`."""
     fields: dict[str, Any]
 

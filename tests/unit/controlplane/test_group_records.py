@@ -125,6 +125,9 @@ def test_both_damaged_are_refused_by_name() -> None:
         await store.put(KEYS.epoch("omsd"), b"?")
         with pytest.raises(InvalidInput, match=r"groups/omsd/leader: .*groups/omsd/epoch: "):
             await read(store, before)
+        shown = await store.range(KEYS.group("omsd"))
+        held = group_records.group_of(shown, {}, KEYS, "omsd", before, held=True)
+        assert (held.leader, held.epoch) == (before.leader, before.epoch), "who holds the lease knows"
 
     run(case)
 
