@@ -22,11 +22,22 @@ T = TypeVar("T")
 def target_of(
     group: Mapping[str, Entry], registrations: Mapping[str, Entry], keys: Keys, service: str
 ) -> fence_file.Target | None:
-    """None before the group's first take. Raises InvalidInput."""
-    epoch = _record(group, keys.epoch(service), records.EpochRecord)
+    """None before the group's first take.
+
+    Raises:
+        InvalidInput: a record does not decode. Of an epoch that does not, the leader record tells as well:
+            one take writes both.
+    """
+    leader = _record(group, keys.leader(service), records.LeaderRecord)
+    epoch: records.EpochRecord | records.LeaderRecord | None
+    try:
+        epoch = _record(group, keys.epoch(service), records.EpochRecord)
+    except InvalidInput:
+        if leader is None:
+            raise
+        epoch = leader
     if epoch is None:
         return None
-    leader = _record(group, keys.leader(service), records.LeaderRecord)
     holder = leader.holder if leader is not None else None
     found = (
         _record(registrations, keys.registration(service, holder.instance), Registration) if holder else None

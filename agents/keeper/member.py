@@ -112,6 +112,8 @@ class Member:
         self._closed_wall_ns = 0
         self._fences_of: Lead | None = None
         self._fences: dict[str, fence_file.Target] = {}
+        self._unwritten = ""
+        """Why the fence file could not be written again; empty: it is as the store has it."""
         self._after: shown.AfterTake | None = None
         self._electable: tuple[Process, ...] | None = None
         self._electable_seen: tuple[Process, int] | None = None
@@ -439,8 +441,11 @@ class Member:
     def _rewrite_fences(self, lead: Lead, after: shown.AfterTake) -> None:
         try:
             self._write_fences(lead, after)
+            self._unwritten = ""
         except HftctlError as exc:
-            log.warning("fences.not_written", service=self.service, reason=str(exc))
+            if str(exc) != self._unwritten:  # tried again at each change, and said once
+                log.warning("fences.not_written", service=self.service, reason=str(exc))
+            self._unwritten = str(exc)
 
     def _write_fences(self, lead: Lead, after: shown.AfterTake) -> None:
         site = self._site

@@ -21,7 +21,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,7 +36,7 @@ from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks, log, run, sched
-from controlplane.model import Process, records
+from controlplane.model import Process, bounds, records
 
 T = TypeVar("T")
 
@@ -249,7 +249,8 @@ class Floord:
         out: it keeps no floor from coming up, and an incarnation that is none is replaced.
         """
         found = await client.get(self.keys.incarnation)
-        stored = self.decoded(self.keys.incarnation, found.value, int) if found else None
+        decode = records.decode_incarnation
+        stored = self.decoded(self.keys.incarnation, found.value, decode) if found else None
         epochs = {}
         for key, entry in (await client.range(self.keys.groups)).entries.items():
             group, _, leaf = key.removeprefix(self.keys.groups).partition("/")
@@ -324,16 +325,21 @@ async def controller_url(client: store.Store, keys: store.Keys) -> str | None:
         return None  # of another release: its own agents say so
 
 
+class _KeeperFile(msgspec.Struct):
+    """hosts/HOST/keeper.json (agents/keeper/seen_tokens.py), the part that is read here."""
+
+    incarnation: bounds.Incarnation = 0
+    floors: dict[bounds.Name, records.EpochRecord] = {}
+
+
 def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
     """hosts/*/keeper.json; one that cannot be read counts as none: its keeper says so itself."""
     disks = []
     for path in sorted(folders.hosts.glob("*/keeper.json")):
-        found: Mapping[str, Any] = site_folders.read_json(path) or {}
-        tokens = {}
-        for group, token in (found.get("floors") or {}).items():
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                tokens[group] = (int(token["incarnation"]), int(token["epoch"]))
-        disks.append(incarnation.KeeperDisk(path.parent.name, int(found.get("incarnation") or 0), tokens))
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            found = model.decode(_KeeperFile, path.read_bytes())
+            tokens = {group: (token.incarnation, token.epoch) for group, token in found.floors.items()}
+            disks.append(incarnation.KeeperDisk(path.parent.name, found.incarnation, tokens))
     return disks
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from controlplane.model import bounds
+
 
 @dataclass(frozen=True, slots=True)
 class KeeperDisk:
@@ -34,9 +36,13 @@ def decide(
     """`stored`: the store's incarnation, None in a new store; `epochs`: its epoch records.
 
     New = max(now, highest seen + 1): above every token that any daemon may have seen, so that none of the old
-    ones is accepted again.
+    ones is accepted again. One from the future was not made by us, wherever it stands, and raises nothing:
+    it would stand above every later one.
     """
-    disks = list(disks)
+    if stored is not None and not bounds.believable(stored, now_ms):
+        stored = None
+    epochs = {group: rank for group, rank in epochs.items() if bounds.believable(rank[0], now_ms)}
+    disks = [_believed(disk, now_ms) for disk in disks]
     highest = max(
         [
             stored or 0,
@@ -62,3 +68,10 @@ def decide(
     if stored is None:
         return Incarnation(new, "the store had none")
     return Incarnation(stored, "")
+
+
+def _believed(disk: KeeperDisk, now_ms: int) -> KeeperDisk:
+    tokens = {group: rank for group, rank in disk.tokens.items() if bounds.believable(rank[0], now_ms)}
+    return KeeperDisk(
+        disk.host, disk.incarnation if bounds.believable(disk.incarnation, now_ms) else 0, tokens
+    )
