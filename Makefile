@@ -12,7 +12,7 @@ PROVISION := $(VENV)/.installed-provision
 PIP := flock $(VENV)/.pip-lock $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help install dev provision up down status test check lint types imports unit contract integration fault story bench lock clean etcd
+.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story bench lock clean etcd
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -51,7 +51,7 @@ down: install            ## take the floor down
 status: install            ## show what runs where, and whether it is healthy
 	@exec $(BIN)/hftctl status $(ARGS)
 
-test: check contract integration fault            ## run all tests, fast ones first
+test: check contract fuzz integration fault            ## run all tests, fast ones first
 
 check: lint types imports unit story            ## run format, lint, types, import contracts, unit tests and the story: under two minutes
 
@@ -72,6 +72,9 @@ etcd: dev            ## get an etcd that keeps data safely, for the tests (cache
 	@$(BIN)/python -m tests.support.servers etcd
 
 integration: provision
+
+fuzz: dev            ## feed every decoder with bytes that are almost right, for some two minutes
+	$(BIN)/pytest -q tests/fuzz
 
 contract integration fault story: dev etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from controlplane import model
 from controlplane.host import log
 
 RING_MAX = 2000
@@ -74,6 +75,6 @@ def _read_back(path: Path) -> Iterable[Event]:
         return
     for line in lines:
         try:
-            yield msgspec.json.decode(line, type=Event)
+            yield model.decode(Event, line)
         except msgspec.DecodeError:
             continue  # cut by a power loss

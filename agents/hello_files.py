@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from agents.bus import Reported
+from controlplane import model
 from controlplane.host import files
 from controlplane.host.files import Durability
 from controlplane.model import Process
@@ -49,7 +50,7 @@ class HelloFiles:
 
     def read(self, instance: str) -> Saved | None:
         try:
-            return msgspec.json.decode(self._path(instance).read_bytes(), type=Saved)
+            return model.decode(Saved, self._path(instance).read_bytes())
         except (OSError, msgspec.DecodeError):
             return None
 

@@ -157,7 +157,7 @@ class LastSpecs:
 def _read(path: Path) -> dict[str, GoodSpec]:
     """A file that is not there or does not decode is none: then the store is waited for."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, GoodSpec])
+        return model.decode(dict[str, GoodSpec], path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return {}
 

@@ -18,6 +18,7 @@ from agents import settings
 from agents.agent import Agent
 from agents.http.host_routes import EVENTS_MAX
 from agents.http.other_hosts import OtherHosts
+from controlplane import model
 from controlplane.errors import InvalidInput, Retryable, Unavailable
 from controlplane.http import answers, peer
 from controlplane.model import Mode
@@ -82,7 +83,7 @@ class SiteRoutes:
         target = f"/v1/events?after={after}&limit={limit}"
         try:
             answer = await self._others.fetch(host, target, timeout_s=EVENTS_TIMEOUT_S)
-            found: list[dict[str, Any]] = msgspec.json.decode(answer.body)
+            found: list[dict[str, Any]] = model.decode(list[dict[str, Any]], answer.body)
         except (Retryable, msgspec.DecodeError):
             return []  # its agent is away: what it knows is told when it is back
         return found

@@ -23,6 +23,7 @@ import msgspec
 
 from agents import paths
 from agents.supervisor import program as programs
+from controlplane import model
 from controlplane.errors import HftctlError
 from controlplane.host import identity
 from controlplane.model import Process, Slot
@@ -172,7 +173,7 @@ def read_state(path: Path) -> ShimState | None:
     nothing to adopt.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=ShimState)
+        return model.decode(ShimState, path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.floor import embedded
 from controlplane.floor import folders as site_folders
@@ -49,7 +50,7 @@ def read(folders: Folders) -> RunFile | None:
             content = path.read_bytes()
             if path == folders.desired_json:
                 return _of_earlier(content)
-            return msgspec.json.decode(content, type=RunFile)
+            return model.decode(RunFile, content)
         except FileNotFoundError:
             continue
         except (OSError, msgspec.MsgspecError) as exc:
@@ -72,7 +73,7 @@ class _Desired(msgspec.Struct):
 
 
 def _of_earlier(content: bytes) -> RunFile:
-    found = msgspec.json.decode(content, type=_Desired)
+    found = model.decode(_Desired, content)
     hosts = tuple(sorted({host for service in found.specs for host in service.hosts}))
     return RunFile(found.site, hosts, found.http_port, EARLIER_STORE, found.services_file, found.overrides)
 

@@ -22,6 +22,9 @@ INT64_MAX = (1 << 63) - 1
 INCARNATION_MAX = (1 << 43) - 1
 EPOCH_MAX = (1 << 20) - 1
 """A token is packed into 63 bits: 43 for the incarnation, 20 for the epoch (hftd/engine/orders/term.py)."""
+HOSTS_MAX = 256
+INSTANCES_MAX = 64
+"""Of one service on one host."""
 FUTURE_MS = 24 * 3600 * 1000
 """An incarnation is made from the wall clock (ms); one further ahead than any two clocks differ was not made
 by hftctl, and learnt it would stand above every later one."""

@@ -7,7 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
+
+from controlplane.model.bounds import HOSTS_MAX, INSTANCES_MAX, Count, Name, Port, Text, Word
 
 
 class Mode(StrEnum):
@@ -38,22 +42,22 @@ class ServiceSpec:
     is read (specs/read.py).
     """
 
-    name: str
-    daemon: str
+    name: Name
+    daemon: Name
     mode: Mode
-    hosts: tuple[str, ...]
-    instances_per_host: int = 1
-    cpus: tuple[int, ...] = ()
+    hosts: Annotated[tuple[Name, ...], msgspec.Meta(max_length=HOSTS_MAX)]
+    instances_per_host: Annotated[int, msgspec.Meta(ge=1, le=INSTANCES_MAX)] = 1
+    cpus: Annotated[tuple[Count, ...], msgspec.Meta(max_length=4096)] = ()
     """CPUs to pin to; empty: no pinning."""
-    sched: str = "other"
+    sched: Word = "other"
     settings: Mapping[str, object] = field(default_factory=dict)
     """Complete: defaults of the daemon's schema are filled in."""
-    uses: tuple[str, ...] = ()
+    uses: tuple[Name, ...] = ()
     """Derived: services that this one has to find."""
-    fences: tuple[str, ...] = ()
+    fences: tuple[Name, ...] = ()
     """Derived: groups that this one fences or serves; its keeper writes their tokens beside the lease
     page."""
-    health_port: int = 0
+    health_port: Port = 0
     """Of the first instance; each further one has the next. There its agent answers health and metrics for
     it. 0: none."""
 
@@ -80,11 +84,11 @@ class Tombstone:
     apply names the service again. Nothing of the service is started while it stands.
     """
 
-    by: str
-    reason: str
-    at: str
+    by: Text
+    reason: Text
+    at: Word
     """ISO 8601, UTC."""
-    hosts: tuple[str, ...] = ()
+    hosts: Annotated[tuple[Name, ...], msgspec.Meta(max_length=HOSTS_MAX)] = ()
     """Those that have not confirmed yet. Each host's agent takes its own out once no instance of the service
     is left there; the last one deletes the key."""
     removed: Literal[True] = True

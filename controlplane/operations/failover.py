@@ -41,7 +41,7 @@ class FailoverRequest(msgspec.Struct):
 def decode(body: bytes) -> FailoverRequest:
     """Raises InvalidInput."""
     try:
-        asked = msgspec.json.decode(body, type=FailoverRequest)
+        asked = model.decode(FailoverRequest, body)
     except msgspec.DecodeError as exc:
         raise InvalidInput(f"failover: {exc}") from exc
     if not asked.reason.strip():

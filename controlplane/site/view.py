@@ -15,8 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from controlplane import model
 from controlplane.model import ServiceSpec, records
 from controlplane.model.observed import HostRecord
@@ -170,11 +168,11 @@ def decode_record(named: Named, value: bytes) -> object:
         case "incarnation":
             return records.decode_incarnation(value)
         case "pause":
-            return msgspec.json.decode(value, type=document.Paused)
+            return model.decode(document.Paused, value)
         case "controller":
             return model.decode(records.ControllerRecord, value)
         case "audit":
-            return msgspec.json.decode(value, type=dict[str, Any])
+            return model.decode(dict[str, Any], value)
     return model.decode(GROUP_RECORDS[kind], value)
 
 

@@ -8,13 +8,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from controlplane.model import Mode, ServiceSpec
+from controlplane.model import Mode, ServiceSpec, bounds
 from controlplane.model.specs import REAL_TIME, DaemonKind
 from controlplane.specs import schema
 from controlplane.specs.schema import Beside, rules
 
 SCHEDULERS = ("other", "batch", "idle", *REAL_TIME)
-INSTANCES_PER_HOST_MAX = 64
 PORT_MAX = 65535
 INSTANCE_ID_BYTES_MAX = 64
 """The lease page has this many bytes for an id."""
@@ -71,8 +70,8 @@ def _host(value: object, beside: Beside[Surroundings]) -> str:
 
 
 def _instances_per_host(value: object, beside: Beside[Surroundings]) -> str:
-    good = _whole(value) and value in range(1, INSTANCES_PER_HOST_MAX + 1)
-    return "" if good else f"a whole number from 1 to {INSTANCES_PER_HOST_MAX}"
+    good = _whole(value) and value in range(1, bounds.INSTANCES_MAX + 1)
+    return "" if good else f"a whole number from 1 to {bounds.INSTANCES_MAX}"
 
 
 def _cpus(value: object, beside: Beside[Surroundings]) -> str:

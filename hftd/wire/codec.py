@@ -98,6 +98,7 @@ class Decoder(Generic[M]):
     """Decodes one union of messages. Raises only InvalidInput, so that a loop can count and drop."""
 
     def __init__(self, union: object) -> None:
+        self.union = union
         self._decode = msgspec.msgpack.Decoder(union).decode
 
     def __call__(self, frame: bytes) -> M:
