@@ -14,6 +14,7 @@ from controlplane.errors import FloorUnreachable
 from controlplane.floor import incarnation
 from controlplane.floor.folders import Folders, default_site_dir
 from controlplane.http import unix
+from controlplane.model import bounds
 
 ASKING = [
     "status",
@@ -213,6 +214,13 @@ def test_a_store_that_went_back_behind_a_keepers_disk_is_raised_and_why_is_said(
     decision = incarnation.decide(5, {"omsd": (5, 3)}, [disk], NOW_MS)
     assert decision.incarnation == NOW_MS and "epoch 4 of omsd" in decision.reason
     assert incarnation.decide(4, {}, [disk], NOW_MS).incarnation == NOW_MS
+
+
+def test_an_incarnation_from_the_future_raises_nothing() -> None:
+    future = NOW_MS + 2 * bounds.FUTURE_MS
+    disk = incarnation.KeeperDisk("alpha", future, {"omsd": (future, 3), "riskd": (5, 4)})
+    assert incarnation.decide(future, {"omsd": (future, 3)}, [disk], NOW_MS).incarnation == NOW_MS
+    assert incarnation.decide(5, {"riskd": (5, 4)}, [disk], NOW_MS) == incarnation.Incarnation(5, "")
 
 
 def test_a_store_that_is_as_the_keepers_know_it_keeps_its_incarnation() -> None:
