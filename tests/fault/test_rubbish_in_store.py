@@ -101,13 +101,11 @@ def test_rubbish_under_every_key_stops_no_process_moves_no_leader_and_is_named(
     around = floor.parent()["processes"]
     for key in records:
         in_store(floor, lambda client, key=key: client.put(key, rubbish))
-    reasons = floors.wait_for("it is said", lambda: floor.status()["reasons"])
     services = {key.removeprefix(KEYS.specs) for key in records if key.startswith(KEYS.specs)}
     floors.wait_for(
         "each damaged spec makes the site unhealthy",
         lambda: services == {r.partition(": its spec does not decode")[0] for r in floor.status()["reasons"]},
     )
-    assert all("its spec does not decode" in reason for reason in reasons)
     time.sleep(STEADY_S)
     assert steady(floor) == before
     assert floor.parent()["processes"] == around, "the store, the agents, the controller"
