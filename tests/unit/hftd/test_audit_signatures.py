@@ -197,6 +197,13 @@ def test_a_field_of_another_kind_is_no_statement(change: dict[str, object]) -> N
     assert audit_statement.parse(LINES[1]) is not None
 
 
+def test_a_key_s_beginning_names_the_key_that_it_brings() -> None:
+    other = dataclasses.replace(started(KEY), public=FORGER.public.hex())
+    assert audit_statement.parse(audit_statement.line(other)) is None
+    spaced = json.dumps(json.loads(LINES[1])).encode() + b"\n"
+    assert audit_statement.parse(spaced) is None, "the same in other bytes"
+
+
 # --- what a check finds -------------------------------------------------------------------------------------
 
 
