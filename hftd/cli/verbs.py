@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 from controlplane.cli import render
-from controlplane.cli.declare import Argument, Noun
+from controlplane.cli.declare import Argument, Noun, Option
 from controlplane.cli.options import Output, OutputOption, SiteDirOption
 from controlplane.errors import HftctlError
 from controlplane.floor import folders as site_folders
@@ -58,37 +58,58 @@ def audit_verify(
     folder: Annotated[
         Optional[Path], Argument(help="The log's folder; that of the floor when left out.")
     ] = None,
+    key: Annotated[
+        Optional[list[Path]],
+        Option("--key", help="A copy of audit.pub that you trust, kept off the host; may be given again."),
+    ] = None,
+    at_least: Annotated[
+        Optional[str], Option("--at-least", help="SEQ:HASH of an earlier check: the log must still have it.")
+    ] = None,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
 ) -> int:
-    """Find a changed, a deleted or a reordered record, and a cut tail."""
+    """Find a changed, a deleted or a reordered record, a cut tail and, with --key, a forged log."""
+    from hftd.cli import audit_text
+    from hftd.storage import audit_assurance as assuring
+    from hftd.storage import audit_key as keys
     from hftd.storage import audit_verify as verifying
 
     floor = site_folders.Folders(site_dir or site_folders.default_site_dir())
     where = folder.expanduser().resolve() if folder is not None else floor.site_dir / "audit"
     owner = floor if where == floor.site_dir / "audit" else site_folders.Folders(where.parent)
-    # The head first, then the folder: auditd may go on writing meanwhile.
+    given = [public for path in key or () for public in keys.read_public(path.expanduser())]
+    kept = [] if at_least is None else [assuring.parse_at_least(at_least)]
+    # Signatures and head first, then the folder: auditd may go on writing meanwhile.
+    signatures_path = where.parent / "audit.signatures"
+    signatures = assuring.read(signatures_path, given, where.parent / "audit.pub")
     head, head_from = _stored_head(owner), "store"
     if head is None:
         head, head_from = verifying.read_head(where.parent / "audit.head"), "audit.head"
-    findings = verifying.verify(where, head)
+    heads = kept if head is None else [*kept, verifying.Remembered(head, "the head")]
+    found = assuring.hold(where, heads, signatures, signatures_path)
+    if head is None and found.signed is not None:
+        head, head_from = found.signed.head, "audit.signatures"
     said = {
         "folder": str(where),
         "head": None if head is None else {"seq": head.seq, "hash": head.hash, "from": head_from},
         "tail": "not checked" if head is None else f"checked against {head_from}",
-        "findings": [{"kind": f.kind, "file": f.file, "line": f.line, "text": f.text} for f in findings],
+        "findings": [
+            {"kind": f.kind, "file": f.file, "line": f.line, "text": f.text} for f in found.findings
+        ],
+        "records": found.last.seq,
+        "signatures": audit_text.plain(found),
     }
     if output is Output.table:
-        for finding in findings:
+        for finding in found.findings:
             render.say(str(finding))
-        whole = "whole" if not findings else f"{len(findings)} findings"
-        print(
-            f"{where}: {whole}; tail "
-            f"{'not checked' if head is None else f'checked at record {head.seq} ({head_from})'}"
-        )
+        whole = "whole" if not found.findings else f"{len(found.findings)} findings"
+        tail = "not checked" if head is None else f"checked at record {head.seq} ({head_from})"
+        render.say(f"{where}: {whole}; tail {tail}")
+        for line in audit_text.lines(found, list(key or ())):
+            render.say(line)
     else:
         render.show(said, output)
-    return 1 if findings or head is None else 0
+    return 1 if found.findings or head is None else 0
 
 
 data = Noun("Recorded market data.", {"verify": data_verify})

@@ -1,9 +1,10 @@
 """auditd: keeps every order event in an append-only log whose records hold each other's hash.
 
-Wiring only. The chain: engine/audit_chain.py; the files: storage/audit_log.py; the check:
-storage/audit_verify.py. A sender repeats its records until AuditSeen; what comes twice is written once.
-Nothing is refused for its epoch: what an order manager did before it was deposed is as much evidence as what
-came after.
+Wiring only. The chain: engine/audit_chain.py; the files: storage/audit_log.py; its signed heads:
+storage/audit_signer.py; the check: storage/audit_verify.py. A sender repeats its records until AuditSeen;
+what comes twice is written once. Nothing is refused for its epoch: what an order manager did before it was
+deposed is as much evidence as what came after. Nothing waits for a signature: what cannot be signed is an
+alarm.
 """
 
 from __future__ import annotations
@@ -11,21 +12,36 @@ from __future__ import annotations
 import time
 
 from hftd import bus, runtime
+from hftd.engine import audit_statement
 from hftd.settings import AuditSettings
-from hftd.storage import audit_log, fences
+from hftd.storage import audit_log, audit_signer, fences
 from hftd.wire import codec, orders
 
 FromOmsd = orders.Attach | orders.AuditRecord
 _from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
+
+SIGNING_ALARMS = {
+    audit_signer.KEY: "warning",
+    audit_signer.SIGNATURES: "critical",
+    audit_signer.UNSIGNED: "warning",
+}
+"""Id of an alarm of the signer -> its severity."""
 
 
 class Scribe:
     def __init__(self, context: runtime.Context, settings: AuditSettings) -> None:
         self.context, self.settings = context, settings
         site = context.site_dir
+        self.signer = audit_signer.Signer(context.data_dir, site, site=context.site, service=context.service)
         self.log = audit_log.AuditLog(
-            site / "audit", site / "audit.head", file_bytes_max=settings.file_bytes_max
+            site / "audit",
+            site / "audit.head",
+            file_bytes_max=settings.file_bytes_max,
+            signed=self.signer.signed,
         )
+        self._signed_file = self.log.number
+        self._sign_at = audit_statement.SIGN_AFTER
+        """So many unsigned records are signed at once, after they are acknowledged."""
         self.fences = fences.Fences(context.data_dir / "fences.json")
         self.events = bus.link.Router(context.bind("events"))
         self._to_acknowledge: dict[bytes, int] = {}
@@ -42,7 +58,15 @@ class Scribe:
                 "the chain"
             )
             context.alarm("audit.tail_lost", "critical", text)
+        if self.log.rewritten is not None:
+            seq = self.log.rewritten.seq
+            context.event("audit.rewritten", head_seq=seq)
+            text = (
+                f"the log holds another record {seq} than its head remembers, or none; recorded in the chain"
+            )
+            context.alarm("audit.rewritten", "critical", text)
         self._keep_up()
+        self._sign()
 
     def _failed(self, exc: OSError) -> None:
         reason = f"the audit log cannot be written ({exc.strerror or exc})"
@@ -59,6 +83,27 @@ class Scribe:
             self.context.clear("audit.disk")
             self.context.health.set_healthy(True)
             self.context.set_ready(True)
+
+    def _sign(self) -> None:
+        """Sign the head that the disk has; while a loss is not in the chain, or the disk fails, there is
+        none.
+        """
+        if self.log.synced == self.log.head:
+            self._signed_file = self.log.number
+            self.signer.sign(self.log.head, time.monotonic_ns(), time.time_ns())
+        # From here, not from the last success: what cannot be signed is not tried with each record.
+        self._sign_at = self.signer.unsigned(self.log.head) + audit_statement.SIGN_AFTER
+        self.context.gauge("audit_signed_seq", self.log.head.seq - self.signer.unsigned(self.log.head))
+        begun, self.signer.begun = self.signer.begun, None
+        if begun is not None:
+            self.context.event(
+                "audit.key", key=begun.key, previous=begun.previous, why=begun.why, vouched=begun.vouched
+            )
+        for id, severity in SIGNING_ALARMS.items():
+            if id in self.signer.problems:
+                self.context.alarm(id, severity, self.signer.problems[id])
+            else:
+                self.context.clear(id)
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -129,9 +174,15 @@ class Scribe:
         for identity, up_to in self._to_acknowledge.items():
             self.events.send(identity, codec.encode(orders.AuditSeen(*self.context.head(), up_to)))
         self._to_acknowledge.clear()
+        if self.signer.unsigned(self.log.head) >= self._sign_at:
+            self._keep_up()
+            self._sign()
 
-    def each_turn(self, _: int) -> None:
+    def each_turn(self, now_ns: int) -> None:
         self._keep_up()
+        every_ns = 0 if self.log.number != self._signed_file else int(self.settings.sign_every_s * 1e9)
+        if self.signer.due(self.log.head, now_ns, every_ns):
+            self._sign()
         self.context.gauge("audit_seq", self.log.head.seq)
 
     def head(self, _: dict[str, object]) -> dict[str, str | int]:
@@ -140,6 +191,9 @@ class Scribe:
 
     def stop(self) -> None:
         self.flush()
+        self.log.sync()
+        if self.signer.unsigned(self.log.head):
+            self._sign()
         self.log.close()
 
 

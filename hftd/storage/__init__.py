@@ -1,11 +1,16 @@
 """What a daemon keeps on disk, each with what it promises over kill -9 and over a power cut.
 
 Others use journal.py (records in segments, synced behind the writer), fences.py (the highest token of each
-group), position_log.py, audit_log.py and audit_verify.py. segments.py and sync_thread.py are the journal's.
+group), position_log.py, audit_log.py and audit_verify.py (the log and its check), audit_key.py,
+audit_signer.py and audit_assurance.py (its signed heads, and what they prove). segments.py and sync_thread.py
+are the journal's, audit_signatures.py the signed heads'.
 """
 
 __all__ = [
+    "audit_assurance",
+    "audit_key",
     "audit_log",
+    "audit_signer",
     "audit_verify",
     "fences",
     "journal",

@@ -1,12 +1,14 @@
 """The audit log's files: lines appended, never rewritten; a new file when one is full; the head synced beside
 them.
 
-    audit/<n>.jsonl    engine/audit_chain.py's lines, n from 1 audit.head         {"seq", "hash"} of a record
-    that is on the disk, replaced atomically, after the lines it speaks of are synced
+    audit/<n>.jsonl    engine/audit_chain.py's lines, n from 1
+    audit.head         {"seq", "hash"} of a record that is on the disk, replaced atomically, after the lines
+                       it speaks of are synced
 
 What `append` has returned from survives kill -9. At a start the chain goes on where the log ends: a line that
-was being written is cut; if the log ends before its head, that is recorded in the chain itself
-(AUDIT_TAIL_LOST), so that a new head does not write over the evidence.
+was being written is cut; if the log ends before its head, or before the head that was signed last, that is
+recorded in the chain itself (AUDIT_TAIL_LOST), so that a new head does not write over the evidence. So is a
+log that holds another record in the place of either (AUDIT_REWRITTEN).
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ SENDERS_MAX = 10_000
 
 
 class AuditLog:
-    def __init__(self, folder: Path, head_path: Path, *, file_bytes_max: int) -> None:
-        """Find the end of the log.
+    def __init__(
+        self, folder: Path, head_path: Path, *, file_bytes_max: int, signed: Head | None = None
+    ) -> None:
+        """Find the end of the log, and compare it with its head and with the head that was signed last.
 
         Raises:
             InvalidInput: the last whole line is not a record, so nothing can be chained to it; or the head's
@@ -40,14 +44,23 @@ class AuditLog:
         self.torn_bytes = 0
         self.expected: Head | None = None
         """The head that the log did not reach when it was opened."""
+        self.rewritten: Head | None = None
+        """The head in whose place the log held another record, or none, when it was opened."""
         self._last_of: dict[tuple[int, str, int], int] = {}
         known = audit_verify.read_head(head_path)
-        self._number, self._size = self._find_end()
+        remembered = sorted((head for head in (known, signed) if head is not None), key=lambda head: head.seq)
+        self._hashes: dict[int, str] = {head.seq: "" for head in remembered}
+        """Of the records in the places of the remembered ones, as found."""
+        self.number, self._size = self._find_end()
+        """The file that is written."""
         self._fd = self._open()
-        self._dirty = False
-        if known is not None and known.seq > self.head.seq:
-            self.expected = known
-        self._synced = known if self.expected is None else None
+        self._dirty = True  # a process that was killed may have left lines that are not on the disk
+        for head in remembered:
+            if head.seq > self.head.seq:
+                self.expected = head
+            elif head.seq and (self._hashes[head.seq] or self._look_back(head.seq)) != head.hash:
+                self.rewritten = head
+        self._synced = None if self.expected or self.rewritten else known
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}.jsonl"
@@ -74,6 +87,8 @@ class AuditLog:
                 record = audit_chain.parse(line)
                 if record is not None:
                     self.head = record.head
+                    if record.seq in self._hashes:
+                        self._hashes[record.seq] = record.hash
                     self._remember(record.sender, record.audit_seq)
         if lines and record is None:
             raise InvalidInput(
@@ -82,8 +97,20 @@ class AuditLog:
             )
         return size
 
+    def _look_back(self, seq: int) -> str:
+        """The hash of that record in the files that a start does not read; "" when it is not there."""
+        for path in reversed(audit_verify.files(self._folder)[:-2]):
+            with path.open("rb") as file:
+                first = audit_chain.parse(file.readline())
+                if first is None or first.seq > seq:
+                    continue
+                file.seek(0)
+                found = (audit_chain.parse(line) for line in file)
+                return next((each.hash for each in found if each is not None and each.seq == seq), "")
+        return ""
+
     def _open(self) -> int:
-        return os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.open(self._path(self.number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def _remember(self, sender: tuple[int, str, int], audit_seq: int) -> None:
         if not audit_seq:
@@ -145,7 +172,7 @@ class AuditLog:
     def _roll(self) -> None:
         self.sync()
         os.close(self._fd)
-        self._number, self._size = self._number + 1, 0
+        self.number, self._size = self.number + 1, 0
         self._fd = self._open()
         files.sync_folder(self._folder)
 
@@ -154,24 +181,36 @@ class AuditLog:
         if self._dirty:
             os.fdatasync(self._fd)
             self._dirty = False
-        if self._synced == self.head or self.expected is not None:
+        if self._synced == self.head or self.expected is not None or self.rewritten is not None:
             return
         files.replace(self._head_path, audit_verify.format_head(self.head), Durability.POWER)
         self._synced = self.head
 
+    @property
+    def synced(self) -> Head | None:
+        """The head that the disk has; None while a loss is not yet in the chain."""
+        return self._synced
+
     def record_loss(self, timestamp: int, user: str) -> None:
-        """Put into the chain that the log ended before its head. Until then `sync` leaves the old head in
-        place.
+        """Put into the chain that the log ended before a head, or holds another record in its place. Until
+        then `sync` leaves the old head in place.
         """
-        if self.expected is None:
-            return
-        details: dict[str, str | int] = {
-            "found_seq": self.head.seq,
-            "head_seq": self.expected.seq,
-            "head_hash": self.expected.hash,
-        }
-        self.append(timestamp=timestamp, action=audit_verify.TAIL_LOST, user=user, details=details)
-        self.expected = None
+        if self.expected is not None:
+            details: dict[str, str | int] = {
+                "found_seq": self.head.seq,
+                "head_seq": self.expected.seq,
+                "head_hash": self.expected.hash,
+            }
+            self.append(timestamp=timestamp, action=audit_verify.TAIL_LOST, user=user, details=details)
+            self.expected = None
+        if self.rewritten is not None:
+            details = {
+                "found_hash": self._hashes[self.rewritten.seq],
+                "head_seq": self.rewritten.seq,
+                "head_hash": self.rewritten.hash,
+            }
+            self.append(timestamp=timestamp, action=audit_verify.REWRITTEN, user=user, details=details)
+            self.rewritten = None
 
     def close(self) -> None:
         if self._fd >= 0:

@@ -1,16 +1,17 @@
 """Is this audit log whole? Reads every line of the folder and names what was changed, removed, moved or cut,
 with file and line.
 
-The chain itself (engine/audit_chain.py) shows everything but a cut tail; for that a head is compared that was
-kept elsewhere: in the store, or in `audit.head` beside the folder. Nothing is written here, and auditd may go
-on writing meanwhile: read the head first, then the folder.
+The chain itself (engine/audit_chain.py) shows everything but a cut tail and a log written anew; for that,
+heads are compared that were kept elsewhere: in the store, in `audit.head` beside the folder, by whoever
+checked before, or signed (audit_assurance.py). Nothing is written here, and auditd may go on writing
+meanwhile: read the heads first, then the folder.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlplane.errors import InvalidInput
@@ -22,12 +23,15 @@ FINDINGS_MAX = 100
 
 TAIL_LOST = "AUDIT_TAIL_LOST"
 """auditd's own record at a start that found fewer records than its head: the loss is never written over."""
+REWRITTEN = "AUDIT_REWRITTEN"
+"""The same for another record in the place of its head, or of the head signed last."""
 
 
 @dataclass(frozen=True, slots=True)
 class AuditFinding:
     kind: str
-    """changed, deleted, reordered, cut_tail, torn or tail_lost."""
+    """changed, deleted, reordered, cut_tail, torn, tail_lost or rewritten; of signatures (audit_assurance.py)
+    forged, unsigned or unknown_key."""
     file: str
     line: int
     """From 1; for what is missing, where it should have been."""
@@ -35,6 +39,24 @@ class AuditFinding:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.kind}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A head that was kept elsewhere, for the log to be held to."""
+
+    head: Head
+    by: str
+    """Who remembers it, as it is said to an operator."""
+    kind: str = "changed"
+    """Of the finding, if the log holds another record there."""
+
+
+@dataclass(slots=True)
+class Verdict:
+    findings: list[AuditFinding] = field(default_factory=list)
+    last: Head = audit_chain.START
+    """The newest record that was read."""
 
 
 def files(folder: Path) -> list[Path]:
@@ -91,11 +113,18 @@ def format_head(head: Head) -> bytes:
     return json.dumps({"seq": head.seq, "hash": head.hash}).encode() + b"\n"
 
 
-def _lines(paths: list[Path]) -> Iterator[tuple[str, int, bytes]]:
-    for path in paths:
+def _lines(paths: list[tuple[Path, int]]) -> Iterator[tuple[str, int, bytes]]:
+    """The lines of each file that begin before the size that is given with it: what auditd writes meanwhile
+    would be judged by heads and signatures that are older than it.
+    """
+    for path, size in paths:
         try:
             with path.open("rb") as file:
+                begin = 0
                 for number, line in enumerate(file, start=1):
+                    if begin >= size:
+                        break
+                    begin += len(line)
                     if line.endswith(b"\n"):
                         yield path.name, number, line
                         continue
@@ -114,23 +143,37 @@ def verify(folder: Path, head: Head | None) -> list[AuditFinding]:
     Raises:
         InvalidInput: the folder or a file in it cannot be read.
     """
+    return judge(folder, [] if head is None else [Remembered(head, "the head")]).findings
+
+
+def judge(folder: Path, remembered: Sequence[Remembered]) -> Verdict:
+    """Hold the log to its own chain and to each of these heads. Raises InvalidInput as `verify` does."""
     paths = files(folder)
-    if not paths and head is None:
+    if not paths and not remembered:
         raise InvalidInput(f"audit log {folder}: no <n>.jsonl file in it")
-    findings: list[AuditFinding] = []
-    for finding in _judge(paths, head):
-        findings.append(finding)
-        if len(findings) == FINDINGS_MAX:
+    try:
+        sized = [(path, path.stat().st_size) for path in paths]
+    except OSError as exc:
+        raise InvalidInput(f"audit log {folder}: cannot be read ({exc.strerror or exc})") from exc
+    verdict = Verdict()
+    for finding in _judge(sized, remembered, verdict):
+        verdict.findings.append(finding)
+        if len(verdict.findings) == FINDINGS_MAX:
             break
-    return findings
+    return verdict
 
 
-def _judge(paths: list[Path], head: Head | None) -> Iterator[AuditFinding]:
+def _judge(
+    paths: list[tuple[Path, int]], remembered: Sequence[Remembered], verdict: Verdict
+) -> Iterator[AuditFinding]:
+    wanted: dict[int, list[Remembered]] = {}
+    for each in remembered:
+        if each.head != audit_chain.START:
+            wanted.setdefault(each.head.seq, []).append(each)
     last = audit_chain.START  # what the next record must follow
     top = 0  # the highest seq met: a lower one later stands in the wrong place
     broken = False  # the line before is not to be trusted, so the next one's `prev` proves nothing more
-    name, number = (paths[0].name if paths else "1.jsonl"), 0
-    head_met = head is None or head == audit_chain.START
+    name, number = (paths[0][0].name if paths else "1.jsonl"), 0
     for name, number, line in _lines(paths):
         if not line.endswith(b"\n"):
             yield AuditFinding("torn", name, number, f"the line after record {last.seq} has no end")
@@ -142,7 +185,7 @@ def _judge(paths: list[Path], head: Head | None) -> Iterator[AuditFinding]:
                 "changed", name, number, f"the line in the place of record {last.seq + 1} {why}"
             )
             last, broken = Head(last.seq + 1, ""), True
-            head_met = head_met or (head is not None and last.seq == head.seq)  # said once
+            wanted.pop(last.seq, None)  # said once
             continue
         if record.seq <= top:
             # The next line still has to follow the highest one.
@@ -169,26 +212,35 @@ def _judge(paths: list[Path], head: Head | None) -> Iterator[AuditFinding]:
                 number,
                 f"auditd found records missing when it started: {dict(record.details)}",
             )
-        last, top, broken = record.head, record.seq, False
-        if head is not None and record.seq == head.seq:
-            head_met = True
-            if record.hash != head.hash:
+        if record.action == REWRITTEN:
+            yield AuditFinding(
+                "rewritten",
+                name,
+                number,
+                f"auditd found another record in a head's place when it started: {dict(record.details)}",
+            )
+        verdict.last = last = record.head
+        top, broken = record.seq, False
+        for each in wanted.pop(record.seq, ()):
+            if record.hash != each.head.hash:
                 yield AuditFinding(
-                    "changed",
+                    each.kind,
                     name,
                     number,
-                    f"record {record.seq} is not the one that the head remembers ({head.hash[:16]}...)",
+                    f"record {record.seq} is not the one that {each.by} remembers ({each.head.hash[:16]}...)",
                 )
-    if head is None:
-        return
-    if last.seq < head.seq:
+    missing_from = min(wanted, default=0)
+    if missing_from and last.seq < (highest := max(wanted)):
         yield AuditFinding(
             "cut_tail",
             name,
             number + 1,
-            f"the log ends at record {last.seq}, the head remembers record {head.seq}",
+            f"the log ends at record {last.seq}, {wanted[highest][0].by} remembers record {highest}",
         )
-    elif not head_met:
+    elif missing_from:
         yield AuditFinding(
-            "deleted", name, number, f"record {head.seq} that the head remembers is not in the log"
+            "deleted",
+            name,
+            number,
+            f"record {missing_from} that {wanted[missing_from][0].by} remembers is not in the log",
         )

@@ -7,13 +7,8 @@ Under the logs nothing happens at all, but that lines are missing.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import errno
-import os
 import re
 import tempfile
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,35 +20,9 @@ from controlplane.http import unix
 from hftd.engine.orders import oms
 from hftd.storage import journal
 from hftd.wire import orders
-from tests.support import floors
+from tests.support import disks, floors
 
 pytestmark = pytest.mark.timeout(180)
-DETACH = 2
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A tmpfs on the folder, or a skip where this user may not mount."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size},mode=0700".encode()):
-        pytest.skip(f"cannot mount a tmpfs ({os.strerror(ctypes.get_errno())}): this needs root")
-    try:
-        yield
-    finally:
-        libc.umount2(os.fsencode(folder), DETACH)
-
-
-def fill(folder: Path) -> Path:
-    """Take all the room there is, to the last byte."""
-    path = folder / "filler"
-    with path.open("wb", buffering=0) as file:
-        for size in (1 << 16, 1):
-            try:
-                while True:
-                    file.write(bytes(size))
-            except OSError as exc:
-                assert exc.errno == errno.ENOSPC
-    return path
 
 
 def counter(floor: floors.Floor, host: str, name: str, instance: str) -> float:
@@ -114,7 +83,7 @@ def test_a_full_disk_under_the_journal_stops_new_orders_loses_none_and_heals_by_
     with tempfile.TemporaryDirectory(prefix="hft-journal-") as name:
         disk = Path(name)
         with (
-            small_disk(disk, "6m"),
+            disks.small_disk(disk, "6m"),
             floors.floor("--seed", "5", environment={"HFT_JOURNAL_DIR": name}) as floor,
         ):
 
@@ -131,7 +100,7 @@ def test_a_full_disk_under_the_journal_stops_new_orders_loses_none_and_heals_by_
             leader = floor.service("omsd")["leader"]
             host = leader.split("-")[1]
 
-            filler = fill(disk)
+            filler = disks.fill(disk)
             floors.wait_for(
                 "the alarm", lambda: any(leader == alarm["subject"] for alarm in alarms()), pause_s=0.2
             )
@@ -177,11 +146,11 @@ def test_a_full_disk_under_the_logs_costs_lines_and_nothing_else() -> None:
     with floors.floor(bring_up=False) as floor:
         logs = folders.Folders(floor.site_dir).logs
         logs.mkdir()
-        with small_disk(logs, "1m"):
+        with disks.small_disk(logs, "1m"):
             try:
                 floor.up()
                 before = floor.status()
-                filler = fill(logs)
+                filler = disks.fill(logs)
                 (plain,) = floor.service("positiond")["instances"]
                 floor.kill(plain["pid"])  # what is started now cannot even begin its log
                 floors.wait_for(

@@ -30,6 +30,7 @@ NEVER = {
         "yaml",
         "prometheus_client",
         "psutil",
+        "cryptography",
     ),
     *("logging", "argparse", "json.tool", "xml", "http", "controlplane.store", "agents", "hftd.wire"),
 }
