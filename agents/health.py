@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agents import settings
 from agents.bus import Reported
-from agents.supervisor import program
+from agents.supervisor import program, supervisor
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.host import sched
@@ -17,6 +17,11 @@ from controlplane.model import Mode, Phase
 from controlplane.model.observed import Alarm, InstanceStatus
 from hftd.shm import pages
 
+LOOP_DEATHS = supervisor.DEATHS_KEPT
+LOOP_WITHIN_S = 300.0
+"""One crash or two may be chance, healed by the restart; three in five minutes are a loop."""
+STABLE_S = 30.0
+"""At least: six times the longest wait before a restart (backoff.RESTART)."""
 LEADING = frozenset({Phase.FENCING, Phase.RECONCILING, Phase.ACTIVE, Phase.DRAINING})
 
 
@@ -75,7 +80,10 @@ def revision_of(instance: Instance) -> int:
 def judge(
     instance: Instance, report: Reported | None, now_mono_s: float, now_wall_ns: int
 ) -> tuple[str, str]:
-    """Health and the reason when it is not passing."""
+    """Health and the reason when it is not passing.
+
+    An instance in a crash loop is critical while it is up, too: between two crashes it looks like any other.
+    """
     match instance.state:
         case State.STOPPED:
             return "critical", instance.reason or "not started yet"
@@ -98,9 +106,28 @@ def judge(
         return "critical", f"no status for {silent_s:.0f} s"
     if not report.status.healthy:
         return "critical", report.status.reason
+    if loops := crash_loop(instance, now_mono_s):
+        return "critical", loops
     if not report.status.ready:
         return "warning", report.status.reason or "not ready"
     return "passing", ""
+
+
+def crash_loop(instance: Instance, now_mono_s: float) -> str:
+    """What to say of an instance that ended unasked LOOP_DEATHS times within LOOP_WITHIN_S; "" for any other,
+    and once it has lived longer than those crashes took, and STABLE_S at least.
+    """
+    deaths = instance.deaths_mono_s
+    if len(deaths) < LOOP_DEATHS:
+        return ""
+    took_s = deaths[-1] - deaths[-LOOP_DEATHS]
+    stable_s = max(STABLE_S, took_s)
+    if took_s > LOOP_WITHIN_S or now_mono_s - deaths[-1] > stable_s:
+        return ""
+    return (
+        f"crash loop: ended {LOOP_DEATHS} times within {took_s:.0f} s, last: {instance.last_death}; passing again "
+        f"after {stable_s:.0f} s without a crash"
+    )
 
 
 def alarms_of(report: Reported) -> list[Alarm]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,8 @@ HOLD_MAX_S = 30.0
 """A leader waits at most this long for its standbys before it is restarted for a changed spec."""
 HOLD_LOOK_S = 0.25
 LAST_LINE_BYTES = 4096
+DEATHS_KEPT = 3
+"""Enough to tell a crash loop from a crash (agents/health.py)."""
 
 Report = Callable[..., None]
 """report(kind, **fields): an event of the host."""
@@ -66,6 +69,10 @@ class Instance:
     changed_mono_s: float | None = None
     """Since when what runs differs from the spec."""
     row: backoff.Restarts = field(default_factory=backoff.Restarts)
+    deaths_mono_s: deque[float] = field(default_factory=lambda: deque(maxlen=DEATHS_KEPT))
+    """When it ended unasked under the present spec, the newest last."""
+    last_death: str = ""
+    """Why it ended then."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     started_before: bool = False
 
@@ -218,6 +225,7 @@ class Supervisor:
         if desired is not None and before is not None and before.spec != desired.spec:
             instance.due_mono_s = 0.0  # another program: its predecessor's crashes say nothing about it
             instance.row = backoff.Restarts()
+            instance.deaths_mono_s.clear()
         instance.desired = desired
         if instance.same:
             instance.changed_mono_s = None
@@ -378,6 +386,8 @@ class Supervisor:
         if not asked:
             instance.row, delay_s = instance.row.died(healthy_s)
             instance.due_mono_s = time.monotonic() + delay_s
+            instance.deaths_mono_s.append(time.monotonic())
+            instance.last_death = words
         self._report(
             "instance.stopped" if asked else "instance.exited",
             instance=instance.id,

@@ -29,6 +29,35 @@ def test_not_healthy_is_critical_and_not_ready_a_warning() -> None:
     assert judged(False, "the disk is full", False) == ("critical", "the disk is full")
 
 
+def looping(deaths: list[float], now_s: float) -> tuple[str, str]:
+    """What is said at `now_s` of an instance that is up, ready and healthy after these deaths."""
+    said = control.Status(codec.VERSION, 1, 0, PROCESS.instance, None, True, "", "", 0, {}, {}, {}, [], True)
+    instance = Instance(Slot(PROCESS.instance, "auditd", "alpha"), state=State.RUNNING, last_death="exit 1")
+    instance.deaths_mono_s.extend(deaths)
+    return health.judge(instance, Reported(PROCESS, "auditd", "0.1.0", {}, said, now_s), now_s, 0)
+
+
+def test_one_crash_or_two_are_healed_by_the_restart() -> None:
+    assert looping([100.0], 100.1) == looping([100.0, 100.5], 100.6) == ("passing", "")
+    assert looping([100.0, 250.0, 401.0], 401.1) == ("passing", ""), "three, but not in five minutes"
+
+
+def test_an_instance_in_a_crash_loop_is_critical_while_it_is_up_until_it_has_lived_long_enough() -> None:
+    loop = [50.0, 100.0, 101.0, 103.0]
+    assert looping(loop, 103.1) == (
+        "critical",
+        "crash loop: ended 3 times within 3 s, last: exit 1; passing again after 30 s without a crash",
+    )
+    assert looping(loop, 103.0 + health.STABLE_S)[0] == "critical"
+    assert looping(loop, 103.1 + health.STABLE_S) == ("passing", "")
+
+
+def test_a_slow_crash_loop_is_never_passing_either() -> None:
+    """It dies each 100 s: that it has lived for a minute says nothing."""
+    assert looping([100.0, 200.0, 300.0], 399.9)[0] == "critical"
+    assert looping([100.0, 200.0, 300.0], 500.1) == ("passing", "")
+
+
 def test_a_change_is_told_once_and_the_reason_goes_with_the_trouble() -> None:
     changes: list[str] = []
     health = Health(lambda: changes.append(health.reason))
