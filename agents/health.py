@@ -125,8 +125,8 @@ def crash_loop(instance: Instance, now_mono_s: float) -> str:
     if took_s > LOOP_WITHIN_S or now_mono_s - deaths[-1] > stable_s:
         return ""
     return (
-        f"crash loop: ended {LOOP_DEATHS} times within {took_s:.0f} s, last: {instance.last_death}; passing again "
-        f"after {stable_s:.0f} s without a crash"
+        f"crash loop: ended {LOOP_DEATHS} times within {took_s:.0f} s, last: {instance.last_death}; "
+        f"passing again after {stable_s:.0f} s without a crash"
     )
 
 
