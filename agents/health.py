@@ -17,11 +17,8 @@ from controlplane.model import Mode, Phase
 from controlplane.model.observed import Alarm, InstanceStatus
 from hftd.shm import pages
 
-LOOP_DEATHS = supervisor.DEATHS_KEPT
-LOOP_WITHIN_S = 300.0
-"""One crash or two may be chance, healed by the restart; three in five minutes are a loop."""
-STABLE_S = 30.0
-"""At least: six times the longest wait before a restart (backoff.RESTART)."""
+LOOP_DEATHS = 3
+"""One crash or two may be chance, healed by the restart."""
 LEADING = frozenset({Phase.FENCING, Phase.RECONCILING, Phase.ACTIVE, Phase.DRAINING})
 
 
@@ -114,19 +111,17 @@ def judge(
 
 
 def crash_loop(instance: Instance, now_mono_s: float) -> str:
-    """What to say of an instance that ended unasked LOOP_DEATHS times within LOOP_WITHIN_S; "" for any other,
-    and once it has lived longer than those crashes took, and STABLE_S at least.
+    """What to say of an instance that ended LOOP_DEATHS times in a row before it was stable, until it is.
+    Empty for any other.
     """
-    deaths = instance.deaths_mono_s
-    if len(deaths) < LOOP_DEATHS:
-        return ""
-    took_s = deaths[-1] - deaths[-LOOP_DEATHS]
-    stable_s = max(STABLE_S, took_s)
-    if took_s > LOOP_WITHIN_S or now_mono_s - deaths[-1] > stable_s:
+    since_mono_s, stable_s = instance.ready_since_mono_s, supervisor.STABLE_S
+    if instance.short_lives < LOOP_DEATHS or (
+        since_mono_s is not None and now_mono_s - since_mono_s >= stable_s
+    ):
         return ""
     return (
-        f"crash loop: ended {LOOP_DEATHS} times within {took_s:.0f} s, last: {instance.last_death}; "
-        f"passing again after {stable_s:.0f} s without a crash"
+        f"crash loop: ended {instance.short_lives} times in a row before it had been ready for "
+        f"{stable_s:.0f} s, last: {instance.last_death}"
     )
 
 
