@@ -54,7 +54,7 @@ class PositionBook:
             self._not_booked(key)
 
     def _record_left_out(self, at: list[int]) -> None:
-        text = f"executions.log: {len(at)} records do not decode and are left out, the first at byte {at[0]}"
+        text = f"executions.log: records left out that do not decode: {len(at)}, the first at byte {at[0]}"
         self.context.alarm("positions.log", "critical", f"{text}; omsd is asked for their executions again")
 
     @property

@@ -177,7 +177,7 @@ class Context:
         self.count("undecodable")
         self._rubbish += 1
         self._rubbish_ns = time.monotonic_ns()
-        text = f"{self._rubbish} messages dropped that did not decode; the last: {reason[:REASON_MAX]}"
+        text = f"messages dropped that do not decode: {self._rubbish}; the last: {reason[:REASON_MAX]}"
         self.alarm("undecodable", "warning", text)
 
     def each_second(self, now_ns: int) -> None:

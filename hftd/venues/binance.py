@@ -3,8 +3,8 @@ back.
 
 Depth diffs, bookTicker, trades, and REST depth snapshots. Decoded into typed structs, numbers taken from
 their text; a value that does not fit 1e-8 exactly, a frame of another symbol or another shape is Undecodable.
-What the update ids mean: engine/market/book.py. Plain frames are decoded by native/market.c where it was
-built, to the same messages; what it leaves is decided here.
+What the update ids mean: engine/market/book.py. Where native/market.c was built, it decodes the plain frames,
+to the same messages; what it declines is decided here.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Snapshot(msgspec.Struct, gc=False, rename={"last": "lastUpdateId"}):
 
 
 class _Probe(msgspec.Struct, gc=False, rename={"last": "lastUpdateId"}):
-    """Enough to tell what a frame is when its beginning does not."""
+    """Just enough to tell what a frame is when its first bytes do not."""
 
     stream: str = ""
     last: int | None = None
@@ -98,7 +98,7 @@ _EVENT_MS_MAX = market.TIME_NS_MAX // MS
 
 
 class Normaliser:
-    """Of one instrument; `symbol` empty accepts any. Keeps the memo of numbers, nothing else."""
+    """For one instrument; an empty `symbol` accepts any. Keeps the memo of numbers and nothing else."""
 
     def __init__(self, market: str, instrument: int = 0, symbol: str = "") -> None:
         self.market, self.instrument, self.symbol = market, instrument, symbol
@@ -133,9 +133,9 @@ class Normaliser:
     def _in_python(
         self, raw: bytes, receive_ns: int, origin_ns: int
     ) -> market.Message | base.Undecodable | None:
-        """The twin of native/market.c, and the judge of all that is not plain."""
+        """The twin of native/market.c, and the arbiter of whatever is not plain."""
         try:
-            # {"stream":"btcusdt@trade", ...: two letters behind the @ tell the kind without decoding twice.
+            # {"stream":"btcusdt@trade", ...: two letters after the @ tell the kind without decoding twice.
             kind = (
                 raw[raw.find(b"@", 11, 64) + 1 :][:2]
                 if raw.startswith(b'{"stream":"')
@@ -272,7 +272,7 @@ def _probe(raw: bytes) -> bytes:
 
 
 def snapshot(last: int, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[int, int]]) -> bytes:
-    """A REST depth snapshot of these (price, quantity) levels, best first as given."""
+    """A REST depth snapshot of these (price, quantity) levels, given best first."""
     return b'{"lastUpdateId":%d,"bids":[%s],"asks":[%s]}' % (last, _levels_text(bids), _levels_text(asks))
 
 

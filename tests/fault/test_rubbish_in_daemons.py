@@ -98,7 +98,7 @@ def test_lines_with_a_number_that_is_none_cost_marketd_those_lines(pair: test_ma
         lambda: counters(pair, "marketd").get("undecodable") == len(lines), "marketd has counted them all"
     )
     text = alarms(pair, "marketd")["undecodable:spot:BTCUSDT"]
-    assert text.startswith(f"{len(lines)} lines of spot:BTCUSDT dropped") and "receive or event time" in text
+    assert text.startswith(f"spot:BTCUSDT: lines dropped: {len(lines)};") and "receive or event time" in text
     still_right(pair)
     assert counters(pair, "marketd").get("undecodable") == len(lines)
     assert pair.sum("gaps") == 0, "none of them moved a book"
@@ -113,7 +113,7 @@ def test_frames_of_the_feed_that_cannot_be_true_are_dropped_whole(pair: test_mar
     pair.until(
         lambda: counters(pair, "marketd").get("undecodable") == len(frames), "marketd has counted them"
     )
-    assert f"{len(frames)} messages dropped that did not decode" in alarms(pair, "marketd")["undecodable"]
+    assert f"messages dropped that do not decode: {len(frames)};" in alarms(pair, "marketd")["undecodable"]
     assert counters(pair, "marketd").get("lost", 0) == 0, "nothing was believed of them"
     still_right(pair)
     # A frame that is cut says truly which lines were in it: those are lost, and known to be.
@@ -275,7 +275,7 @@ def test_what_cannot_be_a_market_frame_is_dropped_and_the_books_are_right_again(
             book_is_right(bookd, marketd)
             status = bookd.until(lambda message: isinstance(message, control.Status) and message.ready)
             (alarm,) = status.alarms
-            assert alarm.id == "undecodable" and alarm.text.startswith(f"{len(RUBBISH_FOR_BOOKD)} messages")
+            assert alarm.id == "undecodable" and f"do not decode: {len(RUBBISH_FOR_BOOKD)};" in alarm.text
             assert "which is no time" in alarm.text
     finally:
         marketd.close()

@@ -283,7 +283,7 @@ def test_a_stored_record_that_is_no_execution_is_left_out_and_asked_for_again(
 
     positiond.start(bookd.peers)
     text = alarms(positiond, "positions.log")["positions.log"].text
-    assert "1 records do not decode and are left out" in text and f"byte {first};" in text
+    assert "records left out that do not decode: 1, " in text and f"byte {first};" in text
     assert positiond.ask("positions")[0]["quantity"] == "2"
     assert attach(omsd, 2).last_seq == 1, "so that 2 comes again"
     send(omsd, 2, orders.Side.BUY, 100, 1, epoch=2)
