@@ -137,44 +137,40 @@ def named(path: Path) -> tuple[str, str, str]:
 
 
 def _series(instrument: int, files: list[Path]) -> Iterator[Line | _Bad]:
-    """The lines of one instrument, in the order of its files. What is wrong with them is in between."""
-    before_ns = 0
-    for path in files:
-        for item in _believed(instrument, path, before_ns):
-            before_ns = item.receive_ns
-            yield item
+    """The lines of one instrument, in the order of its files. What is wrong with them is in between.
 
-
-def _believed(instrument: int, path: Path, before_ns: int) -> Iterator[Line | _Bad]:
-    """The lines of a file whose times can be believed; the first of them follows `before_ns`.
-
-    A line that opens the file, or is JUMP_NS_MAX ahead of the line before it, waits for the next one, and is
+    A line that is JUMP_NS_MAX ahead of the one before it, as the first one is, waits for the next one, and is
     bad when that goes back again: the merge would hold the whole series back until its time has come.
     """
-    waiting: Line | None = None
-    opens = True
-    for item in _lines(instrument, path):
-        if isinstance(item, BadLine):
-            yield _Bad(before_ns, instrument, item)
-            continue
-        if waiting is not None:
-            if item.receive_ns < waiting.receive_ns - JUMP_NS_MAX:
-                yield _Bad(before_ns, instrument, _ahead(waiting, before_ns or item.receive_ns))
+    before_ns = 0
+    for path in files:
+        waiting: Line | None = None
+        for item in _lines(instrument, path):
+            if isinstance(item, BadLine):
+                yield _Bad(before_ns, instrument, item)
+                continue
+            if waiting is not None:
+                if item.receive_ns < waiting.receive_ns - JUMP_NS_MAX:
+                    yield _Bad(before_ns, instrument, _ahead(waiting, before_ns or item.receive_ns))
+                else:
+                    yield from _in_order(waiting, before_ns)
+                    before_ns = waiting.receive_ns
+                waiting = None
+            if item.receive_ns > before_ns + JUMP_NS_MAX:
+                waiting = item
+                continue
+            if item.receive_ns >= before_ns:
+                yield item
             else:
-                yield from _in_order(waiting, before_ns)
-                before_ns = waiting.receive_ns
-            waiting = None
-        if opens or item.receive_ns > before_ns + JUMP_NS_MAX:
-            waiting, opens = item, False
-            continue
-        yield from _in_order(item, before_ns)
-        before_ns = item.receive_ns
-    if waiting is not None:
-        yield from _in_order(waiting, before_ns)
+                yield from _in_order(item, before_ns)
+            before_ns = item.receive_ns
+        if waiting is not None:
+            yield from _in_order(waiting, before_ns)
+            before_ns = waiting.receive_ns
 
 
 def _in_order(line: Line, before_ns: int) -> Iterator[Line | _Bad]:
-    """The line, which is played in any case, after a bad line if it is out of order."""
+    """The line, which is played in any case; before it, when it is out of order, that it is."""
     if line.receive_ns < before_ns:
         reason = f"out of order: received at {line.receive_ns}, the line before at {before_ns}"
         yield _Bad(line.receive_ns, line.instrument, BadLine(line.file, line.number, reason))

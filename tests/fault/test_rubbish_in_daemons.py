@@ -192,6 +192,18 @@ def test_a_venue_that_names_instruments_that_are_none_is_not_believed_and_asked_
         push.close()
 
 
+def test_a_counter_that_would_pass_64_bits_stands_still_and_marketd_goes_on(
+    pair: test_market_data.Market,
+) -> None:
+    """Every other frame claims that 2^62 lines before it are lost: five such claims pass 64 bits."""
+    session = pair.venue.session
+    for sequence in (feed.SEQUENCE_MAX, 1) * 5:
+        frame = feed.pack([], sequence, session)
+        pair.until(lambda frame=frame: pair.venue._push.send(frame), "the pipe takes a frame")
+    pair.until(lambda: counters(pair, "marketd").get("lost") == INT64_MAX, "the counter stands at its end")
+    still_right(pair)
+
+
 # --- bookd --------------------------------------------------------------------------------------------------
 
 
