@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from agents import settings
 from agents.bus import Reported
-from agents.supervisor import program
+from agents.supervisor import program, supervisor
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.host import sched
@@ -17,6 +17,8 @@ from controlplane.model import Mode, Phase, bounds
 from controlplane.model.observed import Alarm, InstanceStatus
 from hftd.shm import pages
 
+LOOP_DEATHS = 3
+"""One crash or two may be chance, healed by the restart."""
 LEADING = frozenset({Phase.FENCING, Phase.RECONCILING, Phase.ACTIVE, Phase.DRAINING})
 
 
@@ -75,7 +77,10 @@ def revision_of(instance: Instance) -> int:
 def judge(
     instance: Instance, report: Reported | None, now_mono_s: float, now_wall_ns: int
 ) -> tuple[str, str]:
-    """Health and the reason when it is not passing."""
+    """Health and the reason when it is not passing.
+
+    An instance in a crash loop is critical while it is up, too: between two crashes it looks like any other.
+    """
     match instance.state:
         case State.STOPPED:
             return "critical", instance.reason or "not started yet"
@@ -98,9 +103,26 @@ def judge(
         return "critical", f"no status for {silent_s:.0f} s"
     if not report.status.healthy:
         return "critical", report.status.reason
+    if loops := crash_loop(instance, now_mono_s):
+        return "critical", loops
     if not report.status.ready:
         return "warning", report.status.reason or "not ready"
     return "passing", ""
+
+
+def crash_loop(instance: Instance, now_mono_s: float) -> str:
+    """What to say of an instance that ended LOOP_DEATHS times in a row before it was stable, until it is.
+    Empty for any other.
+    """
+    since_mono_s, stable_s = instance.ready_since_mono_s, supervisor.STABLE_S
+    if instance.short_lives < LOOP_DEATHS or (
+        since_mono_s is not None and now_mono_s - since_mono_s >= stable_s
+    ):
+        return ""
+    return (
+        f"crash loop: ended {instance.short_lives} times in a row before it had been ready for "
+        f"{stable_s:.0f} s, last: {instance.last_death}"
+    )
 
 
 def alarms_of(report: Reported) -> list[Alarm]:

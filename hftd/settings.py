@@ -1,5 +1,5 @@
-"""Settings of the daemons: one frozen dataclass a daemon, every field with its unit and why this default, and
-the daemon's kind below it.
+"""Settings of the daemons: one frozen dataclass per daemon, every field with its unit and the reason for its
+default, and the daemon's kind after it.
 
 A field that names a service says which daemon that service must run: `field(default="bookd",
 metadata={"service": "bookd"})`; with "fence": True too, the token of that service's group is written beside
@@ -40,10 +40,10 @@ def _within(daemon: str, bounds: Mapping[str, tuple[float, float, float]]) -> No
 @dataclass(frozen=True, slots=True)
 class StrategySettings:
     strategy: Literal["market_making"] = "market_making"
-    """Which one of hftd/strategies decides."""
+    """Which of hftd/strategies decides."""
 
     markets: tuple[str, ...] = ("spot", "usdm")
-    """Markets that are traded. Inverse contracts only feed books, whatever stands here."""
+    """Markets to trade. Inverse contracts only feed books, whatever is set here."""
 
     order_notional: str = "100"
     """Value of one order in the quote currency, rounded down to `quantity_step`, at least one step: 0.001
@@ -54,8 +54,8 @@ class StrategySettings:
     quote currency."""
 
     max_position: str = "1000"
-    """Per instrument, in its units: at it, only the reducing side is quoted. `inventory_orders_max` binds
-    first; riskd has its own limit."""
+    """Per instrument, in its units: at this limit only the reducing side is quoted. `inventory_orders_max`
+    binds first; riskd has its own limit."""
 
     inventory_orders_max: int = 20
     """The same limit as a multiple of one order's quantity."""
@@ -69,16 +69,16 @@ class StrategySettings:
     two cancels a second and side)."""
 
     acknowledge_timeout_s: float = 2.0
-    """An order of which nothing was heard for this long is cancelled, forgotten and quoted anew; far above
-    the slowest fail-over."""
+    """An order that nothing was heard of for this long is cancelled, forgotten and quoted anew; far longer
+    than the slowest fail-over."""
 
     quote_age_max_s: float = 30.0
-    """A quote that stood this long without news is renewed: makes up for any report that was lost."""
+    """A quote that has stood this long without news is renewed, which makes up for a lost report."""
 
     rehearsal_interval_s: float = 0.0
-    """Between two rehearsals of an order, which keep the path behind us warm (ADR 0025); 0: none. At 0.002
+    """Between two rehearsals of an order, which keep the path after us warm (ADR 0025); 0: none. At 0.002
     they use a fifth of a core and take a fifth off tick to order on shared cores; on cores that poll, or run
-    nothing else, they have nothing to warm."""
+    nothing else, there is nothing to warm."""
 
     top_age_max_s: float = 10.0
     """Without a new best bid and offer for this long (the tape has ended, bookd is away) the quotes are
@@ -117,17 +117,17 @@ STRATEGYD = DaemonKind(
 @dataclass(frozen=True, slots=True)
 class RiskSettings:
     max_position: str = "1000"
-    """Per instrument, in its units: position plus all that works on one side."""
+    """Per instrument, in its units: the position plus all working orders on one side."""
 
     max_order_size: str = "100"
-    """Of one order, in the instrument's units."""
+    """Size of one order, in the instrument's units."""
 
     price_collar_ppm: int = 50_000
-    """Most that a limit price may lie away from the middle of the best bid and offer, in millionths of it;
-    50,000 is 5 %."""
+    """How far a limit price may be from the middle of the best bid and offer, in millionths of it; 50,000 is
+    5 %."""
 
     price_age_max_s: float = 30.0
-    """A best bid and offer older than this judges no order any more."""
+    """No order is judged by a best bid and offer older than this."""
 
     messages_per_s: int = 200
     """Orders and cancels of one strategy, as a token bucket. Cancels count, and always pass."""
@@ -139,7 +139,8 @@ class RiskSettings:
     """Orders that have not ended, of all strategies; bounds memory and what a take-over has to cancel."""
 
     strategy_silent_s: float = 5.0
-    """A strategy says hello each second; silent for this long, its working orders are cancelled."""
+    """A strategy says hello each second. When it has been silent for this long, its working orders are
+    cancelled."""
 
     tops: str = field(default="bookd", metadata={"service": "bookd"})
     positions: str = field(default="positiond", metadata={"service": "positiond"})
@@ -171,12 +172,11 @@ RISKD = DaemonKind(
 @dataclass(frozen=True, slots=True)
 class PositionSettings:
     sync: bool = False
-    """True: an execution is acknowledged once it is on the disk. False: once written (it survives kill -9);
-    the disk follows within a second."""
+    """True: an execution is acknowledged once it is on the disk. False: once it is written, which survives
+    kill -9; it is on the disk within a second."""
 
     log_executions_max: int = 100_000
-    """Executions in the log before it is folded into a new snapshot: bounds the disk and the time of a
-    start."""
+    """Executions in the log before it is folded into a new snapshot: bounds disk space and start-up time."""
 
     tops: str = field(default="bookd", metadata={"service": "bookd"})
 
@@ -195,14 +195,15 @@ POSITIOND = DaemonKind(
 @dataclass(frozen=True, slots=True)
 class AuditSettings:
     sync: bool = False
-    """True: a record is acknowledged once it is on the disk. False: once written (it survives kill -9); the
-    disk follows with the head."""
+    """True: a record is acknowledged once it is on the disk. False: once it is written, which survives
+    kill -9; it is on the disk with the next head."""
 
     head_every_s: float = 1.0
-    """The log, then its head, are synced at least this often, and on stop: what a power cut may take."""
+    """The log, then its head, are synced at least this often and on stop, which bounds what a power cut may
+    take."""
 
     file_bytes_max: int = 16 << 20
-    """Then the next file is begun."""
+    """Size at which the next file is begun."""
 
     sign_every_s: float = 10.0
     """A head that has moved is signed this often, when a file is begun, after 9,000 records, and on stop. It
@@ -228,11 +229,11 @@ AUDITD = DaemonKind("auditd", AuditSettings, frozenset({Mode.SINGLETON}), "hftd.
 @dataclass(frozen=True, slots=True)
 class SimSettings:
     tape: tuple[str, ...] = ()
-    """Files or folders of recorded capture, merged by receive time (`hftctl up --tape`). Empty: a synthetic
-    market that never ends."""
+    """Captures (files or folders), merged by receive time (`hftctl up --tape`). Empty: a synthetic market
+    that never ends."""
 
     speed: Literal["1", "10", "max"] = "1"
-    """Of the tape's own time; `max`: as fast as marketd and bookd take it."""
+    """Times the tape's own speed; `max`: as fast as marketd and bookd take it."""
 
     seed: int = 1
     """Of the synthetic market: same seed, same bytes."""
@@ -257,12 +258,12 @@ class MarketSettings:
     measuring without a venue."""
 
     clock_offset_max_ms: float = 100.0
-    """Receive time may lie this far before the venue's event time (median of a market) before an alarm says
-    that a clock is wrong."""
+    """How far receive time may be before the venue's event time (median of a market) until an alarm says that
+    a clock is wrong."""
 
     reader_silence_s: float = 3.0
-    """A reader that gives credit says so each quarter second; silent for this long it no longer holds the
-    others back."""
+    """A reader that gives credit says so each quarter second. When it has been silent for this long, it no
+    longer holds the others back."""
 
     def __post_init__(self) -> None:
         _within(
@@ -286,11 +287,11 @@ MARKETD = DaemonKind(
 @dataclass(frozen=True, slots=True)
 class BookSettings:
     market: str = field(default="marketd", metadata={"service": "marketd"})
-    """Whose messages are read."""
+    """The service whose messages are read."""
 
     credit_window: int = 4096
-    """Messages that may be under way to us: far more than a burst, far less than the high-water mark would
-    drop (frames, not messages)."""
+    """Messages that may be on their way to us: far more than a burst, and far fewer than would reach the
+    high-water mark (which counts frames)."""
 
     bar_s: float = 1.0
     """Length of a bar, in receive time."""
@@ -320,18 +321,19 @@ BOOKD = DaemonKind("bookd", BookSettings, frozenset({Mode.SINGLETON}), "hftd.dae
 @dataclass(frozen=True, slots=True)
 class OrdersSettings:
     fence_retry_s: float = 0.05
-    """A FENCE without an acknowledgement is sent again after this; many times a healthy one (a few ms, most
-    of it two syncs)."""
+    """A FENCE without an acknowledgement is sent again after this; many times what a healthy one takes (a few
+    ms, mostly two syncs)."""
 
     reconcile_timeout_s: float = 0.5
-    """The venue has to answer cancel-all, open orders and executions within this, or all is asked again."""
+    """The venue has to answer cancel-all, open orders and executions within this, or all three are asked
+    again."""
 
     keep_alive_s: float = 0.25
     """Between two keep-alives to execd and riskd, positiond and auditd; well below execd's `orphan_s`."""
 
     execution_silence_s: float = 2.0
-    """execd answers each keep-alive; silent for this long it is fenced and reconciled with anew, and nothing
-    is sent until it has answered."""
+    """execd answers each keep-alive. When it has been silent for this long, it is fenced and reconciled with
+    anew, and nothing is sent until it has answered."""
 
     resend_s: float = 1.0
     """Executions and audit records that are not acknowledged after this are sent again."""
@@ -347,18 +349,18 @@ class OrdersSettings:
     """Ended orders in memory, for late reports and for `hftctl orders`."""
 
     executions_max: int = 20_000
-    """Executions in memory, for a positiond that missed some; older ones are asked of the venue."""
+    """Executions in memory, for a positiond that missed some; the venue is asked for older ones."""
 
     unsynced_max: int = 10_000
-    """Records that are journaled but not yet on the disk itself: what a power cut may take. At it no new
-    order is taken."""
+    """Records that are journaled but not yet on the disk itself: what a power cut may take. At this many no
+    new order is taken."""
 
     segment_bytes: int = 16 << 20
-    """Size of a file of the journal."""
+    """Size of one journal file."""
 
     segments_max: int = 16
-    """Files of the journal that are kept; older ones go once auditd has their records. 16 are about a million
-    records, read in seconds at a start."""
+    """Journal files kept; older ones go once auditd has their records. 16 are about a million records, read
+    in seconds at start-up."""
 
     risk: str = field(default="riskd", metadata={"service": "riskd", "fence": True})
     execution: str = field(default="execd", metadata={"service": "execd", "fence": True})
@@ -391,19 +393,18 @@ OMSD = DaemonKind("omsd", OrdersSettings, frozenset({Mode.ACTIVE_STANDBY}), "hft
 @dataclass(frozen=True, slots=True)
 class ExecutionSettings:
     orphan_s: float = 3.0
-    """No valid order manager heard for this long: everything is cancelled at the venue, once. Above the
-    slowest take-over (2.5 s in `default`)."""
+    """When no valid order manager has been heard for this long, everything is cancelled at the venue, once.
+    Longer than the slowest take-over (2.5 s in `default`)."""
 
     fence_retry_s: float = 0.05
     """A FENCE that the venue has not acknowledged is sent again after this."""
 
     venue_keep_alive_s: float = 0.5
-    """Between two fences of our own token at the venue: a venue that was restarted learns who we are from
-    it."""
+    """Between two fences of our own token at the venue, from which a restarted venue learns who we are."""
 
     reports_max: int = 100_000
-    """Reports kept until the order manager has acknowledged them; of older ones the executions are asked of
-    the venue at a take-over."""
+    """Reports kept until the order manager has acknowledged them. At a take-over the venue is asked for the
+    executions among older ones."""
 
     orders: str = field(default="omsd", metadata={"service": "omsd", "fence": True})
     venue: str = field(default="simd", metadata={"service": "simd"})

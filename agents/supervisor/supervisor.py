@@ -35,6 +35,8 @@ HOLD_MAX_S = 30.0
 """A leader waits at most this long for its standbys before it is restarted for a changed spec."""
 HOLD_LOOK_S = 0.25
 LAST_LINE_BYTES = 4096
+STABLE_S = 20.0
+"""Ready for this long, an instance is no part of a crash loop: twice what resets the backoff."""
 
 Report = Callable[..., None]
 """report(kind, **fields): an event of the host."""
@@ -66,6 +68,10 @@ class Instance:
     changed_mono_s: float | None = None
     """Since when what runs differs from the spec."""
     row: backoff.Restarts = field(default_factory=backoff.Restarts)
+    short_lives: int = 0
+    """Times in a row that it ended unasked, under the present spec, before it had been ready for STABLE_S."""
+    last_death: str = ""
+    """Why it ended then."""
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     started_before: bool = False
 
@@ -176,8 +182,11 @@ class Supervisor:
         return instance
 
     def ready(self, instance: Instance, ready: bool) -> None:
-        """Being ready is what resets the backoff."""
+        """Being ready is what resets the backoff, and for long enough what ends a crash loop."""
         if not ready:
+            since_mono_s = instance.ready_since_mono_s
+            if since_mono_s is not None and time.monotonic() - since_mono_s >= STABLE_S:
+                instance.short_lives = 0
             instance.ready_since_mono_s = None
         elif instance.ready_since_mono_s is None:
             instance.ready_since_mono_s = time.monotonic()
@@ -218,6 +227,7 @@ class Supervisor:
         if desired is not None and before is not None and before.spec != desired.spec:
             instance.due_mono_s = 0.0  # another program: its predecessor's crashes say nothing about it
             instance.row = backoff.Restarts()
+            instance.short_lives = 0
         instance.desired = desired
         if instance.same:
             instance.changed_mono_s = None
@@ -378,6 +388,8 @@ class Supervisor:
         if not asked:
             instance.row, delay_s = instance.row.died(healthy_s)
             instance.due_mono_s = time.monotonic() + delay_s
+            instance.short_lives = instance.short_lives + 1 if healthy_s < STABLE_S else 0
+            instance.last_death = words
         self._report(
             "instance.stopped" if asked else "instance.exited",
             instance=instance.id,

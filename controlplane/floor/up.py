@@ -267,6 +267,8 @@ def _tape(path: Path) -> Path:
     path = path.expanduser()
     if not path.exists():
         raise InvalidInput(f"--tape {path}: no such file or folder")
+    if not path.is_dir() and not path.is_file():
+        raise InvalidInput(f"--tape {path}: not a regular file")
     if path.is_dir() and next(path.rglob("*.gz"), None) is None:
         raise InvalidInput(f"--tape {path}: no capture in this folder (*.gz wanted)")
     if not os.access(path, os.R_OK):

@@ -73,8 +73,8 @@ class Bookd:
                     self._context.event("market.session", session=state.session)
                 else:
                     self._context.event("market.lost", messages=state.lost - lost)
-        except InvalidInput:
-            self._context.count("undecodable")
+        except InvalidInput as exc:
+            self._context.undecodable(str(exc))
         if state.out:
             self._publish(state.out)
             # At the end of each frame, not of all that wait: a strategy that trades on it must not wait for

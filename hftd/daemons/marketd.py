@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +125,8 @@ class Market:
                 if len(line.raw) > LONG_LINE_BYTES:
                     self._flush()
             self._flush()
-        except InvalidInput:
-            context.count("undecodable")
+        except InvalidInput as exc:
+            context.undecodable(str(exc))
         return True
 
     def _publish(self, instrument: int, raw: bytes, receive_ns: int, read_ns: int, where: str = "") -> None:
@@ -152,7 +152,7 @@ class Market:
 
     # --- sessions -------------------------------------------------------------------------------------------
 
-    def _begin(self, instruments: list[requests.Instrument]) -> None:
+    def _begin(self, instruments: Sequence[requests.Instrument]) -> None:
         """A new session: readers forget what they had of the old one. Its reference data goes out before any
         credit.
         """
@@ -214,7 +214,7 @@ class Market:
         answer = requests.decode_answered(frame)
         match answer:
             case requests.Instruments() if answer.instruments and not self._intake.instruments:
-                self._begin(answer.instruments)
+                self._begin(requests.checked(answer.instruments))
                 if self._held:
                     self._advance()
             case requests.SnapshotFrame():

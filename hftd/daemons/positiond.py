@@ -5,16 +5,24 @@ with its token and sends executions until they are acknowledged by ReportsSeen(u
 which none is missing); an id that comes again is acknowledged again and not booked. Every position is
 published at each change and all of them once a second, so that a subscriber that missed one is right within a
 second.
+
+Bad input: an execution that cannot be booked is kept, acknowledged, counted (`not_booked`) and a critical
+alarm, for good; its position goes out as doubtful, and riskd takes no new risk by it. A figure over 64 bits
+goes out as the nearest that fits, with an alarm while it lasts. A report without an execution id, or with one
+over 64 bits, is counted (`unexpected`) and dropped.
 """
 
 from __future__ import annotations
 
+import contextlib
+
+from controlplane.errors import InvalidInput
 from hftd import bus, runtime
-from hftd.engine import fixed, position, reasons
+from hftd.engine import accounts, fixed, position, reasons
 from hftd.engine.orders import answers
 from hftd.settings import PositionSettings
 from hftd.storage import fences, position_log
-from hftd.wire import codec, control, market, orders, tops
+from hftd.wire import codec, control, market, orders, requests, tops
 
 PUBLISH_EVERY_S = 1.0
 HOLE_MAX = 100_000
@@ -40,6 +48,14 @@ class PositionBook:
         """Numbers what is published; answers to omsd are numbered by the context."""
         if self.log.torn_bytes:
             context.event("positions.torn_record", bytes=self.log.torn_bytes)
+        if self.log.undecodable:
+            self._record_left_out(self.log.undecodable)
+        for key in self.positions.refused:
+            self._not_booked(key)
+
+    def _record_left_out(self, at: list[int]) -> None:
+        text = f"executions.log: records left out that do not decode: {len(at)}, the first at byte {at[0]}"
+        self.context.alarm("positions.log", "critical", f"{text}; omsd is asked for their executions again")
 
     @property
     def positions(self) -> position.Positions:
@@ -71,9 +87,13 @@ class PositionBook:
             code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
             self.executions.send(identity, codec.encode(answers.refusal(self.context.head(), report, code)))
             return
-        if report.execution_id <= 0:
+        if not 0 < report.execution_id <= accounts.INT64_MAX:
             self.context.count("unexpected")
             return
+        if max(len(report.market), len(report.symbol)) > requests.NAME_MAX:
+            raise InvalidInput(
+                f"execution {report.execution_id}: a name of over {requests.NAME_MAX} characters"
+            )
         if report.execution_id in self.positions.seen:
             self.context.count("duplicates")
         elif not self._book(report):
@@ -109,13 +129,25 @@ class PositionBook:
             )
             self.context.health.set_healthy(False, "executions cannot be written")
             return False
+        key = (report.market, report.symbol)
+        self._changed.add(key)
         if refused:
-            text = f"execution {report.execution_id}: {reasons.text(refused)}; it is not booked"
-            self.context.alarm(f"positions.refused.{report.market}.{report.symbol}", "critical", text)
+            self.context.count("not_booked")
+            self._not_booked(key)
             return True
         self.context.count("fills")
-        self._changed.add((report.market, report.symbol))
         return True
+
+    def _not_booked(self, key: tuple[str, str]) -> None:
+        why = self.positions.refused[key]
+        name = ":".join(key)
+        self.context.alarm(
+            f"positions.refused.{key[0]}.{key[1]}",
+            "critical",
+            f"execution {why.id} of {name} is not booked: {reasons.text(why.reason)}; the position shown is "
+            "not right, and riskd refuses new orders of it until it has been reconciled by hand",
+            subject=name,
+        )
 
     def flush(self) -> None:
         """The input is empty: acknowledge what is kept, publish what has changed."""
@@ -151,8 +183,19 @@ class PositionBook:
             realised=found.realised,
             unrealised=found.unrealised,
             last_execution=found.last_execution,
+            doubtful=found.doubtful,
         )
         self.publisher.send(codec.encode(message))
+        self._say_saturated(found)
+
+    def _say_saturated(self, found: position.Position) -> None:
+        id, name = f"positions.saturated.{found.market}.{found.symbol}", f"{found.market}:{found.symbol}"
+        if found.saturated:
+            figures = ", ".join(found.saturated)
+            text = f"{name}: {figures} over 64 bits; the nearest value that fits is shown"
+            self.context.alarm(id, "critical", text, subject=name)
+        else:
+            self.context.clear(id)
 
     def each_second(self, _: int) -> None:
         try:
@@ -167,7 +210,7 @@ class PositionBook:
             self.context.clear("positions.disk")
             self.context.health.set_healthy(True)
         held = {(found.market, found.symbol) for found in self.positions}
-        for key in sorted(held | self._instruments):
+        for key in sorted(held | self._instruments | self.positions.refused.keys()):
             self._publish(self.positions.of(*key))
         self.context.gauge("last_execution", self.positions.seen.up_to)
 
@@ -192,6 +235,9 @@ class PositionBook:
 
     def stop(self) -> None:
         self.flush()
+        if self.positions.refused:
+            with contextlib.suppress(OSError):  # the log is good without it
+                self.log.fold()  # whoever reconciles by hand finds all of it in positions.json
         self.log.close()
 
 

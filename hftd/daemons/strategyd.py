@@ -28,6 +28,8 @@ RISK_SILENT_S = 3.0
 """Three hellos without an answer: riskd is gone and nothing new is asked of it."""
 REHEARSAL = 0
 """Its number; the strategy's own orders have numbers from 1."""
+NUMBER_DIGITS_MAX = 18
+"""Of an own order's number; more digits were not given out here."""
 REHEARSE_WITHIN_S = 1.5
 """Of riskd's last answer: one hello may be late."""
 REHEARSE_AFTER_S = 0.1
@@ -251,7 +253,8 @@ class Strategist:
     def _number(self, client_order_id: str) -> int:
         """0 for an order of an earlier session."""
         number = client_order_id.removeprefix(self.prefix)
-        return int(number) if number != client_order_id and number.isdecimal() else 0
+        ours = number != client_order_id and number.isdecimal() and len(number) <= NUMBER_DIGITS_MAX
+        return int(number) if ours else 0
 
     def _on_report(self, report: orders.Report) -> None:
         now_ns, key, number = (
@@ -270,7 +273,8 @@ class Strategist:
             self.carry_out(self.strategy.on_fill(fill, now_ns))
         if report.state in (orders.OrderState.REJECTED, orders.OrderState.REFUSED):
             self.context.count("rejects")
-            self.context.count(f'rejects_by{{reason="{report.reason}"}}')
+            known = report.reason if report.reason in reasons.TEXTS else "other"
+            self.context.count(f'rejects_by{{reason="{known}"}}')
         update = base.OrderUpdate(
             number, report.client_order_id, key, report.side, report.state, report.filled, report.reason
         )

@@ -1,9 +1,9 @@
 """Accounts: net quantity and cash of each (market, symbol), kept to the last unit or not changed at all.
 
 Pure. Quantities are in 1e-8 of the base, cash in 1e-8 of the quote currency. A fill of `quantity` at `price`
-moves price x quantity / 1e8 of cash; where that is not whole, or a sum would pass 64 bits, the fill is
-refused and nothing is booked: a rounded or wrapped account is never right again. The venue (venues/sim.py)
-and positiond book by this same code, so that their sums can be compared with ==.
+moves price x quantity / 1e8 of cash. Where either is not above zero, the product is not whole, or a sum would
+pass 64 bits, the fill is refused and nothing is booked: a rounded or wrapped account is never right again.
+The venue (venues/sim.py) and positiond book by this same code, so that their sums can be compared with ==.
 """
 
 from __future__ import annotations
@@ -22,6 +22,11 @@ INT64_MIN = -(1 << 63)
 
 def fits(value: int) -> bool:
     return INT64_MIN <= value <= INT64_MAX
+
+
+def saturated(value: int) -> int:
+    """The nearest value that fits into 64 bits."""
+    return max(INT64_MIN, min(INT64_MAX, value))
 
 
 def notional(price: int, quantity: int) -> int | None:
@@ -63,6 +68,8 @@ class Accounts:
 
     def book(self, market: str, symbol: str, side: Side, price: int, quantity: int) -> str:
         """Book one fill: "" when it is booked, else the reason code (reasons.py), and nothing has changed."""
+        if price <= 0 or quantity <= 0:
+            return reasons.NOT_POSITIVE
         value = notional(price, quantity)
         if value is None:
             return reasons.NOT_WHOLE

@@ -1,15 +1,20 @@
-"""Positions and P&L: every execution booked exactly once, whatever order they come in, however often.
+"""Positions and P&L: every execution is booked exactly once, in whatever order and however often it comes.
 
 Quantity and cash are engine/accounts.py's, so they equal the venue's to the last unit. On top: the cost of
-what is open (average-cost method), and with it realised = cash + cost and unrealised = quantity x mark -
-cost. Their sum is exact always; only the split between them, when a part of a position is closed, is rounded
-to 1e-8. Pure. Who keeps it on disk: storage/position_log.py; who publishes it: daemons/positiond.py.
+what is open (average-cost method), and from it realised = cash + cost and unrealised = quantity x mark -
+cost. Their sum is always exact; only the split between them is rounded to 1e-8 when part of a position is
+closed. Pure. Who keeps it on disk: storage/position_log.py; who publishes it: daemons/positiond.py.
+
+Bad input: an execution that cannot be booked exactly changes no sum, counts as seen, and makes the position
+of its instrument doubtful, for good. A derived figure over 64 bits is given as the nearest that fits, and
+named in `saturated`; the cost behind it stays exact.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -68,6 +73,17 @@ class Position:
     """0 while no mark is known."""
     last_execution: int
     """Highest execution id applied to this instrument."""
+    saturated: tuple[str, ...] = ()
+    """Names of the fields above that are over 64 bits: the nearest value that fits stands there."""
+    doubtful: bool = False
+    """The quantity is not to be relied on: an execution could not be booked, or it is over 64 bits itself."""
+
+
+class Refused(NamedTuple):
+    """The last execution of an instrument that could not be booked."""
+
+    id: int
+    reason: str
 
 
 @dataclass(slots=True)
@@ -91,6 +107,8 @@ class Positions:
         self._accounts = accounts.Accounts()
         self._open: dict[tuple[str, str], _Open] = {}
         self._marks: dict[tuple[str, str], int] = {}
+        self.refused: dict[tuple[str, str], Refused] = {}
+        """(market, symbol) -> why its position is doubtful."""
 
     def apply(self, execution: Execution) -> str:
         """Book one execution that has not been seen: "" when it is booked, else a reason code, and no sum has
@@ -104,6 +122,7 @@ class Positions:
         before = self._accounts.of(*key).quantity
         refused = self._accounts.book(*key, execution.side, execution.price, execution.quantity)
         if refused:
+            self.refused[key] = Refused(execution.id, refused)
             return refused
         open_ = self._open.setdefault(key, _Open())
         after = self._accounts.of(*key).quantity
@@ -127,17 +146,21 @@ class Positions:
         key = (market, symbol)
         account, open_ = self._accounts.of(market, symbol), self._open.get(key, _Open())
         mark, quantity, cost = self._marks.get(key), account.quantity, open_.cost
-        average = _share(abs(cost), UNIT, quantity) if quantity else 0
-        unrealised = (quantity * mark) // UNIT - cost if mark is not None and quantity else 0
+        exact = {
+            "quantity": quantity,
+            "cash": account.cash,
+            "average_price": _share(abs(cost), UNIT, quantity) if quantity else 0,
+            "realised": account.cash + cost,
+            "unrealised": (quantity * mark) // UNIT - cost if mark is not None and quantity else 0,
+        }
+        over = tuple(name for name, value in exact.items() if not accounts.fits(value))
         return Position(
             market,
             symbol,
-            quantity,
-            account.cash,
-            average,
-            account.cash + cost,
-            unrealised,
-            open_.last_execution,
+            **{name: accounts.saturated(value) for name, value in exact.items()},
+            last_execution=open_.last_execution,
+            saturated=over,
+            doubtful=key in self.refused or "quantity" in over,
         )
 
     def __iter__(self) -> Iterator[Position]:
@@ -153,7 +176,8 @@ class Positions:
             for market, symbol, account in self._accounts
             for open_ in (self._open[market, symbol],)
         ]
-        return PositionsDump(self.seen.up_to, sorted(self.seen.above), rows)
+        refused = [RefusedRow(*key, *why) for key, why in sorted(self.refused.items())]
+        return PositionsDump(self.seen.up_to, sorted(self.seen.above), rows, refused)
 
     @classmethod
     def load(cls, snapshot: PositionsDump) -> Positions:
@@ -162,6 +186,9 @@ class Positions:
         for row in snapshot.rows:
             positions._accounts.restore(row.market, row.symbol, row.quantity, row.cash)
             positions._open[row.market, row.symbol] = _Open(row.cost, row.last_execution)
+        positions.refused = {
+            (row.market, row.symbol): Refused(row.id, row.reason) for row in snapshot.refused
+        }
         return positions
 
 
@@ -174,10 +201,18 @@ class Row(msgspec.Struct, frozen=True):
     last_execution: int
 
 
+class RefusedRow(msgspec.Struct, frozen=True):
+    market: str
+    symbol: str
+    id: int
+    reason: str
+
+
 class PositionsDump(msgspec.Struct, frozen=True):
     up_to: int
     above: list[int]
     rows: list[Row]
+    refused: list[RefusedRow] = []
 
 
 class Inventory:
@@ -185,7 +220,7 @@ class Inventory:
     riskd and strategies.
     """
 
-    __slots__ = ("_after", "_fills", "known", "quantity")
+    __slots__ = ("_after", "_fills", "doubtful", "known", "quantity")
 
     FILLS_MAX = 1_000
     """Fills that positiond has not confirmed; beyond it (positiond is gone) the oldest are believed for
@@ -195,18 +230,20 @@ class Inventory:
         self.quantity = 0
         self.known = False
         """positiond has spoken."""
+        self.doubtful = False
+        """By its own word the quantity is not to be relied on."""
         self._after = 0
         self._fills: dict[int, int] = {}
 
-    def told(self, quantity: int, last_execution: int) -> None:
+    def told(self, quantity: int, last_execution: int, *, doubtful: bool = False) -> None:
         """positiond's word: it contains all fills up to `last_execution`."""
-        self._after, self.known = last_execution, True
+        self._after, self.known, self.doubtful = last_execution, True, doubtful
         if self._fills:
             self._fills = {id: signed for id, signed in self._fills.items() if id > last_execution}
         self.quantity = quantity + sum(self._fills.values())
 
     def filled(self, execution_id: int, side: Side, quantity: int) -> None:
-        if execution_id <= self._after or execution_id in self._fills:
+        if execution_id <= self._after or execution_id in self._fills or quantity <= 0:
             return
         signed = quantity if side is Side.BUY else -quantity
         self._fills[execution_id] = signed

@@ -50,10 +50,13 @@ _Static_assert(sizeof(Frame) == 24 && sizeof(Record) == 72 && sizeof(Level) == 1
 _Static_assert(sizeof(size_t) == 8, "the bytes that a record claims are summed without overflow");
 
 enum { FRAME_TYPE = 0x4D44, VERSION = 1, LEVELS_MAX = 65536 };
+#define SEQUENCE_MAX (UINT64_C(1) << 62)
 enum { DIFF = 2, TICKER = 4, TRADE = 5, BUYER_IS_MAKER = 1 };
 
 #define UNIT INT64_C(100000000)
 #define NS_PER_MS INT64_C(1000000)
+#define TIME_NS_MAX INT64_C(4102444800000000000)
+#define SPAN_MAX (INT64_C(1) << 32)
 
 /* --- the cursor: lines and frames are read in no other way -------------------------------------------------------------- */
 
@@ -295,16 +298,22 @@ static int kind_of(Cursor *in)
     return memcmp(at + 1, "de", 2) == 0 ? DIFF : memcmp(at + 1, "bo", 2) == 0 ? TICKER : memcmp(at + 1, "tr", 2) == 0 ? TRADE : 0;
 }
 
+/* Ids in their order and close together, as the twin wants them: one id from nowhere would make all later diffs stale. */
+static bool chained(const Line *line)
+{
+    return line->first <= line->last && line->last - line->first <= SPAN_MAX && (line->previous == 0 || line->last - line->previous <= SPAN_MAX);
+}
+
 /* What a line says, behind its kind, into `record` and, as levels, into the room of `line`. */
 static bool decode(Cursor *in, Text symbol, Line *line, Record *record)
 {
     bool plain;
     switch (record->kind) {
-    case DIFF: plain = members(in, line, diff_member, SEEN_DIFF) && line->first <= line->last; break;
+    case DIFF: plain = members(in, line, diff_member, SEEN_DIFF) && chained(line); break;
     case TICKER: plain = members(in, line, ticker_member, SEEN_TICKER); break;
     default: plain = members(in, line, trade_member, SEEN_TRADE); break;
     }
-    if (!plain || !take(in, '}') || in->at != in->end || line->event_ms > INT64_MAX / NS_PER_MS)
+    if (!plain || !take(in, '}') || in->at != in->end || line->event_ms > TIME_NS_MAX / NS_PER_MS)
         return false;
     if (symbol.length && (symbol.length != line->symbol.length || memcmp(symbol.at, line->symbol.at, symbol.length) != 0))
         return false;
@@ -367,7 +376,9 @@ static PyObject *packed_of(PyObject *const *args, Record *record)
         return NULL;
     if (!int64_of(args[2], &instrument) || instrument < 0 || instrument > UINT16_MAX)
         return NULL;
-    if (!int64_of(args[3], &record->receive_ns) || !int64_of(args[4], &record->origin_ns))
+    if (!int64_of(args[3], &record->receive_ns) || record->receive_ns < 0 || record->receive_ns > TIME_NS_MAX)
+        return NULL;
+    if (!int64_of(args[4], &record->origin_ns))
         return NULL;
     const unsigned char *symbol = (const unsigned char *)PyUnicode_AsUTF8AndSize(args[1], &length);
     if (symbol == NULL)
@@ -439,6 +450,8 @@ static PyObject *messages_of(PyTypeObject *type, Cursor *in)
 {
     Frame frame;
     if (!take_bytes(in, &frame, sizeof frame) || frame.type != FRAME_TYPE || frame.version != VERSION)
+        return NULL;
+    if (frame.sequence > SEQUENCE_MAX || frame.session > SEQUENCE_MAX)
         return NULL;
     if (frame.messages > (size_t)(in->end - in->at) / sizeof(Record)) /* it claims more than can be there: reserve nothing for it */
         return NULL;

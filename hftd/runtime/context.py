@@ -25,6 +25,11 @@ from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, Log
 from hftd.shm import bell
 from hftd.wire import control
 
+RUBBISH_STANDS_NS = 60_000_000_000
+"""The alarm about messages that do not decode stays this long after the last one."""
+REASON_MAX = 200
+"""Characters of a reason that are shown: it may quote what came from outside."""
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -93,6 +98,8 @@ class Context:
         self.changed = False
         """Readiness or an alarm changed: the loop sends status at once."""
         self.known_peers: dict[str, list[control.Peer]] = {}
+        self._rubbish, self._rubbish_ns = 0, 0
+        """Messages that did not decode since the alarm was raised, and when the last one came."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
@@ -162,6 +169,22 @@ class Context:
 
     def count(self, name: str, n: int = 1) -> None:
         self.counters[name] = self.counters.get(name, 0) + n
+
+    def undecodable(self, reason: str) -> None:
+        """A message that does not decode or cannot be true: nothing of it is kept, it is counted, and an
+        alarm stands until none has come for RUBBISH_STANDS_NS.
+        """
+        self.count("undecodable")
+        self._rubbish += 1
+        self._rubbish_ns = time.monotonic_ns()
+        text = f"messages dropped that do not decode: {self._rubbish}; the last: {reason[:REASON_MAX]}"
+        self.alarm("undecodable", "warning", text)
+
+    def each_second(self, now_ns: int) -> None:
+        """Called by the loop."""
+        if self._rubbish and now_ns - self._rubbish_ns > RUBBISH_STANDS_NS:
+            self._rubbish = 0
+            self.clear("undecodable")
 
     def gauge(self, name: str, value: float) -> None:
         self.gauges[name] = value

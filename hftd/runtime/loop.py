@@ -3,8 +3,11 @@ lease page.
 
 A stuck handler stops the heartbeat, and so is seen. Handlers run to the end; they never wait. Between two
 polls each ready socket is read at most BURST times, so that no input starves the others, the lease page or
-the heartbeat. A handler that raises InvalidInput has met a message that does not decode: it is counted
-(`undecodable`) and dropped. Any other error ends the daemon, and its agent restarts it.
+the heartbeat.
+
+Bad input: a handler that raises InvalidInput has met a message that does not decode or cannot be true. The
+message is dropped and counted (`undecodable`), and an alarm of that name stands until none has come for a
+minute. Any other error ends the daemon, and its agent restarts it; so a handler checks what it computes with.
 """
 
 from __future__ import annotations
@@ -35,6 +38,9 @@ STATUS_EVERY_S = 1.0
 HELLO_SILENCE_S = 2.5
 """The agent answers each hello; unanswered for this long, or after a new agent forgot us, hello goes out
 again with the status."""
+
+COUNT_MAX = (1 << 63) - 1
+"""A counter stands still here: one over 64 bits could not be sent."""
 
 VERSION_TEXT = "0.1.0"
 
@@ -103,8 +109,8 @@ class Loop:
             for _ in range(BURST):
                 try:
                     handler(source.recv(_DONTWAIT))
-                except InvalidInput:
-                    self.context.count("undecodable")
+                except InvalidInput as exc:
+                    self.context.undecodable(str(exc))
                 except zmq.Again:
                     return
                 if not waits(source):
@@ -124,8 +130,8 @@ class Loop:
                     if parts != 2:
                         raise InvalidInput(f"message of {parts} frames, identity and one frame expected")
                     handler(identity, frame)
-                except InvalidInput:
-                    self.context.count("undecodable")
+                except InvalidInput as exc:
+                    self.context.undecodable(str(exc))
                 except zmq.Again:
                     return
                 if not waits(source):
@@ -265,6 +271,7 @@ class Loop:
 
     def _report(self, now_ns: int) -> None:
         context = self.context
+        context.each_second(now_ns)
         context.changed = False
         if now_ns - self._welcomed_ns > HELLO_SILENCE_S * 1e9:
             self._hello()
@@ -279,7 +286,7 @@ class Loop:
             reason=reason,
             phase=phase,
             epoch=lease.epoch,
-            counters=context.counters,
+            counters={name: min(count, COUNT_MAX) for name, count in context.counters.items()},
             gauges=context.gauges,
             histograms=histograms,
             alarms=alarms,

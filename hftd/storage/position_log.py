@@ -42,6 +42,9 @@ class PositionLog:
         self._snapshot, self._path = folder / "positions.json", folder / "executions.log"
         self.positions = self._load_snapshot()
         self.torn_bytes = 0
+        self.undecodable: list[int] = []
+        """Bytes of the log at which a whole record stands that is not an execution. It is left out, and its
+        execution is asked for again."""
         self.records = 0
         """In the log now."""
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -66,9 +69,13 @@ class PositionLog:
             payload = data[at + _HEAD.size : at + _HEAD.size + length]
             if length > RECORD_BYTES_MAX or len(payload) < length or zlib.crc32(payload) != crc:
                 break
-            execution = _decode(payload)
-            if execution.id not in self.positions.seen:
-                self.positions.apply(execution)
+            try:
+                execution = _decode(payload)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self.undecodable.append(at)
+            else:
+                if execution.id not in self.positions.seen:
+                    self.positions.apply(execution)
             self.records += 1
             at += _HEAD.size + length
         if at < len(data):

@@ -1,7 +1,7 @@
 """Strategies: pure deciders behind one interface, chosen by name.
 
-Others use base.py (what a strategy sees and says) and `BY_NAME`, what the setting `strategy` of strategyd
-may say.
+Others use base.py (what a strategy sees and says) and `BY_NAME`: the values of strategyd's setting
+`strategy`.
 """
 
 from collections.abc import Callable, Mapping

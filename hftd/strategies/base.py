@@ -1,9 +1,9 @@
 """What a strategy is: pure callbacks that return what it wants done. No clock, no socket, no ids of the
 outside world.
 
-It numbers its own orders from 1; daemons/strategyd.py turns a number into a client order id that is unique
-for ever, sends, and brings back what became of it. Prices and quantities are integers of 1e-8, times
-monotonic ns. A strategy must bear any report coming late, twice or never.
+It numbers its own orders from 1; daemons/strategyd.py turns a number into a client order id that is never
+used again, sends the order, and reports what became of it. Prices and quantities are integers in units of
+1e-8, times are monotonic ns. A strategy must cope with reports that come late, twice or never.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Trade(NamedTuple):
 
 
 class OrderUpdate(NamedTuple):
-    """What became of an order of ours. `order` 0: one that is not ours (any more); `client_order_id` names
-    it.
+    """What became of one of our orders. `order` is 0 for one that is not ours, or no longer known;
+    `client_order_id` names it.
     """
 
     order: int
@@ -83,7 +83,7 @@ class Place:
     """Of the quote that caused it; 0 when no frame did (a timer, a report)."""
     origin_seq: int
     replaces: int = 0
-    """An own order that is cancelled first, in the same message."""
+    """Number of an own order to cancel first, in the same message; 0: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +99,18 @@ Intent = Place | Cancel
 
 
 class Strategy:
-    """Does nothing; a strategy overrides what it needs. Every callback returns intents, to be carried out in
-    their order.
+    """Does nothing; a strategy overrides what it needs. Every callback returns intents, which are carried out
+    in order.
     """
 
     name = "idle"
 
     def configure(self, parameters: Mapping[str, object]) -> None:
-        """Take new parameters, now or while trading. Raises InvalidSettings, and the old ones stay."""
+        """Take new parameters, before or while trading. Raises InvalidSettings and keeps the old ones."""
 
     def on_book(self, instrument: Instrument, in_step: bool, now_ns: int) -> list[Intent]:
-        """The instrument's book is in step with the venue, or waits for a snapshot and nothing known of it
-        holds.
+        """The instrument's book is in step with the venue; or it waits for a snapshot, and what was known of
+        it no longer holds.
         """
         return []
 
@@ -130,7 +130,7 @@ class Strategy:
     def on_position(
         self, instrument: Instrument, quantity: int, last_execution: int, now_ns: int
     ) -> list[Intent]:
-        """positiond's word: net quantity with all fills of this instrument up to `last_execution`."""
+        """positiond's figure: the net quantity after all fills of this instrument up to `last_execution`."""
         return []
 
     def on_timer(self, now_ns: int) -> list[Intent]:

@@ -1,15 +1,15 @@
 """Market making: a post-only order at the best bid and one at the best offer of every instrument, moved when
 the touch moves.
 
-Each side of each instrument is its own small machine: at most one quote, and at most one more on its way out.
-A quote is moved by one message that cancels it and places the next, whose origin is the tick that moved the
-touch; the time between two orders of a side has a floor, which bounds the message rate. At the inventory
-limit only the reducing side is quoted; a side whose price is not better than the fair price
+Each side of each instrument is a small state machine: at most one quote, and at most one more on its way out.
+A quote is moved by one message that cancels it and places the next; the origin of that is the tick that moved
+the touch. A least time between two orders on a side bounds the message rate. At the inventory limit only the
+reducing side is quoted. A side is not quoted while its price is not better than the fair price
 
     mid + (bid volume - ask volume) x skew
 
-is not quoted while that holds. An order of which nothing is heard is cancelled, forgotten and quoted anew: a
-fail-over heals by itself.
+An order that nothing is heard of is cancelled, forgotten and quoted anew, so the strategy recovers from a
+fail-over by itself.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from hftd.wire.orders import Kind, OrderState, Side
 
 PPM = 1_000_000
 CANCELS_MAX = 3
-"""Asked so often without an answer, an order is forgotten: should it live, its next report finds it and it is
-cancelled as a stray."""
+"""After this many cancels without an answer an order is forgotten. Should it still be working, its next
+report shows that, and it is cancelled as a stray."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class _Order:
     price: int
     sent_ns: int
     heard: bool = False
-    """Any report has come."""
+    """A report on it has come."""
     news_ns: int = 0
     cancels: int = 0
     cancel_ns: int = 0
@@ -88,7 +88,7 @@ class _Side:
     side: Side
     quote: _Order | None = None
     leaving: _Order | None = None
-    """Cancelled, not yet reported ended. While there is one the quote is not moved again."""
+    """Cancelled, but not yet reported as ended. While there is one, the quote is not moved again."""
     placed_ns: int | None = None
 
 
@@ -130,7 +130,7 @@ class MarketMaking(base.Strategy):
     def on_order(self, update: OrderUpdate, now_ns: int) -> list[Intent]:
         known = self._orders.get(update.order)
         if known is None:
-            # Ours of an earlier life, or forgotten: nobody would ever move it.
+            # From an earlier run, or forgotten: nothing would ever move it.
             return (
                 []
                 if update.state in TERMINAL or update.state is OrderState.PENDING_CANCEL
@@ -163,8 +163,8 @@ class MarketMaking(base.Strategy):
     def _settle(
         self, market: _Market, now_ns: int, origin_ns: int = 0, origin_seq: int = 0
     ) -> Iterator[Intent]:
-        """Bring both sides to where they should be: what is only cancelled goes first, then the side that
-        makes room for the other.
+        """Bring both sides to where they should be: plain cancels go first, then the side that makes room for
+        the other.
         """
         aims: list[tuple[_Side, int | None, _Order | None]] = []
         for side in market.sides:
@@ -173,7 +173,7 @@ class MarketMaking(base.Strategy):
             aims.append((side, price, replaced))
         (_, bid, _), (_, _, offer) = aims
         if bid is not None and offer is not None and bid >= offer.price:
-            aims.reverse()  # an own offer that leaves must not be met by the own bid that follows it
+            aims.reverse()  # our new bid must not meet our own offer that is on its way out
         for side, price, replaced in aims:
             if price is None or side.quote is not None or not self._due(side, now_ns):
                 continue
@@ -197,7 +197,7 @@ class MarketMaking(base.Strategy):
     def _clear(
         self, market: _Market, side: _Side, price: int | None, now_ns: int, origin_ns: int
     ) -> Generator[Intent, None, _Order | None]:
-        """Cancel what has to go, and return the quote that goes by being replaced."""
+        """Cancel what has to go; returns the quote that is to be replaced, if any."""
         timeout_ns = self.parameters.acknowledge_timeout_ns
         if side.leaving is not None and now_ns - side.leaving.cancel_ns >= timeout_ns:
             if side.leaving.cancels >= CANCELS_MAX:
@@ -208,7 +208,7 @@ class MarketMaking(base.Strategy):
         if quote is None:
             return None
         if not quote.heard and now_ns - quote.sent_ns >= timeout_ns:
-            # Lost on its way, most likely. The cancel is for the case that it was not.
+            # Most likely lost on the way; the cancel is in case it was not.
             yield self._cancel(market, quote, now_ns, 0)
             self._forget(side, quote.number)
             return None
@@ -226,7 +226,7 @@ class MarketMaking(base.Strategy):
         return None
 
     def _wanted(self, market: _Market, side: _Side, now_ns: int) -> int | None:
-        """The price to quote on that side now, or None for no quote."""
+        """The price to quote on that side now; None for no quote."""
         quote, limits = market.quote, self.parameters
         if quote is None or now_ns - market.quote_ns >= limits.top_age_max_ns or not market.inventory.known:
             return None
@@ -244,7 +244,7 @@ class MarketMaking(base.Strategy):
             fair = (bid.price + ask.price) * PPM + 2 * (bid.quantity - ask.quantity) * limits.skew_ppm
             if (2 * own * PPM >= fair) if buys else (2 * own * PPM <= fair):
                 return None
-        return None if own * quantity % fixed.UNIT else own  # no venue could book the rest exactly
+        return None if own * quantity % fixed.UNIT else own  # else no venue could book the fill exactly
 
     def _quantity(self, price: int) -> int:
         step = self.parameters.quantity_step

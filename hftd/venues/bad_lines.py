@@ -1,7 +1,8 @@
-"""What marketd says of lines that do not decode: one alarm an instrument, until none has come for a while.
+"""What marketd says about lines that do not decode: one alarm per instrument, which stands until none has
+come for a while.
 
-No socket and no clock: time comes in as monotonic ns. Bounded by the number of instruments. What simd says of
-a damaged tape: sim_faults.py.
+No socket and no clock: times are monotonic ns, handed in. Bounded by the number of instruments. What simd
+says about a damaged tape: sim_faults.py.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ class BadLines:
         """Alarm id -> (bad lines, when the last one came)."""
 
     def take(self, name: str, reason: str, now_ns: int) -> Alarm:
-        """Count one of this instrument; the alarm that stands from now on."""
+        """Count a bad line of this instrument; returns the alarm as it stands now."""
         id = f"undecodable:{name}"
         count = self._seen.get(id, (0, 0))[0] + 1
         self._seen[id] = (count, now_ns)
-        return Alarm(id, name, f"{count} lines of {name} dropped; the last: {reason}")
+        return Alarm(id, name, f"{name}: lines dropped: {count}; the last: {reason}")
 
     def over(self, now_ns: int) -> list[str]:
-        """Ids of alarms that end now; a later bad line begins to count anew."""
+        """Ids of the alarms that end now. A later bad line starts a new count."""
         ended = [id for id, (_, last_ns) in self._seen.items() if now_ns - last_ns > STANDS_NS]
         for id in ended:
             del self._seen[id]

@@ -1,9 +1,8 @@
-"""What an adapter for a venue's market data is: verbatim frames in, exact normalised messages out. No socket,
-no clock.
+"""An adapter for a venue's market data: verbatim frames in, exact normalised messages out. No socket, no
+clock.
 
-venues/binance.py is the first; venues/synthetic.py speaks the same frames. A frame is either a message, or
-nothing for us, or undecodable: expected outcomes are values, so that one bad frame costs a counter and never
-the feed.
+venues/binance.py is the first; venues/synthetic.py speaks the same frames. A frame is a message, or of no
+interest, or undecodable. These are all values, not exceptions: one bad frame costs a counter, never the feed.
 """
 
 from __future__ import annotations
@@ -28,15 +27,14 @@ class Normaliser(Protocol):
     def packed(
         self, raw: bytes, receive_ns: int, origin_ns: int
     ) -> tuple[int, int, bytes] | Undecodable | None:
-        """The same as (kind, event ns, packed message), for a reader that only passes it on."""
+        """The same as (kind, event ns, packed message), for a caller that only passes it on."""
 
 
 class Numbers(dict[str, int]):
-    """engine/fixed.py's `parse` by look-up: prices and quantities repeat, and a hit costs a tenth of the
-    parsing.
+    """engine/fixed.py's `parse`, memoised: prices and quantities repeat, and a hit costs a tenth of parsing.
 
-    Emptied when full, so memory is bounded. Raises InvalidInput for what does not fit 1e-8 exactly, and for
-    what is below 0.
+    Emptied when full, so memory is bounded. Raises InvalidInput for a value that is negative or does not fit
+    1e-8 exactly.
     """
 
     SIZE_MAX = 1 << 14
@@ -45,7 +43,7 @@ class Numbers(dict[str, int]):
     def __missing__(self, text: str) -> int:
         value = fixed.parse(text)
         if value < 0:
-            raise InvalidInput(f"{text!r} is below 0; no price or quantity is")
+            raise InvalidInput(f"{text!r} is negative; prices and quantities are not")
         if len(self) >= self.SIZE_MAX:
             self.clear()
         self[text] = value

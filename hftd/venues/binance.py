@@ -3,8 +3,8 @@ back.
 
 Depth diffs, bookTicker, trades, and REST depth snapshots. Decoded into typed structs, numbers taken from
 their text; a value that does not fit 1e-8 exactly, a frame of another symbol or another shape is Undecodable.
-What the update ids mean: engine/market/book.py. Plain frames are decoded by native/market.c where it was
-built, to the same messages; what it leaves is decided here.
+What the update ids mean: engine/market/book.py. Where native/market.c was built, it decodes the plain frames,
+to the same messages; what it declines is decided here.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class _Snapshot(msgspec.Struct, gc=False, rename={"last": "lastUpdateId"}):
 
 
 class _Probe(msgspec.Struct, gc=False, rename={"last": "lastUpdateId"}):
-    """Enough to tell what a frame is when its beginning does not."""
+    """Just enough to tell what a frame is when its first bytes do not."""
 
     stream: str = ""
     last: int | None = None
@@ -91,10 +91,14 @@ _decode_snapshot = msgspec.json.Decoder(_Snapshot).decode
 _decode_probe = msgspec.json.Decoder(_Probe).decode
 
 _ID_MAX = (1 << 63) - 1
+_SPAN_MAX = 1 << 32
+"""Update ids of one diff, also from its predecessor's: a real one covers thousands. One diff with an id from
+nowhere would make every later diff of its book stale, without a gap that somebody could see."""
+_EVENT_MS_MAX = market.TIME_NS_MAX // MS
 
 
 class Normaliser:
-    """Of one instrument; `symbol` empty accepts any. Keeps the memo of numbers, nothing else."""
+    """For one instrument; an empty `symbol` accepts any. Keeps the memo of numbers and nothing else."""
 
     def __init__(self, market: str, instrument: int = 0, symbol: str = "") -> None:
         self.market, self.instrument, self.symbol = market, instrument, symbol
@@ -129,9 +133,9 @@ class Normaliser:
     def _in_python(
         self, raw: bytes, receive_ns: int, origin_ns: int
     ) -> market.Message | base.Undecodable | None:
-        """The twin of native/market.c, and the judge of all that is not plain."""
+        """The twin of native/market.c, and the arbiter of whatever is not plain."""
         try:
-            # {"stream":"btcusdt@trade", ...: two letters behind the @ tell the kind without decoding twice.
+            # {"stream":"btcusdt@trade", ...: two letters after the @ tell the kind without decoding twice.
             kind = (
                 raw[raw.find(b"@", 11, 64) + 1 :][:2]
                 if raw.startswith(b'{"stream":"')
@@ -141,7 +145,7 @@ class Normaliser:
             )
             return self._decoded(kind or _probe(raw), raw, receive_ns, origin_ns)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            return base.Undecodable(f"unknown shape: {exc}")
+            return base.Undecodable(f"unknown shape: {exc}"[:REASON_MAX])
         except InvalidInput as exc:
             return base.Undecodable(str(exc)[:REASON_MAX])
 
@@ -169,7 +173,12 @@ class Normaliser:
             if self.symbol and diff.s != self.symbol:
                 return self._foreign(diff.s)
             if diff.e != "depthUpdate" or diff.u < diff.U:
-                return base.Undecodable(f"unknown shape: depth diff {diff.e!r} from {diff.U} to {diff.u}")
+                reason = f"unknown shape: depth diff {diff.e[:40]!r} from {diff.U} to {diff.u}"
+                return base.Undecodable(reason[:REASON_MAX])
+            if diff.u - diff.U > _SPAN_MAX or (diff.pu and diff.u - diff.pu > _SPAN_MAX):
+                return base.Undecodable(
+                    f"update ids from {diff.pu or diff.U} to {diff.u}: too many for one diff"[:REASON_MAX]
+                )
             return self._message(
                 _DIFF,
                 0,
@@ -207,15 +216,10 @@ class Normaliser:
         bids: list[tuple[int, int]],
         asks: list[tuple[int, int]],
     ) -> market.Message | base.Undecodable:
-        if (
-            first < 0
-            or previous < 0
-            or trade < 0
-            or not 0 <= last <= _ID_MAX
-            or not 0 <= event_ms <= _ID_MAX // MS
-            or trade > _ID_MAX
-        ):
-            return base.Undecodable("unknown shape: an id or time is negative or over 64 bits")
+        if not (0 <= receive_ns <= market.TIME_NS_MAX and 0 <= event_ms <= _EVENT_MS_MAX):
+            return base.Undecodable(f"a receive or event time before 1970 or after {market.TIME_MAX_TEXT}")
+        if min(first, last, previous, trade) < 0 or max(first, last, previous, trade) > _ID_MAX:
+            return base.Undecodable("unknown shape: an id is negative or over 63 bits")
         if len(bids) + len(asks) > market.LEVELS_MAX:
             return base.Undecodable(
                 f"{len(bids) + len(asks)} levels; at most {market.LEVELS_MAX} are allowed"
@@ -268,7 +272,7 @@ def _probe(raw: bytes) -> bytes:
 
 
 def snapshot(last: int, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[int, int]]) -> bytes:
-    """A REST depth snapshot of these (price, quantity) levels, best first as given."""
+    """A REST depth snapshot of these (price, quantity) levels, given best first."""
     return b'{"lastUpdateId":%d,"bids":[%s],"asks":[%s]}' % (last, _levels_text(bids), _levels_text(asks))
 
 

@@ -20,7 +20,7 @@ from hftd.venues import base, binance, replay
 from hftd.wire import market
 
 BAD_LINES_MAX = 10_000
-"""Listed one by one; the rest only counted, so that a file of garbage does not fill the memory."""
+"""Listed one by one; the rest are only counted, so that a file of garbage does not fill the memory."""
 
 
 @dataclass(slots=True)
@@ -28,9 +28,9 @@ class InstrumentReport:
     market: str
     symbol: str
     messages: int = 0
-    """Every good line, snapshots too."""
+    """Good lines, snapshots included."""
     level_updates: int = 0
-    """Every level of every diff received."""
+    """Levels of all diffs received."""
     applied: int = 0
     stale: int = 0
     gaps: int = 0

@@ -1,10 +1,9 @@
-"""From verbatim lines to packed market messages: what marketd does with a line, whichever way it came. No
+"""From verbatim lines to packed market messages: what marketd does with a line, wherever it came from. No
 socket, no clock.
 
-One normaliser for each instrument; counts what came and what did not decode; watches the distance between
-receive and event time. Who sends the
-result: daemons/marketd.py. Where lines come from: simd's feed (wire/feed.py) or, in a benchmark,
-venues/replay.py.
+Has a normaliser for each instrument, counts what it took, and watches how far receive times are from event
+times. Who sends the result: daemons/marketd.py. Where lines come from: simd's feed (wire/feed.py) or, in a
+benchmark, venues/replay.py.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Intake:
     def line(
         self, instrument: int, raw: bytes, receive_ns: int, origin_ns: int
     ) -> bytes | base.Undecodable | None:
-        """The packed message; None for a frame that says nothing of the market."""
+        """The packed message; None for a frame that says nothing about the market."""
         normalise = self._normalise.get(instrument)
         if normalise is None:
             return base.Undecodable(f"instrument {instrument} is not known")

@@ -1,11 +1,14 @@
 """Recorded capture, read back in the order in which it was received. Used by simd (the tape), marketd
 (benchmark) and `data verify`.
 
-A capture file is gzip, a line a message: `<local receive time, UNIX ns> <verbatim JSON>`. Market is the
-folder's name, symbol the file's name without its date, in upper case; files of one instrument are chained by
-date. All instruments are merged by receive time, lazily: memory is one block of each file that is open. Bad
-input never ends the tape: it comes out as a BadLine that names file, line and reason, and the rest goes on.
-What the JSON means: venues/binance.py.
+A capture file is gzip with one message on each line: `<local receive time, UNIX ns> <verbatim JSON>`. The
+market is the folder's name; the symbol is the file's name without its date, in upper case. The files of one
+instrument are chained by date. All instruments are merged by receive time, lazily: memory is bounded by one
+block of each open file. What the JSON means: venues/binance.py.
+
+Bad input never ends the tape. A line that cannot be used comes out at once, in its place, as a BadLine with
+file, line and reason, and reading goes on with the next line. After damage to the gzip data, or after
+BAD_IN_A_ROW_MAX bad lines without a good one, the rest of that file is skipped, and a BadLine says so.
 """
 
 from __future__ import annotations
@@ -14,18 +17,25 @@ import contextlib
 import heapq
 import os
 import re
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from controlplane.errors import InvalidInput
-from hftd.wire import requests
+from hftd.wire import feed, market, requests
 
 BLOCK_BYTES = 1 << 16
 INFLATED_BYTES_MAX = 1 << 20
-"""Taken out of one block at a time: a few compressed bytes can claim to be gigabytes."""
-LINE_BYTES_MAX = 16 << 20
+"""Inflated at a time: a few compressed bytes can stand for gigabytes."""
+LINE_BYTES_MAX = feed.LINE_BYTES_MAX
+BAD_IN_A_ROW_MAX = 10_000
+"""A file with this many bad lines and no good one among them is not a capture. Without an end to it, a few
+kilobytes of compressed newlines would keep a reader busy for minutes."""
+JUMP_NS_MAX = 60_000_000_000
+"""A line further than this ahead of both its neighbours has a wrong time. A recorder that paused is believed
+once a second line confirms it."""
 EXPONENT = -8
 CONTRACTS = {"spot": "spot", "usdm": "linear", "cm": "inverse"}
 
@@ -49,45 +59,52 @@ class BadLine(NamedTuple):
 
 
 class Tape:
-    """Iterate as often as wanted; each iteration starts at the beginning.
+    """Can be iterated any number of times; each iteration starts at the beginning.
 
     Raises:
-        InvalidInput: a path does not exist or may not be read, or there is no capture file at all; nothing
-        has been read then.
+        InvalidInput: a path does not exist, is not a regular file or may not be read, or there is no capture
+        at all. Nothing has been read then.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
         series: dict[tuple[str, str], list[tuple[str, Path]]] = {}
         for path in captures(paths):
-            market, symbol, date = named(path)
-            series.setdefault((market, symbol), []).append((date, path))
+            market_name, symbol, date = named(path)
+            series.setdefault((market_name, symbol), []).append((date, path))
+        if len(series) > market.INSTRUMENTS_MAX:
+            raise InvalidInput(f"{len(series)} instruments; at most {market.INSTRUMENTS_MAX} are allowed")
         self.instruments: list[requests.Instrument] = []
         self.files: list[list[Path]] = []
         """For each instrument, its files in the order of their dates."""
-        for number, (market, symbol) in enumerate(sorted(series)):
+        for number, (market_name, symbol) in enumerate(sorted(series)):
+            contract = CONTRACTS.get(market_name, "spot")
             self.instruments.append(
-                requests.Instrument(number, market, symbol, EXPONENT, EXPONENT, CONTRACTS.get(market, "spot"))
+                requests.Instrument(number, market_name, symbol, EXPONENT, EXPONENT, contract)
             )
-            self.files.append([path for _, path in sorted(series[market, symbol])])
+            self.files.append([path for _, path in sorted(series[market_name, symbol])])
 
     def __repr__(self) -> str:
         return f"<Tape {len(self.instruments)} instruments, {sum(map(len, self.files))} files>"
 
     def __iter__(self) -> Iterator[Line | BadLine]:
-        bad: list[BadLine] = []
-        # Lines compare by receive time, then instrument; a series has one line in the merge at a time, so
-        # nothing beyond is compared.
-        for line in heapq.merge(*(_series(number, files, bad) for number, files in enumerate(self.files))):
-            if bad:
-                yield from bad
-                bad.clear()
-            yield line
-        yield from bad
+        # Lines compare by receive time, then instrument. The merge holds one item of each series at a time,
+        # so nothing after those two is ever compared.
+        series = (_series(number, files) for number, files in enumerate(self.files))
+        for item in heapq.merge(*series):
+            yield item.line if isinstance(item, _Bad) else item
+
+
+class _Bad(NamedTuple):
+    """A bad line on its way through the merge: due right after the line before it."""
+
+    receive_ns: int
+    instrument: int
+    line: BadLine
 
 
 def captures(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and the `*.gz` files in the folders named, each once. Raises InvalidInput."""
+    """The named files, and the `*.gz` files in the named folders, each once. Raises InvalidInput."""
     found: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
@@ -95,8 +112,10 @@ def captures(paths: Sequence[Path]) -> list[Path]:
             if not inside:
                 raise InvalidInput(f"{path}: no capture in this folder (expected *.gz)")
             found.update(dict.fromkeys(inside))
-        elif path.exists():
+        elif path.is_file():
             found[path] = None
+        elif path.exists():
+            raise InvalidInput(f"{path}: not a regular file")
         else:
             raise InvalidInput(f"{path}: no such file or folder")
     if not found:
@@ -104,6 +123,8 @@ def captures(paths: Sequence[Path]) -> list[Path]:
     for path in found:
         if not os.access(path, os.R_OK):
             raise InvalidInput(f"{path}: cannot be read (permission denied)")
+        if not "".join(named(path)).isprintable():
+            raise InvalidInput(f"{str(path)!r}: a name with unprintable characters cannot name an instrument")
     return list(found)
 
 
@@ -115,38 +136,93 @@ def named(path: Path) -> tuple[str, str, str]:
     return path.absolute().parent.name, match["symbol"].upper(), match["date"] or ""
 
 
-def _series(instrument: int, files: list[Path], bad: list[BadLine]) -> Iterator[Line]:
+def _series(instrument: int, files: list[Path]) -> Iterator[Line | _Bad]:
+    """The lines of one instrument, in the order of its files. What is wrong with them is in between.
+
+    A line that is JUMP_NS_MAX ahead of the one before it, as the first one is, waits for the next one, and is
+    bad when that goes back again: the merge would hold the whole series back until its time has come.
+    """
     before_ns = 0
     for path in files:
-        file, number = str(path), 0
-        for text in inflate(path):
-            if isinstance(text, str):
-                bad.append(BadLine(file, number + 1, text))
-                break
-            number += 1
-            head, _, raw = text.partition(b" ")
-            if not head.isdigit() or len(head) > 19 or not raw.startswith(b"{"):
-                bad.append(
-                    BadLine(file, number, "unknown shape: not `<receive time in UNIX ns> <JSON object>`")
-                )
+        waiting: Line | None = None
+        for item in _lines(instrument, path):
+            if isinstance(item, BadLine):
+                yield _Bad(before_ns, instrument, item)
                 continue
-            receive_ns = int(head)
-            if receive_ns < before_ns:
-                bad.append(
-                    BadLine(
-                        file,
-                        number,
-                        f"out of order: received at {receive_ns}, the line before at {before_ns}",
-                    )
-                )
-            before_ns = receive_ns
-            yield Line(receive_ns, instrument, raw, file, number)
+            if waiting is not None:
+                if item.receive_ns < waiting.receive_ns - JUMP_NS_MAX:
+                    yield _Bad(before_ns, instrument, _ahead(waiting, before_ns or item.receive_ns))
+                else:
+                    yield from _in_order(waiting, before_ns)
+                    before_ns = waiting.receive_ns
+                waiting = None
+            if item.receive_ns > before_ns + JUMP_NS_MAX:
+                waiting = item
+                continue
+            if item.receive_ns >= before_ns:
+                yield item
+            else:
+                yield from _in_order(item, before_ns)
+            before_ns = item.receive_ns
+        if waiting is not None:
+            yield from _in_order(waiting, before_ns)
+            before_ns = waiting.receive_ns
+
+
+def _in_order(line: Line, before_ns: int) -> Iterator[Line | _Bad]:
+    """The line, which is played in any case; before it, when it is out of order, that it is."""
+    if line.receive_ns < before_ns:
+        reason = f"out of order: received at {line.receive_ns}, the line before at {before_ns}"
+        yield _Bad(line.receive_ns, line.instrument, BadLine(line.file, line.number, reason))
+    yield line
+
+
+def _ahead(line: Line, neighbour_ns: int) -> BadLine:
+    ahead_s = (line.receive_ns - neighbour_ns) // 1_000_000_000
+    reason = f"received at {line.receive_ns}, {ahead_s} s ahead of the lines around it; dropped"
+    return BadLine(line.file, line.number, reason)
+
+
+def _lines(instrument: int, path: Path) -> Iterator[Line | BadLine]:
+    """The lines of a file as they stand there; ends at damage and after BAD_IN_A_ROW_MAX bad lines."""
+    file, number, bad = str(path), 0, 0
+    for text in inflate(path):
+        if isinstance(text, str):
+            yield BadLine(file, number + 1, text)
+            return
+        number += 1
+        line = _line(instrument, file, number, text)
+        yield line
+        if isinstance(line, Line):
+            bad = 0
+            continue
+        bad += 1
+        if bad >= BAD_IN_A_ROW_MAX:
+            yield BadLine(file, number + 1, f"after {bad} bad lines in a row the rest of the file is skipped")
+            return
+
+
+def _line(instrument: int, file: str, number: int, text: bytes) -> Line | BadLine:
+    head, _, raw = text.partition(b" ")
+    if not head.isdigit() or len(head) > 19 or not raw.startswith(b"{"):
+        return BadLine(file, number, "unknown shape: not `<receive time in UNIX ns> <JSON object>`")
+    receive_ns = int(head)
+    if receive_ns > market.TIME_NS_MAX:
+        return BadLine(file, number, f"received at {receive_ns}: after {market.TIME_MAX_TEXT}")
+    if len(raw) > LINE_BYTES_MAX:
+        return BadLine(file, number, f"a line of over {LINE_BYTES_MAX} bytes")
+    return Line(receive_ns, instrument, raw, file, number)
 
 
 def inflate(path: Path) -> Iterator[bytes | str]:
-    """The whole lines of a gzip file; at damage a text that says what is wrong, and nothing after it."""
+    """The whole lines of a gzip file; at damage, a text that says what is wrong, and nothing after it."""
     try:
-        with path.open("rb") as file:
+        # O_NONBLOCK: opening a FIFO would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                yield "not a regular file"
+                return
             yield from _inflate(iter(lambda: file.read(BLOCK_BYTES), b""))
     except OSError as exc:
         yield f"cannot be read: {exc.strerror or exc}"
@@ -181,8 +257,8 @@ def _inflate(blocks: Iterator[bytes]) -> Iterator[bytes | str]:
 
 
 def _decompress(inflater: zlib._Decompress, block: bytes) -> tuple[bytes, str]:
-    """What the block holds and, when it is damaged, why: then all that came before the damage, which zlib
-    alone would not give.
+    """What the block holds and, when it is damaged, why: then everything before the damage, which zlib alone
+    would not return.
     """
     before = inflater.copy()
     try:
@@ -190,7 +266,9 @@ def _decompress(inflater: zlib._Decompress, block: bytes) -> tuple[bytes, str]:
         while (
             len(data) % INFLATED_BYTES_MAX == 0 and data and not inflater.unconsumed_tail and not inflater.eof
         ):
-            more = inflater.decompress(b"", INFLATED_BYTES_MAX)  # the input is eaten, output is still inside
+            more = inflater.decompress(
+                b"", INFLATED_BYTES_MAX
+            )  # the input is used up, but output may still be inside
             if not more:
                 break
             data += more

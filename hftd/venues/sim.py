@@ -1,8 +1,8 @@
-"""The simulated venue itself: a depth book and a matching for each instrument of the tape, accounts, and what
-it has to say about its orders.
+"""The simulated venue itself: a depth book and a matching engine for each instrument of the tape, accounts,
+and what it has to say about its orders.
 
-No socket and no file: lines of the tape and commands go in, `told` fills up with records, in the order in
-which they became true. The book is rebuilt by the same rules as bookd's (venues/binance.py,
+No socket and no file: lines of the tape and commands go in, and what became true comes out as records in
+`told`, in that order. The book is rebuilt by the same rules as bookd's (venues/binance.py,
 engine/market/book.py), matched by engine/matching.py. Who may give commands, what is journaled and how it is
 sent: daemons/simd/session.py. When a line is due: daemons/simd/tape.py.
 """
@@ -21,11 +21,11 @@ from hftd.wire import codec, market, orders, requests
 from hftd.wire.orders import OrderState
 
 SNAPSHOT_LEVELS_MAX = 10_000
-"""A side. Real venues give 1,000 and leave the levels behind unknown; with the whole book (some 4,000 levels
-are recorded) one that resynchronises is equal to the last level, and the message is still below the wire's 1
-MiB."""
+"""Per side. Real venues give 1,000 and leave the levels beyond them unknown. With the whole book (about 4,000
+levels on the recorded day) a reader that resynchronises has every level, and the message is still below the
+wire's 1 MiB."""
 ENDED_KEPT = 10_000
-"""Last words about ended orders, for a cancel that comes late: minutes of a busy strategy."""
+"""Final reports, for cancels that come late: minutes of a busy strategy."""
 
 
 class Told(NamedTuple):
@@ -42,7 +42,7 @@ class Instrument:
     book: book.Book
     matching: matching.Matching
     receive_ns: int = 0
-    """Of the line applied last."""
+    """Of the last line applied."""
 
     @property
     def tradable(self) -> bool:
@@ -63,7 +63,7 @@ class Venue:
         self.told: deque[Told] = deque()
         self.working: dict[str, orders.Place] = {}
         self.closed = False
-        """The tape has ended: no order is taken any more."""
+        """The tape has ended: no more orders are taken."""
         self._ended: dict[str, orders.Report] = {}
         self._source, self._wall_ns = source, wall_ns
         self._instruments = {each.id: self._instrument(each) for each in instruments}
@@ -83,8 +83,8 @@ class Venue:
         def accept(side: orders.Side, price: int, quantity: int) -> str:
             return self.accounts.book(reference.market, reference.symbol, side, price, quantity)
 
-        # With the symbol: marketd drops a frame of another instrument too, but only here is known which file
-        # and line it came from.
+        # The symbol is checked here, too: marketd drops another instrument's frame, but does not know which
+        # file and line it came from.
         return Instrument(
             reference,
             binance.Normaliser(reference.market, reference.id, reference.symbol),
@@ -99,7 +99,7 @@ class Venue:
     # --- the tape -------------------------------------------------------------------------------------------
 
     def line(self, instrument: int, receive_ns: int, raw: bytes) -> str:
-        """Apply one line; why it could not be, or ""."""
+        """Apply one line; returns why it could not be applied, or ""."""
         of = self._instruments[instrument]
         message = of.normalise(raw, receive_ns)
         of.receive_ns = receive_ns
@@ -124,9 +124,9 @@ class Venue:
         return ""
 
     def rebuild(self, instrument: int, receive_ns: int, raw: bytes) -> None:
-        """Apply one line that was sent before a crash: only the book needs it, and nobody is told."""
+        """Apply one line that was sent before a crash: only the book needs it, and nothing is reported."""
         if b"@trade" in raw[:64] or b"@bookTicker" in raw[:64]:
-            return  # they do not move the book, and are nine lines of ten
+            return  # they do not move the book, and are nine lines out of ten
         of = self._instruments[instrument]
         message = of.normalise(raw, receive_ns)
         of.receive_ns = receive_ns
@@ -134,14 +134,14 @@ class Venue:
             of.book.apply(message)
 
     def end(self) -> int:
-        """The tape has ended: cancel what works and take nothing more; returns how many orders that were."""
+        """The tape has ended: cancel all working orders and take no more; returns how many were cancelled."""
         self.closed = True
         return self.cancel_all(reasons.TAPE_END)
 
     # --- questions ------------------------------------------------------------------------------------------
 
     def snapshot(self, instrument: int) -> tuple[int, bytes] | None:
-        """(receive time of the last line, the venue's snapshot); None for an unknown instrument and while its
+        """(receive time of the last line, the venue's snapshot); None for an unknown instrument, or one whose
         book is not in step.
         """
         of = self._instruments.get(instrument)
@@ -174,7 +174,7 @@ class Venue:
         ]
 
     def last_words(self, order_id: str) -> orders.Report | None:
-        """What was said at the end of an order, while it is remembered."""
+        """The final report on an order, while it is kept."""
         return self._ended.get(order_id)
 
     def knows(self, order_id: str) -> bool:
@@ -201,7 +201,7 @@ class Venue:
         self._tell(place, matching.Event(place.order_id, OrderState.REJECTED, 0, reason=reason))
 
     def cancel(self, order_id: str, reason: str = "") -> bool:
-        """False when no such order works."""
+        """False when no such order is working."""
         place = self.working.get(order_id)
         if place is None:
             return False
@@ -215,14 +215,14 @@ class Venue:
         return len(chosen)
 
     def restarted(self, lost: Iterable[tuple[orders.Place, int]]) -> None:
-        """Orders that worked when the last process ended are cancelled now, and their owner is told."""
+        """Cancel the orders that were working when the last process ended, and report it to their owner."""
         for place, filled in lost:
             self._tell(
                 place,
                 matching.Event(place.order_id, OrderState.CANCELLED, filled, reason=reasons.VENUE_RESTART),
             )
 
-    # --- within ---------------------------------------------------------------------------------------------
+    # --- inside ---------------------------------------------------------------------------------------------
 
     def _matching(self, place: orders.Place) -> matching.Matching:
         return self._by_name[place.market, place.symbol].matching

@@ -1,7 +1,7 @@
-"""What simd says of a damaged tape: an alarm a file, which names the first bad lines and counts the rest. No
-socket, no clock.
+"""What simd says about a damaged tape: one alarm per file, which names the first bad lines and counts the
+rest. No socket, no clock.
 
-Bounded in files and in lines named, so that a folder of garbage stays readable in `hftctl status`; `hftctl
+Files and named lines are bounded, so that `hftctl status` stays readable with a folder of garbage; `hftctl
 data verify` lists every line.
 """
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hftd.venues import replay
 
 LINES_NAMED = 2
-"""Of one file, in its alarm's text."""
+"""In the text of a file's alarm."""
 FILES_NAMED = 8
 """With an alarm of their own; the rest share one."""
 OTHERS = "tape_bad_lines"
@@ -30,7 +30,7 @@ class Faults:
         self._others: set[str] = set()
 
     def take(self, line: replay.BadLine) -> Alarm:
-        """Count a bad line; the alarm that stands for its file from now on."""
+        """Count a bad line; returns its file's alarm as it stands now."""
         if line.file not in self._counts and len(self._counts) == FILES_NAMED:
             self._others.add(line.file)
             return Alarm(

@@ -1,11 +1,10 @@
-"""A seeded market that never ends, in the frames of Binance spot: what the floor trades when there is no
-tape.
+"""A seeded market that never ends, in the frames of Binance spot: what the floor trades without a tape.
 
 Same seed, same bytes, on every machine. Each instrument is a book that random orders eat and refill: trades
 take from a best level, an emptied level moves the price, cancels thin the queues, new orders close the
-spread. Every 100 ms the levels that changed go out as one depth diff with U/u ids; bookTicker follows each
-change of the best, trades come as they happen, and a snapshot opens the stream. The drift is pulled back
-towards the start, so the price stays within a few percent for ever.
+spread. Every 100 ms the levels that changed go out as one depth diff with U/u ids; a bookTicker follows each
+change of the best bid or offer, trades come as they happen, and a snapshot opens the stream. The price is
+pulled back towards its start, so it never leaves it by more than a few percent.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ INTERVAL_NS = 100_000_000
 LATENCY_NS = 2_000_000
 """From the venue's event time to the receive time."""
 TRADES_MAX = 4
-"""In one interval and instrument: about 20 a second."""
+"""Per interval and instrument: about 20 a second."""
 LEVELS = 20
 """Kept on each side."""
 
@@ -47,7 +46,7 @@ LISTINGS = (
 
 
 class Synthetic:
-    """Iterates like replay.Tape, without end; each iteration starts anew and gives the same lines."""
+    """Iterates like replay.Tape, but without end; each iteration starts over and gives the same lines."""
 
     def __init__(self, seed: int = 1, listings: tuple[Listing, ...] = LISTINGS) -> None:
         self.seed, self.listings = seed, listings
@@ -116,7 +115,7 @@ class _Venue:
         ]
 
     def interval(self, begin_ns: int) -> Iterator[tuple[int, bytes]]:
-        """One turn: (offset in ns, frame), offsets rising."""
+        """One interval: (offset in ns, frame), in the order of the offsets."""
         chance = self._chance
         events = int(chance.random() * (TRADES_MAX + 1))
         for turn in range(events):
@@ -134,7 +133,7 @@ class _Venue:
         yield offset_ns + 1_000, self._ticker()
 
     def _trade_once(self, event_ms: int) -> list[bytes]:
-        """A taker eats up to two levels of one side; a frame for each level."""
+        """A taker eats up to two levels of one side; one frame per level."""
         chance = self._chance
         away = (self._best()[0] - self._start) / self._start
         buy = chance.random() < 0.5 - max(-0.3, min(0.3, away * 20))

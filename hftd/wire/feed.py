@@ -24,6 +24,8 @@ BATCH_MAX = 64
 """Lines in a frame; the sender flushes at this or when nothing more is due."""
 LINE_BYTES_MAX = 16 << 20
 """A whole book of a busy venue is below 1 MB; more is a mistake."""
+SEQUENCE_MAX = 1 << 62
+"""Of sequence and session: what is counted on from there stays within 64 bits."""
 
 
 class Header(NamedTuple):
@@ -58,6 +60,8 @@ def header(data: bytes) -> Header:
         raise InvalidInput(
             f"feed frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} expected"
         )
+    if sequence > SEQUENCE_MAX or session > SEQUENCE_MAX:
+        raise InvalidInput(f"feed frame of session {session} at sequence {sequence}: over {SEQUENCE_MAX}")
     return Header(sequence, session, count)
 
 

@@ -30,6 +30,14 @@ BATCH_MAX = 64
 """Messages in a frame: flushed at this or when the input is empty. 64 is where frames stop getting cheaper
 (floors: 1.9 M events/s)."""
 LEVELS_MAX = 65_536
+INSTRUMENTS_MAX = 1 << 16
+"""Ids are 16 bits wide."""
+TIME_NS_MAX = 4_102_444_800_000_000_000
+"""2100-01-01T00:00:00Z. A receive or event time after it is a mistake; up to it, adding a bar's length or an
+offset stays within 64 bits."""
+TIME_MAX_TEXT = "2100-01-01"
+SEQUENCE_MAX = 1 << 62
+"""Of a frame's sequence and session: what is counted on from there stays within 64 bits."""
 
 
 class Kind(IntEnum):
@@ -134,6 +142,8 @@ def header(data: bytes) -> Frame:
         raise InvalidInput(
             f"market frame of type {kind:#x} version {version}, {FRAME_TYPE:#x} version {VERSION} expected"
         )
+    if sequence > SEQUENCE_MAX or session > SEQUENCE_MAX:
+        raise InvalidInput(f"market frame of session {session} at sequence {sequence}: over {SEQUENCE_MAX}")
     return Frame(sequence, session, count)
 
 

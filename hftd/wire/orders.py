@@ -284,6 +284,8 @@ class Position(Message, tag=23, frozen=True):
     realised: int
     unrealised: int
     last_execution: int
+    doubtful: bool = False
+    """The quantity is not to be relied on (engine/position.py): no new risk is taken by it."""
 
 
 # --- audit and replication ----------------------------------------------------------------------------------

@@ -8,8 +8,11 @@ know.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from controlplane.errors import InvalidInput
 from hftd.wire.codec import Decoder, Message
 
 
@@ -29,6 +32,26 @@ class Instrument(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @property
     def name(self) -> str:
         return f"{self.market}:{self.symbol}"
+
+
+IDS = range(1 << 16)
+"""As wide as an instrument's id in the market stream."""
+NAME_MAX = 200
+"""Characters of a market or a symbol."""
+
+
+def checked(instruments: Sequence[Instrument]) -> Sequence[Instrument]:
+    """The same instruments. Raises InvalidInput for an id that is out of range or given twice, and for a name
+    that is too long.
+    """
+    seen: set[int] = set()
+    for each in instruments:
+        if each.id not in IDS or each.id in seen:
+            raise InvalidInput(f"instrument {each.id}: ids are different numbers below {len(IDS)}")
+        if max(len(each.market), len(each.symbol)) > NAME_MAX:
+            raise InvalidInput(f"instrument {each.id}: a name of over {NAME_MAX} characters")
+        seen.add(each.id)
+    return instruments
 
 
 class InstrumentsWanted(Message, tag=1, frozen=True):

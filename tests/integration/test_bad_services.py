@@ -201,8 +201,10 @@ def test_a_file_that_cannot_be_read_as_text_is_named(floor: floors.Floor, tmp_pa
 def test_a_tape_that_is_not_there_is_named(floor: floors.Floor, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
+    os.mkfifo(tmp_path / "fifo")
     for path, why in (
         (tmp_path / "none", "no such file or folder"),
+        (tmp_path / "fifo", "not a regular file"),
         (empty, "no capture in this folder (*.gz wanted)"),
     ):
         (line,) = refused(floor, "--tape", str(path))

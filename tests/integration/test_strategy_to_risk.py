@@ -86,15 +86,15 @@ class Stage:
         self.told = daemons.peers("positiond", positions=f"ipc://{folder}/p.positions")
         self.risk = daemons.peers("riskd", intents=riskd.endpoint("intents"))
         self.omsds: list[Omsd] = []
+        self.said = orders.Position(1, 1, 0, "positiond", None, "spot", "BTCUSDT", 0, 0, 0, 0, 0, 0)
+        """What positiond says each time."""
 
     def omsd(self, epoch: int, host: str = "alpha") -> Omsd:
         self.omsds.append(Omsd(self.riskd.endpoint("orders"), epoch, host))
         return self.omsds[-1]
 
     def market(self, bid: int = BID, ask: int = ASK) -> None:
-        self.positions.send(
-            codec.encode(orders.Position(1, 1, 0, "positiond", None, "spot", "BTCUSDT", 0, 0, 0, 0, 0, 0))
-        )
+        self.positions.send(codec.encode(self.said))
         self.bookd.instrument()
         self.bookd.top(bid, ask)
 

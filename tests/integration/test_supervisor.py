@@ -129,7 +129,32 @@ async def test_a_crash_loop_is_slowed_down_and_names_exit_status_and_last_line(t
         delays = [fields["restart_in_s"] for kind, fields in host.events if kind == "instance.exited"]
         assert delays == [0.0, 0.2, 0.4]
         assert host.fields("instance.exited")["reason"] == "exit status 3: no such tape"
-        assert host.supervisor.instances["bookd-alpha-1"].state is State.BACKOFF
+        looping = host.supervisor.instances["bookd-alpha-1"]
+        assert looping.state is State.BACKOFF
+        assert (looping.short_lives, looping.last_death) == (3, "exit status 3: no such tape")
+        host.want(spec("import time; time.sleep(60)"))
+        await until(host.pid)
+        assert looping.short_lives == 0, "another program: its predecessor's crashes say nothing about it"
+
+
+@sync
+async def test_being_ready_for_long_enough_ends_a_crash_loop_whatever_comes_after(tmp_path: Path) -> None:
+    async with supervised(Host(tmp_path)) as host:
+        host.want(spec())
+        for short_lives in (1, 2):
+            await until(host.pid)
+            first, looping = host.pid(), host.supervisor.instances["bookd-alpha-1"]
+            host.supervisor.ready(looping, True)
+            os.kill(first, signal.SIGKILL)
+            await until(lambda first=first: host.pid() not in (None, first))
+            assert looping.short_lives == short_lives
+        host.supervisor.ready(looping, True)
+        host.supervisor.ready(looping, False)
+        assert looping.short_lives == 2, "it was ready for a moment only"
+        host.supervisor.ready(looping, True)
+        looping.ready_since_mono_s -= supervisor.STABLE_S
+        host.supervisor.ready(looping, False)
+        assert looping.short_lives == 0
 
 
 @sync

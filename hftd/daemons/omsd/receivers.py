@@ -306,8 +306,8 @@ class Receivers:
     def _decoded(self, frame: bytes) -> FromReceiver | None:
         try:
             return decode(frame)
-        except InvalidInput:
-            self._context.count("undecodable")
+        except InvalidInput as exc:
+            self._context.undecodable(str(exc))
             return None
 
 

@@ -241,6 +241,6 @@ class Replication:
     def _decoded(self, frame: bytes) -> orders.Replica | None:
         try:
             return orders.decode_replica(frame)
-        except InvalidInput:
-            self._context.count("undecodable")
+        except InvalidInput as exc:
+            self._context.undecodable(str(exc))
             return None

@@ -221,7 +221,13 @@ class Gate:
 
     def on_position(self, frame: bytes) -> None:
         message = orders.decode_position(frame)
-        self.risk.on_position(message.market, message.symbol, message.quantity, message.last_execution)
+        self.risk.on_position(
+            message.market,
+            message.symbol,
+            message.quantity,
+            message.last_execution,
+            doubtful=message.doubtful,
+        )
 
 
 def build(context: runtime.Context, settings: RiskSettings) -> runtime.Loop:

@@ -72,6 +72,7 @@ class Simd:
             on_skipped=self._on_skipped,
             on_sent=self._on_sent,
             on_bad=self._on_bad,
+            on_gap=self._on_gap,
             on_end=self._on_end,
         )
 
@@ -111,6 +112,13 @@ class Simd:
         self.context.count("bad_lines")
         alarm = self._faults.take(line)
         self.context.alarm(alarm.id, "warning", alarm.text, subject="tape")
+
+    def _on_gap(self, line: replay.Line, gap_ns: int) -> None:
+        self.context.count("tape_gaps")
+        way = "jumps ahead" if gap_ns > 0 else "goes back"
+        text = f"receive time {way} by {abs(gap_ns) // 1_000_000_000} s at {line.file} line {line.number}"
+        count = self.context.counters["tape_gaps"]
+        self.context.alarm("tape_gap", "warning", f"{text}; not waited for ({count} so far)", subject="tape")
 
     def _on_end(self) -> None:
         cancelled, lines = self.venue.end(), self.feeder.position

@@ -5,6 +5,10 @@ Decided here, without a clock: `turn(now)` sends what is due and says when to be
 does not take stays at hand and the tape stands still meanwhile: it goes on where it stood, nothing is hurried
 to catch up. After a crash the lines that had been sent are read again first, a slice a turn, for the venue's
 books only.
+
+Bad input: a bad line is handed on and skipped, BAD_LINES_A_TURN of them at most before the sockets get their
+turn. Receive times further apart than GAP_NS_MAX, in either direction, are not waited for: the second line
+leaves at once, `on_gap` is told, and the tape keeps its pace from there.
 """
 
 from __future__ import annotations
@@ -19,6 +23,10 @@ TURN_BATCHES_MAX = 4
 """Frames a turn, so that at full speed orders are still looked at every ten milliseconds or so."""
 REBUILD_SLICE = 1_000
 """Lines read again in one turn: some ten milliseconds, far below what a keeper calls frozen."""
+BAD_LINES_A_TURN = 1_000
+"""As many as take about as long as a slice."""
+GAP_NS_MAX = 600_000_000_000
+"""Of the tape's own time. A market is never quiet for that long, but recorders pause, and clocks jump."""
 RETRY_NS = 1_000_000
 """The pipe is full or no reader pulls: try again after this."""
 
@@ -32,13 +40,21 @@ class Pace:
         self._speed = speed
         self._tape_ns = self._mono_ns = 0
         self._held_ns: int | None = None
-        self._began = False
+        self._last_ns: int | None = None
+        """Receive time of the line asked for last."""
+
+    def gap_ns(self, receive_ns: int) -> int:
+        """From the line asked for last to this one, when that is too far to wait for; else 0."""
+        gap_ns = 0 if self._last_ns is None or not self._speed else receive_ns - self._last_ns
+        return gap_ns if abs(gap_ns) > GAP_NS_MAX else 0
 
     def due_ns(self, receive_ns: int, now_ns: int) -> int:
+        """To be asked of the lines in their order; of one line any number of times."""
         if not self._speed:
             return now_ns
-        if not self._began:
-            self._began, self._tape_ns, self._mono_ns = True, receive_ns, now_ns
+        if self._last_ns is None or self.gap_ns(receive_ns):
+            self._tape_ns, self._mono_ns = receive_ns, now_ns
+        self._last_ns = receive_ns
         return self._mono_ns + (receive_ns - self._tape_ns) // self._speed
 
     def hold(self, now_ns: int) -> None:
@@ -68,26 +84,24 @@ class Feeder:
         on_skipped: Callable[[Lines], None],
         on_sent: Callable[[Lines], None],
         on_bad: Callable[[replay.BadLine], None],
+        on_gap: Callable[[replay.Line, int], None],
         on_end: Callable[[], None],
     ) -> None:
-        """`skip` lines were sent before a crash. `on_sent` gets what has just left, in order; `on_end` is
-        called once.
+        """`skip` lines were sent before a crash. `on_sent` gets what has just left, in order; `on_gap` a line
+        and how many ns it is from the one before; `on_end` is called once.
         """
         self._source: Iterator[replay.Line | replay.BadLine] = iter(source)
         self._pace, self._session, self._skip = pace, session, skip
-        self._send, self._on_skipped, self._on_sent, self._on_bad, self._on_end = (
-            send,
-            on_skipped,
-            on_sent,
-            on_bad,
-            on_end,
-        )
+        self._send, self._on_skipped, self._on_sent = send, on_skipped, on_sent
+        self._on_bad, self._on_gap, self._on_end = on_bad, on_gap, on_end
         self._ahead: replay.Line | None = None
         self._batch: Lines = []
         self._frame = b""
         self._exhausted = False
+        self._bad_left = 0
+        """Bad lines that may still be read in this turn."""
         self.position = 0
-        """Lines of the tape that are behind us, skipped ones too."""
+        """Good lines of the tape that have been read, skipped ones too."""
         self.sent = 0
         self.ended = False
 
@@ -104,6 +118,7 @@ class Feeder:
         """Send what is due; the moment for the next turn, or None when the tape has ended."""
         if self.ended:
             return None
+        self._bad_left = BAD_LINES_A_TURN
         if self.rebuilding:
             self._rebuild()
             return now_ns
@@ -112,7 +127,8 @@ class Feeder:
                 if self._exhausted:
                     self._end()
                     return None
-                assert self._ahead is not None, "not exhausted, so there is a line that is not due"
+                if self._ahead is None:
+                    return now_ns  # nothing but bad lines so far
                 return self._pace.due_ns(self._ahead.receive_ns, now_ns)
             if not self._send(self._frame):
                 self._pace.hold(now_ns)
@@ -125,13 +141,15 @@ class Feeder:
         return now_ns
 
     def _next(self) -> replay.Line | None:
+        """None: the tape has ended, or this turn has had its share of bad lines."""
         line, self._ahead = self._ahead, None
-        while line is None:
+        while line is None and self._bad_left:
             read = next(self._source, None)
             if read is None:
                 self._exhausted = True
                 return None
             if isinstance(read, replay.BadLine):
+                self._bad_left -= 1
                 self._on_bad(read)
             else:
                 line = read
@@ -139,12 +157,14 @@ class Feeder:
 
     def _gather(self, now_ns: int) -> bool:
         """Fill the batch with lines that are due; False when there is none."""
-        batch, size, due_ns = self._batch, 0, self._pace.due_ns
+        batch, size, pace = self._batch, 0, self._pace
         while len(batch) < feed.BATCH_MAX and size < BATCH_BYTES_MAX:
             line = self._next()
             if line is None:
                 break
-            if due_ns(line.receive_ns, now_ns) > now_ns:
+            if gap_ns := pace.gap_ns(line.receive_ns):
+                self._on_gap(line, gap_ns)
+            if pace.due_ns(line.receive_ns, now_ns) > now_ns:
                 self._ahead = line
                 break
             batch.append(line)
@@ -160,7 +180,7 @@ class Feeder:
         while len(lines) < REBUILD_SLICE and self.position < self._skip:
             line = self._next()
             if line is None:
-                break  # the tape is shorter than it was: the end is reached at the next turn
+                break  # bad lines; or the tape is shorter than it was, and the next turn reaches its end
             lines.append(line)
             self.position += 1
         if self._exhausted:

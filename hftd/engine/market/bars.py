@@ -36,9 +36,11 @@ class Bars:
         """When the earliest open bar ends: `close` has nothing to give before it."""
 
     def trade(self, instrument: int, receive_ns: int, price: int, quantity: int) -> bool:
-        """Add a trade; the caller closes what is due before. False when its volume does not fit; it is not in
-        the bar then.
+        """Add a trade; the caller closes what is due before. False when its volume is negative or does not
+        fit; it is not in the bar then.
         """
+        if quantity < 0:
+            return False
         bar = self._open.get(instrument)
         if bar is None:
             begin_ns = receive_ns - receive_ns % self.length_ns

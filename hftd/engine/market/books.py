@@ -101,8 +101,8 @@ class Books:
         chain is broken then.
 
         Raises:
-            InvalidInput: it does not decode. What came before the damage has been taken; the rest counts as
-            lost with the next frame.
+            InvalidInput: it does not decode, or a message in it has a time that is none. What came before has
+            been taken; the rest counts as lost with the next frame.
         """
         head = market.header(data)
         whole = head.session == self.session and head.sequence == self.sequence
@@ -125,9 +125,14 @@ class Books:
             self._waits(number, entry)
 
     def _take(self, message: market.Message) -> None:
+        receive_ns = message.receive_ns
+        if not 0 <= receive_ns <= market.TIME_NS_MAX:
+            raise InvalidInput(
+                f"instrument {message.instrument}: received at {receive_ns} ns, which is no time"
+            )
         self.messages += 1
-        if message.receive_ns >= self.bars.due_ns:
-            self.out += [_packed_bar(bar) for bar in self.bars.close(message.receive_ns)]
+        if receive_ns >= self.bars.due_ns:
+            self.out += [_packed_bar(bar) for bar in self.bars.close(receive_ns)]
         number, kind = message.instrument, message.kind
         if kind == _INSTRUMENT:
             self._introduce(message)
@@ -145,7 +150,7 @@ class Books:
                 entry.outcomes["quotes_equal"] += entry.book.best() == message.bids[0] + message.asks[0]
         elif kind == _TRADE and message.bids:
             price, quantity = message.bids[0]
-            if not self.bars.trade(number, message.receive_ns, price, quantity):
+            if not self.bars.trade(number, receive_ns, price, quantity):
                 self.overflows += 1
             self.out.append(market.pack(message))
         elif kind == _SNAPSHOT:

@@ -136,8 +136,10 @@ class Risk:
         else:
             self._touches.pop((market, symbol), None)
 
-    def on_position(self, market: str, symbol: str, quantity: int, last_execution: int) -> None:
-        self._exposure((market, symbol)).inventory.told(quantity, last_execution)
+    def on_position(
+        self, market: str, symbol: str, quantity: int, last_execution: int, *, doubtful: bool = False
+    ) -> None:
+        self._exposure((market, symbol)).inventory.told(quantity, last_execution, doubtful=doubtful)
 
     def on_report(self, report: Report, route: int) -> None:
         """Take what no longer works out of the limits, and what was filled into the position."""
@@ -250,6 +252,8 @@ class Risk:
         exposure = self._exposures.get((place.market, place.symbol))
         if exposure is None or not exposure.inventory.known:
             return refuse(reasons.NO_POSITION)
+        if exposure.inventory.doubtful:
+            return refuse(reasons.NO_POSITION, "positiond could not book an execution of this instrument")
         held = exposure.inventory.quantity if place.side is Side.BUY else -exposure.inventory.quantity
         after = held + exposure.working[place.side] + place.quantity
         if after > self.limits.position_max:

@@ -6,6 +6,7 @@ import pytest
 
 from agents import health
 from agents.bus import Reported
+from agents.supervisor import supervisor
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.model import Process, Slot
@@ -27,6 +28,30 @@ def test_not_healthy_is_critical_and_not_ready_a_warning() -> None:
     assert judged(True, "", True) == ("passing", "")
     assert judged(False, "starting", True) == ("warning", "starting")
     assert judged(False, "the disk is full", False) == ("critical", "the disk is full")
+
+
+def looping(short_lives: int, ready_for_s: float | None) -> tuple[str, str]:
+    """What is said of an instance that runs and says that all is well."""
+    said = control.Status(codec.VERSION, 1, 0, PROCESS.instance, None, True, "", "", 0, {}, {}, {}, [], True)
+    instance = Instance(
+        Slot(PROCESS.instance, "auditd", "alpha"),
+        state=State.RUNNING,
+        short_lives=short_lives,
+        last_death="exit status 1",
+        ready_since_mono_s=None if ready_for_s is None else 100.0 - ready_for_s,
+    )
+    return health.judge(instance, Reported(PROCESS, "auditd", "0.1.0", {}, said, 100.0), 100.0, 0)
+
+
+def test_one_crash_or_two_are_healed_by_the_restart() -> None:
+    assert looping(1, 0.1) == looping(2, 0.1) == looping(2, None) == ("passing", "")
+
+
+def test_an_instance_in_a_crash_loop_is_critical_while_it_is_up_until_it_has_been_ready_long_enough() -> None:
+    text = "crash loop: ended 3 times in a row before it had been ready for 20 s, last: exit status 1"
+    assert looping(3, 0.1) == looping(3, None) == ("critical", text)
+    assert looping(4, supervisor.STABLE_S - 0.1)[0] == "critical"
+    assert looping(4, supervisor.STABLE_S) == ("passing", "")
 
 
 def test_a_change_is_told_once_and_the_reason_goes_with_the_trouble() -> None:

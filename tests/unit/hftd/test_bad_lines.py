@@ -12,9 +12,9 @@ def test_lines_of_one_instrument_are_counted_under_one_alarm_with_the_last_reaso
     assert alarm == (
         "undecodable:spot:BTCUSDT",
         "spot:BTCUSDT",
-        "2 lines of spot:BTCUSDT dropped; the last: snapshot: no bids",
+        "spot:BTCUSDT: lines dropped: 2; the last: snapshot: no bids",
     )
-    assert bad.take("spot:ETHUSDT", "unknown shape", 1).text.startswith("1 lines")
+    assert bad.take("spot:ETHUSDT", "unknown shape", 1).text.startswith("spot:ETHUSDT: lines dropped: 1;")
 
 
 def test_the_alarm_ends_a_while_after_the_last_bad_line_and_counts_anew() -> None:
@@ -24,4 +24,6 @@ def test_the_alarm_ends_a_while_after_the_last_bad_line_and_counts_anew() -> Non
     assert bad.over(10 + STANDS_NS) == []
     assert bad.over(11 + STANDS_NS) == ["undecodable:spot:BTCUSDT"]
     assert bad.over(11 + STANDS_NS) == []
-    assert bad.take("spot:BTCUSDT", "unknown shape", 12 + STANDS_NS).text.startswith("1 lines")
+    assert bad.take("spot:BTCUSDT", "unknown shape", 12 + STANDS_NS).text.startswith(
+        "spot:BTCUSDT: lines dropped: 1;"
+    )

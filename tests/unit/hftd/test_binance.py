@@ -115,7 +115,7 @@ def test_a_booking_at_price_zero_is_no_trade() -> None:
         (b"99999999999999", "decimal"),
         (b"999999999999", "64 bits"),
         (b"1e5", "decimal"),
-        (b"-1", "below 0"),
+        (b"-1", "negative"),
         (b"+1", "decimal"),
         (b"1_0", "decimal"),
         (b" 1", "decimal"),

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from controlplane.errors import InvalidInput
 from hftd.native import market as native
 from hftd.venues import base, binance, intake
 from hftd.wire import market, requests
@@ -40,14 +41,14 @@ def built() -> None:
     twins.need_native()
 
 
-def pack_line(raw: bytes, symbol: str = "") -> tuple[int, int, bytes] | None:
+def pack_line(raw: bytes, symbol: str = "", receive_ns: int = RECEIVE_NS) -> tuple[int, int, bytes] | None:
     assert native.pack_line is not None
-    return native.pack_line(raw, symbol, 3, RECEIVE_NS, ORIGIN_NS)
+    return native.pack_line(raw, symbol, 3, receive_ns, ORIGIN_NS)
 
 
-def normalise(raw: bytes, symbol: str = "") -> market.Message | None:
+def normalise(raw: bytes, symbol: str = "", receive_ns: int = RECEIVE_NS) -> market.Message | None:
     assert native.normalise is not None
-    return native.normalise(raw, symbol, 3, RECEIVE_NS, ORIGIN_NS, market.Message)
+    return native.normalise(raw, symbol, 3, receive_ns, ORIGIN_NS, market.Message)
 
 
 def unpack(data: bytes) -> list[market.Message] | None:
@@ -55,18 +56,24 @@ def unpack(data: bytes) -> list[market.Message] | None:
     return native.unpack(data, market.Message)
 
 
-def twin(raw: bytes, symbol: str = "") -> market.Message | base.Undecodable | None:
+def twin(
+    raw: bytes, symbol: str = "", receive_ns: int = RECEIVE_NS
+) -> market.Message | base.Undecodable | None:
     with twins.python_alone():
-        return binance.Normaliser("spot", 3, symbol)(raw, RECEIVE_NS, ORIGIN_NS)
+        return binance.Normaliser("spot", 3, symbol)(raw, receive_ns, ORIGIN_NS)
 
 
-def check(raw: bytes, symbol: str = "") -> bool:
-    """Both functions say what the twin says, or nothing; True when they say it."""
-    packed, message = pack_line(raw, symbol), normalise(raw, symbol)
+def check(raw: bytes, symbol: str = "", receive_ns: int = RECEIVE_NS) -> bool:
+    """Both functions say what the twin says, or nothing; True when they say it. What the twin takes always
+    fits into a record.
+    """
+    packed, message = pack_line(raw, symbol, receive_ns), normalise(raw, symbol, receive_ns)
+    expected = twin(raw, symbol, receive_ns)
+    if isinstance(expected, market.Message):
+        assert market.pack(expected)
     if message is None:
         assert packed is None
         return False
-    expected = twin(raw, symbol)
     assert isinstance(expected, market.Message), (raw, expected)
     assert message == expected and type(message) is market.Message
     assert packed == (expected.kind, expected.event_ns, market.pack(expected))
@@ -105,8 +112,10 @@ def test_golden_bytes_of_a_frame() -> None:
         DIFF.replace(b'"b":[["61737.63000000","0.00000000"],["56854.58000000","0.00100000"]]', b'"b":[]'),
         DIFF.replace(b'"U":50093239189,"u":50093239202', b'"u":50093239202,"U":50093239189'),
         DIFF.replace(b'"E":1723161255208', b'"news":"of a key","n":0,"E":1723161255208'),
-        DIFF.replace(b'"E":1723161255208', b'"E":9223372036854'),
-        DIFF.replace(b'"U":50093239189', b'"U":0'),
+        DIFF.replace(b'"E":1723161255208', b'"E":4102444800000'),
+        DIFF.replace(b'"U":50093239189', b'"U":45798271906'),
+        DIFF.replace(b'"U":50093239189,"u":50093239202', b'"U":1,"u":4294967297'),
+        DIFF.replace(b'"U":50093239189,"u":50093239202', b'"U":999999999999999998,"u":999999999999999999'),
         DIFF.replace(b"61737.63000000", b"000000000001.00000001"),
         DIFF.replace(b"61737.63000000", b"92233720368.54775807"),
         TRADE.replace(b'"0.006"', b'"0.006000000000000000"'),
@@ -135,7 +144,11 @@ def test_the_edge_of_what_is_plain(raw: bytes) -> None:
         DIFF.replace(b'"U":50093239189', b'"U":"1"'),
         DIFF.replace(b'"U":50093239189', b'"U":50093239203'),
         DIFF.replace(b'"u":50093239202', b'"u":9223372036854775808'),
-        DIFF.replace(b'"E":1723161255208', b'"E":9223372036855'),
+        DIFF.replace(b'"E":1723161255208', b'"E":4102444800001'),
+        DIFF.replace(b'"U":50093239189', b'"U":45798271905'),
+        DIFF.replace(b'"U":50093239189', b'"U":0'),
+        DIFF.replace(b'"U":50093239189', b'"pu":45798271905,"U":50093239189'),
+        DIFF.replace(b'"U":50093239189', b'"pu":999999999999999999999,"U":50093239189'),
         DIFF.replace(b"depthUpdate", b"depthupdate"),
         DIFF.replace(b"BTCUSDT", b"\\u0042TCUSDT"),
         DIFF.replace(b"BTCUSDT", b"BTCUSD\xff"),
@@ -191,7 +204,10 @@ def test_the_most_levels_fit_and_one_more_is_left_to_python() -> None:
 
 def test_what_does_not_fit_into_a_record_is_left_to_python() -> None:
     assert native.pack_line is not None
-    assert native.pack_line(DIFF, "", 65_535, -(2**63), 2**63 - 1) is not None
+    assert native.pack_line(DIFF, "", 65_535, 0, -(2**63)) is not None
+    assert native.pack_line(DIFF, "", 65_535, market.TIME_NS_MAX, 2**63 - 1) is not None
+    assert native.pack_line(DIFF, "", 0, market.TIME_NS_MAX + 1, 0) is None
+    assert native.pack_line(DIFF, "", 0, -1, 0) is None
     assert native.pack_line(DIFF, "", 65_536, 0, 0) is None
     assert native.pack_line(DIFF, "", -1, 0, 0) is None
     assert native.pack_line(DIFF, "", 0, 2**63, 0) is None
@@ -309,6 +325,67 @@ def test_members_in_any_order_and_of_any_type(pairs: list[tuple[str, str]]) -> N
     data = ",".join(f'"{key}":{value}' for key, value in pairs)
     for stream in ("depth", "trade", "bookTicker"):
         check(f'{{"stream":"x@{stream}","data":{{{data}}}}}'.encode())
+
+
+EDGES = [0, 1, 10**18 - 1, 10**18, 4_102_444_800_000, 1 << 32, 1 << 62]
+EDGES += [(1 << bits) + off for bits in (63, 64, 127) for off in (-1, 0, 1)]
+NUMBERS = st.one_of(
+    st.integers(-2, 1 << 66),
+    st.sampled_from(EDGES),
+    st.sampled_from(["9" * 4_299, "9" * 4_301, "1e5", "1.0", "-0", "01"]),
+)
+
+
+@given(
+    st.sampled_from(["depth", "trade", "bookTicker", "snapshot"]),
+    st.fixed_dictionaries(dict.fromkeys(("E", "U", "u", "pu", "t", "lastUpdateId"), NUMBERS)),
+    st.one_of(st.just(RECEIVE_NS), NUMBERS.filter(lambda n: isinstance(n, int))),
+)
+@settings(max_examples=1500, deadline=None)
+@example("depth", {"E": 1, "U": 1, "u": 2, "pu": 1 << 64, "t": 0, "lastUpdateId": 0}, RECEIVE_NS)
+@example("depth", {"E": 1, "U": 1, "u": 2, "pu": 1, "t": 0, "lastUpdateId": 0}, 1 << 63)
+@example("depth", {"E": 1, "U": 1, "u": 2, "pu": 1, "t": 0, "lastUpdateId": 0}, market.TIME_NS_MAX)
+@example("depth", {"E": 1, "U": 5, "u": 1 << 32, "pu": 5, "t": 0, "lastUpdateId": 0}, RECEIVE_NS)
+def test_numbers_of_any_size_are_taken_or_said_to_be_wrong_and_never_more(
+    stream: str, numbers: dict[str, int | str], receive_ns: int
+) -> None:
+    """Each number of each kind of line, at every edge; in C, in Python, and through marketd's intake."""
+    given = {key: f'"{key}":{value}' for key, value in numbers.items()}
+    levels = '"b":[["1","1"]],"a":[["2","1"]]'
+    if stream == "snapshot":
+        raw = f'{{{given["lastUpdateId"]},"bids":[["1","1"]],"asks":[]}}'.encode()
+    else:
+        members = {
+            "depth": ("E", "U", "u", "pu"),
+            "trade": ("E", "t"),
+            "bookTicker": ("E", "u"),
+        }[stream]
+        body = ",".join(given[key] for key in members)
+        rest = {
+            "depth": f'"e":"depthUpdate",{levels}',
+            "trade": '"p":"1","q":"1","m":true',
+            "bookTicker": '"b":"1","B":"1","a":"2","A":"1"',
+        }[stream]
+        raw = f'{{"stream":"x@{stream}","data":{{"s":"X",{body},{rest}}}}}'.encode()
+    check(raw, "", receive_ns)
+    one = intake.Intake([requests.Instrument(3, "spot", "X", -8, -8, "spot")])
+    found = one.line(3, raw, receive_ns, ORIGIN_NS)
+    expected = twin(raw, "", receive_ns)
+    if isinstance(expected, market.Message):
+        assert found == market.pack(expected) and 0 <= receive_ns <= market.TIME_NS_MAX
+    else:
+        assert found == expected and isinstance(found, base.Undecodable) and len(found.reason) <= 200
+
+
+@pytest.mark.parametrize("at", ["sequence", "session"])
+def test_a_frame_whose_count_nearly_overflows_is_refused_by_both(at: str) -> None:
+    count = {"sequence": 1, "session": 1, at: market.SEQUENCE_MAX}
+    packed = [market.pack(test_market_wire.MESSAGE)]
+    assert unpack(market.frame(packed, count["sequence"], count["session"])) == [test_market_wire.MESSAGE]
+    data = market.frame(packed, *({**count, at: market.SEQUENCE_MAX + 1}.values()))
+    assert unpack(data) is None
+    with twins.python_alone(), pytest.raises(InvalidInput, match="over"):
+        list(market.messages(data))
 
 
 INT64, UINT64 = st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**64 - 1)

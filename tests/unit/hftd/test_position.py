@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from controlplane.errors import InvalidInput
 from hftd.engine import accounts, fixed, position, reasons
 from hftd.engine.position import Execution, Positions
 from hftd.storage import position_log
+from hftd.wire import codec, orders
 from hftd.wire.orders import Side
 
 ONE = fixed.UNIT
@@ -111,6 +113,82 @@ def test_an_inventory_counts_a_fill_once_whoever_tells_it_first() -> None:
     inventory.told(7, 12)
     inventory.filled(12, Side.SELL, 1)
     assert inventory.quantity == 7
+
+
+BIG = 10**18
+"""Units: 10^10 of a base currency."""
+
+
+def booked_at(price: int, *sides: Side) -> Positions:
+    ours = Positions()
+    for n, side in enumerate(sides, start=1):
+        assert ours.apply(Execution(n, "spot", "BTCUSDT", side, price, BIG)) == ""
+    return ours
+
+
+def test_a_figure_over_64_bits_is_given_as_the_nearest_that_fits_and_named() -> None:
+    ours = booked_at(ONE, Side.BUY)
+    ours.mark("spot", "BTCUSDT", 60_000 * ONE)
+    held = ours.of("spot", "BTCUSDT")
+    assert (held.quantity, held.cash, held.average_price, held.realised) == (BIG, -BIG, ONE, 0)
+    assert held.unrealised == accounts.INT64_MAX and held.saturated == ("unrealised",) and not held.doubtful
+    ours = booked_at(ONE, Side.SELL)
+    ours.mark("spot", "BTCUSDT", 60_000 * ONE)
+    assert ours.of("spot", "BTCUSDT").unrealised == accounts.INT64_MIN
+    ours.mark("spot", "BTCUSDT", ONE)
+    assert ours.of("spot", "BTCUSDT").saturated == ()
+
+
+def test_an_execution_that_passes_64_bits_makes_its_instrument_doubtful_and_no_other() -> None:
+    ours = booked_at(ONE, Side.BUY)
+    assert ours.apply(Execution(2, "spot", "BTCUSDT", Side.BUY, 60_000 * ONE, BIG)) == reasons.OVERFLOW
+    assert ours.apply(Execution(3, "spot", "ETHUSDT", Side.BUY, ONE, ONE)) == ""
+    assert ours.of("spot", "BTCUSDT").doubtful and not ours.of("spot", "ETHUSDT").doubtful
+    again = Positions.load(msgspec.json.decode(msgspec.json.encode(ours.dump()), type=position.PositionsDump))
+    assert again.refused == {("spot", "BTCUSDT"): (2, reasons.OVERFLOW)} and again.dump() == ours.dump()
+
+
+def test_a_snapshot_of_the_first_release_has_no_doubts() -> None:
+    old = b'{"up_to":1,"above":[],"rows":[]}'
+    assert Positions.load(msgspec.json.decode(old, type=position.PositionsDump)).refused == {}
+
+
+ANY_UNITS = st.one_of(
+    st.integers(-5, 5), st.integers(0, 1 << 64), st.sampled_from([ONE, BIG, 1 << 63, 1 << 62])
+)
+
+
+@given(
+    made=st.lists(st.tuples(st.sampled_from(Side), ANY_UNITS, ANY_UNITS), max_size=12),
+    mark=ANY_UNITS,
+)
+def test_whatever_is_executed_can_be_published_and_kept(made: list[tuple[Side, int, int]], mark: int) -> None:
+    ours = Positions()
+    ours.mark("spot", "BTCUSDT", mark)
+    for each in executions(made):
+        ours.apply(each)
+    held = ours.of("spot", "BTCUSDT")
+    codec.encode(
+        orders.Position(
+            *codec.no_head("positiond"), "spot", "BTCUSDT", held.quantity, held.cash, held.average_price,
+            held.realised, held.unrealised, held.last_execution, held.doubtful,
+        )
+    )  # fmt: skip
+    again = Positions.load(msgspec.json.decode(msgspec.json.encode(ours.dump()), type=position.PositionsDump))
+    assert again.dump() == ours.dump()
+    assert ours.seen.up_to == len(made)
+
+
+def test_an_inventory_takes_no_fill_that_is_none_and_keeps_the_doubt() -> None:
+    inventory = position.Inventory()
+    inventory.told(5, 1)
+    inventory.filled(2, Side.BUY, -3)
+    inventory.filled(3, Side.BUY, 0)
+    assert inventory.quantity == 5 and not inventory.doubtful
+    inventory.told(5, 1, doubtful=True)
+    assert inventory.doubtful
+    inventory.told(5, 1)
+    assert not inventory.doubtful
 
 
 # --- on disk ------------------------------------------------------------------------------------------------

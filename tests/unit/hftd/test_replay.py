@@ -5,6 +5,9 @@ beside them.
 from __future__ import annotations
 
 import gzip
+import itertools
+import os
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from controlplane.errors import InvalidInput
 from hftd.venues import replay
+from hftd.wire import feed, market
 
 
 def capture(path: Path, *lines: tuple[int, str]) -> Path:
@@ -161,3 +165,100 @@ def test_blocks_that_inflate_beyond_the_bound_lose_nothing(
     path = capture(tmp_path / "a.gz", *((n, '{"same":"same"}') for n in range(1, 5_001)))
     lines, bad = read(path)
     assert [line.receive_ns for line in lines] == list(range(1, 5_001)) and not bad
+
+
+# --- lines that would hold up, or fill up, whoever reads them -----------------------------------------------
+
+HOUR_NS = 3_600_000_000_000
+
+
+@pytest.mark.parametrize("receive_ns", [market.TIME_NS_MAX + 1, 1 << 63, 9_999_999_999_999_999_999])
+def test_a_receive_time_that_is_none_is_a_bad_line_and_the_others_fit_the_feed(
+    tmp_path: Path, receive_ns: int
+) -> None:
+    path = capture(tmp_path / "a.gz", (1, "{}"), (receive_ns, "{}"), (2, "{}"))
+    lines, bad = read(path)
+    assert [line.receive_ns for line in lines] == [1, 2]
+    assert [(one.number, one.reason) for one in bad] == [(2, f"received at {receive_ns}: after 2100-01-01")]
+    last = capture(tmp_path / "b.gz", (market.TIME_NS_MAX, "{}"))
+    feed.pack([(line.instrument, line.receive_ns, line.raw) for line in read(last)[0]], 1, 1)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_one_line_from_the_future_is_dropped_and_holds_up_no_other(tmp_path: Path, at: int) -> None:
+    """The merge goes by receive time: kept, it would bring its instrument's other lines after all others."""
+    rows = [(10, '{"n":1}'), (30, '{"n":3}'), (50, '{"n":5}')]
+    rows.insert(at, (10 + HOUR_NS, '{"far":1}'))
+    path = capture(tmp_path / "spot/a.gz", *rows)
+    other = capture(tmp_path / "spot/b.gz", (20, '{"n":2}'), (40, '{"n":4}'), (60, '{"n":6}'))
+    lines, bad = read(path, other)
+    assert [line.raw for line in lines] == [b'{"n":%d}' % n for n in range(1, 7)]
+    ((file, number, reason),) = bad
+    assert (file, number) == (str(path), at + 1) and reason.endswith(
+        " s ahead of the lines around it; dropped"
+    )
+
+
+def test_a_recorder_that_paused_is_believed(tmp_path: Path) -> None:
+    path = capture(tmp_path / "a.gz", (10, "{}"), (HOUR_NS, "{}"), (HOUR_NS + 1, "{}"), (3 * HOUR_NS, "{}"))
+    lines, bad = read(path)
+    assert [line.receive_ns for line in lines] == [10, HOUR_NS, HOUR_NS + 1, 3 * HOUR_NS] and not bad
+
+
+def test_a_bad_line_comes_out_before_the_next_good_one_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"1 {}\n2 {}\n" + b"\n" * 5_000 + b"3 {}\n"))
+    items = iter(replay.Tape([path]))
+    assert [type(item) for item in itertools.islice(items, 3)] == [replay.Line, replay.Line, replay.BadLine]
+
+
+def test_kilobytes_of_compressed_newlines_cost_neither_memory_nor_time(tmp_path: Path) -> None:
+    path, after = tmp_path / "a.gz", capture(tmp_path / "b.gz", (5, "{}"))
+    path.write_bytes(gzip.compress(b"\n" * (20 << 20)))
+    assert path.stat().st_size < 21_000
+    tracemalloc.start()
+    count = 0
+    for count, item in enumerate(replay.Tape([path, after]), start=1):  # noqa: B007
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == replay.BAD_IN_A_ROW_MAX + 2 and peak < 32 << 20
+    lines, bad = read(path, after)
+    assert [line.file for line in lines] == [str(after)]
+    assert bad[-1].reason == "after 10000 bad lines in a row the rest of the file is skipped"
+
+
+def test_good_lines_between_bad_ones_keep_a_file_going(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay, "BAD_IN_A_ROW_MAX", 3)
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"1 {}\n\n\n2 {}\n\n\n3 {}\n\n\n\n4 {}\n"))
+    lines, bad = read(path)
+    assert [line.receive_ns for line in lines] == [1, 2, 3] and len(bad) == 8 and bad[-1].number == 11
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    """A FIFO would be waited for until somebody writes to it."""
+    fifo, link = tmp_path / "spot" / "a.gz", tmp_path / "spot" / "b.gz"
+    fifo.parent.mkdir()
+    os.mkfifo(fifo)
+    link.symlink_to(fifo)
+    for path in (fifo, link, Path("/dev/zero")):
+        with pytest.raises(InvalidInput, match="not a regular file"):
+            replay.Tape([path])
+    with pytest.raises(InvalidInput, match="no capture in this folder"):
+        replay.Tape([fifo.parent])
+    later = capture(tmp_path / "spot" / "c.gz", (1, "{}"))
+    tape = replay.Tape([later])
+    later.unlink()
+    os.mkfifo(later)
+    assert list(tape) == [replay.BadLine(str(later), 1, "not a regular file")]
+
+
+def test_a_name_that_cannot_go_out_as_text_is_refused(tmp_path: Path) -> None:
+    for name in (b"\xff.gz", b"\x1b[31m.gz"):
+        path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+        path.write_bytes(b"")
+        with pytest.raises(InvalidInput, match="unprintable"):
+            replay.Tape([path])

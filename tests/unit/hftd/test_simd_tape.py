@@ -24,6 +24,7 @@ class Rig:
         self.sent: list[int] = []
         self.skipped: list[int] = []
         self.bad: list[replay.BadLine] = []
+        self.gaps: list[tuple[int, int]] = []
         self.ends = 0
         self.feeder = tape.Feeder(
             lines,
@@ -34,6 +35,7 @@ class Rig:
             on_skipped=lambda batch: self.skipped.extend(each.receive_ns // MS for each in batch),
             on_sent=lambda batch: self.sent.extend(each.receive_ns // MS for each in batch),
             on_bad=self.bad.append,
+            on_gap=lambda line, gap_ns: self.gaps.append((line.receive_ns // MS, gap_ns // MS)),
             on_end=self._end,
         )
 
@@ -132,3 +134,37 @@ def test_a_tape_that_is_shorter_than_it_was_ends() -> None:
     rig = Rig([line(1), line(2)], skip=10)
     assert rig.turn(0) == 0
     assert rig.turn(0) is None and rig.ends == 1 and rig.sent == []
+
+
+def test_bad_lines_are_read_a_share_a_turn_so_that_orders_get_their_turn() -> None:
+    many = [replay.BadLine("tape.gz", number, "not JSON") for number in range(1, 2_501)]
+    rig = Rig([*many, line(1)])
+    assert rig.turn(0) == 0 and len(rig.bad) == tape.BAD_LINES_A_TURN and not rig.feeder.ended
+    assert rig.turn(0) == 0 and rig.turn(0) is None
+    assert rig.bad == many and rig.sent == [1]
+
+
+def test_bad_lines_while_the_tape_is_read_again_end_nothing() -> None:
+    many = [replay.BadLine("tape.gz", number, "not JSON") for number in range(1, 2_501)]
+    rig = Rig([line(1), *many, line(2), line(3)], skip=2)
+    while rig.feeder.rebuilding:
+        assert rig.turn(0) == 0
+    assert rig.turn(0) is None and (rig.skipped, rig.sent) == ([1, 2], [3])
+
+
+def test_a_gap_that_is_too_long_is_not_waited_for_and_is_told_once() -> None:
+    hour = 3_600_000
+    rig = Rig([line(100), line(hour), line(hour + 50), line(200), line(260)])
+    assert rig.turn(0) == 50 and rig.sent == [100, hour]
+    assert rig.gaps == [(hour, hour - 100)]
+    assert rig.turn(20) == 50
+    assert rig.turn(50) == 110 and rig.sent[2:] == [hour + 50, 200], "back again, and at its own pace"
+    assert rig.gaps[1:] == [(200, 200 - hour - 50)]
+    assert rig.turn(110) is None and len(rig.gaps) == 2
+
+
+def test_a_gap_below_the_bound_is_waited_for_and_at_full_speed_there_are_none() -> None:
+    minutes = tape.GAP_NS_MAX // MS
+    assert Rig([line(100), line(100 + minutes)]).turn(0) == minutes
+    rig = Rig([line(100), line(100 + 10 * minutes)], speed=0)
+    assert rig.turn(0) is None and not rig.gaps and len(rig.sent) == 2
