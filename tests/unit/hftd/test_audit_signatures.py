@@ -36,7 +36,7 @@ GOLDEN_VOUCHED = (
 )
 
 
-def chain(count: int, price: str = "61800.3") -> list[audit_chain.Record]:
+def chain(count: int, price: str = "61800.3") -> list[audit_chain.ChainRecord]:
     head, made = audit_chain.START, []
     for n in range(1, count + 1):
         record = audit_chain.append(
@@ -87,7 +87,7 @@ LINES = [
 def check(
     folder: Path,
     lines: list[bytes] | bytes | None = LINES,
-    records: list[audit_chain.Record] = CHAIN,
+    records: list[audit_chain.ChainRecord] = CHAIN,
     trusted: tuple[audit_key.Key, ...] = (KEY,),
     heads: tuple[Remembered, ...] = (),
 ) -> audit_assurance.Assurance:
