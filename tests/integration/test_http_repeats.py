@@ -65,6 +65,7 @@ ANSWERS: dict[str, list[dict[str, Any]]] = {
     "length of words": [begins((b"content-length", b"two"), TYPE), OK],
     "length of thirty digits": [begins((b"content-length", b"2".zfill(30)), TYPE), OK],
     "length as text": [begins(("content-length", "2"), TYPE), OK],
+    "its value as text": [begins((b"content-length", "2"), TYPE), OK],
     "not hashable": [begins(LENGTH, (bytearray(b"content-type"), b"text/plain")), OK],
     "list of lists": [begins([b"content-length", b"2"], [b"content-type", b"text/plain"]), OK],
     "large head": [begins(LENGTH, TYPE, (b"x", b"y" * 2000)), OK],
