@@ -24,8 +24,10 @@ from typing import Any
 import msgspec
 
 from controlplane.http import listener, peer
-from controlplane.http.connection import QUESTIONS, Application, Connection, Protocol, Report, Terms
+from controlplane.http.connection import Application, Connection, Protocol, Report, Terms
+from controlplane.http.framing import QUESTIONS
 from controlplane.http.limits import Limits
+from controlplane.http.repeats import HEADS_KEPT, Repeats
 
 CANCEL_S = 1.0
 """For handlers to end once they are cancelled; then their connections are cut."""
@@ -37,8 +39,16 @@ counted."""
 
 
 class Server:
-    def __init__(self, app: Application, *, report: Report, limits: Limits | None = None) -> None:
-        self._app, self._to, self._limits = app, report, limits or Limits()
+    def __init__(
+        self,
+        app: Application,
+        *,
+        report: Report,
+        limits: Limits | None = None,
+        heads_kept: int = HEADS_KEPT,
+    ) -> None:
+        """`heads_kept` as in repeats.py."""
+        self._app, self._to, self._limits, self._heads_kept = app, report, limits or Limits(), heads_kept
         self._listeners: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._count: dict[str, int] = {}
@@ -74,7 +84,7 @@ class Server:
         bound: int = sock.getsockname()[1]
         known = frozenset(name.lower() for name in (*names, address))
         allowed = None if methods is None else frozenset(methods)
-        await self._listen(sock, Terms(f"{address}:{bound}", allowed, known, self._limits), None)
+        await self._listen(sock, self._terms(f"{address}:{bound}", allowed, known), None)
         return bound
 
     async def listen_unix(self, path: Path, *, owner_uid: int | None = None) -> None:
@@ -84,7 +94,10 @@ class Server:
             InUse: the path cannot be bound.
         """
         owner = os.geteuid() if owner_uid is None else owner_uid
-        await self._listen(listener.unix(path), Terms(str(path), None, None, self._limits), owner)
+        await self._listen(listener.unix(path), self._terms(str(path), None, None), owner)
+
+    def _terms(self, where: str, methods: frozenset[str] | None, names: frozenset[str] | None) -> Terms:
+        return Terms(where, methods, names, self._limits, Repeats(self._heads_kept))
 
     async def _listen(self, sock: socket.socket, terms: Terms, owner_uid: int | None) -> None:
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -30,6 +31,8 @@ from tests.support.http_served import (
     until,
     whole,
 )
+
+CLOSING = b"\r\nConnection: close\r\n\r\n"
 
 # --- connections --------------------------------------------------------------------------------------------
 
@@ -67,6 +70,20 @@ async def test_head_has_the_head_of_get_and_no_body() -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert (await whole(reader))[0] == head
         writer.close()
+
+
+@sync
+async def test_head_is_refused_and_fails_as_get_does_without_the_body() -> None:
+    async with served() as found:
+        for target, host, status in ((b"/fine", b"evil.example", 421), (b"/raises/other", b"localhost", 500)):
+            answers = [
+                await found.raw(method + b" " + target + b" HTTP/1.1\r\nHost: " + host + CLOSING)
+                for method in (b"GET", b"HEAD")
+            ]
+            assert [code(answer) for answer in answers] == [status, status]
+            heads = [re.sub(b"Date: .*", b"", answer.partition(b"\r\n\r\n")[0]) for answer in answers]
+            assert heads[0] == heads[1] and answers[1].endswith(b"\r\n\r\n")
+        assert [report["kind"] for report in found.app.reports] == ["http.failed"]
 
 
 @sync
