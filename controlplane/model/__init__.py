@@ -6,7 +6,7 @@ stored, and its JSON) · observed.py (what an agent reports). The names below ar
 of.
 """
 
-from controlplane.model.process import Phase, Process, Token
+from controlplane.model.process import Phase, Process, Token, in_range
 from controlplane.model.records import decode, encode
 from controlplane.model.specs import Mode, ServiceSpec, Slot
 
@@ -19,7 +19,9 @@ __all__ = [
     "Token",
     "decode",
     "encode",
+    "in_range",
     "observed",
+    "process",
     "records",
     "specs",
 ]

@@ -10,6 +10,7 @@ second.
 from __future__ import annotations
 
 from hftd import bus, runtime
+from hftd.daemons import fence_keeping
 from hftd.engine import fixed, position, reasons
 from hftd.engine.orders import answers
 from hftd.settings import PositionSettings
@@ -28,7 +29,7 @@ class PositionBook:
     def __init__(self, context: runtime.Context, settings: PositionSettings) -> None:
         self.context, self.settings = context, settings
         self.log = position_log.PositionLog(context.data_dir)
-        self.fences = fences.Fences(context.data_dir / "fences.json")
+        self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
         self.executions = bus.link.Router(context.bind("executions"))
         self.publisher = bus.publish.Publisher(context.bind("positions"))
         self.market = bus.publish.Subscriber()
@@ -58,7 +59,7 @@ class PositionBook:
     def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
         ok, reason = self.fences.attach(attach)
         if not ok:
-            self.context.count("stale_token_refusals")
+            self.context.count(self.fences.refusal_counter(attach.token))
         self.executions.send(
             identity,
             codec.encode(orders.Attached(*self.context.head(), ok, reason, self.positions.seen.up_to)),
@@ -208,6 +209,7 @@ def build(context: runtime.Context, settings: PositionSettings) -> runtime.Loop:
     loop.before_wait(keeper.flush)
     loop.every(PUBLISH_EVERY_S, keeper.each_second)
     loop.on_ask("positions", keeper.ask)
+    fence_keeping.keep(loop, context, keeper.fences)
     loop.on_stop(keeper.stop)
     context.set_ready(True)
     return loop

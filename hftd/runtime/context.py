@@ -22,6 +22,7 @@ from controlplane.site import histogram
 from hftd.runtime import agent_link, heads, leadership
 from hftd.runtime.health import Health
 from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, Log
+from hftd.runtime.store_tokens import StoreTokens
 from hftd.shm import bell
 from hftd.wire import control
 
@@ -93,6 +94,7 @@ class Context:
         self.changed = False
         """Readiness or an alarm changed: the loop sends status at once."""
         self.known_peers: dict[str, list[control.Peer]] = {}
+        self.store_tokens = StoreTokens(self.lease)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
