@@ -6,6 +6,7 @@ storage/heights.py; who asks: `hftctl fence show` and `reset`.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -47,8 +48,7 @@ class FenceKeeper:
                     "group": group,
                     "incarnation": token.incarnation,
                     "epoch": token.epoch,
-                    "claimant": claimant.instance,
-                    "claimant_pid": claimant.pid,
+                    "claimant": dataclasses.asdict(claimant),
                     "admitted": self._fences.admitted(group),
                 }
             )
