@@ -5,6 +5,7 @@ stand to what the store holds, and setting them to it when the group is locked o
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 from controlplane.cli import agent_client, render
@@ -53,25 +54,31 @@ def reset(
     site_dir: SiteDirOption = None,
 ) -> int:
     """Set the fences of a group's receivers to the token that the store holds."""
-    if not reason or not reason.strip():
-        raise InvalidInput(f'fence reset of "{service}": --reason is missing (it is kept in the history)')
-    floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S)
-    look.service(floor.status(), service)
-    result = request(floor, service, reason, timeout)
+    try:
+        result = request(service, reason, timeout, site_dir)
+        code = EXIT_CODES.get(result["outcome"], 1)
+    except HftctlError as exc:
+        if output is Output.table:
+            raise
+        result, code = outcome(service, "refused", str(exc)), exc.exit_code
     if output is Output.table:
         render.say(sentence(result))
     else:
         render.show(result, output)
-    return EXIT_CODES.get(result["outcome"], 1)
+    return code
 
 
-def request(floor: agent_client.Floor, service: str, reason: str, timeout_s: float) -> dict[str, Any]:
+def request(service: str, reason: str | None, timeout_s: float, site_dir: Path | None) -> dict[str, Any]:
     """The result of one reset.
 
     Raises:
-        InvalidInput: no such service. FloorUnreachable: no agent took the request, or the store cannot be
-        read; nothing was changed.
+        InvalidInput: no reason, or no such service. FloorUnreachable: no agent took the request, or the
+        store cannot be read; nothing was changed.
     """
+    if not reason or not reason.strip():
+        raise InvalidInput(f'fence reset of "{service}": --reason is missing (it is kept in the history)')
+    floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S)
+    look.service(floor.status(), service)
     body = json.dumps({"reason": reason, "timeout_s": timeout_s}).encode()
     # Not tried at a second agent: the first may have begun before it fell silent.
     for host in floor.hosts:

@@ -183,7 +183,7 @@ def test_what_cannot_be_reset_is_refused_in_one_line(
 
 def test_nothing_is_reset_while_the_store_cannot_be_read(floor: floors.Floor) -> None:
     kept = {name: path.read_bytes() for name, path in files(floor).items()}
-    (etcd,) = [process["pid"] for process in floor.parent()["children"] if process["name"] == "etcd"]
+    etcd = floor.parent()["processes"]["etcd"]["pid"]
     os.kill(etcd, signal.SIGSTOP)
     try:
         for verb in (("reset", "omsd", "--reason", REASON), ("show", "omsd")):
