@@ -9,24 +9,24 @@ what is written is never below a token that the store had given out to whoever w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from agents import settings
-from agents.instances import Instances
 from agents.paths import Paths
 from agents.supervisor.states import HAS_PROCESS
 from agents.supervisor.supervisor import Instance
 from controlplane.errors import HftctlError, InvalidInput, Refused, Retryable
-from controlplane.model import Process
+from controlplane.model import Process, Token
 from controlplane.operations import fence_reset
 from controlplane.operations.fence_reset import LOCKED, Held
 from controlplane.store import Keys, Store
 from hftd.shm import kept_fences
 from hftd.shm.kept_fences import NOBODY
+from hftd.wire import control
 
 SHARED_FOLDER = {"simd": "simd"}
 """Daemons that keep their fences in a folder of the site, not of the instance (docs/protocol.md, Files)."""
@@ -46,8 +46,20 @@ class Looked(msgspec.Struct):
         return (self.incarnation, self.epoch)
 
 
+class Known(Protocol):
+    """What is needed of instances.Instances."""
+
+    def __iter__(self) -> Iterator[Instance]: ...
+
+    async def ask(self, name: str, what: str, args: dict[str, Any], timeout_s: float) -> control.Answer: ...
+
+    async def reset_fence(
+        self, name: str, store: Token, claimant: Process, admitted: int, timeout_s: float
+    ) -> control.Answer: ...
+
+
 class HostFences:
-    def __init__(self, host: str, paths: Paths, instances: Instances, store: Store, keys: Keys) -> None:
+    def __init__(self, host: str, paths: Paths, instances: Known, store: Store, keys: Keys) -> None:
         self._host, self._paths, self._instances = host, paths, instances
         self._store, self._keys = store, keys
 
@@ -144,7 +156,7 @@ class HostFences:
         """Raises Refused, Retryable, OSError, InvalidInput."""
         claimant = store.holder or NOBODY
         if instance.state in HAS_PROCESS:
-            answer = await self._instances.bus.reset_fence(
+            answer = await self._instances.reset_fence(
                 instance.id, store.token, claimant, found.admitted, settings.ASK_TIMEOUT_S
             )
             if not answer.ok:
