@@ -32,6 +32,10 @@ SHARED_FOLDER = {"simd": "simd"}
 """Daemons that keep their fences in a folder of the site, not of the instance (docs/protocol.md, Files)."""
 
 
+FROM_FILE = -1
+"""In place of how many claims were admitted: its process was not running, and no running one agrees to it."""
+
+
 class Looked(msgspec.Struct):
     """One group's fence as a receiver answers it (the Ask `fences`)."""
 
@@ -99,7 +103,7 @@ class HostFences:
                 rows = msgspec.convert(answer.body, list[Looked]) if answer.ok else []
             else:
                 rows = [
-                    Looked(group, row.incarnation, row.epoch, row.claimant, 0)
+                    Looked(group, row.incarnation, row.epoch, row.claimant, FROM_FILE)
                     for group, row in kept_fences.read(self._file(instance)).items()
                 ]
         except msgspec.ValidationError as exc:
@@ -164,6 +168,8 @@ class HostFences:
             return
         # Nothing is awaited from here on, so no process of the instance begins before the file is written.
         path = self._file(instance)
+        if found.admitted != FROM_FILE:
+            raise Refused(f"{instance.id}: its process has ended meanwhile; look again")
         rows = kept_fences.read(path)
         row = rows.get(found.group)
         if row is None or (row.rank, row.claimant) != (found.rank, found.claimant):

@@ -138,6 +138,22 @@ def test_a_new_incarnation_is_taken_once_it_is_confirmed(path: OrderPath, by: st
     assert b'"epoch":2' in (execd.context.data_dir / "fences.json").read_bytes()
 
 
+def test_a_leader_that_waits_for_the_stores_word_is_let_in_with_it(path: OrderPath) -> None:
+    """A receiver with an empty data folder, whose agent has not told it anything yet."""
+    execd, alpha = path.start("execd-alpha-1"), path.start("omsd-alpha-1")
+    path.introduce()
+    store_holds(path)
+    execd.lead(1)
+    path.until("execd is active", lambda: execd.phase is Phase.ACTIVE)
+    alpha.lead(1)
+    path.until("the alarm", lambda: "fence_unconfirmed" in execd.context.alarms)
+    assert alpha.phase is Phase.FENCING and not (execd.context.data_dir / "fences.json").exists()
+    assert "fence_refused" not in alpha.context.alarms, "it is not refused: it waits"
+    store_holds(path, Token(INCARNATION, "omsd", 1))
+    path.until("it leads", lambda: alpha.phase is Phase.ACTIVE)
+    path.until("the alarm is gone", lambda: "fence_unconfirmed" not in execd.context.alarms)
+
+
 def test_a_lead_of_execd_takes_its_clients_token_from_the_fence_file(path: OrderPath) -> None:
     """No agent has said anything yet: what the keeper wrote is the store's word."""
     execd, alpha = path.start("execd-alpha-1"), path.start("omsd-alpha-1")

@@ -174,6 +174,23 @@ def test_of_a_stopped_receiver_the_file_is_set_and_other_groups_stay(host: Host,
     assert kept_fences.read(path) == {"omsd": Row(1, 5, LEADER), "execd": Row(1, 70, NEXT)}
 
 
+@pytest.mark.parametrize(("before", "then"), [(State.BACKOFF, State.RUNNING), (State.RUNNING, State.BACKOFF)])
+def test_one_that_starts_or_ends_between_look_and_reset_is_left(
+    host: Host, before: State, then: State
+) -> None:
+    """What it has admitted in between is not known."""
+    one, row = host.add("execd-alpha-1", Row(1, 900, FORGER), before), Row(1, 900, FORGER)
+    other = host.add("riskd-alpha-1", None)
+
+    async def change() -> None:
+        host.instances["execd-alpha-1"].state = then
+
+    one.on_look = other.on_look = change
+    (said,) = reset(host)
+    assert said["outcome"] == "failed" and one.row == row
+    assert kept_fences.read(host.file("execd-alpha-1"))["omsd"] == row
+
+
 def test_one_that_does_not_answer_or_is_damaged_fails_by_name_and_the_others_are_set(host: Host) -> None:
     good = host.add("execd-alpha-1", Row(1, 900, FORGER))
     host.add("riskd-alpha-1", Row(1, 900, FORGER))
