@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -196,3 +197,24 @@ def test_nothing_is_reset_while_the_store_cannot_be_read(floor: floors.Floor) ->
     assert {name: path.read_bytes() for name, path in files(floor).items()} == kept
     floors.wait_for("healthy", floor.healthy)
     assert floor.trades()
+
+
+def test_a_new_store_has_a_new_incarnation_and_its_leaders_are_let_in(floor: floors.Floor) -> None:
+    """Last in this file: the store is lost while the floor is down. The receivers hold fences of the old
+    incarnation, and take the new one from their agents' word.
+    """
+    before = {name: fence_of(path)["incarnation"] for name, path in files(floor).items()}
+    floor.run("down")
+    for folder in floor.site_dir.glob("etcd-*"):
+        shutil.rmtree(folder)
+    floor.up()
+    assert floor.trades()
+
+    def risen() -> bool:
+        now = {name: fence_of(path)["incarnation"] for name, path in files(floor).items()}
+        return set(now) == set(before) and all(now[name] > before[name] for name in now)
+
+    floors.wait_for("every fence is of the new incarnation", risen)
+    found = floor.json("fence", "show", "omsd")
+    assert {row["stands"] for row in found["receivers"]} == {"as the store"}
+    assert not alarms(floor, "fence_ahead")
