@@ -13,6 +13,7 @@ import asyncio
 
 from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings
 from agents.alarms import Alarms
+from agents.group_tokens import GroupTokens
 from agents.instances import Instances
 from agents.keeper import protocol
 from agents.keeper_process import KeeperProcess
@@ -31,7 +32,7 @@ from controlplane.store import Health
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
 
-SITE_NEWS = (*PEER_KINDS, "history", "undecodable")
+SITE_NEWS = (*PEER_KINDS, "epoch", "history", "undecodable")
 """What an agent acts on. That leaders renew, hosts report and operations go on is only shown when asked."""
 
 
@@ -59,7 +60,8 @@ class Agent:
         self.bus = bus.Bus(self.paths.bus, f"agent-{given.host}", self.instances)
         self.instances.join(self.supervisor, self.bus)
         self.peers = PeerNews(self.bus, self.instances.find, lambda: self.site)
-        self.instances.on_heard = self.peers.tell
+        self.tokens = GroupTokens(self.bus, lambda: self.site)
+        self.instances.on_heard = self._heard
         self.leader_events = LeaderEvents(given.host, self.report)
         self.answers = SiteAnswers(self)
         self.keeper: KeeperProcess | None = None
@@ -97,6 +99,10 @@ class Agent:
         if self.keeper is not None:
             self.keeper.changed()
 
+    def _heard(self, name: str) -> None:
+        self.tokens.tell(name)
+        self.peers.tell(name)
+
     def site_changed(self, changes: Changes | None = None) -> None:
         """There is a new view of the site, in which this has changed (SITE_NEWS); None: all may have."""
         view = self.follower.view
@@ -105,6 +111,8 @@ class Agent:
         if changes is None or "specs" in changes or "undecodable" in changes:
             self._want(self.last_specs.take(view))
         site = self.last_specs.over(view)
+        if changes is None or "epoch" in changes:
+            self.tokens.tell_all()
         if changes is None:
             self.peers.tell_all()
         else:

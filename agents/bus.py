@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import zmq
 
 from controlplane.errors import InvalidInput, Retryable
-from controlplane.model import Process
+from controlplane.model import Process, Token
 from hftd.wire import codec, control
 
 RATE_OVER_S = 0.9
@@ -40,6 +40,8 @@ class Reported:
     rates: dict[str, float] = field(default_factory=dict)
     told: dict[str, list[control.Peer]] = field(default_factory=dict)
     """Peers of each service, as last sent."""
+    tokens: list[codec.TokenOnWire] | None = None
+    """The store's, as last sent."""
     _rated: tuple[float, Mapping[str, int]] = (0.0, {})
 
     def take(self, status: control.Status, now_mono_s: float) -> None:
@@ -185,23 +187,43 @@ class Bus:
         if self._send(name, control.Peers, service, daemon, peers):
             report.told[service] = peers
 
+    def tokens(self, name: str, tokens: list[codec.TokenOnWire]) -> None:
+        """Tell a daemon what the store holds, unless that is what it heard last."""
+        report = self.reports.get(name)
+        if report is None or report.tokens == tokens:
+            return
+        if self._send(name, control.Tokens, tokens):
+            report.tokens = tokens
+
     async def ask(self, name: str, what: str, args: dict[str, Any], timeout_s: float) -> control.Answer:
         """Ask a daemon and wait for its answer.
 
         Raises:
             Retryable: it is not here or did not answer in time.
         """
+        return await self._answer_to(name, repr(what), timeout_s, control.Ask, what, args)
+
+    async def reset_fence(
+        self, name: str, store: Token, claimant: Process, admitted: int, timeout_s: float
+    ) -> control.Answer:
+        """Set a receiver's fence to the store's token. Raises as `ask` does; then it may have been done."""
+        fields = (codec.TokenOnWire.of(store), codec.ProcessOnWire.of(claimant), admitted)
+        return await self._answer_to(name, "the reset of a fence", timeout_s, control.FenceReset, *fields)
+
+    async def _answer_to(
+        self, name: str, what: str, timeout_s: float, make: Callable[..., control.FromAgent], *fields: Any
+    ) -> control.Answer:
         assert self._loop is not None, "asking needs an open bus"
         self._asks += 1
         ask = self._asks
         future: asyncio.Future[control.Answer] = self._loop.create_future()
         self._waiting[ask] = (name, future)
         try:
-            if name not in self.reports or not self._send(name, control.Ask, ask, what, args):
+            if name not in self.reports or not self._send(name, make, ask, *fields):
                 raise Retryable(f"instance {name}: not connected to its agent")
             return await asyncio.wait_for(future, timeout_s)
         except TimeoutError as exc:
-            raise Retryable(f"instance {name}: no answer to {what!r} within {timeout_s:g} s") from exc
+            raise Retryable(f"instance {name}: no answer to {what} within {timeout_s:g} s") from exc
         finally:
             del self._waiting[ask]
 

@@ -105,7 +105,7 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             report=agent.report,
             heard=agent.keeper_heard,
         )
-    http = server.Server(application.application(agent, failovers), report=agent.report)
+    http = server.Server(application.application(agent, failovers, store, keys), report=agent.report)
     try:
         agent.bus.open()
         agent.instances.adopt()

@@ -20,7 +20,7 @@ from agents.hello_files import HelloFiles
 from agents.paths import Paths
 from agents.supervisor.supervisor import Instance, Supervisor
 from controlplane.errors import InvalidInput
-from controlplane.model import Process
+from controlplane.model import Process, Token
 from controlplane.model.observed import Alarm, EndedCounters, InstanceStatus
 from hftd.shm import pages
 from hftd.wire import codec, control
@@ -134,6 +134,12 @@ class Instances:
     async def ask(self, name: str, what: str, args: dict[str, Any], timeout_s: float) -> control.Answer:
         """Ask a daemon of this host. Raises Retryable: it is not here, or did not answer in time."""
         return await self.bus.ask(name, what, args, timeout_s)
+
+    async def reset_fence(
+        self, name: str, store: Token, claimant: Process, admitted: int, timeout_s: float
+    ) -> control.Answer:
+        """Set a receiver's fence of that group to the store's token (bus.Bus). Raises Retryable."""
+        return await self.bus.reset_fence(name, store, claimant, admitted, timeout_s)
 
     # --- what is said of them -------------------------------------------------------------------------------
 

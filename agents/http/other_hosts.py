@@ -46,12 +46,14 @@ class OtherHosts:
         passed = {name: value for name, value in answer.headers.items() if name in PASSED_ON}
         return Response(answer.body, answer.status, passed)
 
-    async def fetch(self, host: str, target: str, timeout_s: float) -> Answer:
+    async def fetch(
+        self, host: str, target: str, timeout_s: float, method: str = "GET", body: bytes = b""
+    ) -> Answer:
         """Raises Retryable: the host's agent does not answer, or is on another machine."""
         path = self._agent.paths.http_socket_of(host)
         if not path.exists():
             raise Retryable(f"that is known to the agent of {host} alone, and it is not here: ask on {host}")
         try:
-            return await asyncio.to_thread(unix.request, path, "GET", target, timeout_s=timeout_s)
+            return await asyncio.to_thread(unix.request, path, method, target, body, timeout_s=timeout_s)
         except FloorUnreachable as exc:
             raise Retryable(f"host {host}: its agent does not answer ({exc})") from exc

@@ -22,7 +22,7 @@ from controlplane import model
 from controlplane.errors import InvalidInput, Retryable, Unavailable
 from controlplane.http import answers, peer
 from controlplane.model import Mode
-from controlplane.operations import failover
+from controlplane.operations import failover, fence_reset
 from controlplane.site import look
 from controlplane.site.view import SiteView
 
@@ -115,7 +115,7 @@ class SiteRoutes:
         site, service = self._site(), request.path_params["service"]
         if service not in site.specs:
             raise answers.NotFound(f'service "{service}" is not in site {site.site}')
-        rows = sorted(site.history.get(service, ()), key=lambda row: row.epoch)[-HISTORY_MAX:]
+        rows = fence_reset.history(site, service)[-HISTORY_MAX:]
         return answers.json([dataclasses.asdict(row) for row in rows])
 
     async def failover(self, request: Request) -> Response:

@@ -45,6 +45,7 @@ VERBS: dict[str, Verb] = {
         "leadership:history", "Every change of leader of a service, with cause, actor and reason."
     ),
     "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
+    "fence": Verb("fence:fences", "The fences that receivers keep of a group."),
 }
 
 COMPLETE = "_HFTCTL_COMPLETE"

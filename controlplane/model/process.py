@@ -19,6 +19,17 @@ class Process:
     """Field 22 of /proc/PID/stat, clock ticks since boot."""
 
 
+EPOCH_BITS = 20
+"""A million hand-overs of one group within one incarnation of the store: one each minute for two years."""
+INCARNATION_BITS = 43
+"""UNIX ms until the year 2248. Together 63 bits, so that a term (hftd/engine/orders/term.py) fits an i64."""
+
+
+def in_range(incarnation: int, epoch: int) -> bool:
+    """Can a store have given this out? What is outside was made up, or damaged."""
+    return 0 <= incarnation < 1 << INCARNATION_BITS and 0 <= epoch < 1 << EPOCH_BITS
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """The fencing token of one group: (incarnation of the store, group, epoch), ordered by incarnation, then

@@ -1,7 +1,8 @@
 """Changes that an operator or the system sets out to make, one a file: checked, written, waited for,
 recorded.
 
-failover.py moves the lead of a group. Their record is controlplane/operation_log.py.
+failover.py moves the lead of a group, fence_reset.py sets its receivers' fences to what the store holds.
+Their record is controlplane/operation_log.py.
 """
 
-__all__ = ["failover"]
+__all__ = ["failover", "fence_reset"]

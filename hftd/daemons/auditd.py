@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 
 from hftd import bus, runtime
+from hftd.daemons import fence_keeping
 from hftd.engine import audit_statement
 from hftd.settings import AuditSettings
 from hftd.storage import audit_log, audit_signer, fences
@@ -42,7 +43,7 @@ class Scribe:
         self._signed_file = self.log.number
         self._sign_at = audit_statement.SIGN_AFTER
         """So many unsigned records are signed at once, after they are acknowledged."""
-        self.fences = fences.Fences(context.data_dir / "fences.json")
+        self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
         self.events = bus.link.Router(context.bind("events"))
         self._to_acknowledge: dict[bytes, int] = {}
         self._stuck: dict[str, int] = {}
@@ -122,7 +123,7 @@ class Scribe:
             last = self.log.last_of_group(attach.token.group)
             self._stuck.pop(attach.token.group, None)
         if not ok:
-            self.context.count("stale_token_refusals")
+            self.context.count(self.fences.refusal_counter(attach.token))
         self.events.send(identity, codec.encode(orders.Attached(*self.context.head(), ok, reason, last)))
 
     def _on_record(self, identity: bytes, message: orders.AuditRecord) -> None:
@@ -206,5 +207,6 @@ def build(context: runtime.Context, settings: AuditSettings) -> runtime.Loop:
         settings.head_every_s / 2, scribe.each_turn
     )  # half: a turn that comes late still keeps the bound
     loop.on_ask("head", scribe.head)
+    fence_keeping.keep(loop, context, scribe.fences)
     loop.on_stop(scribe.stop)
     return loop

@@ -12,6 +12,7 @@ import time
 
 from controlplane.model import Phase
 from hftd import bus, runtime
+from hftd.daemons import fence_keeping
 from hftd.engine import reasons
 from hftd.engine.orders import answers, gateway, oms
 from hftd.engine.orders.gateway import VenueFence
@@ -30,7 +31,8 @@ VENUE_SILENCE = 4
 class Execd:
     def __init__(self, context: runtime.Context, settings: ExecutionSettings) -> None:
         self.context, self.settings = context, settings
-        self.gateway = gateway.Gateway(fences.Fences(context.data_dir / "fences.json"))
+        self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
+        self.gateway = gateway.Gateway(self.fences)
         self.reports = gateway.Reports(settings.reports_max)
         self.questions = gateway.Questions()
         self.orphans = gateway.Orphans(int(settings.orphan_s * 1e9), time.monotonic_ns())
@@ -223,13 +225,13 @@ class Execd:
             reasons.NOT_ACTIVE,
             reasons.NOT_CONNECTED,
         ):
-            self.context.count("stale_token_refusals")
-        self._fenced(identity, claim.token.group, claim.token.epoch, objection)
+            self.context.count(self.fences.refusal_counter(claim.token))
+        waits = bool(objection) and self.fences.waits(claim.token)
+        self._fenced(identity, claim.token.group, claim.token.epoch, objection, waits)
 
-    def _fenced(self, identity: bytes, group: str, epoch: int, objection: str) -> None:
-        self.orders.send(
-            identity, codec.encode(orders.Fenced(*self._head(), group, epoch, not objection, objection))
-        )
+    def _fenced(self, identity: bytes, group: str, epoch: int, objection: str, waits: bool = False) -> None:
+        answer = orders.Fenced(*self._head(), group, epoch, not objection, objection, waits)
+        self.orders.send(identity, codec.encode(answer))
 
     # --- from the venue -------------------------------------------------------------------------------------
 
@@ -276,6 +278,7 @@ class Execd:
             claim.token.group,
             claim.token.epoch,
             "" if answer.ok else answer.reason or "the venue refused",
+            answer.waits,
         )
         if answer.ok:
             self.reports.again()
@@ -354,5 +357,6 @@ def build(context: runtime.Context, settings: ExecutionSettings) -> runtime.Loop
     loop.on_router(execd.orders.socket, execd.on_order)
     loop.before_wait(execd.pump)
     loop.every(TICK_S, execd.tick)
+    fence_keeping.keep(loop, context, execd.fences)
     loop.every(1.0, execd.each_second)
     return loop

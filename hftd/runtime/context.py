@@ -22,6 +22,7 @@ from controlplane.site import histogram
 from hftd.runtime import agent_link, heads, leadership
 from hftd.runtime.health import Health
 from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, Log
+from hftd.runtime.store_tokens import StoreTokens
 from hftd.shm import bell
 from hftd.wire import control
 
@@ -100,6 +101,7 @@ class Context:
         self.known_peers: dict[str, list[control.Peer]] = {}
         self._rubbish, self._rubbish_ns = 0, 0
         """Messages that did not decode since the alarm was raised, and when the last one came."""
+        self.store_tokens = StoreTokens(self.lease)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:

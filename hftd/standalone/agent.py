@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+import msgspec
 import zmq
 import zmq.asyncio
 
-from controlplane import registry, store
+from controlplane import model, registry, store
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import Process
+from controlplane.model import Process, records
 from controlplane.model.records import Registration
 from hftd.runtime.log import ERROR, INFO, Log
 from hftd.wire import codec, control
@@ -92,6 +93,7 @@ class StandaloneAgent:
         """The daemon has said hello: what it is told from now on arrives."""
         self._seq = 0
         self._found: dict[str, list[registry.Serving]] = {}
+        self._tokens: list[codec.TokenOnWire] = []
         self._bound: Future[None] = Future()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="standalone agent", daemon=True)
@@ -157,6 +159,7 @@ class StandaloneAgent:
                 if self._registry is not None:
                     self._registry.register(self._registration(message.endpoints))
                 await self._tell(control.Welcome(*self._envelope(), 1))
+                await self._tell(control.Tokens(*self._envelope(), self._tokens))
                 for service in self._uses:
                     await self._tell_peers(service)
             elif isinstance(message, control.Status):
@@ -197,6 +200,7 @@ class StandaloneAgent:
                 tasks.create_task(kept.run(), name="registration")
                 for service in self._uses:
                     tasks.create_task(self._follow(client, at.keys, service), name=f"peers {service}")
+                tasks.create_task(self._follow_tokens(client, at.keys), name="tokens")
         finally:
             with contextlib.suppress(HftctlError):  # it leaves by its lease
                 await kept.close()
@@ -227,3 +231,22 @@ class StandaloneAgent:
             self._found[service] = registry.serving(registry.decode(snapshot.entries.values()))
             if self._heard:
                 await self._tell_peers(service)
+
+    async def _follow_tokens(self, client: store.Store, keys: store.Keys) -> None:
+        """Tell the daemon which token the store holds for each group. A record that does not decode, or that
+        no store gives out, is left out: nothing of that group is confirmed then.
+        """
+        async for snapshot in client.watch(keys.groups):
+            found = []
+            for key, entry in sorted(snapshot.entries.items()):
+                group = key.removeprefix(keys.groups).partition("/")[0]
+                if key != keys.epoch(group):
+                    continue
+                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    held = model.decode(records.EpochRecord, entry.value)
+                    if model.in_range(held.incarnation, held.epoch):
+                        found.append(codec.TokenOnWire(held.incarnation, group, held.epoch))
+            if found != self._tokens:
+                self._tokens = found
+                if self._heard:
+                    await self._tell(control.Tokens(*self._envelope(), found))

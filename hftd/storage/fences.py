@@ -2,10 +2,11 @@
 first. On disk before anyone is told.
 
 Who keeps them: execd and simd (orders), riskd, positiond and auditd (links). What they promise (rules R10,
-R11): after `admit` has returned True, a lower token of that group is refused for ever, over kill -9 and power
-loss, and an equal one is accepted only from its first claimant (a store that was restored may give an epoch
-out twice). Where a fence cannot be written, nothing of that group passes until it can: nobody trades, never
-two.
+R11): after `admit` has returned True, a lower token of that group is refused, over kill -9 and power loss,
+and an equal one is accepted only from its first claimant (a store that was restored may give an epoch out
+twice). Only an operator lowers a fence, to what the store holds (`reset`). A token far above what the store
+is known to hold is not admitted (heights.py). Where a fence cannot be written, nothing of that group passes
+until it can: nobody trades, never two.
 
 The check for each order is `refuses`: one dict lookup and one comparison.
 """
@@ -13,40 +14,21 @@ The check for each order is `refuses`: one dict lookup and one comparison.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
-import msgspec
-
-from controlplane.errors import InvalidInput
-from controlplane.host import files
-from controlplane.host.files import Durability
-from controlplane.model import Process, Token
+from controlplane.model import Process, Token, in_range
+from hftd.shm import kept_fences
+from hftd.shm.kept_fences import NOBODY as NOBODY
+from hftd.shm.kept_fences import Row
+from hftd.storage import heights
+from hftd.storage.heights import AnyToken, StoreToken
+from hftd.storage.heights import Claim as Claim
 from hftd.wire import orders
-
-NOBODY = Process("", "", 0, 0)
-"""Claimant of an epoch that is known to be closed: no process equals it, so that epoch passes for none."""
-
-
-class AnyToken(Protocol):
-    """A model.Token or its form on the wire; both are read, never kept."""
-
-    @property
-    def incarnation(self) -> int: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def epoch(self) -> int: ...
-
-
-class _Row(msgspec.Struct, frozen=True):
-    incarnation: int
-    epoch: int
-    claimant: Process
 
 
 class Fences:
-    def __init__(self, path: Path) -> None:
-        """Read the fences kept at `path`; no file: no group has fenced yet.
+    def __init__(self, path: Path, store_token: StoreToken) -> None:
+        """Read the fences kept at `path`; no file: no group has fenced yet. `store_token`: what the store is
+        known to hold (heights.py).
 
         Raises:
             InvalidInput: the file does not decode. Starting without it could accept a token that was refused
@@ -54,7 +36,9 @@ class Fences:
         """
         self.path = path
         _take_over_first_name(path)
-        self._rows = _read(path)
+        self._rows = kept_fences.read(path)
+        self._heights = heights.Heights({group: row.rank for group, row in self._rows.items()}, store_token)
+        self._admitted: dict[str, int] = {}
         self._open = _passing(self._rows)
         """What passes; a group is missing when its epoch is closed, and while its fence is raised in memory
         and not yet on disk."""
@@ -65,24 +49,55 @@ class Fences:
         """Raise the group's fence to `token`; True once that is on disk (at once, without a write, when it
         already was).
 
-        False, with the reason in `objection`: lower than the fence, equal and claimed by another, or not
-        written. An own new token closes the group for lower ones even when the write fails.
+        False, with the reason in `objection`: lower than the fence, equal and claimed by another, higher than
+        is believed without the store's word, or not written. An own new token closes the group for lower ones
+        even when the write fails.
         """
         if self.conflict(token, claimant):
             return False
-        row = _Row(token.incarnation, token.epoch, claimant)
+        row = Row(token.incarnation, token.epoch, claimant)
+        self._admitted[token.group] = self.admitted(token.group) + 1
         if self._written.get(token.group) == row:
             return True
         self._rows[token.group] = row
         self._open.pop(token.group, None)
         try:
-            _write(self.path, self._rows)
+            kept_fences.write(self.path, self._rows)
         except OSError as exc:
             self._write_error = f"{self.path}: the fence could not be written: {exc.strerror or exc}"
             return False
         self._write_error = ""
         self._open, self._written = _passing(self._rows), dict(self._rows)
         return True
+
+    def reset(self, token: Token, claimant: Process, admitted: int) -> str:
+        """Set the group's fence to what the store holds, though it is lower; "" once that is on disk.
+
+        Only for what the agent says (`hftctl fence reset`): the token that it read from the store AFTER it
+        had asked for `admitted`. Nothing is changed, and the reason returned, when a claim of the group was
+        admitted since: the store may have given out a higher token meanwhile. A fence that is not above the
+        store's stays as it is.
+        """
+        row = self._rows.get(token.group)
+        if not in_range(token.incarnation, token.epoch):
+            return f"group {token.group!r}: {token.incarnation}/{token.epoch} is out of range"
+        if self.admitted(token.group) != admitted:
+            return f"group {token.group!r}: fenced meanwhile; look again"
+        wanted = Row(token.incarnation, token.epoch, claimant)
+        if row is not None and row.rank >= token.rank and row != wanted:
+            rows = {**self._rows, token.group: wanted}
+            try:
+                kept_fences.write(self.path, rows)
+            except OSError as exc:
+                return f"{self.path}: the fence could not be written: {exc.strerror or exc}"
+            self._rows = rows
+            self._open, self._written = _passing(rows), dict(rows)
+        self._heights.reset(token)
+        return ""
+
+    def admitted(self, group: str) -> int:
+        """How many claims of the group this process has admitted, one that could not be written included."""
+        return self._admitted.get(group, 0)
 
     def attach(self, attach: orders.Attach) -> tuple[bool, str]:
         """Admit the sender of an Attach as its group's leader: (True, "") once its token is on disk, else
@@ -123,10 +138,10 @@ class Fences:
         return sorted(self._rows)
 
     def conflict(self, token: AnyToken, claimant: Process) -> str:
-        """Why this claim can never stand; "" when only the disk could still refuse it."""
+        """Why this claim cannot stand (`waits`: not yet); "" when only the disk could still refuse it."""
         row = self._rows.get(token.group)
-        if row is None or (token.incarnation, token.epoch) > (row.incarnation, row.epoch):
-            return ""
+        if row is None or (token.incarnation, token.epoch) > row.rank or _out_of_range(token):
+            return self._heights.judge(token, claimant)
         found, fence = f"{token.incarnation}/{token.epoch}", f"{row.incarnation}/{row.epoch}"
         if found != fence:
             return f"group {token.group!r}: token {found} is below the fence {fence}"
@@ -137,6 +152,24 @@ class Fences:
             )
         return ""
 
+    def waits(self, token: AnyToken) -> bool:
+        """Is the store's word all that is missing? Then its claimant is to ask again."""
+        row = self._rows.get(token.group)
+        return (
+            (row is None or (token.incarnation, token.epoch) > row.rank)
+            and not _out_of_range(token)
+            and not self._heights.believes(token)
+        )
+
+    def refusal_counter(self, token: AnyToken | None) -> str:
+        """Under which name its refusal is counted."""
+        unbelieved = token is not None and (_out_of_range(token) or self.waits(token))
+        return "unconfirmed_fences" if unbelieved else "stale_token_refusals"
+
+    def claims(self) -> list[Claim]:
+        """What was asked for and is not believed, oldest first."""
+        return self._heights.claims(self.highest)
+
     def __repr__(self) -> str:
         return (
             f"Fences({self.path.name}: "
@@ -145,8 +178,16 @@ class Fences:
         )
 
 
-def _passing(rows: dict[str, _Row]) -> dict[str, tuple[int, int]]:
-    return {group: (row.incarnation, row.epoch) for group, row in rows.items() if row.claimant != NOBODY}
+def _out_of_range(token: AnyToken) -> bool:
+    return not in_range(token.incarnation, token.epoch)
+
+
+def _passing(rows: dict[str, Row]) -> dict[str, tuple[int, int]]:
+    return {
+        group: row.rank
+        for group, row in rows.items()
+        if row.claimant != NOBODY and in_range(row.incarnation, row.epoch)
+    }
 
 
 def _take_over_first_name(path: Path) -> None:
@@ -156,18 +197,3 @@ def _take_over_first_name(path: Path) -> None:
     first = path.with_name("floors.json")
     if first.exists() and not path.exists():
         first.rename(path)
-
-
-def _read(path: Path) -> dict[str, _Row]:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, _Row])
-    except FileNotFoundError:
-        return {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise InvalidInput(
-            f"{path}: expected the token fences of this receiver, found what does not decode: {exc}"
-        ) from exc
-
-
-def _write(path: Path, rows: dict[str, _Row]) -> None:
-    files.replace(path, msgspec.json.encode(rows), Durability.POWER, mode=0o600)

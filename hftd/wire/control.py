@@ -23,7 +23,7 @@ from controlplane.model.bounds import (
     WallNs,
     Word,
 )
-from hftd.wire.codec import Decoder, Message, ProcessOnWire
+from hftd.wire.codec import Decoder, Message, ProcessOnWire, TokenOnWire
 
 # --- from the daemon ----------------------------------------------------------------------------------------
 
@@ -125,8 +125,31 @@ class Stop(Message, tag=22, frozen=True):
     grace_s: float
 
 
+class Tokens(Message, tag=23, frozen=True):
+    """The token that the store holds for each group, as the agent sees it; sent at hello and at each
+    change. A receiver believes nothing far above it (storage/heights.py).
+    """
+
+    tokens: list[TokenOnWire]
+
+
+class FenceReset(Message, tag=24, frozen=True):
+    """An operator sets a receiver's fence to what the store holds. Answered by an Answer, once it is on
+    disk.
+    """
+
+    ask: int
+    """Number of the Answer."""
+    store: TokenOnWire
+    """As the agent has read it from the store, after the receiver had said `admitted`."""
+    claimant: ProcessOnWire
+    """Who holds that token; an empty instance: no process."""
+    admitted: int
+    """As the receiver answered the Ask `fences`: it refuses when a claim was admitted since."""
+
+
 FromDaemon = Hello | Status | Event | Answer
-FromAgent = Welcome | Peers | Ask | Drain | Reload | Stop
+FromAgent = Welcome | Peers | Ask | Drain | Reload | Stop | Tokens | FenceReset
 
 decode_from_daemon: Decoder[FromDaemon] = Decoder(FromDaemon)
 decode_from_agent: Decoder[FromAgent] = Decoder(FromAgent)

@@ -165,6 +165,8 @@ class Fenced(Message, tag=9, frozen=True):
     epoch: int
     ok: bool
     reason: str
+    waits: bool = False
+    """Not ok, and not settled either: the store's word is missing (storage/heights.py). Ask again."""
 
 
 class Attach(Message, tag=10, frozen=True):

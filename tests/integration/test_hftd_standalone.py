@@ -14,18 +14,22 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 import zmq
 
-from controlplane import store
+from controlplane import model, store
 from controlplane.host import identity
+from controlplane.model import records
+from hftd import bus
 from hftd.runtime.agent_link import AgentLink
 from hftd.runtime.log import Log
 from hftd.standalone.agent import StandaloneAgent
-from hftd.wire import control
+from hftd.wire import codec, control, orders
 from tests.support import floors, servers
 
 TTL_S = 5
+WAIT_MS = 20_000
 CONFIG = """
 service: {{name: {daemon}, version: 0.1.0, environment: lab}}
 etcd: {{endpoints: ["{endpoint}"], prefix: hft/standalone, lease_ttl: {ttl}}}
@@ -125,6 +129,50 @@ async def test_standalone_daemons_find_each_other_in_etcd_and_leave_it_when_they
     standalone.running["simd"].send_signal(signal.SIGINT)
     assert standalone.running["simd"].wait(30) in (0, 130)
     assert "Traceback" not in standalone.said("marketd") + standalone.said("simd")
+
+
+@pytest.mark.anyio
+async def test_a_standalone_receiver_knows_the_stores_tokens_and_believes_nothing_far_above(
+    standalone: Standalone,
+) -> None:
+    standalone.start("auditd")
+    client = store.connect(f"etcd://{standalone.server.endpoint}")
+    link: bus.link.Dealer | None = None
+    try:
+        await client.put("hft/standalone/groups/damaged/epoch", b"{")
+        async for snapshot in client.watch("hft/standalone/services/auditd/"):
+            for entry in snapshot.entries.values():
+                link = bus.link.Dealer("omsd-alpha-1.1", json.loads(entry.value)["endpoints"]["events"])
+            if link is not None:
+                break
+        assert link is not None
+
+        async def attached(epoch: int) -> bool:
+            """Its answer to a claim of this epoch."""
+            claimant = codec.ProcessOnWire("omsd-alpha-1", "b", 1, 1)
+            frame = codec.encode(
+                orders.Attach(codec.VERSION, 1, 0, "omsd", codec.TokenOnWire(7, "omsd", epoch), claimant)
+            )
+            assert link.socket.poll(WAIT_MS, zmq.POLLOUT) and link.send(frame)
+            assert link.socket.poll(WAIT_MS), "no answer"
+            answer = orders.decode_coming_back(link.socket.recv())
+            assert isinstance(answer, orders.Attached)
+            return answer.ok
+
+        with anyio.fail_after(60):
+            assert not await attached(70), "the store has no token of omsd yet"
+            epoch = records.EpochRecord(incarnation=7, epoch=70)
+            await client.put("hft/standalone/groups/omsd/epoch", model.encode(epoch))
+            taken = False
+            while not taken:
+                await asyncio.sleep(0.05)
+                taken = await attached(70)
+            assert not await attached(70 + 65)
+            assert await attached(70 + 64)
+    finally:
+        if link is not None:
+            link.close()
+        await client.close()
 
 
 def test_the_log_goes_where_the_file_says(standalone: Standalone) -> None:

@@ -21,6 +21,7 @@ from controlplane.host import identity
 from hftd import bus
 from hftd.shm import pages
 from hftd.wire import codec, control, market, requests
+from tests.support import store_tokens
 
 WAIT_S = 20.0
 """Generous: a test waits for a condition, not for a speed."""
@@ -107,7 +108,7 @@ class Daemon:
         assert self.process is not None
         pid = self.process.pid  # what an earlier process has said last may still be here
         self.until(lambda message: isinstance(message, control.Hello) and message.process.pid == pid)
-        self.say(control.Welcome(codec.VERSION, 1, 0, "agent", None, 1), *peers)
+        self.say(control.Welcome(codec.VERSION, 1, 0, "agent", None, 1), store_tokens.told(), *peers)
 
     def say(self, *messages: control.FromAgent) -> None:
         for message in messages:

@@ -30,6 +30,7 @@ from hftd.storage import fences
 from hftd.storage.fences import Fences
 from hftd.wire import codec, control, orders
 from hftd.wire.orders import Kind, OrderState, Side
+from tests.support import store_tokens
 
 WAIT_S = 20.0
 FAR_NS = 1 << 62
@@ -71,6 +72,7 @@ class Member:
             lease_word=self.word if leads else None,
         )
         self.context.log = lambda kind, **fields: self.events.append((kind, fields))  # type: ignore[method-assign]
+        self.context.store_tokens.tell(store_tokens.on_wire())
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.loop = build(self.context)
         self.dead = False
@@ -332,7 +334,8 @@ class OrderPath:
         self.members: dict[str, Member] = {}
         self._generation = 0
         self.venue = Venue(
-            bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"), fences.Fences(folder / "venue.json")
+            bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"),
+            fences.Fences(folder / "venue.json", store_tokens.highest),
         )
         self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"))
 

@@ -116,6 +116,8 @@ class Lead:
             self._execution.forget_reports()
             self._show()
             self._take()
+        elif answer.waits:
+            pass  # asked again soon; the receiver that misses the store's word raises the alarm
         elif self.state.phase is Phase.FENCING and not answer.ok and answer.reason not in LOST_TOUCH:
             self._context.alarm(
                 "fence_refused", "warning", f"no orders are taken: execd refuses our token ({answer.reason})"

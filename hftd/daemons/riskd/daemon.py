@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from controlplane.model import Phase
 from hftd import bus, runtime
+from hftd.daemons import fence_keeping
 from hftd.daemons.riskd import order_manager, strategies
 from hftd.engine import fixed, reasons
 from hftd.engine.orders import answers, clients, risk
@@ -244,6 +245,7 @@ def build(context: runtime.Context, settings: RiskSettings) -> runtime.Loop:
     loop.on_peers(settings.positions, found_positions)
     loop.on_lease(gate.on_lease)
     loop.on_ask("risk", gate.exposures)
+    fence_keeping.keep(loop, context, gate.omsd.fences)
     # Positions and prices before intents: an order is judged by the newest of what has arrived.
     loop.on(gate.positions.socket, gate.on_position)
     loop.on(gate.market.socket, gate.on_market)

@@ -21,7 +21,7 @@ decode: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
 class OrderManager:
     def __init__(self, context: runtime.Context, make_head: Callable[[], codec.Head]) -> None:
         self._context, self._head = context, make_head
-        self._fences = fences.Fences(context.data_dir / "fences.json")
+        self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
         self.router = bus.link.Router(context.bind("orders"))
         self._link: bytes | None = None
         self.route = 0
@@ -36,28 +36,24 @@ class OrderManager:
         return self._link is not None and self.router.send(self._link, codec.encode(message))
 
     def attach(self, identity: bytes, attach: orders.Attach) -> bool:
-        """Take an omsd's Attach and answer it; True when it has the orders now.
-
-        Raises InvalidInput for a token that is none.
-        """
-        route = 0 if attach.token is None else term.of(attach.token)
-        ok, reason = self._fences.attach(attach)
+        """Take an omsd's Attach and answer it; True when it has the orders now."""
+        ok, reason = self.fences.attach(attach)
         if not ok:
-            self._context.count("stale_token_refusals")
+            self._context.count(self.fences.refusal_counter(attach.token))
         self.router.send(identity, codec.encode(orders.Attached(*self._head(), ok, reason, last_seq=0)))
         if not ok or attach.token is None:
             return False
         if identity != self._link:
             self._context.event("omsd.attached", instance=attach.claimant.instance, epoch=attach.token.epoch)
-        self._link, self.route = identity, route
+        self._link, self.route = identity, term.of(attach.token)
         return True
 
     def speaks(self, identity: bytes, message: orders.Report | orders.Refusal) -> bool:
         """Does this come from the omsd that attached last? Any other is told why it does not count."""
         token = message.token
-        if not self._fences.refuses(token) and identity == self._link:
+        if not self.fences.refuses(token) and identity == self._link:
             return True
-        stale = token is None or self._fences.stale(token)
+        stale = token is None or self.fences.stale(token)
         self._context.count("stale_token_refusals" if stale else "not_attached")
         code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
         self.router.send(identity, codec.encode(answers.refusal(self._head(), message, code)))

@@ -19,6 +19,7 @@ from typing import Any
 from controlplane.host import files
 from controlplane.host.files import Durability
 from hftd import bus, runtime
+from hftd.daemons import fence_keeping
 from hftd.daemons.simd import journal, session, snapshots, tape
 from hftd.settings import SimSettings
 from hftd.storage import fences
@@ -53,10 +54,11 @@ class Simd:
             time.time_ns,
         )
         self.snapshots = snapshots.Snapshots(context, self.venue)
+        self.fences = fences.Fences(folder / "fences.json", context.store_tokens.highest)
         self.session = session.Session(
             self.venue,
             self._kept,
-            fences.Fences(folder / "fences.json"),
+            self.fences,
             self.orders.send,
             source=context.instance,
             gateway=self._gateway_path.read_bytes() if self._gateway_path.exists() else b"",
@@ -204,6 +206,7 @@ def build(context: runtime.Context, settings: SimSettings) -> runtime.Loop:
     loop.before_wait(flush)
     loop.every(1.0, simd.each_second)
     loop.on_ask("accounts", simd.accounts)
+    fence_keeping.keep(loop, context, simd.fences)
     loop.on_ask("tape", simd.tape)
     loop.on_stop(simd.stop)
     return loop

@@ -120,18 +120,18 @@ class Session:
             self._answer(identity, orders.Fenced(*self._head(), "", 0, False, "Fence without a token"))
             return
         if gateway is not None and gateway.group != token.group and (unfit := self._unfit(gateway)):
-            ok, reason = (
-                False,
-                f"gateway {gateway.group} {gateway.incarnation}/{gateway.epoch}: {reasons.text(unfit)}",
-            )
+            ok, waits = False, self._fences.waits(gateway)
+            reason = f"gateway {gateway.group} {gateway.incarnation}/{gateway.epoch}: {reasons.text(unfit)}"
         else:
             ok = self._fences.admit(token, process)
+            waits = not ok and self._fences.waits(token)
             reason = "" if ok else self._fences.objection(token, process)
+        counter = self._fences.refusal_counter(token)
         if ok:
             self._take_gateway(identity)
-        elif self._fences.stale(token):
-            self._count("stale_token_refusals")
-        self._answer(identity, orders.Fenced(*self._head(), token.group, token.epoch, ok, reason))
+        elif self._fences.stale(token) or counter != "stale_token_refusals":
+            self._count(counter)
+        self._answer(identity, orders.Fenced(*self._head(), token.group, token.epoch, ok, reason, waits))
 
     def _unfit(self, token: Token) -> str:
         """ "" when the token is the one that its group was fenced with last, else why it does not pass."""

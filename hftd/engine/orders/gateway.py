@@ -153,12 +153,12 @@ class Gateway:
         if mine and not answer.ok:
             self._own = self._own or [self._first] if self._first else []
             self.phase = Phase.FENCING if self.phase is Phase.ACTIVE else self.phase
-        elif self.phase is Phase.FENCING:
-            # A client's fence is settled by any answer: the venue refuses only what is not above its fence,
-            # or closes the group until it can write.
+        elif self.phase is Phase.FENCING and not answer.waits:
+            # A client's fence is settled by any other answer: the venue refuses only what is not above its
+            # fence, or closes the group until it can write.
             self._own = [claim for claim in self._own if claim.key != key]
             self.phase = Phase.FENCING if self._own else Phase.ACTIVE
-        self.refusal = "" if answer.ok else answer.reason
+        self.refusal = "" if answer.ok or answer.waits else answer.reason
         waiting = self._asked.pop(key, None)
         if waiting is None:
             return None

@@ -7,18 +7,14 @@ do, over a restore of the store too (the incarnation rises then). Pure.
 from __future__ import annotations
 
 from controlplane.errors import InvalidInput
-from controlplane.model import Token
+from controlplane.model import Token, in_range
+from controlplane.model.process import EPOCH_BITS, INCARNATION_BITS
 from hftd.wire.codec import TokenOnWire
-
-EPOCH_BITS = 20
-"""A million hand-overs of one group within one incarnation of the store: one each minute for two years."""
-INCARNATION_BITS = 43
-"""UNIX ms until the year 2248. Together 63 bits, so that a term fits an i64 in a file or on the wire."""
 
 
 def of(token: Token | TokenOnWire) -> int:
     """Raises InvalidInput for a token beyond the bounds: packed all the same it would equal another one's."""
-    if not (0 <= token.epoch < 1 << EPOCH_BITS and 0 <= token.incarnation < 1 << INCARNATION_BITS):
+    if not in_range(token.incarnation, token.epoch):
         raise InvalidInput(
             f"token {token.incarnation}/{token.epoch} of {token.group!r}: an epoch has at most {EPOCH_BITS} "
             f"bits, an incarnation {INCARNATION_BITS}"

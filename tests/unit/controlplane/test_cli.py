@@ -28,6 +28,8 @@ ASKING = [
     "positions",
     "history x",
     "failover x --reason y",
+    "fence show x",
+    "fence reset x --reason y",
 ]
 
 
@@ -58,6 +60,8 @@ def test_down_without_a_floor_is_fine_and_says_so_in_one_line(
         "endpoints",
         "status --timeout 0",
         "failover omsd",
+        "fence reset omsd",
+        "fence show",
         "host nosuch",
         "data verify x -o xml",
         "audit verify --output xml",
@@ -76,6 +80,17 @@ def test_failover_prints_its_json_whatever_happens(
     assert code == (3 if reason else 2)
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["operation", "service", "from", "to", "epoch", "took_ms", "outcome", "reason"]
+    assert (found["service"], found["outcome"]) == ("omsd", "refused")
+
+
+@pytest.mark.parametrize("reason", [[], ["--reason", "drill"]])
+def test_a_fence_reset_prints_its_json_whatever_happens(
+    reason: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main.run(["fence", "reset", "omsd", "-o", "json", "--site-dir", str(tmp_path), *reason])
+    assert code == (3 if reason else 2)
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["operation", "service", "store", "outcome", "reason", "receivers"]
     assert (found["service"], found["outcome"]) == ("omsd", "refused")
 
 

@@ -64,6 +64,9 @@ def test_a_shell_is_told_what_typer_would_tell_it(shell: str, words: list[str], 
     agrees(shell, words, beginning)
 
 
+NOUNS = ("host", "fence")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 @pytest.mark.parametrize(
     ("line", "wanted"),
@@ -72,6 +75,8 @@ def test_a_shell_is_told_what_typer_would_tell_it(shell: str, words: list[str], 
         ("|ser", ["services"]),
         ("|nosuch", []),
         ("host |", ["list"]),
+        ("fence |", ["show", "reset"]),
+        ("fence reset omsd |--", ["--reason", "--timeout", "--output", "--site-dir"]),
         ("services |--", ["--output", "--site-dir", "--timeout", "--help"]),
         ("services -o json |--o", []),
         ("services -o |", ["table", "json", "yaml"]),
@@ -80,7 +85,7 @@ def test_a_shell_is_told_what_typer_would_tell_it(shell: str, words: list[str], 
         ("apply |--", ["--file", "--wait", "--no-wait", "--yes"]),
         ("logs |omsd", []),
         ("up --site-dir |/", []),
-        *((f"{name} |-", ["--help"]) for name in verbs.VERBS if name != "host"),
+        *((f"{name} |-", ["--help"]) for name in verbs.VERBS if name not in NOUNS),
     ],
 )
 def test_ordinary_lines_are_completed_without_typer(shell: str, line: str, wanted: list[str]) -> None:

@@ -137,6 +137,8 @@ def test_a_line_is_left_to_typer_or_read_as_typer_reads_it(line: list[str], call
         "host list -o yaml",
         "-o json host list",
         "failover omsd --reason why --to omsd-beta-1",
+        "-o json fence show omsd",
+        "fence reset omsd --reason why --timeout 3",
         "apply -f a.yml --file b.yml -y --no-wait",
         "up -d --tape a b --tape c d --seed 7 --http-port 0 --site berth",
         "up",
@@ -167,7 +169,7 @@ def test_ordinary_lines_are_plain(
             "status -",
         ),
         *("data verify x", "failover omsd --reason --to", "logs -- -x", "status --watch=1", "events -n ten"),
-        *("diff", "-o status", "status -ojson"),
+        *("diff", "-o status", "status -ojson", "fence", "fence show", "fence reset --reason x"),
     ],
 )
 def test_every_other_line_is_left_to_typer(line: str) -> None:

@@ -57,7 +57,8 @@ ROOMS = {
 """What a verb that asks an agent uses of this package."""
 
 ASKING = ["status", "services", "endpoints x", "health", "host list", "events", "history x", "orders"]
-ASKING += ["positions", "logs x", "failover x --reason y"]
+ASKING += ["positions", "logs x", "failover x --reason y", "fence show x"]
+ASKING += ["fence reset x --reason y"]
 HELP = ["--help", "up --help", "down --help", "host --help", "data --help", "audit verify --help"]
 WRONG = ["up --speed", "status -o xml", "nosuch"]
 

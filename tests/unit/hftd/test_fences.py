@@ -15,6 +15,7 @@ from controlplane.errors import InvalidInput
 from controlplane.model import Process, Token
 from hftd.storage.fences import NOBODY, Fences
 from hftd.wire.codec import TokenOnWire
+from tests.support import store_tokens
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 ALPHA = Process("omsd-alpha-1", BOOT, 100, 1)
@@ -27,7 +28,7 @@ def token(epoch: int, incarnation: int = 1, group: str = "omsd") -> Token:
 
 @pytest.fixture
 def fences(tmp_path: Path) -> Fences:
-    return Fences(tmp_path / "fences.json")
+    return Fences(tmp_path / "fences.json", store_tokens.highest)
 
 
 def test_a_lower_token_is_refused_after_a_higher_one(fences: Fences) -> None:
@@ -40,7 +41,7 @@ def test_a_lower_token_is_refused_after_a_higher_one(fences: Fences) -> None:
 
 def test_the_fence_is_on_disk_when_admit_returns(fences: Fences) -> None:
     fences.admit(token(5), ALPHA)
-    again = Fences(fences.path)
+    again = Fences(fences.path, store_tokens.highest)
     assert again.highest("omsd") == token(5)
     assert again.claimant("omsd") == ALPHA
     assert not again.admit(token(4), BETA)
@@ -115,7 +116,7 @@ def test_a_damaged_file_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "fences.json"
     path.write_text('{"omsd": {"incarn')
     with pytest.raises(InvalidInput, match=r"fences\.json"):
-        Fences(path)
+        Fences(path, store_tokens.highest)
 
 
 claims = st.lists(
@@ -127,7 +128,7 @@ claims = st.lists(
 def test_whatever_is_claimed_no_token_has_two_claimants_and_the_fence_never_sinks(
     claims: list[tuple[int, int, Process]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    fences = Fences(tmp_path_factory.mktemp("fences") / "fences.json")
+    fences = Fences(tmp_path_factory.mktemp("fences") / "fences.json", store_tokens.highest)
     admitted: dict[tuple[int, int], Process] = {}
     fence = (0, 0)
     for incarnation, epoch, claimant in claims:
@@ -144,7 +145,7 @@ def test_whatever_is_claimed_no_token_has_two_claimants_and_the_fence_never_sink
 
 def test_a_file_under_its_first_name_is_taken_over(tmp_path: Path) -> None:
     """The first release wrote floors.json: what it refused stays refused."""
-    assert Fences(tmp_path / "floors.json").admit(token(5), ALPHA)
-    fences = Fences(tmp_path / "fences.json")
+    assert Fences(tmp_path / "floors.json", store_tokens.highest).admit(token(5), ALPHA)
+    fences = Fences(tmp_path / "fences.json", store_tokens.highest)
     assert not fences.admit(token(4), BETA)
     assert not (tmp_path / "floors.json").exists()

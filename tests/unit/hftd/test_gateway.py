@@ -16,6 +16,7 @@ from hftd.engine.orders.gateway import Gateway, Orphans, Questions, Reports, Ven
 from hftd.storage.fences import NOBODY, Fences
 from hftd.wire import codec, orders
 from hftd.wire.orders import OrderState, Side
+from tests.support import store_tokens
 
 HEAD = (1, 0, 0, "simd-alpha-1", None)
 SELF = Process("execd-alpha-1", "b", 10, 1)
@@ -38,7 +39,7 @@ def fenced(group: str, epoch: int, *, ok: bool = True, reason: str = "") -> orde
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Gateway:
-    return Gateway(Fences(tmp_path / "fences.json"))
+    return Gateway(Fences(tmp_path / "fences.json", store_tokens.highest))
 
 
 def active(gateway: Gateway) -> Gateway:
@@ -95,9 +96,19 @@ def test_a_clients_fence_that_the_venue_refuses_is_settled_because_its_fence_is_
     assert gateway.phase is Phase.ACTIVE
 
 
+def test_a_fence_that_the_venue_cannot_confirm_yet_is_not_settled_and_asked_again(gateway: Gateway) -> None:
+    gateway.lead(OWN, SELF, [claim(4)])
+    for group, epoch in (("execd", 1), ("omsd", 4)):
+        gateway.venue_fenced(
+            codec.replace(fenced(group, epoch, ok=False, reason="not confirmed"), waits=True)
+        )
+    assert (gateway.phase, gateway.refusal) == (Phase.FENCING, "")
+    assert [each.token.group for each in gateway.outstanding()] == ["execd", "omsd"]
+
+
 def test_the_higher_of_disk_and_fence_file_is_fenced(tmp_path: Path) -> None:
-    Fences(tmp_path / "fences.json").admit(Token(1, "omsd", 6), BETA)
-    gateway = Gateway(Fences(tmp_path / "fences.json"))
+    Fences(tmp_path / "fences.json", store_tokens.highest).admit(Token(1, "omsd", 6), BETA)
+    gateway = Gateway(Fences(tmp_path / "fences.json", store_tokens.highest))
     assert gateway.lead(OWN, SELF, [claim(5)])
     assert gateway.outstanding()[1] == claim(6, BETA)
 
@@ -178,7 +189,7 @@ def test_without_a_token_of_its_own_not_even_a_cancel_can_go(gateway: Gateway) -
 def test_whatever_is_fenced_at_most_one_claimant_passes_and_never_a_lower_token(
     fences: list[tuple[int, Process]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    gateway = active(Gateway(Fences(tmp_path_factory.mktemp("g") / "fences.json")))
+    gateway = active(Gateway(Fences(tmp_path_factory.mktemp("g") / "fences.json", store_tokens.highest)))
     highest = 0
     claimants: dict[int, Process] = {}
     for epoch, claimant in fences:

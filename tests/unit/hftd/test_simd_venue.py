@@ -17,6 +17,7 @@ from hftd.storage.journal import JournalFull
 from hftd.venues import binance, sim
 from hftd.wire import codec, orders, requests
 from hftd.wire.orders import Kind, OrderState, Side
+from tests.support import store_tokens
 
 EXECD, OTHER = b"execd-alpha-1", b"somebody"
 UNIT = accounts.UNIT
@@ -55,7 +56,7 @@ class Desk:
         self.session = session.Session(
             self.venue,
             self.journal,
-            fences.Fences(folder / "fences.json"),
+            fences.Fences(folder / "fences.json", store_tokens.highest),
             self._send,
             source="simd-alpha-1",
             gateway=gateway,

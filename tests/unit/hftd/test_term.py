@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Token
+from controlplane.model.process import EPOCH_BITS, INCARNATION_BITS
 from hftd.engine.orders import term
 from hftd.wire import codec
 
-INCARNATIONS = st.integers(0, (1 << term.INCARNATION_BITS) - 1)
-EPOCHS = st.integers(0, (1 << term.EPOCH_BITS) - 1)
+INCARNATIONS = st.integers(0, (1 << INCARNATION_BITS) - 1)
+EPOCHS = st.integers(0, (1 << EPOCH_BITS) - 1)
 
 
 @given(INCARNATIONS, EPOCHS, INCARNATIONS, EPOCHS)
@@ -24,7 +25,7 @@ def test_terms_are_ordered_as_their_tokens_and_read_back(i: int, e: int, j: int,
 
 @pytest.mark.parametrize(
     ("incarnation", "epoch"),
-    [(1, 1 << term.EPOCH_BITS), (1, -1), (1 << term.INCARNATION_BITS, 1), (-1, 1)],
+    [(1, 1 << EPOCH_BITS), (1, -1), (1 << INCARNATION_BITS, 1), (-1, 1)],
 )
 def test_a_token_that_does_not_fit_is_refused_and_not_packed_over_another_one(
     incarnation: int, epoch: int
