@@ -12,10 +12,11 @@ import time
 
 from controlplane.model import Phase
 from hftd import bus, runtime
+from hftd.daemons.execd.attempts import Attempts
 from hftd.daemons.execd.desk import Desk
 from hftd.daemons.execd.venue import Venue
 from hftd.engine import reasons
-from hftd.engine.orders import gateway, oms
+from hftd.engine.orders import approvals, gateway, oms
 from hftd.engine.orders.gateway import VenueFence
 from hftd.settings import ExecutionSettings
 from hftd.shm import pages
@@ -36,7 +37,17 @@ class Execd:
         self.orphans = gateway.Orphans(int(settings.orphan_s * 1e9), time.monotonic_ns())
         self.orders = bus.link.Router(context.bind("orders"))
         self.venue = Venue(context, settings, self.gateway)
-        self.desk = Desk(context, self.orders, self.gateway, self.venue, self.questions, self.orphans)
+        self.attempts = Attempts(context)
+        self.desk = Desk(
+            context,
+            self.orders,
+            self.gateway,
+            self.venue,
+            self.questions,
+            self.orphans,
+            approvals.Approvals(approvals.Macs(context.key(approvals.PURPOSE))),
+            self.attempts,
+        )
         self._retry_ns = 0
         self._unheld = False
         """A fence could not be written when the lead was taken: try again."""
@@ -101,11 +112,13 @@ class Execd:
             case orders.Cancel():
                 self.desk.cancel(identity, message)
             case orders.Rehearsal():
-                self.desk.rehearse(message.place)
+                self.desk.rehearse(identity, message.place)
             case orders.ReportsSeen():
                 if self.gateway.speaks_for(identity, message.token):
                     self.orphans.heard(time.monotonic_ns())
                     self.reports.seen(message.up_to)
+                else:
+                    self.desk.foreign(identity, message.token)
             case orders.Attach():
                 self._attach(identity, message)
             case orders.Fence():
@@ -120,6 +133,8 @@ class Execd:
         ok = self.gateway.phase is Phase.ACTIVE and self.gateway.speaks_for(identity, attach.token)
         if ok:
             self.orphans.heard(time.monotonic_ns())
+        else:
+            self.desk.foreign(identity, attach.token)
         self.orders.send(
             identity,
             codec.encode(
@@ -145,7 +160,9 @@ class Execd:
             objection = self.gateway.hold(claim)
         if not objection:
             return  # the venue's acknowledgement answers it
-        if self.gateway.phase is Phase.ACTIVE and objection not in (
+        if objection == reasons.WRONG_LINK:
+            self.attempts.refused(objection)
+        elif self.gateway.phase is Phase.ACTIVE and objection not in (
             reasons.NOT_ACTIVE,
             reasons.NOT_CONNECTED,
         ):
@@ -247,7 +264,8 @@ class Execd:
             self.orphans.fired = True
             self.context.event("orders.orphaned", orphan_s=self.settings.orphan_s)
 
-    def each_second(self, _: int) -> None:
+    def each_second(self, now_ns: int) -> None:
+        self.attempts.each_second(now_ns)
         self.context.gauge("reports_unacknowledged", len(self.reports))
         if self.reports.lost:
             self.context.counters["reports_lost"] = self.reports.lost

@@ -1,7 +1,8 @@
 """What order managers want of execd: orders, cancels and questions, judged, then sent on or refused.
 
-Who may send, over which link: engine/orders/gateway.py. A refused order that replaces another still cancels
-that one. Past our own lease no new order leaves; cancels pass. Who calls: daemon.py.
+Who may send, over which link: engine/orders/gateway.py. That riskd has approved this very order:
+engine/orders/approvals.py. A refused order that replaces another still cancels that one. Past our own lease
+no new order leaves; cancels pass. Who calls: daemon.py.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import time
 
 from hftd import bus, runtime
+from hftd.daemons.execd.attempts import Attempts
 from hftd.daemons.execd.venue import Venue
 from hftd.engine import reasons
 from hftd.engine.orders import answers
+from hftd.engine.orders.approvals import Approvals
 from hftd.engine.orders.gateway import Gateway, Orphans, Questions
 from hftd.wire import codec, orders
 
@@ -27,13 +30,18 @@ class Desk:
         venue: Venue,
         questions: Questions,
         orphans: Orphans,
+        approvals: Approvals,
+        attempts: Attempts,
     ) -> None:
         self._context, self._router, self._gateway, self._venue = context, router, gateway, venue
         self._questions, self._orphans = questions, orphans
+        self._approvals, self._attempts = approvals, attempts
         self._tick_to_order = context.histogram("tick_to_order")
 
     def place(self, identity: bytes, place: orders.Place) -> None:
-        reason = self._gateway.objection(place.token, self._context.lease.leads())
+        reason = self._gateway.objection(
+            identity, place.token, self._context.lease.leads()
+        ) or self._approvals.take(place)
         frame = b"" if reason else self._venue.packed(place)
         now_ns = time.monotonic_ns()
         if not reason and not self._venue.send_packed(frame):
@@ -50,14 +58,22 @@ class Desk:
             self._context.count("cancels")
         self._orphans.heard(now_ns)
 
-    def rehearse(self, place: orders.Place) -> None:
+    def rehearse(self, identity: bytes, place: orders.Place) -> None:
         """Here a rehearsal ends: judged and packed, and never sent."""
-        if not self._gateway.objection(place.token, self._context.lease.leads()):
-            self._venue.packed(place)
-            self._context.count("rehearsals")
+        if self._gateway.objection(identity, place.token, self._context.lease.leads()):
+            self.foreign(identity, place.token)
+            return
+        self._approvals.rehearse(place)
+        self._venue.packed(place)
+        self._context.count("rehearsals")
+
+    def foreign(self, identity: bytes, token: codec.TokenOnWire | None) -> None:
+        """Count a message that was not taken and gets no refusal, if it is an attempt."""
+        if self._gateway.foreign(identity, token):
+            self._attempts.refused(reasons.WRONG_LINK)
 
     def cancel(self, identity: bytes, cancel: orders.Cancel) -> None:
-        reason = self._gateway.cancel_objection(cancel.token, cancel.order_id)
+        reason = self._gateway.cancel_objection(identity, cancel.token, cancel.order_id)
         if not reason and not self._venue.send(cancel):
             reason = reasons.NOT_CONNECTED
         if reason:
@@ -66,7 +82,7 @@ class Desk:
         self._context.count("cancels")
 
     def ask(self, identity: bytes, asked: Question) -> None:
-        reason = self._gateway.objection(asked.token, leads=True)
+        reason = self._gateway.objection(identity, asked.token, leads=True)
         if reason:
             self._refuse(identity, asked, reason)
             return
@@ -79,6 +95,7 @@ class Desk:
         if reason == reasons.STALE_TOKEN:
             self._context.count("stale_token_refusals")
         self._context.count("refused")
+        self._attempts.refused(reason)
         about = refused if isinstance(refused, orders.Place | orders.Cancel) else None
         head = self._context.head(self._gateway.on_wire)
         self._router.send(identity, codec.encode(answers.refusal(head, about, reason)))
