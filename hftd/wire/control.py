@@ -1,5 +1,5 @@
 """Between a daemon and its agent, over HFT_AGENT (the agent's ROUTER; a daemon is a DEALER whose identity is
-its instance id).
+its instance id, a dot and a random part).
 """
 
 from __future__ import annotations
