@@ -1,8 +1,9 @@
 """The agent's side of HFT_AGENT: one ZeroMQ ROUTER for all daemons of the host, in the event loop.
 
 A daemon says hello, is welcomed, reports once a second, and answers what it is asked; it is told who its
-peers are at hello and at each change. Only the process that the supervisor runs under a name is believed: a
-hello of another (an earlier process, a stranger) is counted and dropped, as is whatever does not decode.
+peers are at hello and at each change. Only the process that the supervisor runs under a name is believed,
+over the connection that it said hello on first: a hello of another (an earlier process, a stranger, even one
+that names the right process) is counted and dropped, as is whatever does not decode.
 Messages are in hftd/wire/control.py; who the peers are is worked out in view.py.
 """
 
@@ -35,6 +36,8 @@ class Reported:
     daemon: str
     version: str
     endpoints: dict[str, str]
+    link: bytes
+    """The identity of its connection."""
     status: control.Status | None = None
     status_mono_s: float = 0.0
     rates: dict[str, float] = field(default_factory=dict)
@@ -74,13 +77,17 @@ class Bus:
         self._socket = self._context.socket(zmq.ROUTER)
         for option, value in ((zmq.LINGER, 0), (zmq.SNDHWM, QUEUE_MAX), (zmq.RCVHWM, QUEUE_MAX)):
             self._socket.setsockopt(option, value)
-        self._socket.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted daemon has its predecessor's identity
+        self._socket.setsockopt(
+            zmq.ROUTER_HANDOVER, 1
+        )  # a connection that broke comes back with its identity
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # who is gone is an error here, not silence
         self._seq = 0
         self._asks = 0
         self._waiting: dict[int, tuple[str, asyncio.Future[control.Answer]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.reports: dict[str, Reported] = {}
+        self._names: dict[bytes, str] = {}
+        """Whose connection it is, by its identity."""
         self.undecodable = 0
         self.disbelieved = 0
 
@@ -121,16 +128,16 @@ class Bus:
         try:
             if len(frames) != 2:
                 raise InvalidInput(f"{len(frames)} frames, wanted identity and message")
-            name = frames[0].decode()
-            message = control.decode_from_daemon(frames[1])
-        except (InvalidInput, UnicodeDecodeError):
+            link, message = frames[0], control.decode_from_daemon(frames[1])
+        except InvalidInput:
             self.undecodable += 1
             return
+        name = self._names.get(link, "")
         if isinstance(message, control.Answer):
             self._answered(name, message)
             return
         if isinstance(message, control.Hello):
-            self._hello(name, message)
+            self._hello(link, message)
             return
         report = self.reports.get(name)
         if report is None:
@@ -140,21 +147,31 @@ class Bus:
             report.take(message, time.monotonic())
         self._host.heard(report, message)
 
-    def _hello(self, name: str, hello: control.Hello) -> None:
+    def _hello(self, link: bytes, hello: control.Hello) -> None:
         process = Process(
             hello.process.instance, hello.process.boot_id, hello.process.pid, hello.process.start_time
         )
-        revision = self._host.believes(process) if process.instance == name else None
-        if revision is None:
+        name = process.instance
+        revision = self._host.believes(process) if _may_name(link, name) else None
+        report = self.reports.get(name)
+        if revision is None or (report is not None and self._elsewhere(report, process, link, revision)):
             self.disbelieved += 1
             return
-        report = self.reports.get(name)
         if report is None or report.process != process:
-            report = self.reports[name] = Reported(process, hello.daemon, hello.version_text, hello.endpoints)
+            report = Reported(process, hello.daemon, hello.version_text, hello.endpoints, link)
         else:
-            report.endpoints = hello.endpoints
+            report.endpoints, report.link = hello.endpoints, link
+        self.adopt(report)
         self._send(name, control.Welcome, revision)
         self._host.heard(report, hello)
+
+    def _elsewhere(self, known: Reported, process: Process, link: bytes, revision: int) -> bool:
+        """Does this process speak over another connection, which still stands? It has one for life."""
+        return (
+            known.process == process
+            and known.link != link
+            and self._send(process.instance, control.Welcome, revision)
+        )
 
     def _answered(self, name: str, answer: control.Answer) -> None:
         asked, future = self._waiting.get(answer.ask, (None, None))
@@ -167,7 +184,7 @@ class Bus:
         self._seq += 1
         message = make(codec.VERSION, self._seq, time.time_ns(), self._source, None, *fields)
         try:
-            self._socket.send_multipart([name.encode(), codec.encode(message)], zmq.DONTWAIT)
+            self._socket.send_multipart([self.reports[name].link, codec.encode(message)], zmq.DONTWAIT)
         except (
             zmq.ZMQError
         ):  # gone (EHOSTUNREACH) or reading nothing (EAGAIN); it will say hello again or die
@@ -227,6 +244,20 @@ class Bus:
         finally:
             del self._waiting[ask]
 
+    def adopt(self, report: Reported) -> None:
+        """Believe what comes over this report's connection, and nothing of this name over another."""
+        name = report.process.instance
+        self.forget(name)
+        self.reports[name] = report
+        self._names[report.link] = name
+
     def forget(self, name: str) -> None:
         """Its process is gone."""
         self.reports.pop(name, None)
+        self._names = {link: each for link, each in self._names.items() if each != name}
+
+
+def _may_name(link: bytes, instance: str) -> bool:
+    """An identity is the instance id, a dot and a random part, or (an older daemon's) the id alone."""
+    name = instance.encode()
+    return link == name or link.startswith(name + b".")

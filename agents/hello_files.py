@@ -26,6 +26,8 @@ class Saved(msgspec.Struct, frozen=True):
     endpoints: dict[str, str]
     ready: bool
     reason: str
+    link: str = ""
+    """The identity of its connection, in hex; "" in the file of an older release."""
 
 
 class HelloFiles:
@@ -37,7 +39,8 @@ class HelloFiles:
         """Write what discovery rests on; True when that has changed since it was last written."""
         said = report.status
         ready, reason = (said.ready, said.reason) if said else (False, "")
-        saved = Saved(report.process, report.daemon, report.version, dict(report.endpoints), ready, reason)
+        endpoints, link = dict(report.endpoints), report.link.hex()
+        saved = Saved(report.process, report.daemon, report.version, endpoints, ready, reason, link)
         name = report.process.instance
         before = self._written.get(name)
         if before is not None and _same(before, saved):
@@ -58,6 +61,16 @@ class HelloFiles:
         return self._run_dir / f"{instance}.hello.json"
 
 
+def link_of(saved: Saved) -> bytes:
+    """Identities of an older release's daemons are their instance ids."""
+    with contextlib.suppress(ValueError):
+        if saved.link:
+            return bytes.fromhex(saved.link)
+    return saved.process.instance.encode()
+
+
 def _same(one: Saved, other: Saved) -> bool:
     """The reason of not being ready is no news for discovery."""
-    return (one.process, one.endpoints, one.ready) == (other.process, other.endpoints, other.ready)
+    return (one.process, one.endpoints, one.ready, one.link) == (
+        other.process, other.endpoints, other.ready, other.link,
+    )  # fmt: skip

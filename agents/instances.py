@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from agents import health
+from agents import health, hello_files
 from agents.bus import Bus, Reported
 from agents.ended_counters import Ledger
 from agents.hello_files import HelloFiles
@@ -102,8 +102,11 @@ class Instances:
             said = control.Status(
                 *codec.no_head(instance.id), saved.ready, saved.reason, "", 0, {}, {}, {}, []
             )
-            self.bus.reports[instance.id] = Reported(
-                saved.process, saved.daemon, saved.version, saved.endpoints, said, time.monotonic()
+            link = hello_files.link_of(saved)
+            self.bus.adopt(
+                Reported(
+                    saved.process, saved.daemon, saved.version, saved.endpoints, link, said, time.monotonic()
+                )
             )
             if self.supervisor.hello(saved.process) is not None:
                 self.supervisor.ready(instance, saved.ready)

@@ -40,7 +40,8 @@ class Pair:
         self.folder = folder
         self._router = bus.link.Router(f"ipc://{folder}/bus")
         self._endpoints: dict[str, dict[str, str]] = {}
-        self._daemons: set[str] = set()
+        self._daemons: dict[str, bytes] = {}
+        """Instance -> the identity of its connection."""
         self.events: list[control.Event] = []
         self._answers: dict[int, control.Answer] = {}
         self.status: dict[str, control.Status] = {}
@@ -88,8 +89,8 @@ class Pair:
         identity, frame = self._router.socket.recv_multipart()
         match control.decode_from_daemon(frame):
             case control.Hello() as hello:
-                self._send(identity.decode(), control.Welcome, 1)
-                self._daemons.add(hello.source)
+                self._daemons[hello.source] = identity
+                self._send(hello.source, control.Welcome, 1)
                 self.introduce(hello.source, hello.endpoints)
             case control.Status() as status:
                 self.status[status.source] = status
@@ -108,7 +109,7 @@ class Pair:
 
     def _send(self, instance: str, make: Any, *fields: object) -> None:
         self._router.send(
-            instance.encode(), codec.encode(make(*codec.head("agent", time.time_ns(), 1), *fields))
+            self._daemons[instance], codec.encode(make(*codec.head("agent", time.time_ns(), 1), *fields))
         )
 
     def ask(self, name: str, what: str) -> dict[str, Any] | None:

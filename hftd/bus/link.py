@@ -1,11 +1,15 @@
 """DEALER and ROUTER: a two-way link between one client and one server. A ROUTER never blocks its loop: what
 cannot be sent is refused and counted.
 
-A DEALER's identity is its instance id plus its pid, so that a restarted process is a new link and its
-predecessor's queue is not its own.
+A DEALER's identity begins with a name for people (the instance id and its pid) and ends with a random part,
+so that a restarted process is a new link, its predecessor's queue is not its own, and nobody else can connect
+in its name. A ROUTER gives an identity to who connected with it last: a link that broke is whole again at
+once, even while its server has not seen the end of the old connection or not read what came over it.
 """
 
 from __future__ import annotations
+
+import secrets
 
 import zmq
 
@@ -13,13 +17,15 @@ from hftd.bus import publish
 from hftd.bus import socket as sockets
 
 HWM = 1_000
+SECRET_BYTES = 16
+"""Of an identity: enough that it is never guessed."""
 _DONTWAIT, _MORE_DONTWAIT = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
 
 
 class Dealer:
-    def __init__(self, identity: str, endpoint: str | None = None, *, hwm: int = HWM) -> None:
+    def __init__(self, name: str, endpoint: str | None = None, *, hwm: int = HWM) -> None:
         self.socket = sockets.make(zmq.DEALER, send_hwm=hwm, receive_hwm=hwm)
-        self.socket.setsockopt(zmq.IDENTITY, identity.encode())
+        self.socket.setsockopt(zmq.IDENTITY, f"{name}.{secrets.token_hex(SECRET_BYTES)}".encode())
         # Queue nothing for a peer that is not there: an order sent into a dead link must not arrive when the
         # peer is back.
         self.socket.setsockopt(zmq.IMMEDIATE, 1)

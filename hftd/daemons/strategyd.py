@@ -65,9 +65,8 @@ class Strategist:
             f"{context.service}-{new_session(context.data_dir / 'session', time.time_ns() // 1_000_000)}-"
         )
         self.reader = tops.Reader(context.count)
-        identity = f"{context.instance}-{context.process.pid}"
         self.market = bus.publish.Subscriber()
-        self.intents = bus.link.Dealer(identity)
+        self.intents = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.positions = bus.publish.Subscriber()
         self._fresh: dict[base.Instrument, base.Quote] = {}
         self._seen: base.Quote | None = None

@@ -20,8 +20,11 @@ NO_OMSD = "no_omsd"
 NOT_ATTACHED = "not_attached"
 # omsd and execd
 NO_APPROVAL = "no_approval"
+FORGED_APPROVAL = "forged_approval"
+APPROVAL_USED = "approval_used"
 STALE_TOKEN = "stale_token"
 NOT_FENCED = "not_fenced"
+WRONG_LINK = "wrong_link"
 NOT_ACTIVE = "not_active"
 NOT_CONNECTED = "not_connected"
 DUPLICATE = "duplicate"
@@ -54,8 +57,11 @@ TEXTS: dict[str, str] = {
     NO_OMSD: "No order manager is attached",
     NOT_ATTACHED: "The sender has not attached with the newest token",
     NO_APPROVAL: "Order carries no approval of riskd",
+    FORGED_APPROVAL: "Approval was not made by riskd for this order",
+    APPROVAL_USED: "Approval was used before, or is older than one that was",
     STALE_TOKEN: "Fencing token is older than the newest one known",
     NOT_FENCED: "Fencing token has not been claimed here yet",
+    WRONG_LINK: "Fencing token was claimed over another connection",
     NOT_ACTIVE: "Not the active member of its group",
     NOT_CONNECTED: "No route to the venue",
     DUPLICATE: "Order id has been used before",

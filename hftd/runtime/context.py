@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from controlplane.errors import InvalidInput
-from controlplane.host import identity, log_line
+from controlplane.host import identity, log_line, secret
 from controlplane.model import Process
 from controlplane.site import histogram
 from hftd.runtime import agent_link, heads, leadership
@@ -166,6 +166,14 @@ class Context:
             if name in peer.endpoints:
                 return peer.endpoints[name]
         return None
+
+    def key(self, purpose: str) -> bytes:
+        """The site's key of 32 bytes for this purpose. Raises InvalidInput naming the file of its secret."""
+        try:
+            return secret.derived(secret.read_or_make(self.site_dir), purpose)
+        except OSError as exc:
+            path = self.site_dir / secret.NAME
+            raise InvalidInput(f"{path}: the site's secret: {exc.strerror or exc}") from exc
 
     # --- what it says of itself -----------------------------------------------------------------------------
 

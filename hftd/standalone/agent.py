@@ -89,8 +89,8 @@ class StandaloneAgent:
         self._lines = lines
         self._registry: registry.Registry | None = None
         self._started_ns = time.time_ns()
-        self._heard = False
-        """The daemon has said hello: what it is told from now on arrives."""
+        self._link = b""
+        """Where the daemon has said hello: what it is told from now on arrives."""
         self._seq = 0
         self._found: dict[str, list[registry.Serving]] = {}
         self._tokens: list[codec.TokenOnWire] = []
@@ -145,8 +145,8 @@ class StandaloneAgent:
             context.term()
 
     async def _hear(self) -> None:
-        """Answer the daemon. A frame that does not decode is ignored, as an agent does; any other error ends
-        this thread, and the daemon runs on without an agent.
+        """Answer the daemon. A frame that does not decode or that another sends is ignored, as an agent does;
+        any other error ends this thread, and the daemon runs on without an agent.
         """
         while True:
             frames = await self._router.recv_multipart()
@@ -154,15 +154,17 @@ class StandaloneAgent:
                 message = control.decode_from_daemon(frames[-1])
             except InvalidInput:
                 continue
-            if isinstance(message, control.Hello):
-                self._heard = True
+            if self._link and frames[0] != self._link:
+                continue  # not the daemon, which is this process and has one connection
+            if isinstance(message, control.Hello) and message.process.process() == self._process:
+                self._link = frames[0]
                 if self._registry is not None:
                     self._registry.register(self._registration(message.endpoints))
                 await self._tell(control.Welcome(*self._envelope(), 1))
                 await self._tell(control.Tokens(*self._envelope(), self._tokens))
                 for service in self._uses:
                     await self._tell_peers(service)
-            elif isinstance(message, control.Status):
+            elif isinstance(message, control.Status) and self._link:
                 await self._tell(control.Welcome(*self._envelope(), 1))
 
     async def _tell_peers(self, service: str) -> None:
@@ -181,7 +183,7 @@ class StandaloneAgent:
         return (codec.VERSION, self._seq, time.time_ns(), "standalone", None)
 
     async def _tell(self, message: control.FromAgent) -> None:
-        await self._router.send_multipart([self._process.instance.encode(), codec.encode(message)])
+        await self._router.send_multipart([self._link, codec.encode(message)])
 
     # --- registration and discovery -------------------------------------------------------------------------
 
@@ -229,7 +231,7 @@ class StandaloneAgent:
         """
         async for snapshot in client.watch(keys.registrations(service)):
             self._found[service] = registry.serving(registry.decode(snapshot.entries.values()))
-            if self._heard:
+            if self._link:
                 await self._tell_peers(service)
 
     async def _follow_tokens(self, client: store.Store, keys: store.Keys) -> None:

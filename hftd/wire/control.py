@@ -1,5 +1,5 @@
 """Between a daemon and its agent, over HFT_AGENT (the agent's ROUTER; a daemon is a DEALER whose identity is
-its instance id).
+its instance id, a dot and a random part).
 
 What a daemon says goes on to the site's records, the metrics page and the screen, so it is bounded as those
 are (controlplane/model/bounds.py): a message outside of that does not decode.

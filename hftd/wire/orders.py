@@ -44,13 +44,18 @@ class OrderState(IntEnum):
     """By us (riskd, omsd, execd): it never reached the venue."""
 
 
+MAC_BYTES = 16
+
+
 class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """riskd's signature under one order; omsd refuses an order without it."""
+    """riskd's signature under one order: omsd refuses an order without it, execd one that it does not fit."""
 
     id: int
     """From 1; 0 approves nothing."""
     token: TokenOnWire
     limits_revision: int
+    mac: bytes = b""
+    """Of MAC_BYTES, over the order and the fields above (engine/orders/approvals.py)."""
 
 
 # --- towards the venue --------------------------------------------------------------------------------------

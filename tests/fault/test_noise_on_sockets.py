@@ -8,6 +8,7 @@ trading goes on. Unix sockets get bytes that are not even ZeroMQ or HTTP.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -227,6 +228,36 @@ def test_a_hello_of_a_process_that_is_not_the_instance_is_not_believed(floor: fl
         )
     rose(floor, "alpha", "hft_agent_disbelieved", "", before, 1)
     assert floor.instance("bookd-alpha-1")["endpoints"]["tops"] != "ipc:///nowhere"
+
+
+@pytest.mark.usefixtures("untroubled")
+def test_connections_in_the_name_of_every_daemon_mute_none(floor: floors.Floor) -> None:
+    """To every socket that somebody may send to, the agents' too, under the identities that daemons would
+    have without their random part.
+    """
+    names = {
+        name
+        for service in floor.status()["services"]
+        for i in service["instances"]
+        for name in (i["id"], f"{i['id']}.{i['pid']}")
+    }
+    found = [where for (_, name), where in endpoints(floor).items() if name in ROUTERS]
+    found += [f"ipc://{run_dir(floor)}/{host}.bus" for host in HOSTS]
+    with zmq.Context() as context, contextlib.ExitStack() as stack:
+        context.max_sockets = len(names) * len(found) + 10
+        strangers = [stack.enter_context(context.socket(zmq.DEALER)) for _ in range(len(names) * len(found))]
+        for stranger, (where, name) in zip(strangers, itertools.product(found, names), strict=True):
+            stranger.linger, stranger.immediate, stranger.identity = 0, 1, name.encode()
+            stranger.connect(where)
+        floors.wait_for("all connected", lambda: all(each.poll(0, zmq.POLLOUT) for each in strangers))
+        before = floor.status()["flow"]
+        floors.wait_for(
+            "orders and fills go on",
+            lambda: all(floor.status()["flow"][each] > before[each] + 5 for each in ("orders", "fills")),
+            pause_s=0.2,
+        )
+        assert floor.json("orders"), "agents still ask their daemons"
+        assert not any(each.poll(0) for each in strangers), "nothing goes to a stranger"
 
 
 @pytest.mark.usefixtures("untroubled")

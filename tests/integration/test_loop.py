@@ -32,19 +32,19 @@ class Agent:
 
     def __init__(self, endpoint: str) -> None:
         self.router = bus.link.Router(endpoint)
+        self.link = b""
+        """Of the daemon, from what it said last."""
 
     def wait(self, wanted: Callable[[control.FromDaemon], bool]) -> control.FromDaemon:
         while self.router.socket.poll(TIMEOUT_MS):
-            _, frame = self.router.socket.recv_multipart()
+            self.link, frame = self.router.socket.recv_multipart()
             message = control.decode_from_daemon(frame)
             if wanted(message):
                 return message
         raise AssertionError("the daemon did not say it in time")
 
     def send(self, make: Callable[..., control.FromAgent], *fields: object) -> None:
-        assert self.router.send(
-            b"omsd-alpha-1", codec.encode(make(codec.VERSION, 1, 0, "agent", None, *fields))
-        )
+        assert self.router.send(self.link, codec.encode(make(codec.VERSION, 1, 0, "agent", None, *fields)))
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_daemon_says_hello_answers_obeys_the_word_and_stops(
         agent.wait(lambda message: isinstance(message, control.Status))
         assert (pages.Wanted.LEAD, 4) in led and context.lease.leads()
 
-        agent.router.send(b"omsd-alpha-1", b"noise")
+        agent.router.send(agent.link, b"noise")
         agent.send(control.Ask, 6, "weather", {})
         refusal = agent.wait(lambda message: isinstance(message, control.Answer) and message.ask == 6)
         assert isinstance(refusal, control.Answer) and not refusal.ok and "orders" in refusal.body

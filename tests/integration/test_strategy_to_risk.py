@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
+from controlplane.host import secret
 from hftd import bus
 from hftd.engine import fixed, reasons
+from hftd.engine.orders import approvals
 from hftd.shm import pages
 from hftd.wire import codec, control, orders
 from tests.support import daemons
@@ -88,6 +91,11 @@ class Stage:
         self.omsds: list[Omsd] = []
         self.said = orders.Position(1, 1, 0, "positiond", None, "spot", "BTCUSDT", 0, 0, 0, 0, 0, 0)
         """What positiond says each time."""
+
+    def macs(self) -> approvals.Macs:
+        """As execd has them: of the secret in the site folder, which riskd has made."""
+        folder = self.riskd.folder / "site"
+        return approvals.Macs(secret.derived(secret.read_or_make(folder), approvals.PURPOSE))
 
     def omsd(self, epoch: int, host: str = "alpha") -> Omsd:
         self.omsds.append(Omsd(self.riskd.endpoint("orders"), epoch, host))
@@ -172,6 +180,27 @@ def test_a_tick_becomes_an_order_signed_with_risks_token_and_a_fill_goes_back(st
     assert all(place.approval is not None for place in moved)
 
 
+def test_who_connects_as_a_strategy_or_an_omsd_mutes_neither(stage: Stage) -> None:
+    """Another process of this user, with the identity that each would have if it could be guessed."""
+    start(stage)
+    omsd = stage.omsd(1)
+    assert omsd.attach().ok
+    assert stage.strategyd.process is not None
+    strategy = f"{stage.strategyd.instance}.{stage.strategyd.process.pid}"
+    with zmq.Context() as context, contextlib.ExitStack() as strangers:
+        for socket, name in (("intents", strategy), ("orders", f"{omsd.instance}.1")):
+            stranger = strangers.enter_context(context.socket(zmq.DEALER))
+            stranger.linger, stranger.identity = 0, name.encode()
+            stranger.connect(stage.riskd.endpoint(socket))
+            stranger.send(b"it is me")
+        stage.riskd.counted("undecodable", 2)
+        first = stage.place(omsd)
+        omsd.report(first, orders.OrderState.FILLED, execution=1)
+        assert stage.strategyd.counted("fills").counters["fills"] == 1
+        assert stage.place(omsd).side is not None
+        assert not any(each.poll(0) for each in (stranger,)), "nothing of it goes to the stranger"
+
+
 def test_rehearsals_go_as_far_as_an_order_and_count_in_no_limit(tmp_path: Path) -> None:
     settings = {"requote_interval_s": 0.05, "rehearsal_interval_s": 0.005}
     with (
@@ -185,9 +214,11 @@ def test_rehearsals_go_as_far_as_an_order_and_count_in_no_limit(tmp_path: Path) 
         first = stage.place(omsd)
         for _ in range(50):
             rehearsed = omsd.next(orders.Rehearsal).place
-        assert rehearsed.approval == orders.Approval(
-            0, codec.TokenOnWire(1, "riskd", 3), first.approval.limits_revision if first.approval else 0
-        )
+        macs = stage.macs()
+        assert first.approval is not None and macs.fits(first, first.approval)
+        assert rehearsed.approval == macs.approval(
+            rehearsed, 0, codec.TokenOnWire(1, "riskd", 3), first.approval.limits_revision
+        ), "made with the same care, and of nothing"
         assert (rehearsed.client_order_id, rehearsed.price, rehearsed.origin_ns) == (
             first.client_order_id.rpartition("-")[0] + "-0",
             BID,

@@ -14,7 +14,7 @@ import pytest
 
 from hftd.daemons import riskd
 from hftd.engine import accounts, position
-from hftd.engine.orders import risk
+from hftd.engine.orders import approvals, risk
 from hftd.settings import RiskSettings, StrategySettings
 from hftd.strategies import base, market_making
 from hftd.venues import replay, sim
@@ -31,7 +31,7 @@ class Trading:
         self.now_ns = 0
         self.accounts, self.positions = accounts.Accounts(), position.Positions()
         self.venue = sim.Venue(tape.instruments, self.accounts, 0, "simd-alpha-1", lambda: self.now_ns)
-        self.risk = risk.Risk(riskd.limits(RiskSettings(), 1))
+        self.risk = risk.Risk(riskd.limits(RiskSettings(), 1), approvals.Macs(bytes(32)))
         self.maker = market_making.MarketMaking(dataclasses.asdict(StrategySettings()))
         self.waiting: deque[tuple[int, base.Intent]] = deque()
         self.sides: Counter[Side] = Counter()

@@ -37,12 +37,17 @@ def wait_for(what: str, found: Callable[[], Any]) -> Any:
 
 
 def receive(
-    socket: zmq.Socket[bytes], decode: Callable[[bytes], Any], wanted: Callable[[Any], bool] = lambda _: True
+    socket: zmq.Socket[bytes],
+    decode: Callable[[bytes], Any],
+    wanted: Callable[[Any], bool] = lambda _: True,
+    heard: Callable[[bytes], None] = lambda _: None,
 ) -> Any:
-    """The next message that is wanted; what comes before it is dropped."""
+    """The next message that is wanted; what comes before it is dropped. `heard` is told who sent each."""
     end = time.monotonic() + WAIT_S
     while socket.poll(max(0, int((end - time.monotonic()) * 1000))):
-        message = decode(socket.recv_multipart()[-1])
+        sender, *_, frame = [b"", *socket.recv_multipart()][-2:]
+        heard(sender)
+        message = decode(frame)
         if wanted(message):
             return message
     raise AssertionError("it did not come in time")
@@ -76,6 +81,8 @@ class Daemon:
             pages.create(folder / f"{self.instance}.lease", pages.LEASE_MAGIC)
         self.agent = bus.link.Router(f"ipc://{folder}/{self.instance}.bus")
         self.process: subprocess.Popen[bytes] | None = None
+        self.link = b""
+        """The identity of the daemon's connection to us, from what it said last."""
         self._asked = 0
 
     def endpoint(self, socket: str) -> str:
@@ -112,10 +119,13 @@ class Daemon:
 
     def say(self, *messages: control.FromAgent) -> None:
         for message in messages:
-            assert self.agent.send(self.instance.encode(), codec.encode(message))
+            assert self.agent.send(self.link, codec.encode(message))
 
     def until(self, wanted: Callable[[control.FromDaemon], bool]) -> Any:
-        return receive(self.agent.socket, control.decode_from_daemon, wanted)
+        return receive(self.agent.socket, control.decode_from_daemon, wanted, self._heard)
+
+    def _heard(self, sender: bytes) -> None:
+        self.link = sender
 
     def ready(self, ready: bool = True) -> control.Status:
         return self.until(lambda message: isinstance(message, control.Status) and message.ready is ready)

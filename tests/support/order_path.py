@@ -15,13 +15,13 @@ from typing import Any
 
 import msgspec
 
-from controlplane.host import identity
+from controlplane.host import identity, secret
 from controlplane.model import Phase, Process, Token
 from hftd import bus, runtime
 from hftd.daemons import auditd, execd, positiond
 from hftd.daemons.omsd import daemon
 from hftd.engine import fixed, reasons
-from hftd.engine.orders import answers
+from hftd.engine.orders import answers, approvals
 from hftd.runtime import context as contexts
 from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
 from hftd.shm import fence_file, pages
@@ -259,6 +259,7 @@ class Riskd:
     """riskd's end of `orders`: who is attached, what it was told, and Places with an approval."""
 
     router: bus.link.Router
+    macs: approvals.Macs
     omsd: bytes = b""
     epoch: int = 0
     told: list[Any] = field(default_factory=list)
@@ -292,21 +293,29 @@ class Riskd:
     ) -> str:
         self.placed += 1
         client_order_id = client_order_id or f"mm-{self.placed}"
-        signed = orders.Approval(self.placed, RISK, 1) if isinstance(approval, str) else approval
-        assert self.router.send(to or self.omsd, codec.encode(self._order(client_order_id, signed, replaces)))
+        order = self.approved(self.order(client_order_id, replaces))
+        if not isinstance(approval, str):
+            order = codec.replace(order, approval=approval)
+        assert self.router.send(to or self.omsd, codec.encode(order))
         return client_order_id
 
+    def approved(self, order: orders.Place, number: int = 0) -> orders.Place:
+        """With riskd's next approval, or that of this number."""
+        signed = self.macs.approval(order, number or self.placed, RISK, 1)
+        return codec.replace(order, approval=signed)
+
     def rehearse(self, *, to: bytes = b"") -> None:
-        place = self._order("mm-0", orders.Approval(0, RISK, 1), "mm-0")
+        place = self.order("mm-0", "mm-0")
+        place = codec.replace(place, approval=self.macs.approval(place, 0, RISK, 1))
         assert self.router.send(
             to or self.omsd, codec.encode(orders.Rehearsal(1, 0, 0, "riskd-alpha-1", RISK, place))
         )
 
-    def _order(self, client_order_id: str, signed: orders.Approval | None, replaces: str) -> orders.Place:
+    def order(self, client_order_id: str, replaces: str = "") -> orders.Place:
         return orders.Place(
             1, 0, 0, "riskd-alpha-1", RISK, client_order_id, "strategy-mm", "spot", "BTCUSDT", Side.BUY,
             Kind.POST_ONLY, 6_180_000 * CENT,
-            fixed.UNIT // 1000, time.monotonic_ns(), 1, "", signed, None, replaces,
+            fixed.UNIT // 1000, time.monotonic_ns(), 1, "", None, None, replaces,
         )  # fmt: skip
 
     def cancel(self, client_order_id: str) -> None:
@@ -337,7 +346,10 @@ class OrderPath:
             bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"),
             fences.Fences(folder / "venue.json", store_tokens.highest),
         )
-        self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"))
+        site_dir = folder / "site"
+        site_dir.mkdir(exist_ok=True)
+        key = secret.derived(secret.read_or_make(site_dir), approvals.PURPOSE)
+        self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"), approvals.Macs(key))
 
     def start(self, instance: str, **changed: Any) -> Member:
         builds: dict[str, Callable[[runtime.Context], runtime.Loop]] = {

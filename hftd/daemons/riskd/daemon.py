@@ -18,7 +18,7 @@ from hftd import bus, runtime
 from hftd.daemons import fence_keeping
 from hftd.daemons.riskd import order_manager, strategies
 from hftd.engine import fixed, reasons
-from hftd.engine.orders import answers, clients, risk
+from hftd.engine.orders import answers, approvals, clients, risk
 from hftd.settings import RiskSettings
 from hftd.shm import pages
 from hftd.wire import codec, control, market, orders, tops
@@ -43,7 +43,8 @@ def limits(settings: RiskSettings, revision: int) -> risk.Limits:
 class Gate:
     def __init__(self, context: runtime.Context, settings: RiskSettings) -> None:
         self.context = context
-        self.risk = risk.Risk(limits(settings, context.config.revision))
+        macs = approvals.Macs(context.key(approvals.PURPOSE))
+        self.risk = risk.Risk(limits(settings, context.config.revision), macs)
         self.strategies = strategies.Strategies(context, int(settings.strategy_silent_s * 1e9))
         self.omsd = order_manager.OrderManager(context, self._head)
         self.market = bus.publish.Subscriber()

@@ -2,4 +2,15 @@
 Pure.
 """
 
-__all__ = ["answers", "clients", "gateway", "oms", "order", "replica", "risk", "takeover", "term"]
+__all__ = [
+    "answers",
+    "approvals",
+    "clients",
+    "gateway",
+    "oms",
+    "order",
+    "replica",
+    "risk",
+    "takeover",
+    "term",
+]

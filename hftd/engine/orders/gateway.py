@@ -5,8 +5,8 @@ Pure; the fences that it asks are on disk (storage/fences.py). Rules R10 and R11
 it is ACTIVE the venue has acknowledged its own token and those of its client groups; a client's FENCE is
 acknowledged only then, with the fence on disk here and at the venue. There is no queue of orders to drop: an
 order that cannot go at once is refused, and what still waits in a socket meets the raised fence when it is
-read. A report is kept from the venue's word until the order manager has acknowledged it, and sent again to
-each newly fenced one.
+read. Orders come over the link that fenced, and no other (ADR 0032). A report is kept from the venue's word
+until the order manager has acknowledged it, and sent again to each newly fenced one.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from hftd.wire import codec, orders
 
 REQUESTS_MAX = 1_000
 """Questions to the venue without an answer; the oldest is forgotten (its asker asks again)."""
+
+
+LINKS_MAX = 64
+"""Links that have fenced here and may still cancel; the oldest is forgotten."""
 
 
 class Rank(Protocol):
@@ -80,7 +84,9 @@ class Gateway:
         self._asked: dict[tuple[str, int], _Asked] = {}
         """Clients that wait for the venue, by (group, epoch)."""
         self.links: dict[str, bytes] = {}
-        """Group -> the link that fenced last; its reports go there."""
+        """Group -> the link that fenced last; its orders are taken, and its reports go there."""
+        self._fenced: OrderedDict[tuple[str, bytes], None] = OrderedDict()
+        """Every (group, link) that has fenced here."""
 
     def __repr__(self) -> str:
         return f"<Gateway {self.phase.name.lower()} {self.token}, links {sorted(self.links)}>"
@@ -130,10 +136,20 @@ class Gateway:
         objection = self._fences.conflict(claim.token, claim.claimant)
         if objection:
             return objection
+        if self._elsewhere(identity, claim):
+            return reasons.WRONG_LINK
         self._asked[claim.key] = _Asked(identity, claim)
         if self.links.get(claim.token.group) != identity:
             self.links.pop(claim.token.group, None)  # the predecessor's link hears nothing more
         return ""
+
+    def _elsewhere(self, identity: bytes, claim: VenueFence) -> bool:
+        """Has this very claim another link already? A process has one link for life."""
+        asked = self._asked.get(claim.key)
+        if asked is not None:
+            return asked.identity != identity and asked.claim == claim
+        known = self.links.get(claim.token.group, identity)
+        return known != identity and self._fences.highest(claim.token.group) == claim.token
 
     def hold(self, claim: VenueFence) -> str:
         """Write the client's fence to disk here; "" when it stands. Before the acknowledgement, beside the
@@ -163,29 +179,54 @@ class Gateway:
         if waiting is None:
             return None
         if answer.ok:
-            self.links[waiting.claim.token.group] = waiting.identity
+            group = waiting.claim.token.group
+            self.links[group] = waiting.identity
+            self._fenced[group, waiting.identity] = None
+            if len(self._fenced) > LINKS_MAX:
+                self._fenced.popitem(last=False)
         return waiting.identity, waiting.claim
 
     # --- orders ---------------------------------------------------------------------------------------------
 
-    def objection(self, token: codec.TokenOnWire | None, leads: bool) -> str:
-        """Why an order (or a question) with this token is refused; "" when it passes."""
+    def objection(self, identity: bytes, token: codec.TokenOnWire | None, leads: bool) -> str:
+        """Why an order (or a question) with this token over this link is refused; "" when it passes."""
         if self.phase is not Phase.ACTIVE or not leads:
             return reasons.NOT_ACTIVE
-        if not self._fences.refuses(token):
+        if token is None or self._fences.refuses(token):
+            return reasons.STALE_TOKEN
+        link = self.links.get(token.group)
+        if link == identity:
             return ""
-        return reasons.STALE_TOKEN
+        return reasons.NOT_FENCED if link is None else reasons.WRONG_LINK
 
-    def cancel_objection(self, token: codec.TokenOnWire | None, order_id: str) -> str:
-        """Cancels of orders of one's own or an older epoch always pass, valid lease or not."""
+    def cancel_objection(self, identity: bytes, token: codec.TokenOnWire | None, order_id: str) -> str:
+        """Cancels of orders of one's own or an older epoch always pass, valid lease or not, over each link
+        that has fenced the order's group here, deposed since or not.
+
+        While that group has no link (we are new, or a fence is on its way to the venue) they pass over any:
+        the leader that fences next cancels everything anyway, and until it can, nobody else could.
+        """
         if self.on_wire is None or token is None:
             return reasons.NOT_ACTIVE if self.on_wire is None else reasons.STALE_TOKEN
-        return reasons.STALE_TOKEN if oms.epoch_of(order_id) > token.epoch else ""
+        if oms.epoch_of(order_id) > token.epoch:
+            return reasons.STALE_TOKEN
+        group = oms.group_of(order_id)
+        if self.links.get(group, identity) == identity or (group, identity) in self._fenced:
+            return ""
+        return reasons.WRONG_LINK
 
     def speaks_for(self, identity: bytes, token: codec.TokenOnWire | None) -> bool:
         """Is this the link that fenced its group last?"""
         return (
             token is not None and self.links.get(token.group) == identity and not self._fences.refuses(token)
+        )
+
+    def foreign(self, identity: bytes, token: codec.TokenOnWire | None) -> bool:
+        """Is this the token that passes, over another link than the one that fenced it?"""
+        return (
+            token is not None
+            and not self._fences.refuses(token)
+            and self.links.get(token.group, identity) != identity
         )
 
 

@@ -262,13 +262,12 @@ def numbered(
     head: codec.Head, group: str, place: orders.Place, sequence: int, replaced: order.Order | None
 ) -> orders.Place:
     """The order as it leaves, with our envelope, our id `<group>-<epoch>-<journal sequence>` and our id of
-    the order that it replaces.
+    the order that it replaces. What riskd has approved stays as it is.
     """
     token = head[4]
     return codec.replace(
         codec.under(place, head),
         order_id=f"{group}-{token.epoch if token else 0}-{sequence}",
-        replaces=replaced.client_order_id if replaced else "",
         replaced_id=replaced.order_id if replaced else "",
     )
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hftd.engine import fixed, position, reasons
+from hftd.engine.orders.approvals import Macs
 from hftd.engine.orders.order import TERMINAL
 from hftd.wire import codec
-from hftd.wire.orders import Approval, Place, Report, Side
+from hftd.wire.orders import Place, Report, Side
 
 PPM = 1_000_000
 ENDED_MAX = 20_000
@@ -118,8 +119,8 @@ class _Exposure:
 
 
 class Risk:
-    def __init__(self, limits: Limits) -> None:
-        self.limits = limits
+    def __init__(self, limits: Limits, macs: Macs) -> None:
+        self.limits, self._macs = limits, macs
         self._touches: dict[tuple[str, str], _Touch] = {}
         self._exposures: dict[tuple[str, str], _Exposure] = {}
         self.orders: dict[str, OpenOrder] = {}
@@ -181,7 +182,9 @@ class Risk:
         token = head[4]
         return codec.replace(
             codec.under(place, head),
-            approval=None if token is None else Approval(approval, token, self.limits.revision),
+            approval=(
+                None if token is None else self._macs.approval(place, approval, token, self.limits.revision)
+            ),
             order_id="",
             gateway=None,
             replaced_id="",

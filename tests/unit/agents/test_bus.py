@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from pathlib import Path
 
 import msgspec
@@ -65,7 +66,7 @@ def test_what_a_daemon_says_out_of_range_is_dropped_and_harms_no_other(
         try:
             for name, socket in sockets.items():
                 socket.setsockopt(zmq.LINGER, 0)
-                socket.setsockopt(zmq.IDENTITY, name.encode())
+                socket.setsockopt(zmq.IDENTITY, f"{name}.{os.urandom(4).hex()}".encode())
                 socket.connect(f"ipc://{tmp_path}/bus")
                 who = codec.ProcessOnWire(name, "00000000-0000-4000-8000-000000000000", 7, 1)
                 hello = control.Hello(*HEAD, name, None, who, "d", "1", {"x": "ipc:///run/x"})

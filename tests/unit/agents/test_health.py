@@ -21,7 +21,7 @@ def judged(ready: bool, reason: str, healthy: bool) -> tuple[str, str]:
         codec.VERSION, 1, 0, PROCESS.instance, None, ready, reason, "", 0, {}, {}, {}, [], healthy
     )
     instance = Instance(Slot(PROCESS.instance, "auditd", "alpha"), state=State.RUNNING)
-    return health.judge(instance, Reported(PROCESS, "auditd", "0.1.0", {}, said, 100.0), 100.5, 0)
+    return health.judge(instance, Reported(PROCESS, "auditd", "0.1.0", {}, b"", said, 100.0), 100.5, 0)
 
 
 def test_not_healthy_is_critical_and_not_ready_a_warning() -> None:

@@ -11,20 +11,25 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Process
-from hftd.engine.orders import answers, oms, risk
+from hftd.engine.orders import answers, approvals, oms, risk
 from hftd.wire import codec, control, orders
 
+MACS = approvals.Macs(bytes(range(32)))
 TOKEN = codec.TokenOnWire(1_700_000_000_000, "omsd", 7)
 PLACE = orders.Place(
     1, 42, 1_700_000_000_000_000_000, "omsd-alpha-1", TOKEN, "strategy-mm-1-1", "strategy-mm", "usdm",
     "BTCUSDT",
     orders.Side.BUY, orders.Kind.POST_ONLY, 6_180_020_000_000, 100_000, 5, 6, "omsd-7-1",
-    orders.Approval(9, codec.TokenOnWire(1_700_000_000_000, "riskd", 3), 1), None,
+    orders.Approval(
+        9, codec.TokenOnWire(1_700_000_000_000, "riskd", 3), 1,
+        bytes.fromhex("c8da508c59972bf4dfd93a2c7a8f42c7"),
+    ), None,
 )  # fmt: skip
 
 GOLDEN_PLACE = (
-    "dc001501012acf17979cfe362a0000ac6f6d73642d616c7068612d3193cf0000018bcfe56800a46f6d736407af73747261746567792d6d6d2d312d31ab73747261746567"
-    "792d6d6da47573646da7425443555344540102cf0000059ee5e59500ce000186a00506a86f6d73642d372d31930993cf0000018bcfe56800a57269736b640301c0a0a0"
+    "dc001501012acf17979cfe362a0000ac6f6d73642d616c7068612d3193cf0000018bcfe56800a46f6d736407af73747261746567792d6d6d2d312d31ab73747261746567792d"
+    "6d6da47573646da7425443555344540102cf0000059ee5e59500ce000186a00506a86f6d73642d372d31940993cf0000018bcfe56800a57269736b640301c410c8da508c5997"
+    "2bf4dfd93a2c7a8f42c7c0a0a0"
 )
 
 
@@ -110,20 +115,23 @@ def test_under_another_envelope_a_message_keeps_every_field_the_appended_ones_to
 
 
 def test_riskd_s_signature_keeps_what_the_strategy_said_and_drops_what_it_may_not_say() -> None:
-    gate = risk.Risk(risk.Limits(5, 1, 1, 1, 1, 1, 1, 1))
+    gate = risk.Risk(risk.Limits(5, 1, 1, 1, 1, 1, 1, 1), MACS)
     forged = msgspec.structs.replace(later(), gateway=TOKEN)
     signed = gate.signed(HEAD, forged, approval=9)
     assert changed(forged, signed) == ENVELOPE - {"version"} | {
         "approval", "order_id", "gateway", "replaced_id",
     }  # fmt: skip
-    assert signed.approval == orders.Approval(9, codec.TokenOnWire(7, "riskd", 2), 5)
+    assert signed.approval is not None and MACS.fits(signed, signed.approval)
+    assert msgspec.structs.replace(signed.approval, mac=b"") == orders.Approval(
+        9, codec.TokenOnWire(7, "riskd", 2), 5
+    )
     assert (signed.order_id, signed.gateway, signed.replaced_id) == ("", None, "")
 
 
 def test_omsd_s_number_keeps_what_riskd_signed() -> None:
     placed = oms.numbered(HEAD, "omsd", later(), 12, None)
-    assert changed(later(), placed) == ENVELOPE - {"version"} | {"order_id", "replaces", "replaced_id"}
-    assert (placed.order_id, placed.replaces, placed.replaced_id) == ("omsd-2-12", "", "")
+    assert changed(later(), placed) == ENVELOPE - {"version"} | {"order_id", "replaced_id"}
+    assert (placed.order_id, placed.replaces, placed.replaced_id) == ("omsd-2-12", "mm-1", "")
 
 
 def test_a_process_is_the_same_behind_the_wire() -> None:

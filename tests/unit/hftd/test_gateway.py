@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from controlplane.model import Phase, Process, Token
 from hftd.engine import reasons
-from hftd.engine.orders.gateway import Gateway, Orphans, Questions, Reports, VenueFence
+from hftd.engine.orders.gateway import LINKS_MAX, Gateway, Orphans, Questions, Reports, VenueFence
 from hftd.storage.fences import NOBODY, Fences
 from hftd.wire import codec, orders
 from hftd.wire.orders import OrderState, Side
@@ -117,7 +117,7 @@ def test_a_closed_epoch_keeps_lower_tokens_out_without_a_claim_at_the_venue(gate
     assert gateway.lead(OWN, SELF, [claim(5, NOBODY)])
     assert len(gateway.outstanding()) == 1
     gateway.venue_fenced(fenced("execd", 1))
-    assert gateway.objection(wire(5), leads=True) == reasons.STALE_TOKEN
+    assert gateway.objection(b"beta", wire(5), leads=True) == reasons.STALE_TOKEN
     assert gateway.fence(b"alpha", claim(5)) != ""
     assert gateway.fence(b"beta", claim(6, BETA)) == ""
 
@@ -127,14 +127,14 @@ def test_a_closed_epoch_keeps_lower_tokens_out_without_a_claim_at_the_venue(gate
 
 def test_only_the_token_fenced_last_passes(gateway: Gateway) -> None:
     active(gateway)
-    assert gateway.objection(wire(4), leads=True) == reasons.STALE_TOKEN, "never fenced"
+    assert gateway.objection(b"alpha", wire(4), leads=True) == reasons.STALE_TOKEN, "never fenced"
     fence(gateway, claim(4))
-    assert gateway.objection(wire(4), leads=True) == ""
+    assert gateway.objection(b"alpha", wire(4), leads=True) == ""
     fence(gateway, claim(5, BETA), b"beta")
-    assert gateway.objection(wire(4), leads=True) == reasons.STALE_TOKEN
-    assert gateway.objection(wire(5), leads=True) == ""
-    assert gateway.objection(None, leads=True) == reasons.STALE_TOKEN
-    assert gateway.objection(wire(5), leads=False) == reasons.NOT_ACTIVE
+    assert gateway.objection(b"alpha", wire(4), leads=True) == reasons.STALE_TOKEN
+    assert gateway.objection(b"beta", wire(5), leads=True) == ""
+    assert gateway.objection(b"beta", None, leads=True) == reasons.STALE_TOKEN
+    assert gateway.objection(b"beta", wire(5), leads=False) == reasons.NOT_ACTIVE
 
 
 def test_the_old_leader_is_shut_out_before_the_venue_answers(gateway: Gateway) -> None:
@@ -142,7 +142,7 @@ def test_the_old_leader_is_shut_out_before_the_venue_answers(gateway: Gateway) -
     fence(gateway, claim(4))
     gateway.fence(b"beta", claim(5, BETA))
     gateway.hold(claim(5, BETA))
-    assert gateway.objection(wire(4), leads=True) == reasons.STALE_TOKEN
+    assert gateway.objection(b"alpha", wire(4), leads=True) == reasons.STALE_TOKEN
     assert "omsd" not in gateway.links, "and hears nothing more"
 
 
@@ -153,12 +153,16 @@ def test_an_equal_token_of_another_process_is_refused(gateway: Gateway) -> None:
     assert gateway.links["omsd"] == b"alpha"
 
 
-def test_the_same_claim_may_come_again_and_moves_the_link(gateway: Gateway) -> None:
+def test_the_same_claim_may_come_again_and_stays_where_it_came_first(gateway: Gateway) -> None:
     active(gateway)
+    assert gateway.fence(b"alpha", claim(4)) == ""
+    assert gateway.fence(b"stranger", claim(4)) == reasons.WRONG_LINK, "the venue has still to answer"
     fence(gateway, claim(4))
-    fence(gateway, claim(4), b"alpha, reconnected")
-    assert gateway.speaks_for(b"alpha, reconnected", wire(4))
-    assert not gateway.speaks_for(b"alpha", wire(4))
+    assert gateway.fence(b"stranger", claim(4)) == reasons.WRONG_LINK
+    assert gateway.speaks_for(b"alpha", wire(4)) and not gateway.speaks_for(b"stranger", wire(4))
+    fence(gateway, claim(4))
+    fence(gateway, claim(5), b"its next process")
+    assert gateway.speaks_for(b"its next process", wire(5))
 
 
 def test_a_fence_that_the_venue_refuses_is_answered_so(gateway: Gateway) -> None:
@@ -177,11 +181,52 @@ def test_cancels_of_an_own_or_older_epoch_pass_whatever_the_fence(
 ) -> None:
     active(gateway)
     fence(gateway, claim(5, BETA), b"beta")
-    assert gateway.cancel_objection(wire(4), order_id) == reason
+    assert gateway.cancel_objection(b"beta", wire(4), order_id) == reason
+
+
+def test_a_deposed_leaders_cancels_pass_over_its_own_link_and_a_strangers_over_none(gateway: Gateway) -> None:
+    active(gateway)
+    fence(gateway, claim(4))
+    fence(gateway, claim(5, BETA), b"beta")
+    assert gateway.cancel_objection(b"alpha", wire(4), "omsd-4-1") == ""
+    for epoch in (4, 5):
+        assert gateway.cancel_objection(b"stranger", wire(epoch), "omsd-4-1") == reasons.WRONG_LINK
+    assert gateway.cancel_objection(b"stranger", wire(9, "another"), "omsd-4-1") == reasons.WRONG_LINK, (
+        "what counts is the order's group, not the one that is quoted"
+    )
+
+
+def test_while_a_group_has_no_link_its_cancels_pass_over_any(gateway: Gateway) -> None:
+    gateway.lead(OWN, SELF, [claim(4)])
+    assert gateway.cancel_objection(b"alpha", wire(4), "omsd-4-1") == ""
+
+
+def test_the_links_that_may_still_cancel_are_bounded(gateway: Gateway) -> None:
+    active(gateway)
+    for epoch in range(1, LINKS_MAX + 3):
+        fence(gateway, claim(epoch), f"link {epoch}".encode())
+    said = [
+        gateway.cancel_objection(f"link {epoch}".encode(), wire(99), "omsd-1-1")
+        for epoch in range(1, LINKS_MAX + 3)
+    ]
+    assert said == [reasons.WRONG_LINK] * 2 + [""] * LINKS_MAX
+
+
+def test_only_the_link_that_fenced_is_taken_for_the_leader(gateway: Gateway) -> None:
+    gateway.lead(OWN, SELF, [claim(4)])
+    gateway.venue_fenced(fenced("execd", 1))
+    gateway.venue_fenced(fenced("omsd", 4))
+    assert gateway.objection(b"alpha", wire(4), leads=True) == reasons.NOT_FENCED, "not over any link yet"
+    assert not gateway.foreign(b"alpha", wire(4)), "early, and no attempt"
+    fence(gateway, claim(4))
+    assert gateway.objection(b"alpha", wire(4), leads=True) == ""
+    assert gateway.objection(b"stranger", wire(4), leads=True) == reasons.WRONG_LINK
+    assert gateway.foreign(b"stranger", wire(4)) and not gateway.foreign(b"alpha", wire(4))
+    assert not gateway.foreign(b"stranger", wire(3)), "that is a stale token"
 
 
 def test_without_a_token_of_its_own_not_even_a_cancel_can_go(gateway: Gateway) -> None:
-    assert gateway.cancel_objection(wire(4), "omsd-4-1") == reasons.NOT_ACTIVE
+    assert gateway.cancel_objection(b"alpha", wire(4), "omsd-4-1") == reasons.NOT_ACTIVE
 
 
 @settings(deadline=None)  # each fence is synced to a disk that others use too
@@ -192,6 +237,7 @@ def test_whatever_is_fenced_at_most_one_claimant_passes_and_never_a_lower_token(
     gateway = active(Gateway(Fences(tmp_path_factory.mktemp("g") / "fences.json", store_tokens.highest)))
     highest = 0
     claimants: dict[int, Process] = {}
+    links = [each.instance.encode() for each in (ALPHA, BETA)]
     for epoch, claimant in fences:
         one = claim(epoch, claimant)
         if gateway.fence(claimant.instance.encode(), one) == "" and gateway.hold(one) == "":
@@ -199,8 +245,13 @@ def test_whatever_is_fenced_at_most_one_claimant_passes_and_never_a_lower_token(
             assert epoch >= highest
             highest = epoch
             assert claimants.setdefault(epoch, claimant) == claimant
-        passing = [epoch for epoch in range(1, 6) if gateway.objection(wire(epoch), leads=True) == ""]
-        assert passing == ([highest] if highest else [])
+        passing = [
+            (epoch, link)
+            for epoch in range(1, 6)
+            for link in links
+            if gateway.objection(link, wire(epoch), leads=True) == ""
+        ]
+        assert passing == ([(highest, claimants[highest].instance.encode())] if highest else [])
 
 
 # --- reports ------------------------------------------------------------------------------------------------

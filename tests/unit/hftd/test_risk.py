@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from controlplane.errors import InvalidSettings
 from hftd.daemons import riskd
 from hftd.engine import fixed, reasons
+from hftd.engine.orders import approvals
 from hftd.engine.orders import risk as risks
 from hftd.settings import RiskSettings
 from hftd.wire.orders import Kind, OrderState, Place, Report, Side
@@ -64,7 +65,7 @@ def report(of: Place, state: OrderState, filled: int = 0, execution: int = 0, la
 
 
 def ready(limits: risks.Limits = LIMITS) -> risks.Risk:
-    risk = risks.Risk(limits)
+    risk = risks.Risk(limits, approvals.Macs(bytes(32)))
     risk.on_top(*BTC, 99 * ONE, 101 * ONE, 0)
     risk.on_position(*BTC, 0, 0)
     return risk
@@ -116,7 +117,7 @@ def test_a_refusal_says_what_was_found_and_what_was_wanted() -> None:
 
 
 def test_nothing_is_judged_by_a_price_that_is_old_gone_or_by_a_position_not_known() -> None:
-    risk = risks.Risk(LIMITS)
+    risk = risks.Risk(LIMITS, approvals.Macs(bytes(32)))
     assert code(risk.approve(place(1), 1, 0)) == reasons.NO_PRICE
     risk.on_top(*BTC, 99 * ONE, 101 * ONE, 0)
     assert code(risk.approve(place(2), 1, 0)) == reasons.NO_POSITION

@@ -1,9 +1,9 @@
 """execd: the last hop we own. Orders of the fenced order manager go to the venue, reports come back and are
 kept until they are acknowledged.
 
-Wiring only. Who may send, and the fences before that: engine/orders/gateway.py; what a fence is:
-storage/fences.py. Past its own lease it sends no new order; cancels always pass. When no valid order manager
-has been heard for `orphan_s`, everything is cancelled at the venue, once.
+Wiring, our own lead, and fences. What order managers send: desk.py; the link to the venue: venue.py. Who may
+send, and the fences before that: engine/orders/gateway.py; what a fence is: storage/fences.py. When no valid
+order manager has been heard for `orphan_s`, everything is cancelled at the venue, once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import time
 from controlplane.model import Phase
 from hftd import bus, runtime
 from hftd.daemons import fence_keeping
+from hftd.daemons.execd.attempts import Attempts
+from hftd.daemons.execd.desk import Desk
+from hftd.daemons.execd.venue import Venue
 from hftd.engine import reasons
-from hftd.engine.orders import answers, gateway, oms
+from hftd.engine.orders import approvals, gateway, oms
 from hftd.engine.orders.gateway import VenueFence
 from hftd.settings import ExecutionSettings
 from hftd.shm import pages
@@ -24,8 +27,6 @@ from hftd.wire import codec, control, orders
 
 TICK_S = 0.02
 """How often time-outs are looked at."""
-VENUE_SILENCE = 4
-"""Keep-alives without an answer before the venue is said to be silent."""
 
 
 class Execd:
@@ -37,9 +38,19 @@ class Execd:
         self.questions = gateway.Questions()
         self.orphans = gateway.Orphans(int(settings.orphan_s * 1e9), time.monotonic_ns())
         self.orders = bus.link.Router(context.bind("orders"))
-        self.venue = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
-        self.tick_to_order = context.histogram("tick_to_order")
-        self._retry_ns = self._keep_alive_ns = self._heard_ns = 0
+        self.venue = Venue(context, settings, self.gateway)
+        self.attempts = Attempts(context)
+        self.desk = Desk(
+            context,
+            self.orders,
+            self.gateway,
+            self.venue,
+            self.questions,
+            self.orphans,
+            approvals.Approvals(approvals.Macs(context.key(approvals.PURPOSE))),
+            self.attempts,
+        )
+        self._retry_ns = 0
         self._unheld = False
         """A fence could not be written when the lead was taken: try again."""
         context.set_ready(True)
@@ -84,15 +95,7 @@ class Execd:
     def _fence_venue(self) -> None:
         self._retry_ns = time.monotonic_ns() + int(self.settings.fence_retry_s * 1e9)
         for claim in self.gateway.outstanding():
-            self._send_fence(claim)
-
-    def _send_fence(self, claim: VenueFence) -> bool:
-        fence = orders.Fence(
-            *self._head(codec.TokenOnWire.of(claim.token)),
-            codec.ProcessOnWire.of(claim.claimant),
-            self.gateway.on_wire,
-        )
-        return self.venue.send(codec.encode(fence))
+            self.venue.fence(claim)
 
     def _show(self) -> None:
         phase, lease = self.gateway.phase, self.context.lease
@@ -107,95 +110,33 @@ class Execd:
         message = orders.decode_towards_execution(frame)
         match message:
             case orders.Place():
-                self._place(identity, message)
+                self.desk.place(identity, message)
             case orders.Cancel():
-                self._cancel(identity, message)
+                self.desk.cancel(identity, message)
             case orders.Rehearsal():
-                self._rehearse(message.place)
+                self.desk.rehearse(identity, message.place)
             case orders.ReportsSeen():
                 if self.gateway.speaks_for(identity, message.token):
                     self.orphans.heard(time.monotonic_ns())
                     self.reports.seen(message.up_to)
+                else:
+                    self.desk.foreign(identity, message.token)
             case orders.Attach():
                 self._attach(identity, message)
             case orders.Fence():
                 self._fence(identity, message)
             case orders.CancelAll() | orders.OpenOrdersWanted() | orders.ExecutionsWanted():
-                self._question(identity, message)
+                self.desk.ask(identity, message)
             case _:
                 self.context.count("unexpected")
-
-    def _place(self, identity: bytes, place: orders.Place) -> None:
-        reason = self.gateway.objection(place.token, self.context.lease.leads())
-        frame = b"" if reason else self._packed(place)
-        now_ns = time.monotonic_ns()
-        if not reason and not self.venue.send(frame):
-            reason = reasons.NOT_CONNECTED
-        if reason:
-            self._refuse(identity, place, reason)
-            if place.replaced_id:
-                self._cancel(identity, orders.cancel_of(place))
-            return
-        if place.origin_ns:
-            self.tick_to_order.record(now_ns - place.origin_ns)
-        self.context.count("orders")
-        if place.replaced_id:
-            self.context.count("cancels")
-        self.orphans.heard(now_ns)
-
-    def _packed(self, place: orders.Place) -> bytes:
-        return codec.encode(codec.replace(place, gateway=self.gateway.on_wire))
-
-    def _rehearse(self, place: orders.Place) -> None:
-        """Here a rehearsal ends: judged and packed, and never sent."""
-        if not self.gateway.objection(place.token, self.context.lease.leads()):
-            self._packed(place)
-            self.context.count("rehearsals")
-
-    def _cancel(self, identity: bytes, cancel: orders.Cancel) -> None:
-        reason = self.gateway.cancel_objection(cancel.token, cancel.order_id)
-        if not reason and not self.venue.send(
-            codec.encode(codec.replace(cancel, gateway=self.gateway.on_wire))
-        ):
-            reason = reasons.NOT_CONNECTED
-        if reason:
-            self._refuse(identity, cancel, reason)
-            return
-        self.context.count("cancels")
-
-    def _question(
-        self, identity: bytes, asked: orders.CancelAll | orders.OpenOrdersWanted | orders.ExecutionsWanted
-    ) -> None:
-        reason = self.gateway.objection(asked.token, leads=True)
-        if reason:
-            self._refuse(identity, asked, reason)
-            return
-        self.orphans.heard(time.monotonic_ns())
-        number = self.questions.ask(identity, asked.request)
-        # Not sent is not answered, and is asked again.
-        self.venue.send(codec.encode(codec.replace(asked, request=number, gateway=self.gateway.on_wire)))
-
-    def _refuse(
-        self,
-        identity: bytes,
-        refused: orders.Place
-        | orders.Cancel
-        | orders.CancelAll
-        | orders.OpenOrdersWanted
-        | orders.ExecutionsWanted,
-        reason: str,
-    ) -> None:
-        if reason == reasons.STALE_TOKEN:
-            self.context.count("stale_token_refusals")
-        self.context.count("refused")
-        about = refused if isinstance(refused, orders.Place | orders.Cancel) else None
-        self.orders.send(identity, codec.encode(answers.refusal(self._head(), about, reason)))
 
     def _attach(self, identity: bytes, attach: orders.Attach) -> None:
         """The order manager's keep-alive; the answer says whether it is the one that is fenced here."""
         ok = self.gateway.phase is Phase.ACTIVE and self.gateway.speaks_for(identity, attach.token)
         if ok:
             self.orphans.heard(time.monotonic_ns())
+        else:
+            self.desk.foreign(identity, attach.token)
         self.orders.send(
             identity,
             codec.encode(
@@ -215,13 +156,15 @@ class Execd:
         objection = (
             reasons.NOT_ACTIVE if not self.context.lease.leads() else self.gateway.fence(identity, claim)
         )
-        if not objection and not self._send_fence(claim):
+        if not objection and not self.venue.fence(claim):
             objection = reasons.NOT_CONNECTED
         if not objection:
             objection = self.gateway.hold(claim)
         if not objection:
             return  # the venue's acknowledgement answers it
-        if self.gateway.phase is Phase.ACTIVE and objection not in (
+        if objection == reasons.WRONG_LINK:
+            self.attempts.refused(objection)
+        elif self.gateway.phase is Phase.ACTIVE and objection not in (
             reasons.NOT_ACTIVE,
             reasons.NOT_CONNECTED,
         ):
@@ -237,7 +180,7 @@ class Execd:
 
     def on_venue(self, frame: bytes) -> None:
         message = orders.decode_coming_back(frame)
-        self._heard_ns = time.monotonic_ns()
+        self.venue.heard()
         match message:
             case orders.Report():
                 self.reports.add(message)
@@ -313,38 +256,26 @@ class Execd:
             self._fence_venue()
         if self.gateway.phase is not Phase.ACTIVE or self.gateway.token is None:
             return
-        if now_ns >= self._keep_alive_ns:
-            self._keep_alive_ns = now_ns + int(self.settings.venue_keep_alive_s * 1e9)
-            self._send_fence(VenueFence(self.gateway.token, self.context.process))
-            silent = now_ns - self._heard_ns > VENUE_SILENCE * self.settings.venue_keep_alive_s * 1e9
-            if silent:
-                self.context.alarm(
-                    "venue_silent",
-                    "critical",
-                    f"{self.settings.venue} does not answer; orders may not reach it",
-                    subject=self.settings.venue,
-                )
-            else:
-                self.context.clear("venue_silent")
+        self.venue.keep_alive(now_ns)
         if self.orphans.due(now_ns) and self.context.lease.leads():
             self._cancel_orphans()
 
     def _cancel_orphans(self) -> None:
         number = self.questions.ask(b"", 0)
         # No order manager's token: at the venue our own decides.
-        everything = orders.CancelAll(*self.context.head(), number, self.gateway.on_wire)
-        if self.venue.send(codec.encode(everything)):
+        if self.venue.send(orders.CancelAll(*self.context.head(), number)):
             self.orphans.fired = True
             self.context.event("orders.orphaned", orphan_s=self.settings.orphan_s)
 
-    def each_second(self, _: int) -> None:
+    def each_second(self, now_ns: int) -> None:
+        self.attempts.each_second(now_ns)
         self.context.gauge("reports_unacknowledged", len(self.reports))
         if self.reports.lost:
             self.context.counters["reports_lost"] = self.reports.lost
 
     def found_venue(self, _: list[control.Peer]) -> None:
-        self.venue.connect(self.context.endpoint(self.settings.venue, "orders"))
-        self._keep_alive_ns = self._retry_ns = 0  # a venue that is new learns at once who we are
+        self.venue.found()
+        self._retry_ns = 0
 
 
 def build(context: runtime.Context, settings: ExecutionSettings) -> runtime.Loop:
@@ -353,7 +284,7 @@ def build(context: runtime.Context, settings: ExecutionSettings) -> runtime.Loop
     loop.on_lease(execd.on_lease)
     loop.on_peers(settings.venue, execd.found_venue)
     # The venue first: what it says of sent orders is passed on before new ones go.
-    loop.on(execd.venue.socket, execd.on_venue)
+    loop.on(execd.venue.dealer.socket, execd.on_venue)
     loop.on_router(execd.orders.socket, execd.on_order)
     loop.before_wait(execd.pump)
     loop.every(TICK_S, execd.tick)

@@ -1,0 +1,77 @@
+"""omsd and execd as built, over real sockets: full disks, absent receivers, noise."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from controlplane.model import Phase
+from hftd.engine import reasons
+from hftd.wire.orders import OrderState
+from tests.support.order_path import OrderPath
+from tests.support.order_stage import active, audit, positions, unacknowledged
+
+
+def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
+    path: OrderPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha = active(path)
+    name = path.riskd.place()
+    path.until("it works", lambda: path.riskd.states(name))
+    (order_id,) = path.venue.working
+
+    def full(_fd: int, _data: bytes, _offset: int) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        patched.setattr("hftd.storage.journal.Journal.recovered", lambda _: False)
+        refused = path.riskd.place()
+        path.until("it is refused", lambda: path.riskd.reasons(refused) == [reasons.JOURNAL_FULL])
+        assert alpha.context.alarms["journal_full"].severity == "critical"
+        path.venue.fill(order_id)
+        path.until("execd has its report, and keeps it", lambda: unacknowledged(path))
+        for _ in range(200):
+            path.turn()
+        assert positions(path) == {}, "not journaled, so not taken"
+        assert unacknowledged(path), "and not acknowledged"
+    path.until("the fill is taken", lambda: positions(path) == {"BTCUSDT": "0.001"})
+    path.until("trading goes on", lambda: alpha.phase is Phase.ACTIVE)
+    assert "journal_full" not in alpha.context.alarms
+    after = path.riskd.place()
+    path.until("a new order works", lambda: path.riskd.states(after) == [OrderState.WORKING])
+
+
+def test_auditd_and_positiond_catch_up_after_an_absence(path: OrderPath) -> None:
+    active(path, resend_s=0.05)
+    for instance in ("positiond-alpha-1", "auditd-alpha-1"):
+        path.members[instance].kill(clean=True)
+    names = [path.riskd.place() for _ in range(3)]
+    path.until("all work", lambda: all(path.riskd.states(name) for name in names))
+    for order_id in list(path.venue.working):
+        path.venue.fill(order_id)
+    path.until("riskd knows", lambda: all(path.riskd.states(name)[-1] is OrderState.FILLED for name in names))
+    path.start("positiond-alpha-1")
+    path.start("auditd-alpha-1")
+    path.introduce()
+    path.until("positions are whole", lambda: positions(path) == {"BTCUSDT": "0.003"})
+    path.until("the audit is whole", lambda: audit(path).count("ORDER_FILLED") == 3)
+    assert "gaps" not in path.members["auditd-alpha-1"].context.counters
+
+
+def test_what_does_not_decode_is_counted_and_dropped_everywhere(path: OrderPath) -> None:
+    alpha = active(path)
+    path.riskd.router.send(path.riskd.omsd, b"\xc1 no message")
+    path.venue.router.send(path.venue.gateway, b"\xc1")
+    alpha.loop._handlers[0][0].send(b"\xff\xff")
+    execd = path.members["execd-alpha-1"]
+    path.until(
+        "both have counted",
+        lambda: (
+            alpha.context.counters.get("undecodable") and execd.context.counters.get("undecodable", 0) >= 2
+        ),
+    )
+    name = path.riskd.place()
+    path.until("nothing else happened", lambda: path.riskd.states(name) == [OrderState.WORKING])
