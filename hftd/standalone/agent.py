@@ -250,5 +250,5 @@ class StandaloneAgent:
                         found.append(codec.TokenOnWire(held.incarnation, group, held.epoch))
             if found != self._tokens:
                 self._tokens = found
-                if self._heard:
+                if self._link:
                     await self._tell(control.Tokens(*self._envelope(), found))

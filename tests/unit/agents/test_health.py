@@ -40,7 +40,7 @@ def looping(short_lives: int, ready_for_s: float | None) -> tuple[str, str]:
         last_death="exit status 1",
         ready_since_mono_s=None if ready_for_s is None else 100.0 - ready_for_s,
     )
-    return health.judge(instance, Reported(PROCESS, "auditd", "0.1.0", {}, said, 100.0), 100.0, 0)
+    return health.judge(instance, Reported(PROCESS, "auditd", "0.1.0", {}, b"", said, 100.0), 100.0, 0)
 
 
 def test_one_crash_or_two_are_healed_by_the_restart() -> None:

@@ -241,7 +241,7 @@ def test_a_store_that_cannot_be_read_changes_nothing(host: Host) -> None:
     [
         (None, "has never led"),
         (b"{", "do not decode"),
-        (model.encode(records.EpochRecord(1, 1 << 62)), "out of range"),
+        (model.encode(records.EpochRecord(1, 1 << 62)), "do not decode"),
     ],
 )
 def test_a_store_without_a_token_of_the_group_is_refused_by_name(epoch: bytes | None, said: str) -> None:
