@@ -4,10 +4,11 @@ above it (docs/protocol.md, Fencing).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from agents.bus import Bus
-from controlplane import model
+from controlplane.model import bounds
 from controlplane.site.view import SiteView
 from hftd.wire.codec import TokenOnWire
 
@@ -27,9 +28,10 @@ class GroupTokens:
 
 
 def tokens_of(site: SiteView) -> list[TokenOnWire]:
-    """In order of group; a record that no store can have given out is left out."""
+    """In order of group; one from the future, which no store gave out, is left out."""
+    now_ms = time.time_ns() // 1_000_000
     return [
         TokenOnWire(found.incarnation, group, found.epoch)
         for group, found in sorted(site.epochs.items())
-        if model.in_range(found.incarnation, found.epoch)
+        if bounds.believable(found.incarnation, now_ms)
     ]

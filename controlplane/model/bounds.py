@@ -19,9 +19,12 @@ def one_of(*words: str) -> msgspec.Meta:
 
 
 INT64_MAX = (1 << 63) - 1
-INCARNATION_MAX = (1 << 43) - 1
-EPOCH_MAX = (1 << 20) - 1
-"""A token is packed into 63 bits: 43 for the incarnation, 20 for the epoch (hftd/engine/orders/term.py)."""
+EPOCH_BITS = 20
+"""A million hand-overs of one group within one incarnation of the store: one each minute for two years."""
+INCARNATION_BITS = 43
+"""UNIX ms until the year 2248. Together 63 bits, so that a term (hftd/engine/orders/term.py) fits an i64."""
+INCARNATION_MAX = (1 << INCARNATION_BITS) - 1
+EPOCH_MAX = (1 << EPOCH_BITS) - 1
 HOSTS_MAX = 256
 INSTANCES_MAX = 64
 """Of one service on one host."""
@@ -77,5 +80,5 @@ def cut(text: str, length: int = TEXT_MAX) -> str:
 
 
 def believable(incarnation: int, now_ms: int) -> bool:
-    """Whether it may have been made by hftctl until now."""
+    """Whether it may have been made by hftctl until `now_ms`, UNIX time."""
     return 0 <= incarnation <= min(now_ms + FUTURE_MS, INCARNATION_MAX)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from controlplane.model.bounds import Count, Name, Pid, Word
+from controlplane.model.bounds import EPOCH_MAX, INCARNATION_MAX, Count, Name, Pid, Word
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +19,9 @@ class Process:
     """Field 22 of /proc/PID/stat, clock ticks since boot."""
 
 
-EPOCH_BITS = 20
-"""A million hand-overs of one group within one incarnation of the store: one each minute for two years."""
-INCARNATION_BITS = 43
-"""UNIX ms until the year 2248. Together 63 bits, so that a term (hftd/engine/orders/term.py) fits an i64."""
-
-
 def in_range(incarnation: int, epoch: int) -> bool:
     """Can a store have given this out? What is outside was made up, or damaged."""
-    return 0 <= incarnation < 1 << INCARNATION_BITS and 0 <= epoch < 1 << EPOCH_BITS
+    return 0 <= incarnation <= INCARNATION_MAX and 0 <= epoch <= EPOCH_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import msgspec
 
 from controlplane import model, operation_log
 from controlplane.errors import HftctlError, InvalidInput, Refused, Unavailable
-from controlplane.model import Mode, Process, Token, records
+from controlplane.model import Mode, Process, Token, bounds, records
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
 from controlplane.store import Keys, Store
@@ -82,9 +82,9 @@ async def held(store: Store, keys: Keys, service: str) -> Held:
         named = model.decode(records.LeaderRecord, leader.value)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise Refused(f"{service}: its epoch and leader in the store do not decode: {exc}") from exc
-    if not model.in_range(given.incarnation, given.epoch):
+    if not bounds.believable(given.incarnation, time.time_ns() // 1_000_000):
         raise Refused(
-            f"{service}: the store's own token {given.incarnation}/{given.epoch} is out of range; put "
+            f"{service}: the store's own token {given.incarnation}/{given.epoch} is from the future; put "
             f"{keys.epoch(service)} right first"
         )
     token = Token(given.incarnation, service, given.epoch)

@@ -23,7 +23,7 @@ import zmq.asyncio
 from controlplane import model, registry, store
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import Process, records
+from controlplane.model import Process, bounds, records
 from controlplane.model.records import Registration
 from hftd.runtime.log import ERROR, INFO, Log
 from hftd.wire import codec, control
@@ -246,7 +246,7 @@ class StandaloneAgent:
                     continue
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     held = model.decode(records.EpochRecord, entry.value)
-                    if model.in_range(held.incarnation, held.epoch):
+                    if bounds.believable(held.incarnation, time.time_ns() // 1_000_000):
                         found.append(codec.TokenOnWire(held.incarnation, group, held.epoch))
             if found != self._tokens:
                 self._tokens = found

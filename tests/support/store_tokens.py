@@ -5,7 +5,7 @@ can be, so that every claim is believed.
 from __future__ import annotations
 
 from controlplane.model import Token
-from controlplane.model.process import EPOCH_BITS, INCARNATION_BITS
+from controlplane.model.bounds import EPOCH_BITS, INCARNATION_BITS
 from hftd.wire import codec, control
 
 GROUPS = ("execd", "omsd", "riskd")

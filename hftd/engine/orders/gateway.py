@@ -5,7 +5,7 @@ Pure; the fences that it asks are on disk (storage/fences.py). Rules R10 and R11
 it is ACTIVE the venue has acknowledged its own token and those of its client groups; a client's FENCE is
 acknowledged only then, with the fence on disk here and at the venue. There is no queue of orders to drop: an
 order that cannot go at once is refused, and what still waits in a socket meets the raised fence when it is
-read. Orders come over the link that fenced, and no other (ADR 0032). A report is kept from the venue's word
+read. Orders come over the link that fenced, and no other (ADR 0033). A report is kept from the venue's word
 until the order manager has acknowledged it, and sent again to each newly fenced one.
 """
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Token, in_range
-from controlplane.model.process import EPOCH_BITS, INCARNATION_BITS
+from controlplane.model.bounds import EPOCH_BITS, INCARNATION_BITS
 from hftd.wire.codec import TokenOnWire
 
 

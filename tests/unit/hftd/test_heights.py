@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model import Process, Token, in_range
-from controlplane.model.process import EPOCH_BITS, INCARNATION_BITS
+from controlplane.model.bounds import EPOCH_BITS, INCARNATION_BITS
 from hftd.storage.fences import NOBODY, Fences
 from hftd.storage.heights import CLAIMS_MAX, FORGET_NS, WINDOW, Heights
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Token
-from controlplane.model.process import EPOCH_BITS, INCARNATION_BITS
+from controlplane.model.bounds import EPOCH_BITS, INCARNATION_BITS
 from hftd.engine.orders import term
 from hftd.wire import codec
 
