@@ -10,8 +10,9 @@ An unreachable store changes nothing for what runs: the last view is served, wit
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
-from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings
+from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings, strangers
 from agents.alarms import Alarms
 from agents.instances import Instances
 from agents.keeper import protocol
@@ -66,6 +67,8 @@ class Agent:
         self.keeper_udp = ""
         """Where the keeper answers pings of its peers; empty until it has said so."""
         self.keeper_undecodable = 0
+        self.keeper_unauthenticated: Mapping[str, int] = {}
+        self.strangers = strangers.Strangers()
         self.url = ""
         self.port = 0
         self.store_health = Health("", (), False, "", None, "not asked yet")
@@ -152,6 +155,7 @@ class Agent:
         if message.hello is not None:
             self.keeper_udp = message.hello.udp
             self.record_due.set()
+            self.alarm("keeper.pings", message.hello.pings_trouble)
         if message.event is not None:
             said = message.event
             self.report(said.kind, service=said.service, instance=said.instance, text=said.text)
@@ -161,6 +165,16 @@ class Agent:
         if message.groups is not None:
             self.alarms.clear("keeper.refused")
             self.keeper_undecodable = message.undecodable
+        if message.unauthenticated is not None:
+            self.alarm("keeper.pings_forged", self.strangers.look(message.unauthenticated.get("forged", 0)))
+            self.keeper_unauthenticated = message.unauthenticated
+
+    def alarm(self, id: str, trouble: str) -> None:
+        """A warning that stands while there is trouble."""
+        if trouble:
+            self.alarms.raise_(id, "warning", trouble)
+        else:
+            self.alarms.clear(id)
 
     # --- what it says of itself -----------------------------------------------------------------------------
 
@@ -173,4 +187,5 @@ class Agent:
             self.bus.disbelieved,
             self.events.lines_lost,
             self.keeper_undecodable,
+            self.keeper_unauthenticated,
         )

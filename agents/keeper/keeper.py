@@ -13,17 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agents.keeper import liveness, peers, protocol, settings, shown, words
+from agents.keeper import liveness, peers, ping_key, protocol, settings, shown, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
-from controlplane import registry
+from controlplane import model, registry
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
 from controlplane.host import log
@@ -51,8 +50,11 @@ class Keeper:
         clock: Clock,
         seen_tokens: SeenTokens,
         tell: Callable[[protocol.FromKeeper], None] = lambda message: None,
+        ping_key: ping_key.PingKey | None = None,
     ) -> None:
-        """`tell` gets what the agent should hear (protocol.py lists the messages)."""
+        """`tell` gets what the agent should hear (protocol.py lists the messages). Without `ping_key` the
+        keeper neither pings nor answers.
+        """
         self.store = store
         self.keys = keys
         self.host = host
@@ -67,7 +69,8 @@ class Keeper:
         self.instances: dict[str, members.KeptProcess] = {}
         self.members: dict[str, members.Member] = {}
         self.shown = shown.Shown()
-        self.peers = peers.Peers(keys.site, host, uuid.uuid4().hex, clock, self._fit)
+        self.peers = peers.Peers(keys.site, host, clock, self._fit, self._asked)
+        self.ping_key = ping_key
         self.registry: registry.Registry = registry.LeasedRegistry(
             store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
         )
@@ -234,6 +237,16 @@ class Keeper:
             if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None:
                 yield instance.entry.process
 
+    def _asked(self) -> dict[str, list[Process]]:
+        """By host, the processes of other hosts that a member here could name, or has to wait for (R14)."""
+        found: dict[str, list[Process]] = {}
+        for member in self.members.values():
+            for process in member.group.candidates if member.group else ():
+                host = model.host_of(process.instance, member.service)
+                if host != self.host:
+                    found.setdefault(host, []).append(process)
+        return found
+
     # --- running --------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -255,6 +268,7 @@ class Keeper:
                     self._tasks.create_task(self._follow(noun, prefix), name=f"watch of {noun}")
                 self._tasks.create_task(self._look(), name="alive words")
                 self._tasks.create_task(self._ask_peers(), name="pings")
+                self._tasks.create_task(self._follow_key(), name="key of the pings")
                 self._tasks.create_task(self.registry.run(), name="registrations")
                 self._tasks.create_task(self._report(), name="report")
         finally:
@@ -358,6 +372,25 @@ class Keeper:
             self.peers.ask()
             await asyncio.sleep(self.settings.ping_every_s)
 
+    async def _follow_key(self) -> None:
+        """The agent may put another secret there, or heal the file. A key that was once good stays in force
+        until there is another; what is wrong with the file is said when it changes.
+        """
+        if self.ping_key is None:
+            return
+        while True:
+            changed = await asyncio.to_thread(self.ping_key.read)
+            self.peers.key = self.ping_key.key
+            if changed:
+                log.info("pings.key", in_force=self.peers.key is not None, trouble=self.ping_key.trouble)
+                self.tell(self.hello())
+            await asyncio.sleep(self.settings.key_look_s)
+
+    def hello(self) -> protocol.FromKeeper:
+        """What an agent hears first, and when something in it changes."""
+        trouble = self.ping_key.trouble if self.ping_key else ""
+        return protocol.FromKeeper(hello=protocol.Hello(self.peers.address, pings_trouble=trouble))
+
     async def _report(self) -> None:
         while True:
             self.tell(self.report())
@@ -378,5 +411,8 @@ class Keeper:
         }
         undecodable = self.peers.undecodable + self.lines_undecodable()
         return protocol.FromKeeper(
-            groups=groups, registered=list(self.registry.held()), undecodable=undecodable
+            groups=groups,
+            registered=list(self.registry.held()),
+            undecodable=undecodable,
+            unauthenticated=dict(self.peers.unauthenticated),
         )

@@ -1,8 +1,9 @@
 """What agent and keeper say to each other: one JSON object a line, over the keeper's unix socket (line.py).
 
-    agent -> keeper   Table: everything that is to be kept, at each connection and at each change keeper ->
-    agent   FromKeeper: {"hello"} once a connection, {"died"} and {"event"} as they happen, {"refused"} for
-                      a table that was not taken, {"groups", "registered", "undecodable"} once a second
+    agent -> keeper   Table: everything that is to be kept, at each connection and at each change
+    keeper -> agent   FromKeeper: {"hello"} at each connection and when something in it changes, {"died"} and
+                      {"event"} as they happen, {"refused"} for a table that was not taken, {"groups",
+                      "registered", "undecodable", "unauthenticated"} once a second
 
 Both sides read unknown fields as nothing, so that an agent and a keeper of two releases can meet.
 """
@@ -71,6 +72,8 @@ def decode_table(line: bytes) -> Table:
 class Hello(msgspec.Struct, frozen=True):
     udp: str
     """host:port on which it answers the pings of its peers."""
+    pings_trouble: str = ""
+    """Why it does not ping, or with which key it goes on; empty: nothing is wrong."""
 
 
 class Died(msgspec.Struct, frozen=True):
@@ -107,7 +110,9 @@ class FromKeeper(msgspec.Struct, frozen=True, omit_defaults=True):
     registered: list[str] | None = None
     """Instance ids that stand in the store by this keeper's own writes."""
     undecodable: int = 0
-    """Lines and pings so far."""
+    """Lines, pings and peers' addresses so far."""
+    unauthenticated: Mapping[str, int] | None = None
+    """Pings that were not believed so far, by why (peers.KINDS)."""
 
 
 _from_keeper = msgspec.json.Decoder(FromKeeper)

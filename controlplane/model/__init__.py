@@ -6,7 +6,7 @@ stored, and its JSON) · observed.py (what an agent reports). The names below ar
 of.
 """
 
-from controlplane.model.process import Phase, Process, Token
+from controlplane.model.process import Phase, Process, Token, host_of
 from controlplane.model.records import decode, encode
 from controlplane.model.specs import Mode, ServiceSpec, Slot
 
@@ -19,6 +19,7 @@ __all__ = [
     "Token",
     "decode",
     "encode",
+    "host_of",
     "observed",
     "records",
     "specs",

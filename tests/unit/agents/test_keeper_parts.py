@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from agents.keeper import liveness, peers, protocol, settings, words
+from agents.keeper import liveness, protocol, settings, words
 from agents.keeper.seen_tokens import SeenTokens
-from controlplane import clock
 from controlplane.errors import InvalidInput
 from controlplane.leadership.decide import Group, Lead
 from controlplane.model import Phase, Process, records
@@ -122,78 +120,6 @@ def test_a_disk_that_does_not_decode_is_named(tmp_path: Path) -> None:
     (tmp_path / "keeper.json").write_text("{")
     with pytest.raises(InvalidInput, match=r"keeper\.json"):
         SeenTokens(tmp_path / "keeper.json")
-
-
-# --- pings --------------------------------------------------------------------------------------------------
-
-
-class Wire:
-    """Two keepers' pings without a socket: what one sends, the other receives when told to."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def sendto(self, data: bytes, addr: object) -> None:
-        self.sent.append(data)
-
-    def is_closing(self) -> bool:
-        return False
-
-
-def asked(fit: list[Process]) -> tuple[clock.FakeClock, peers.Peers, peers.Peers, Wire, Wire]:
-    time = clock.FakeClock()
-    alpha, beta = (
-        peers.Peers("site", "alpha", "n1", time, list),
-        peers.Peers("site", "beta", "n2", time, lambda: fit),
-    )
-    out, back = Wire(), Wire()
-    alpha.connection_made(out)  # type: ignore[arg-type]
-    beta.connection_made(back)  # type: ignore[arg-type]
-    alpha.meet({"alpha": "127.0.0.1:1", "beta": "127.0.0.1:2", "gamma": ""})
-    alpha.ask()
-    return time, alpha, beta, out, back
-
-
-def test_a_peer_passes_by_an_answer_not_older_than_the_bound() -> None:
-    """R9: counted from the question's sending."""
-    time, alpha, beta, out, back = asked([BETA])
-    assert len(out.sent) == 1 and alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
-    time.advance_s(0.15)
-    beta.datagram_received(out.sent[0], ("127.0.0.1", 1))
-    alpha.datagram_received(back.sent[0], ("127.0.0.1", 2))
-    assert alpha.passing(time.boot_ns(), 200 * MS) == {BETA}
-    time.advance_s(0.06)
-    assert alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
-
-
-def test_a_ping_for_another_host_or_site_is_not_answered() -> None:
-    _, _, beta, _, back = asked([])
-    for ping in (peers.Ping("site", "gamma", 1, "n"), peers.Ping("elsewhere", "beta", 1, "n")):
-        beta.datagram_received(msgspec.msgpack.encode(ping), ("127.0.0.1", 1))
-    assert back.sent == []
-
-
-def test_what_does_not_decode_is_counted_and_dropped() -> None:
-    _, alpha, _, _, _ = asked([])
-    for data in (b"", b"\xff", b"ping", msgspec.msgpack.encode(["pong", 1])):
-        alpha.datagram_received(data, ("127.0.0.1", 1))
-    assert alpha.undecodable == 4
-
-
-def test_an_answer_to_an_earlier_life_of_this_keeper_does_not_count() -> None:
-    time, alpha, _, _, _ = asked([])
-    pong = peers.Pong("site", "beta", time.boot_ns(), "an older nonce", [BETA])
-    alpha.datagram_received(msgspec.msgpack.encode(pong), ("127.0.0.1", 2))
-    assert alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
-
-
-def test_an_answer_stays_under_the_size_of_a_datagram() -> None:
-    many = [
-        Process(f"some-quite-long-service-name-alpha-{n}", ALPHA.boot_id, 2**22, 2**40) for n in range(100)
-    ]
-    _, _, beta, out, back = asked(many)
-    beta.datagram_received(out.sent[0], ("127.0.0.1", 1))
-    assert len(back.sent[0]) < 8192
 
 
 # --- the agent's lines --------------------------------------------------------------------------------------
