@@ -183,7 +183,7 @@ class Agent:
             self.given.host,
             self.store_health.healthy,
             self.follower.age_s(),
-            self.bus.undecodable,
+            self.bus.undecodable + (self.keeper.undecodable if self.keeper is not None else 0),
             self.bus.disbelieved,
             self.events.lines_lost,
             self.keeper_undecodable,

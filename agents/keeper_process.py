@@ -54,6 +54,8 @@ class KeeperProcess:
         self.process: Process | None = None
         self.restarts = 0
         self.connected = False
+        self.undecodable = 0
+        """Lines from the keeper."""
 
     def __repr__(self) -> str:
         return (
@@ -193,7 +195,8 @@ class KeeperProcess:
             try:
                 message = protocol.decode_from_keeper(line)
             except InvalidInput:
-                continue  # half a line of a keeper that died while it wrote
+                self.undecodable += 1  # half a line of a keeper that died while it wrote, or rubbish
+                continue
             self._heard(message)
 
 

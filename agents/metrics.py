@@ -160,11 +160,15 @@ def _of_agent(own: Own) -> Iterator[Metric]:
         gauge.add_sample(name, labels, value)
         yield gauge
     for name, value, what in (
-        ("hft_agent_undecodable", float(own.undecodable), "Messages from daemons that did not decode"),
+        (
+            "hft_agent_undecodable",
+            float(own.undecodable),
+            "Messages from daemons and lines of the keeper that did not decode",
+        ),
         (
             "hft_agent_keeper_undecodable",
             float(own.keeper_undecodable),
-            "Lines, pings and peers' addresses that the host's keeper could not decode",
+            "Lines, pings, addresses and looks at heartbeat pages that the host's keeper could not decode",
         ),
         (
             "hft_agent_disbelieved",

@@ -64,6 +64,8 @@ class Keeper:
         self.tell = tell
         self.lines_undecodable: Callable[[], int] = lambda: 0
         """Of the line to the agent; its owner says."""
+        self._pages_undecodable = 0
+        """Looks at heartbeat pages that held no heartbeat."""
         self.stopping = False
         self._host_leaves = False
         self.instances: dict[str, members.KeptProcess] = {}
@@ -341,7 +343,7 @@ class Keeper:
             self._acted.clear()
             now_ns = self.clock.boot_ns()
             for instance in self.instances.values():
-                instance.look(now_ns)
+                self._pages_undecodable += not instance.look(now_ns)
             for member in list(self.members.values()):
                 member.step()
             self._sweep()
@@ -409,7 +411,7 @@ class Keeper:
             for member in self.members.values()
             if member.group is not None
         }
-        undecodable = self.peers.undecodable + self.lines_undecodable()
+        undecodable = self.peers.undecodable + self.lines_undecodable() + self._pages_undecodable
         return protocol.FromKeeper(
             groups=groups,
             registered=list(self.registry.held()),

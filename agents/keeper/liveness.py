@@ -37,6 +37,10 @@ class Heartbeat:
             self._age_ns += min(now_ns - self._looked_ns, COUNTED_MAX_NS)
         self._looked_ns = now_ns
 
+    def missed(self, now_ns: int) -> None:
+        """There is no heartbeat to be believed: as if none had come since the last look."""
+        self.look(self._last_ns, now_ns)
+
     @property
     def fresh(self) -> bool:
         """False also before the first look."""

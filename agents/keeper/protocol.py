@@ -12,15 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
+from agents.keeper import pings
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, Process
 from controlplane.model.records import Registration
 
 LINE_BYTES_MAX = 1 << 20
 """A table of some thousand instances."""
+
+PATH_BYTES_MAX = 4096
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 # --- to the keeper ------------------------------------------------------------------------------------------
 
@@ -61,6 +67,12 @@ def decode_table(line: bytes) -> Table:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInput(f"table: {exc}") from exc
     for entry in table.instances:
+        name = ascii(entry.process.instance[: pings.NAME_BYTES_MAX])
+        if pings.named(entry.process) is None:
+            raise InvalidInput(f"table: {name}: instance, boot id, pid and start time of no process")
+        for path in (entry.alive, entry.lease or "/"):
+            if not path.startswith("/") or "\0" in path or len(path.encode()) > PATH_BYTES_MAX:
+                raise InvalidInput(f"table: {name}: its pages: expected absolute paths of usual length")
         if entry.mode is Mode.ACTIVE_STANDBY and not entry.lease:
             raise InvalidInput(f"table: {entry.process.instance} is {entry.mode} and has no lease word")
     return table
@@ -109,9 +121,9 @@ class FromKeeper(msgspec.Struct, frozen=True, omit_defaults=True):
     groups: Mapping[str, LedGroup] | None = None
     registered: list[str] | None = None
     """Instance ids that stand in the store by this keeper's own writes."""
-    undecodable: int = 0
-    """Lines, pings and peers' addresses so far."""
-    unauthenticated: Mapping[str, int] | None = None
+    undecodable: Count = 0
+    """Lines, pings, peers' addresses and looks at heartbeat pages so far."""
+    unauthenticated: Annotated[Mapping[str, Count], msgspec.Meta(max_length=16)] | None = None
     """Pings that were not believed so far, by why (peers.KINDS)."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ ALPHA = Process("omsd-alpha-1", "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f", 10, 100)
 BETA = Process("omsd-beta-1", "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f", 20, 100)
 LEAD = Lead(ALPHA, 1000, 3)
 MS = 1_000_000
+NOW_NS = 1000 * MS
 
 
 # --- heartbeat ----------------------------------------------------------------------------------------------
@@ -81,12 +83,12 @@ def test_an_existing_word_is_kept(tmp_path: Path, found: words.Words) -> None:
 
 
 def test_an_alive_word_counts_only_when_it_is_this_processs_own(tmp_path: Path, found: words.Words) -> None:
-    assert found.alive(ALPHA) is None
+    assert found.alive(ALPHA, NOW_NS) is None
     pages.create(tmp_path / "a.alive", pages.ALIVE_MAGIC)  # made anew, as at a restart
     with pages.HeartbeatPage(tmp_path / "a.alive", writable=True) as daemon:
         daemon.write(pages.Alive(ALPHA.pid, ALPHA.start_time, 5, Phase.ACTIVE, 3, 0, 0))
-    assert found.alive(BETA) is None
-    alive = found.alive(ALPHA)
+    assert found.alive(BETA, NOW_NS) is None
+    alive = found.alive(ALPHA, NOW_NS)
     assert alive and alive.phase is Phase.ACTIVE
 
 
@@ -140,6 +142,46 @@ def test_a_table_is_read_as_the_agent_writes_it() -> None:
         None,
         "default",
     )
+
+
+PROCESS = '{"instance": "i", "boot_id": "b", "pid": 1, "start_time": 2}'
+ROW = '{"instances": [{"process": %s, "service": "omsd", "mode": "singleton", "alive": "/r/a"}]}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        (ROW % PROCESS).replace('"pid": 1', f'"pid": {10**30}'),
+        (ROW % PROCESS).replace('"pid": 1', '"pid": -1'),
+        (ROW % PROCESS).replace('"start_time": 2', f'"start_time": {2**63}'),
+        (ROW % PROCESS).replace('"i"', '"' + "i" * 5_000 + '"'),
+        (ROW % PROCESS).replace("/r/a", "r/a"),
+        (ROW % PROCESS).replace("/r/a", "/r/\\u0000a"),
+        (ROW % PROCESS).replace("/r/a", "/" * 5_000),
+    ],
+)
+def test_a_table_with_values_of_no_process_is_refused_before_any_of_it_is_taken(line: str) -> None:
+    protocol.decode_table((ROW % PROCESS).encode())
+    with pytest.raises(InvalidInput, match=r"^table: '"):
+        protocol.decode_table(line.encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"undecodable": -1}',
+        b'{"unauthenticated": {"forged": 1e400}}',
+        b'{"undecodable": 1%s}' % (b"0" * 40),
+    ],
+)
+def test_counts_of_a_keeper_that_no_count_can_be_are_refused(line: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"^keeper: "):
+        protocol.decode_from_keeper(line)
+
+
+def test_a_fifo_in_place_of_a_page_makes_no_keeper_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "b.alive")
+    assert words.Words(None, tmp_path / "b.alive").alive(ALPHA, NOW_NS) is None
 
 
 @pytest.mark.parametrize(
