@@ -52,7 +52,7 @@ class Agent:
         )
         self.supervisor = Supervisor(
             self.paths,
-            runner.ShimRunner(self.paths),
+            runner.ShimRunner(self.paths, report=self.report),
             report=self.report,
             changed=self.instances.process_changed,
             released=lambda instance: restart_order.may_restart(instance, self.site),
@@ -80,6 +80,11 @@ class Agent:
         """The host record is to be written soon: something in it has changed."""
         self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host, Keys(given.site))
         self._specs_from_disk = False
+        if self.last_specs.trouble:
+            self.report("state.damaged", text=self.last_specs.trouble)
+        if self.events.damaged:
+            text = f"{self.paths.host_dir / 'events.jsonl'}: {self.events.damaged} lines are no events"
+            self.report("state.damaged", text=f"{text}; left out, the others are kept")
 
     def __repr__(self) -> str:
         return (
@@ -156,6 +161,7 @@ class Agent:
             self.keeper_udp = message.hello.udp
             self.record_due.set()
             self.alarm("keeper.pings", message.hello.pings_trouble)
+            self.alarm("keeper.tokens_rebuilt", message.hello.tokens_trouble)
         if message.event is not None:
             said = message.event
             self.report(said.kind, service=said.service, instance=said.instance, text=said.text)

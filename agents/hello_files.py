@@ -50,7 +50,7 @@ class HelloFiles:
     def read(self, instance: str) -> Saved | None:
         try:
             return msgspec.json.decode(self._path(instance).read_bytes(), type=Saved)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
     def _path(self, instance: str) -> Path:

@@ -311,6 +311,8 @@ class Keeper:
         """
         was_complete = self.shown.complete
         setattr(self.shown, noun, snapshot)
+        if self.shown.complete and not was_complete:
+            self._first_look()
         changed = snapshot.entries.keys() if snapshot.changed is None else snapshot.changed
         if noun == "hosts":
             self._meet(snapshot.entries[key] for key in changed if key in snapshot.entries)
@@ -318,6 +320,18 @@ class Keeper:
             self._observe(None)
         elif noun != "specs":  # those are looked at in each step
             self._observe(shown.services_in(prefix, changed), groups=noun == "groups")
+
+    def _first_look(self) -> None:
+        """Before any member looks: after a rebuild of the keeper's disk, which groups it must not lead."""
+        assert self.shown.groups is not None and self.shown.incarnation is not None
+        keys, before = self.keys, self.seen_tokens.trouble
+        entry = self.shown.incarnation.entries.get(keys.incarnation)
+        incarnation = int(entry.value) if entry is not None and entry.value.isdigit() else None
+        led = {key.split("/")[-2] for key in self.shown.groups.entries if key.endswith("/epoch")}
+        self.seen_tokens.first_look(incarnation, led)
+        if self.seen_tokens.trouble != before:
+            log.warning("seen_tokens.not_known", reason=self.seen_tokens.trouble)
+            self.tell(self.hello())
 
     def _observe(self, services: set[str] | None, *, groups: bool = True) -> None:
         """Let the members look whose group, or a group that they fence, is among these (None: all)."""
@@ -391,7 +405,9 @@ class Keeper:
     def hello(self) -> protocol.FromKeeper:
         """What an agent hears first, and when something in it changes."""
         trouble = self.ping_key.trouble if self.ping_key else ""
-        return protocol.FromKeeper(hello=protocol.Hello(self.peers.address, pings_trouble=trouble))
+        return protocol.FromKeeper(
+            hello=protocol.Hello(self.peers.address, trouble, self.seen_tokens.trouble)
+        )
 
     async def _report(self) -> None:
         while True:

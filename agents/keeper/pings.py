@@ -40,7 +40,7 @@ NAME_BYTES_MAX = 64
 Name = Annotated[str, Meta(max_length=NAME_BYTES_MAX)]
 Host = Annotated[str, Meta(max_length=256)]
 Nonce = Annotated[bytes, Meta(min_length=NONCE_BYTES, max_length=NONCE_BYTES)]
-Pid = Annotated[int, Meta(gt=0, lt=1 << 32)]
+Pid = Annotated[int, Meta(gt=0, lt=1 << 31)]
 Ns = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Named = tuple[Name, Name, Pid, Ns]
 """A process: instance, boot id, pid, start time."""
@@ -102,7 +102,7 @@ def named(process: Process) -> Named | None:
     fits = (
         0 < len(name.encode(errors="replace")) <= NAME_BYTES_MAX
         and 0 < len(boot_id.encode(errors="replace")) <= NAME_BYTES_MAX
-        and 0 < process.pid < 1 << 32
+        and 0 < process.pid < 1 << 31
         and 0 <= process.start_time < 1 << 63
     )
     return (name, boot_id, process.pid, process.start_time) if fits else None

@@ -86,6 +86,8 @@ class Hello(msgspec.Struct, frozen=True):
     """host:port on which it answers the pings of its peers."""
     pings_trouble: str = ""
     """Why it does not ping, or with which key it goes on; empty: nothing is wrong."""
+    tokens_trouble: str = ""
+    """Of its disk of seen tokens, since it started."""
 
 
 class Died(msgspec.Struct, frozen=True):

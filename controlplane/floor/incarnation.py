@@ -16,6 +16,8 @@ class KeeperDisk:
     incarnation: int
     tokens: Mapping[str, tuple[int, int]]
     """Group -> (incarnation, epoch), the highest seen."""
+    damaged: bool = False
+    """It cannot be read: what the keeper had seen is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,11 @@ def decide(
     )
     new = max(now_ms, highest + 1)
     for disk in disks:
+        if stored is not None and disk.damaged:
+            return Incarnation(
+                new,
+                f"keeper {disk.host}'s seen tokens are damaged: whether the store went back is not known",
+            )
         if stored is not None and disk.incarnation > stored:
             return Incarnation(
                 new, f"keeper {disk.host} has seen incarnation {disk.incarnation}, the store has {stored}"

@@ -118,12 +118,6 @@ def test_the_disk_keeps_the_highest_token(tmp_path: Path) -> None:
     assert not disk.dirty
 
 
-def test_a_disk_that_does_not_decode_is_named(tmp_path: Path) -> None:
-    (tmp_path / "keeper.json").write_text("{")
-    with pytest.raises(InvalidInput, match=r"keeper\.json"):
-        SeenTokens(tmp_path / "keeper.json")
-
-
 # --- the agent's lines --------------------------------------------------------------------------------------
 
 

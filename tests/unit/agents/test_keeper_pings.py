@@ -221,7 +221,7 @@ def test_without_a_key_nothing_is_sent_answered_or_believed() -> None:
 
 
 long = st.text("é-x", min_size=1, max_size=32)
-some = st.builds(Process, long, st.just(BOOT), st.integers(1, 2**32 - 1), st.integers(0, 2**63 - 1))
+some = st.builds(Process, long, st.just(BOOT), st.integers(1, 2**31 - 1), st.integers(0, 2**63 - 1))
 
 
 @given(st.lists(some, max_size=40, unique=True), st.data())
