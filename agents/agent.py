@@ -10,8 +10,9 @@ An unreachable store changes nothing for what runs: the last view is served, wit
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
-from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings
+from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings, strangers
 from agents.alarms import Alarms
 from agents.group_tokens import GroupTokens
 from agents.instances import Instances
@@ -52,7 +53,7 @@ class Agent:
         )
         self.supervisor = Supervisor(
             self.paths,
-            runner.ShimRunner(self.paths),
+            runner.ShimRunner(self.paths, report=self.report),
             report=self.report,
             changed=self.instances.process_changed,
             released=lambda instance: restart_order.may_restart(instance, self.site),
@@ -68,6 +69,8 @@ class Agent:
         self.keeper_udp = ""
         """Where the keeper answers pings of its peers; empty until it has said so."""
         self.keeper_undecodable = 0
+        self.keeper_unauthenticated: Mapping[str, int] = {}
+        self.strangers = strangers.Strangers()
         self.url = ""
         self.port = 0
         self.store_health = Health("", (), False, "", None, "not asked yet")
@@ -79,6 +82,11 @@ class Agent:
         """The host record is to be written soon: something in it has changed."""
         self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host)
         self._specs_from_disk = False
+        if self.last_specs.trouble:
+            self.report("state.damaged", text=self.last_specs.trouble)
+        if self.events.damaged:
+            text = f"{self.paths.host_dir / 'events.jsonl'}: {self.events.damaged} lines are no events"
+            self.report("state.damaged", text=f"{text}; left out, the others are kept")
 
     def __repr__(self) -> str:
         return (
@@ -160,6 +168,8 @@ class Agent:
         if message.hello is not None:
             self.keeper_udp = message.hello.udp
             self.record_due.set()
+            self.alarm("keeper.pings", message.hello.pings_trouble)
+            self.alarm("keeper.tokens_rebuilt", message.hello.tokens_trouble)
         if message.event is not None:
             said = message.event
             self.report(said.kind, service=said.service, instance=said.instance, text=said.text)
@@ -169,6 +179,16 @@ class Agent:
         if message.groups is not None:
             self.alarms.clear("keeper.refused")
             self.keeper_undecodable = message.undecodable
+        if message.unauthenticated is not None:
+            self.alarm("keeper.pings_forged", self.strangers.look(message.unauthenticated.get("forged", 0)))
+            self.keeper_unauthenticated = message.unauthenticated
+
+    def alarm(self, id: str, trouble: str) -> None:
+        """A warning that stands while there is trouble."""
+        if trouble:
+            self.alarms.raise_(id, "warning", trouble)
+        else:
+            self.alarms.clear(id)
 
     # --- what it says of itself -----------------------------------------------------------------------------
 
@@ -177,8 +197,9 @@ class Agent:
             self.given.host,
             self.store_health.healthy,
             self.follower.age_s(),
-            self.bus.undecodable,
+            self.bus.undecodable + (self.keeper.undecodable if self.keeper is not None else 0),
             self.bus.disbelieved,
             self.events.lines_lost,
             self.keeper_undecodable,
+            self.keeper_unauthenticated,
         )

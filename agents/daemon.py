@@ -23,6 +23,7 @@ from agents import audit_head, host_record, keeper_process, last_specs, store_wa
 from agents.agent import SITE_NEWS, Agent
 from agents.http import application, instance_ports, listening
 from agents.settings import STATUS_EVERY_S, AgentSettings
+from agents.site_secret import SiteSecret
 from controlplane import store as stores
 from controlplane.errors import HftctlError
 from controlplane.host import locks, run
@@ -106,12 +107,15 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             heard=agent.keeper_heard,
         )
     http = server.Server(application.application(agent, failovers, store, keys), report=agent.report)
+    site_secret = SiteSecret(given.site_dir, store, keys, report=agent.report, alarm=agent.alarm)
     try:
         agent.bus.open()
         agent.instances.adopt()
         await listening.listen(http, agent)
         agent.report("agent.started", pid=os.getpid(), adopted=len(agent.instances), url=agent.url)
+        await site_secret.at_start()
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(site_secret.keep_agreeing, name="site secret")
             await tasks.start(agent.supervisor.run, name="supervisor")
             tasks.start_soon(follower.run, name="site view")
             tasks.start_soon(_tell_changes, follower, agent, name="site changes")

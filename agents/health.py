@@ -13,7 +13,7 @@ from agents.supervisor import program, supervisor
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.host import sched
-from controlplane.model import Mode, Phase, bounds
+from controlplane.model import Mode, Phase, Process, bounds
 from controlplane.model.observed import Alarm, InstanceStatus
 from hftd.shm import pages
 
@@ -25,22 +25,21 @@ LEADING = frozenset({Phase.FENCING, Phase.RECONCILING, Phase.ACTIVE, Phase.DRAIN
 def observe(
     instance: Instance,
     report: Reported | None,
-    alive: pages.Alive | None,
+    page: pages.Alive | str | None,
     now_mono_s: float,
     now_wall_ns: int,
 ) -> InstanceStatus:
-    """What its agent says of one instance; `report` and `alive` may be of an earlier process and are ignored
-    then.
+    """What its agent says of one instance; `report` and `page` may be of an earlier process and are ignored
+    then. `page` as text: why the heartbeat page is not believed.
     """
     process = instance.process
     heard = report if report is not None and report.process == process else None
-    if alive is not None and (process is None or alive.pid != process.pid):
-        alive = None
+    alive, trouble = _believed(page, process)
     said = heard.status if heard else None
     desired = instance.desired
     phase = alive.phase if alive else Phase.STARTING
     led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
-    health, reason = judge(instance, heard, now_mono_s, now_wall_ns)
+    health, reason = judge(instance, heard, now_mono_s, now_wall_ns, trouble)
     return InstanceStatus(
         id=instance.id,
         service=instance.slot.service,
@@ -67,6 +66,16 @@ def observe(
     )
 
 
+def _believed(page: pages.Alive | str | None, process: Process | None) -> tuple[pages.Alive | None, str]:
+    if page is None or process is None:
+        return None, ""
+    if isinstance(page, str):
+        return None, page
+    if (page.pid, page.start_time) != (process.pid, process.start_time):
+        return None, f"its heartbeat page names pid {page.pid}, it is pid {process.pid}"
+    return page, ""
+
+
 def revision_of(instance: Instance) -> int:
     """Of the config that it runs with: a newer revision with the same content is as good as that."""
     if instance.desired is not None and instance.same:
@@ -75,11 +84,15 @@ def revision_of(instance: Instance) -> int:
 
 
 def judge(
-    instance: Instance, report: Reported | None, now_mono_s: float, now_wall_ns: int
+    instance: Instance,
+    report: Reported | None,
+    now_mono_s: float,
+    now_wall_ns: int,
+    page_trouble: str = "",
 ) -> tuple[str, str]:
-    """Health and the reason when it is not passing.
-
-    An instance in a crash loop is critical while it is up, too: between two crashes it looks like any other.
+    """Health and the reason when it is not passing. A daemon writes its heartbeat page before its hello, so
+    that trouble with the page counts from then on. An instance in a crash loop is critical while it is up,
+    too: between two crashes it looks like any other.
     """
     match instance.state:
         case State.STOPPED:
@@ -101,6 +114,8 @@ def judge(
     silent_s = now_mono_s - report.status_mono_s
     if silent_s > settings.STATUS_STALE_S:
         return "critical", f"no status for {silent_s:.0f} s"
+    if page_trouble:
+        return "critical", f"{page_trouble}; while this lasts it is given no lease"
     if not report.status.healthy:
         return "critical", report.status.reason
     if loops := crash_loop(instance, now_mono_s):

@@ -167,12 +167,15 @@ class Instances:
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         return {name: report.status.gauges for name, report in self.bus.reports.items() if report.status}
 
-    def heartbeat_page(self, name: str) -> pages.Alive | None:
+    def heartbeat_page(self, name: str) -> pages.Alive | str | None:
+        """None: there is none yet. Text: why it is not believed."""
         try:
             with pages.HeartbeatPage(self._paths.alive(name)) as page:
-                return page.read()
-        except (OSError, ValueError, InvalidInput):
+                return page.believed(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+        except FileNotFoundError:
             return None
+        except (OSError, InvalidInput) as exc:
+            return str(exc)
 
     def lease_page(self, name: str) -> pages.LeaseWord | None:
         """None: this host has no such instance, or it has no lease page."""

@@ -54,6 +54,8 @@ class KeeperProcess:
         self.process: Process | None = None
         self.restarts = 0
         self.connected = False
+        self.undecodable = 0
+        """Lines from the keeper."""
 
     def __repr__(self) -> str:
         return (
@@ -111,16 +113,11 @@ class KeeperProcess:
 
     async def _watch(self, keeper: Process | None, child: subprocess.Popen[bytes] | None) -> str:
         """Until it is dead; returns how it died, as far as one can know."""
-        if keeper is not None:
+        pidfd = identity.open_pidfd(keeper) if keeper is not None else None
+        if keeper is not None and pidfd is not None:
             try:
-                self._pidfd = os.pidfd_open(keeper.pid)
-            except ProcessLookupError:
-                keeper = None
-        if keeper is not None:
-            try:
-                self.process = keeper
-                if identity.runs(keeper):
-                    await runner.readable(self._pidfd)
+                self.process, self._pidfd = keeper, pidfd
+                await runner.readable(pidfd)
             finally:
                 os.close(self._pidfd)
                 self._pidfd, self.process = -1, None
@@ -140,7 +137,8 @@ class KeeperProcess:
         return child
 
     def _running_already(self) -> Process | None:
-        return locks.held_by(self._folders.host_dir / "keeper.lock")
+        """By the lock itself: what its file says may be damaged, or name what is another process by now."""
+        return locks.holder(self._folders.host_dir / "keeper.lock", f"keeper-{self._folders.host}")
 
     # --- the socket -----------------------------------------------------------------------------------------
 
@@ -193,7 +191,8 @@ class KeeperProcess:
             try:
                 message = protocol.decode_from_keeper(line)
             except InvalidInput:
-                continue  # half a line of a keeper that died while it wrote
+                self.undecodable += 1  # half a line of a keeper that died while it wrote, or rubbish
+                continue
             self._heard(message)
 
 

@@ -104,12 +104,29 @@ class LastSpecs:
     def __init__(self, path: Path, host: str, daemons: Collection[str] | None = None) -> None:
         self.path, self.host = path, host
         self.daemons = installed_daemons() if daemons is None else daemons
-        self.decision = SpecsInForce(_read(path))
+        self.trouble = ""
+        """What was wrong with the file at the start, and what was done; empty: nothing."""
+        self.decision = SpecsInForce(self._read())
         """Until the store has been seen: what the disk says."""
         self._over: tuple[SiteView, SiteView] | None = None
 
     def __repr__(self) -> str:
         return f"<LastSpecs {self.host}: {', '.join(self.decision.in_force) or 'none'}>"
+
+    def _read(self) -> dict[str, GoodSpec]:
+        """A file that is not there is none, and one that does not decode is set aside: then the store is
+        waited for, and what it says is written here again.
+        """
+        try:
+            return model.decode(dict[str, GoodSpec], self.path.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError) as exc:
+            self.trouble = f"{self.path}: expected the last good specs: {exc}"
+        with contextlib.suppress(OSError):
+            self.trouble += f"; set aside as {files.set_aside(self.path).name}"
+        self.trouble += "; specs come from the store alone"
+        return {}
 
     def take(self, view: SiteView) -> SpecsInForce:
         """What is in force from now on; kept on disk when it has changed."""
@@ -152,14 +169,6 @@ class LastSpecs:
         self.decision = SpecsInForce({})
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-
-
-def _read(path: Path) -> dict[str, GoodSpec]:
-    """A file that is not there or does not decode is none: then the store is waited for."""
-    try:
-        return model.decode(dict[str, GoodSpec], path.read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return {}
 
 
 def installed_daemons() -> frozenset[str]:

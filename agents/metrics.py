@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -38,6 +38,8 @@ class Own:
     disbelieved: int
     events_lost: int
     keeper_undecodable: int = 0
+    keeper_unauthenticated: Mapping[str, int] = field(default_factory=dict)
+    """By why (keeper/peers.py, KINDS)."""
 
 
 def text(
@@ -158,11 +160,15 @@ def _of_agent(own: Own) -> Iterator[Metric]:
         gauge.add_sample(name, labels, value)
         yield gauge
     for name, value, what in (
-        ("hft_agent_undecodable", float(own.undecodable), "Messages from daemons that did not decode"),
+        (
+            "hft_agent_undecodable",
+            float(own.undecodable),
+            "Messages from daemons and lines of the keeper that did not decode",
+        ),
         (
             "hft_agent_keeper_undecodable",
             float(own.keeper_undecodable),
-            "Lines and pings to the host's keeper that did not decode",
+            "Lines, pings, addresses and looks at heartbeat pages that the host's keeper could not decode",
         ),
         (
             "hft_agent_disbelieved",
@@ -174,3 +180,11 @@ def _of_agent(own: Own) -> Iterator[Metric]:
         counter = CounterMetricFamily(name, what, labels=None)
         counter.add_sample(f"{name}_total", labels, value)
         yield counter
+    pings = CounterMetricFamily(
+        "hft_agent_keeper_unauthenticated",
+        "Pings that the host's keeper did not believe, by why",
+        labels=None,
+    )
+    for kind, count in own.keeper_unauthenticated.items():
+        pings.add_sample("hft_agent_keeper_unauthenticated_total", {**labels, "kind": kind}, float(count))
+    yield pings

@@ -42,6 +42,7 @@ async def listen(server: Server, agent: Agent) -> None:
 def _ports(asked: int, kept: Path) -> list[int]:
     """Any free port means the one of the agent before, if it can be had: checks and registrations name it."""
     try:
-        return [int(kept.read_text()), 0] if asked == 0 else [asked]
+        before = int(kept.read_bytes()) if asked == 0 else 0
     except (OSError, ValueError):
-        return [asked]
+        before = 0
+    return [before, 0] if 0 < before < 1 << 16 else [asked]

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from agents.keeper import keeper as keepers
 from agents.keeper import line as lines
-from agents.keeper import settings
-from agents.keeper.protocol import FromKeeper, Hello
+from agents.keeper import settings, witnesses
+from agents.keeper.ping_key import PingKey
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
 from controlplane.host import locks, log, run, sched
@@ -102,10 +102,16 @@ async def _serve(arguments: argparse.Namespace, stop: run.Stop) -> int:
         old_holder_ends_s=arguments.wait_old,
     ):
         client = store.connect(arguments.store)
-        disk = SeenTokens(folder / "keeper.json")
+        disk = SeenTokens(
+            folder / "keeper.json",
+            lambda: witnesses.highest(arguments.site_dir, arguments.run_dir, host),
+        )
+        if disk.trouble:
+            log.warning("seen_tokens.rebuilt", reason=disk.trouble)
         chosen = settings.Settings(address=arguments.address)
-        keeper = keepers.Keeper(client, Keys(arguments.site), host, chosen, SystemClock(), disk)
-        line = lines.Line(lambda: FromKeeper(hello=Hello(keeper.peers.address)), keeper.apply)
+        key = PingKey(arguments.site_dir)
+        keeper = keepers.Keeper(client, Keys(arguments.site), host, chosen, SystemClock(), disk, ping_key=key)
+        line = lines.Line(keeper.hello, keeper.apply)
         keeper.tell = line.send
         keeper.lines_undecodable = lambda: line.undecodable
         await keeper.open()

@@ -13,17 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agents.keeper import liveness, peers, protocol, settings, shown, words
+from agents.keeper import liveness, peers, ping_key, protocol, settings, shown, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
-from controlplane import registry
+from controlplane import model, registry
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput, InvalidSettings
 from controlplane.host import log
@@ -51,8 +50,11 @@ class Keeper:
         clock: Clock,
         seen_tokens: SeenTokens,
         tell: Callable[[protocol.FromKeeper], None] = lambda message: None,
+        ping_key: ping_key.PingKey | None = None,
     ) -> None:
-        """`tell` gets what the agent should hear (protocol.py lists the messages)."""
+        """`tell` gets what the agent should hear (protocol.py lists the messages). Without `ping_key` the
+        keeper neither pings nor answers.
+        """
         self.store = store
         self.keys = keys
         self.host = host
@@ -62,12 +64,15 @@ class Keeper:
         self.tell = tell
         self.lines_undecodable: Callable[[], int] = lambda: 0
         """Of the line to the agent; its owner says."""
+        self._pages_undecodable = 0
+        """Looks at heartbeat pages that held no heartbeat."""
         self.stopping = False
         self._host_leaves = False
         self.instances: dict[str, members.KeptProcess] = {}
         self.members: dict[str, members.Member] = {}
         self.shown = shown.Shown()
-        self.peers = peers.Peers(keys.site, host, uuid.uuid4().hex, clock, self._fit)
+        self.peers = peers.Peers(keys.site, host, clock, self._fit, self._asked)
+        self.ping_key = ping_key
         self.registry: registry.Registry = registry.LeasedRegistry(
             store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
         )
@@ -234,6 +239,16 @@ class Keeper:
             if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None:
                 yield instance.entry.process
 
+    def _asked(self) -> dict[str, list[Process]]:
+        """By host, the processes of other hosts that a member here could name, or has to wait for (R14)."""
+        found: dict[str, list[Process]] = {}
+        for member in self.members.values():
+            for process in member.group.candidates if member.group else ():
+                host = model.host_of(process.instance, member.service)
+                if host != self.host:
+                    found.setdefault(host, []).append(process)
+        return found
+
     # --- running --------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -255,6 +270,7 @@ class Keeper:
                     self._tasks.create_task(self._follow(noun, prefix), name=f"watch of {noun}")
                 self._tasks.create_task(self._look(), name="alive words")
                 self._tasks.create_task(self._ask_peers(), name="pings")
+                self._tasks.create_task(self._follow_key(), name="key of the pings")
                 self._tasks.create_task(self.registry.run(), name="registrations")
                 self._tasks.create_task(self._report(), name="report")
         finally:
@@ -295,6 +311,8 @@ class Keeper:
         """
         was_complete = self.shown.complete
         setattr(self.shown, noun, snapshot)
+        if self.shown.complete and not was_complete:
+            self._first_look()
         changed = snapshot.entries.keys() if snapshot.changed is None else snapshot.changed
         if noun == "hosts":
             self._meet(snapshot.entries[key] for key in changed if key in snapshot.entries)
@@ -302,6 +320,18 @@ class Keeper:
             self._observe(None)
         elif noun != "specs":  # those are looked at in each step
             self._observe(shown.services_in(prefix, changed), groups=noun == "groups")
+
+    def _first_look(self) -> None:
+        """Before any member looks: after a rebuild of the keeper's disk, which groups it must not lead."""
+        assert self.shown.groups is not None and self.shown.incarnation is not None
+        keys, before = self.keys, self.seen_tokens.trouble
+        entry = self.shown.incarnation.entries.get(keys.incarnation)
+        incarnation = int(entry.value) if entry is not None and entry.value.isdigit() else None
+        led = {key.split("/")[-2] for key in self.shown.groups.entries if key.endswith("/epoch")}
+        self.seen_tokens.first_look(incarnation, led)
+        if self.seen_tokens.trouble != before:
+            log.warning("seen_tokens.not_known", reason=self.seen_tokens.trouble)
+            self.tell(self.hello())
 
     def _observe(self, services: set[str] | None, *, groups: bool = True) -> None:
         """Let the members look whose group, or a group that they fence, is among these (None: all)."""
@@ -327,7 +357,7 @@ class Keeper:
             self._acted.clear()
             now_ns = self.clock.boot_ns()
             for instance in self.instances.values():
-                instance.look(now_ns)
+                self._pages_undecodable += not instance.look(now_ns)
             for member in list(self.members.values()):
                 member.step()
             self._sweep()
@@ -358,6 +388,27 @@ class Keeper:
             self.peers.ask()
             await asyncio.sleep(self.settings.ping_every_s)
 
+    async def _follow_key(self) -> None:
+        """The agent may put another secret there, or heal the file. A key that was once good stays in force
+        until there is another; what is wrong with the file is said when it changes.
+        """
+        if self.ping_key is None:
+            return
+        while True:
+            changed = await asyncio.to_thread(self.ping_key.read)
+            self.peers.key = self.ping_key.key
+            if changed:
+                log.info("pings.key", in_force=self.peers.key is not None, trouble=self.ping_key.trouble)
+                self.tell(self.hello())
+            await asyncio.sleep(self.settings.key_look_s)
+
+    def hello(self) -> protocol.FromKeeper:
+        """What an agent hears first, and when something in it changes."""
+        trouble = self.ping_key.trouble if self.ping_key else ""
+        return protocol.FromKeeper(
+            hello=protocol.Hello(self.peers.address, trouble, self.seen_tokens.trouble)
+        )
+
     async def _report(self) -> None:
         while True:
             self.tell(self.report())
@@ -376,7 +427,10 @@ class Keeper:
             for member in self.members.values()
             if member.group is not None
         }
-        undecodable = self.peers.undecodable + self.lines_undecodable()
+        undecodable = self.peers.undecodable + self.lines_undecodable() + self._pages_undecodable
         return protocol.FromKeeper(
-            groups=groups, registered=list(self.registry.held()), undecodable=undecodable
+            groups=groups,
+            registered=list(self.registry.held()),
+            undecodable=undecodable,
+            unauthenticated=dict(self.peers.unauthenticated),
         )

@@ -37,6 +37,10 @@ class Heartbeat:
             self._age_ns += min(now_ns - self._looked_ns, COUNTED_MAX_NS)
         self._looked_ns = now_ns
 
+    def missed(self, now_ns: int) -> None:
+        """There is no heartbeat to be believed: as if none had come since the last look."""
+        self.look(self._last_ns, now_ns)
+
     @property
     def fresh(self) -> bool:
         """False also before the first look."""
@@ -51,7 +55,7 @@ class Watched:
         self.process = process
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
-        self._fd: int | None = _open(process)
+        self._fd: int | None = identity.open_pidfd(process)
         self.runs = self._fd is not None
         if self._fd is not None:
             self._loop.add_reader(self._fd, self._died)
@@ -78,14 +82,3 @@ class Watched:
 
     def __repr__(self) -> str:
         return f"Watched({self.process.instance} pid {self.process.pid}, {'runs' if self.runs else 'dead'})"
-
-
-def _open(process: Process) -> int | None:
-    try:
-        fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
-        return None
-    if identity.runs(process):
-        return fd
-    os.close(fd)
-    return None

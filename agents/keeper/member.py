@@ -74,10 +74,26 @@ class KeptProcess:
     words: words.Words
     heartbeat: Heartbeat
 
-    def look(self, now_ns: int) -> None:
-        alive = self.words.alive(self.entry.process)
+    damage_said: bool = False
+
+    def look(self, now_ns: int) -> bool:
+        """False: the page holds what its daemon cannot have meant. It is treated like a frozen daemon until
+        the page is right again; said once a process, as rubbish may be another at each look.
+        """
+        alive = self.words.alive(self.entry.process, now_ns)
         if alive is not None:
             self.heartbeat.look(alive.heartbeat_ns, now_ns)
+            return True
+        self.heartbeat.missed(now_ns)
+        if self.words.damage and not self.damage_said:
+            self.damage_said = True
+            log.warning(
+                "heartbeat.not_believed",
+                instance=self.entry.process.instance,
+                reason=self.words.damage,
+                consequence="its lease is not renewed while this lasts",
+            )
+        return not self.words.damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +242,7 @@ class Member:
         )
 
     def _look_at_leader(self, lead: Lead) -> None:
-        alive = self.instance.words.alive(lead.process)
+        alive = self.instance.words.alive(lead.process, self._site.clock.boot_ns())
         if alive is None or alive.epoch != lead.epoch:
             return
         if self._active is None and alive.phase is Phase.ACTIVE:

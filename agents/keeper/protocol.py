@@ -1,8 +1,9 @@
 """What agent and keeper say to each other: one JSON object a line, over the keeper's unix socket (line.py).
 
-    agent -> keeper   Table: everything that is to be kept, at each connection and at each change keeper ->
-    agent   FromKeeper: {"hello"} once a connection, {"died"} and {"event"} as they happen, {"refused"} for
-                      a table that was not taken, {"groups", "registered", "undecodable"} once a second
+    agent -> keeper   Table: everything that is to be kept, at each connection and at each change
+    keeper -> agent   FromKeeper: {"hello"} at each connection and when something in it changes, {"died"} and
+                      {"event"} as they happen, {"refused"} for a table that was not taken, {"groups",
+                      "registered", "undecodable", "unauthenticated"} once a second
 
 Both sides read unknown fields as nothing, so that an agent and a keeper of two releases can meet.
 """
@@ -11,15 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
+from agents.keeper import pings
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, Process
 from controlplane.model.records import Registration
 
 LINE_BYTES_MAX = 1 << 20
 """A table of some thousand instances."""
+
+PATH_BYTES_MAX = 4096
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 # --- to the keeper ------------------------------------------------------------------------------------------
 
@@ -60,6 +67,12 @@ def decode_table(line: bytes) -> Table:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInput(f"table: {exc}") from exc
     for entry in table.instances:
+        name = ascii(entry.process.instance[: pings.NAME_BYTES_MAX])
+        if pings.named(entry.process) is None:
+            raise InvalidInput(f"table: {name}: instance, boot id, pid and start time of no process")
+        for path in (entry.alive, entry.lease or "/"):
+            if not path.startswith("/") or "\0" in path or len(path.encode()) > PATH_BYTES_MAX:
+                raise InvalidInput(f"table: {name}: its pages: expected absolute paths of usual length")
         if entry.mode is Mode.ACTIVE_STANDBY and not entry.lease:
             raise InvalidInput(f"table: {entry.process.instance} is {entry.mode} and has no lease word")
     return table
@@ -71,6 +84,10 @@ def decode_table(line: bytes) -> Table:
 class Hello(msgspec.Struct, frozen=True):
     udp: str
     """host:port on which it answers the pings of its peers."""
+    pings_trouble: str = ""
+    """Why it does not ping, or with which key it goes on; empty: nothing is wrong."""
+    tokens_trouble: str = ""
+    """Of its disk of seen tokens, since it started."""
 
 
 class Died(msgspec.Struct, frozen=True):
@@ -106,8 +123,10 @@ class FromKeeper(msgspec.Struct, frozen=True, omit_defaults=True):
     groups: Mapping[str, LedGroup] | None = None
     registered: list[str] | None = None
     """Instance ids that stand in the store by this keeper's own writes."""
-    undecodable: int = 0
-    """Lines and pings so far."""
+    undecodable: Count = 0
+    """Lines, pings, peers' addresses and looks at heartbeat pages so far."""
+    unauthenticated: Annotated[Mapping[str, Count], msgspec.Meta(max_length=16)] | None = None
+    """Pings that were not believed so far, by why (peers.KINDS)."""
 
 
 _from_keeper = msgspec.json.Decoder(FromKeeper)

@@ -27,6 +27,10 @@ class Settings:
     ping_fresh_s: float = 0.2
     """R9: an older answer names no successor."""
 
+    key_look_s: float = 2.0
+    """Between two looks at the site's secret, whose key the pings carry: rarely changed, and the file is read
+    in a thread."""
+
     registration_ttl_s: float = 10.0
     """A host that is gone leaves discovery after this; leadership does not wait for it."""
 

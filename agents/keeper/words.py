@@ -2,7 +2,9 @@
 written, the alive word read.
 
 What it promises: the word's deadline only moves forward while it is armed (R20 would hold even without the
-seqlock); a fence file is complete or absent; an alive word counts only when it is this process's own.
+seqlock); a fence file is complete or absent; an alive word counts only when it is this process's own. A page
+that a daemon has cut or filled with rubbish raises nothing here: a heartbeat page of no use is named in
+`damage`, a lease page is made anew, and what mapped the old one never leads.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ from pathlib import Path
 
 import msgspec
 
+from agents.keeper import pings
 from controlplane.errors import InvalidInput
+from controlplane.host import log
 from controlplane.leadership.decide import Lead, Rank
 from controlplane.model import Process
 from hftd.shm import bell, fence_file, pages
 
 ELECTABLE_BYTES_MAX = 1 << 20
 """A daemon's list of standbys; a longer file is not one."""
+
+ELECTABLE_MAX = 64
+"""Standbys of one group; far more than any has."""
 
 
 class Words:
@@ -28,6 +35,8 @@ class Words:
         self._lease: pages.LeasePage | None = None
         self._alive: pages.HeartbeatPage | None = None
         self._alive_inode = 0
+        self.damage = ""
+        """Why the heartbeat page was not believed at the last look; empty: it was, or there is none yet."""
         if lease is not None:
             self._lease = _lease_word(lease)
 
@@ -43,8 +52,7 @@ class Words:
         """Make `lead.process` leader until then; an earlier deadline than the word has for the same lead
         changes nothing.
         """
-        assert self._lease is not None
-        now = self._lease.read()
+        now = self.lease()
         same = (
             now.process == lead.process
             and (now.incarnation, now.epoch) == lead.rank
@@ -52,7 +60,7 @@ class Words:
         )
         if same and now.valid_until_ns >= valid_until_ns:
             return
-        self._lease.write(
+        self._write(
             pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.LEAD, valid_until_ns)
         )
         if not same:
@@ -62,25 +70,31 @@ class Words:
         """R7: the closing is in the word itself, so that it survives the keeper; nothing new leaves from here
         on.
         """
-        assert self._lease is not None
-        self._lease.write(
-            pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.HAND_OVER, 0)
-        )
+        self._write(pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.HAND_OVER, 0))
         self._ring()
 
     def stand_by(self, lead: Lead) -> None:
-        assert self._lease is not None
-        self._lease.write(
-            pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.STANDBY, 0)
-        )
+        self._write(pages.LeaseWord(lead.process, lead.incarnation, lead.epoch, pages.Wanted.STANDBY, 0))
         self._ring()
+
+    def _write(self, word: pages.LeaseWord) -> None:
+        assert self._lease is not None and self.lease_path is not None
+        if self._lease.cut:
+            try:
+                fresh = _lease_word(self.lease_path)
+            except OSError as exc:  # tried again at the next renewal; nothing leads by a page that is cut
+                log.warning("lease.not_written", path=str(self.lease_path), reason=str(exc))
+                return
+            self._lease.close()
+            self._lease = fresh
+        self._lease.write(word)
 
     def _ring(self) -> None:
         assert self.lease_path is not None
         bell.ring(self.lease_path)
 
     def lease(self) -> pages.LeaseWord:
-        return pages.NOBODY if self._lease is None else self._lease.read()
+        return pages.NOBODY if self._lease is None or self._lease.cut else self._lease.read()
 
     def armed_for(self, lead: Lead) -> bool:
         """The word makes exactly this process leader in exactly this epoch (its time may be over)."""
@@ -107,17 +121,21 @@ class Words:
 
     # --- the heartbeat page ---------------------------------------------------------------------------------
 
-    def alive(self, process: Process) -> pages.Alive | None:
-        """What the daemon says of itself; None until exactly this process has written its word."""
+    def alive(self, process: Process, now_boot_ns: int) -> pages.Alive | None:
+        """What the daemon says of itself; None until exactly this process has written its word, and while
+        that is not to be believed (`damage` says why).
+        """
+        self.damage = ""
         if self._alive is None and not self._open_alive():
             return None
         assert self._alive is not None
         try:
-            now = self._alive.read()
-        except InvalidInput:  # it died in its first write
-            return None
-        if (now.pid, now.start_time) == (process.pid, process.start_time):
-            return now
+            now = self._alive.believed(now_boot_ns)
+        except InvalidInput as exc:
+            self.damage = str(exc)
+        else:
+            if (now.pid, now.start_time) == (process.pid, process.start_time):
+                return now
         if self._alive_inode != _inode(self.alive_path):  # made anew since it was mapped
             self._open_alive()
         return None
@@ -145,9 +163,12 @@ class Words:
                 content = file.read(ELECTABLE_BYTES_MAX + 1)
             if len(content) > ELECTABLE_BYTES_MAX:
                 raise InvalidInput(f"{path}: expected at most {ELECTABLE_BYTES_MAX} bytes")
-            return tuple(msgspec.json.decode(content, type=list[Process]))
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as exc:
+            found = tuple(msgspec.json.decode(content, type=list[Process]))
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             raise InvalidInput(f"{path}: expected a list of processes: {exc}") from exc
+        if len(found) > ELECTABLE_MAX or any(pings.named(process) is None for process in found):
+            raise InvalidInput(f"{path}: expected at most {ELECTABLE_MAX} processes as a host can have them")
+        return found
 
 
 def _inode(path: Path) -> int:

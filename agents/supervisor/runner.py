@@ -15,17 +15,19 @@ import py_compile
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from agents import paths
 from agents.supervisor import program as programs
+from agents.supervisor import shim_search
 from controlplane import model
 from controlplane.errors import HftctlError
-from controlplane.host import identity
+from controlplane.host import files, identity
 from controlplane.model import Process, Slot
 
 START_TIMEOUT_S = 10.0
@@ -41,8 +43,8 @@ class StartFailed(HftctlError):
 
 
 class PidOnly(msgspec.Struct, frozen=True):
-    pid: int
-    start_time: int
+    pid: Annotated[int, msgspec.Meta(gt=0, le=identity.PID_MAX)]
+    start_time: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -169,8 +171,8 @@ async def readable(fd: int) -> None:
 
 
 def read_state(path: Path) -> ShimState | None:
-    """None when there is none or it is not readable as one (an old layout, a torn disk): then there is
-    nothing to adopt.
+    """None when there is none or it is not readable as one (an old layout, a torn disk): what runs is then
+    found by shim_search.py.
     """
     try:
         return model.decode(ShimState, path.read_bytes())
@@ -179,8 +181,15 @@ def read_state(path: Path) -> ShimState | None:
 
 
 class ShimRunner:
-    def __init__(self, folders: paths.Paths, *, log_bytes_max: int = LOG_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        folders: paths.Paths,
+        *,
+        log_bytes_max: int = LOG_BYTES_MAX,
+        report: Callable[..., None] = lambda kind, **fields: None,
+    ) -> None:
         self._folders = folders
+        self._report = report
         self._log_bytes_max = log_bytes_max
         self._script = folders.run_dir / "shim.pyc"
         # Compiled once: a shim that compiles its own source stays 1 MB larger for life.
@@ -249,6 +258,7 @@ class ShimRunner:
         return self._running(instance, state, None)
 
     def found(self) -> list[Slot]:
+        self._rebuild()
         states = [read_state(path) for path in sorted(self._folders.run_dir.glob("*.shim.json"))]
         mine = [
             state
@@ -256,6 +266,19 @@ class ShimRunner:
             if state is not None and state.host == self._folders.host and state.boot_id == identity.boot_id()
         ]
         return [Slot(state.instance, state.service, state.host) for state in mine]
+
+    def _rebuild(self) -> None:
+        """Write state files that are damaged or gone again, of the shims that run without a good one."""
+        for found in shim_search.running(self._folders.run_dir, self._folders.host):
+            path = self._folders.shim_state(found["instance"])
+            if read_state(path) is not None:
+                continue
+            text = f"{path}: not the state of a shim"
+            with contextlib.suppress(FileNotFoundError):
+                text += f"; set aside as {files.set_aside(path).name}"
+            files.replace(path, msgspec.json.encode(found), files.Durability.CRASH)
+            pid = found["daemon"]["pid"]
+            self._report("state.damaged", text=f"{text}; rebuilt from the processes that run (pid {pid})")
 
     def last_exit(self, instance: str) -> Exit | None:
         state = read_state(self._folders.shim_state(instance))
@@ -292,12 +315,8 @@ class ShimRunner:
         self, instance: str, state: ShimState, child: subprocess.Popen[bytes] | None
     ) -> Running | None:
         daemon = Process(instance, state.boot_id, state.daemon.pid, state.daemon.start_time)
-        try:
-            pidfd = os.pidfd_open(daemon.pid)
-        except ProcessLookupError:
-            return None
-        if not identity.runs(daemon):  # looked at after the pidfd is held: now the pid cannot change hands
-            os.close(pidfd)
+        pidfd = identity.open_pidfd(daemon)
+        if pidfd is None:
             return None
         return Running(
             process=daemon,

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import functools
 import json
 import os
@@ -35,7 +34,7 @@ from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import identity, locks, log, run, sched
+from controlplane.host import files, identity, locks, log, run, sched
 from controlplane.model import Process, bounds, records
 
 T = TypeVar("T")
@@ -257,7 +256,8 @@ class Floord:
             record = self.decoded(key, entry.value, _epoch_record) if leaf == "epoch" else None
             if record is not None:
                 epochs[group] = (record.incarnation, record.epoch)
-        decision = incarnation.decide(stored, epochs, keeper_disks(self.folders), time.time_ns() // 1_000_000)
+        disks = keeper_disks(self.folders)
+        decision = incarnation.decide(stored, epochs, disks, time.time_ns() // 1_000_000)
         if not decision.reason:
             return
         written = await client.put(
@@ -265,11 +265,27 @@ class Floord:
         )
         if isinstance(written, store.Lost):
             return  # confirmed meanwhile by an operator, who has seen something newer than we have
+        for disk in disks:
+            if disk.damaged:
+                self.heal_keeper_disk(disk.host, decision.incarnation)
         if found is not None:
             self.note(
                 f"incarnation of the store raised from {'what is none' if stored is None else stored} to "
                 f"{decision.incarnation}: {decision.reason}"
             )
+
+    def heal_keeper_disk(self, host: str, raised: int) -> None:
+        """Every token that a keeper can have seen is below the incarnation that has just been raised: that
+        is all its file has to say. A disk that does not take it leaves the rest to the keeper."""
+        path = self.folders.host(host) / "keeper.json"
+        try:
+            aside = files.set_aside(path)
+            content = json.dumps({"incarnation": raised, "floors": {}}).encode()
+            files.replace(path, content, files.Durability.POWER)
+        except OSError as exc:
+            self.note(f"{path}: damaged, and cannot be replaced: {exc}")
+        else:
+            self.note(f"{path}: damaged; set aside as {aside.name} and written anew")
 
     def decoded(self, key: str, value: bytes, decode: Callable[[bytes], T]) -> T | None:
         """None, said by name, for what does not decode."""
@@ -333,13 +349,17 @@ class _KeeperFile(msgspec.Struct):
 
 
 def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
-    """hosts/*/keeper.json; one that cannot be read counts as none: its keeper says so itself."""
+    """hosts/*/keeper.json, as agents/keeper/seen_tokens.py writes it; `damaged`: one that does not decode."""
     disks = []
     for path in sorted(folders.hosts.glob("*/keeper.json")):
-        with contextlib.suppress(OSError, msgspec.DecodeError):
+        host = path.parent.name
+        try:
             found = model.decode(_KeeperFile, path.read_bytes())
-            tokens = {group: (token.incarnation, token.epoch) for group, token in found.floors.items()}
-            disks.append(incarnation.KeeperDisk(path.parent.name, found.incarnation, tokens))
+        except (OSError, msgspec.DecodeError):
+            disks.append(incarnation.KeeperDisk(host, 0, {}, damaged=True))
+            continue
+        tokens = {group: (token.incarnation, token.epoch) for group, token in found.floors.items()}
+        disks.append(incarnation.KeeperDisk(host, found.incarnation, tokens))
     return disks
 
 

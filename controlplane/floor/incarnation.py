@@ -5,7 +5,7 @@ keeper has on its disk (rule R19). Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane.model import bounds
 
@@ -18,6 +18,8 @@ class KeeperDisk:
     incarnation: int
     tokens: Mapping[str, tuple[int, int]]
     """Group -> (incarnation, epoch), the highest seen."""
+    damaged: bool = False
+    """It cannot be read: what the keeper had seen is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,11 @@ def decide(
     )
     new = max(now_ms, highest + 1)
     for disk in disks:
+        if stored is not None and disk.damaged:
+            return Incarnation(
+                new,
+                f"keeper {disk.host}'s seen tokens are damaged: whether the store went back is not known",
+            )
         if stored is not None and disk.incarnation > stored:
             return Incarnation(
                 new, f"keeper {disk.host} has seen incarnation {disk.incarnation}, the store has {stored}"
@@ -72,6 +79,5 @@ def decide(
 
 def _believed(disk: KeeperDisk, now_ms: int) -> KeeperDisk:
     tokens = {group: rank for group, rank in disk.tokens.items() if bounds.believable(rank[0], now_ms)}
-    return KeeperDisk(
-        disk.host, disk.incarnation if bounds.believable(disk.incarnation, now_ms) else 0, tokens
-    )
+    seen = disk.incarnation if bounds.believable(disk.incarnation, now_ms) else 0
+    return replace(disk, incarnation=seen, tokens=tokens)

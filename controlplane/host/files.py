@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import glob
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,31 @@ def replace(path: Path, content: bytes, durability: Durability, *, mode: int = 0
         with contextlib.suppress(OSError):
             fresh.unlink()
         raise OSError(exc.errno, exc.strerror, str(path)) from exc
+
+
+ASIDE_MAX = 5
+"""Damaged files of one name that are kept; the oldest goes."""
+
+
+def set_aside(path: Path) -> Path:
+    """Keep a damaged file under `NAME.damaged-TIME`, for people; its writer puts a good one in its place.
+
+    The damaged one stays under its own name, too, until it is replaced (a folder in its place is moved): a
+    crash in between must not make it look as if there had never been one. Raises OSError.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    asides = sorted(path.parent.glob(f"{glob.escape(path.name)}.damaged-*"))
+    taken = {each.name for each in asides}
+    names = (f"{path.name}.damaged-{stamp}{suffix}" for suffix in ("", *(f"-{n}" for n in range(2, 1000))))
+    aside = path.with_name(next(name for name in names if name not in taken))
+    try:
+        os.link(path, aside, follow_symlinks=False)
+    except OSError:
+        path.rename(aside)
+    for old in asides[: max(0, len(asides) + 1 - ASIDE_MAX)]:
+        with contextlib.suppress(OSError):
+            old.unlink()
+    return aside
 
 
 def write_all(fd: int, content: bytes) -> None:

@@ -4,12 +4,15 @@ back with another meaning.
 
 from __future__ import annotations
 
+import errno
 import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from controlplane.model import Process
+
+PID_MAX = (1 << 31) - 1
 
 
 @cache
@@ -48,6 +51,25 @@ def runs(process: Process) -> bool:
     return process.boot_id == boot_id() and start_time(process.pid) == process.start_time
 
 
+def open_pidfd(process: Process) -> int | None:
+    """A pidfd of exactly this process, None when it does not run: the pid is free, or that of another process
+    or of a thread by now, or no pid at all. Looked at after the pidfd is held: from then on the pid cannot
+    change hands. Raises OSError (no descriptors left).
+    """
+    try:
+        fd = os.pidfd_open(process.pid)
+    except OverflowError:
+        return None
+    except OSError as exc:
+        if exc.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):  # the last two: a thread, by kernel
+            return None
+        raise
+    if runs(process):
+        return fd
+    os.close(fd)
+    return None
+
+
 def to_plain(process: Process) -> dict[str, Any]:
     """As files of a floor name it."""
     return {
@@ -62,6 +84,7 @@ def from_plain(found: Any, name: str = "") -> Process | None:
     """A process as some file recorded it, by `instance` or `name`; None when the record is not one."""
     try:
         instance = str(found.get("instance", found.get("name", name)))
-        return Process(instance, str(found["boot_id"]), int(found["pid"]), int(found["start_time"]))
-    except (AttributeError, KeyError, TypeError, ValueError):
+        known = Process(instance, str(found["boot_id"]), int(found["pid"]), int(found["start_time"]))
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
+    return known if 0 < known.pid <= PID_MAX and known.start_time >= 0 else None

@@ -61,6 +61,7 @@ def take(path: Path, name: str, rule: str = "", *, old_holder_ends_s: float | No
     process that the file names must be dead for certain (its pidfd says so) before the lock is even tried,
     and is waited for that long: a process in its last moments may have let go of its files and still write
     to memory that it shares (rule R18). The name must then be writable, or the next holder could not tell.
+    A name that is damaged, or that of a thread or of another process by now, is nobody's.
 
     Raises:
         InUse: another process holds it, or the old holder lives on; names path and holder.
@@ -74,7 +75,7 @@ def take(path: Path, name: str, rule: str = "", *, old_holder_ends_s: float | No
             if old is not None and old.pid != os.getpid() and not ended(old, old_holder_ends_s):
                 raise InUse(
                     f"{path}: {old.instance} (pid {old.pid}) still runs after {old_holder_ends_s:g} s"
-                    f"{_why(rule)}"
+                    f"{_why(rule)} (if that process is none, the file is damaged: remove it)"
                 )
         if not _flock(fd):
             raise InUse(f"{path}: held by {_said(held_by(path))}{_why(rule)}")
@@ -127,20 +128,50 @@ def flocked_by(path: Path) -> int | None:
     except OSError:
         return None
     for fields in rows:
-        if "FLOCK" in fields and len(fields) >= 6 and fields[-3].rpartition(":")[2] == str(inode):
+        if (
+            "FLOCK" in fields
+            and "WRITE" in fields
+            and len(fields) >= 6
+            and fields[-3].rpartition(":")[2] == str(inode)
+        ):
             return int(fields[-4])
     return None
 
 
+def holder(path: Path, name: str) -> Process | None:
+    """The process that has the lock by the kernel's word, whatever the file says of it; by the file's word
+    where the kernel's cannot be seen (a container's /proc/locks). None: nobody, or it cannot be known.
+    """
+    named = held_by(path)
+    pid = flocked_by(path)
+    if pid is None:
+        return named if held(path) else None
+    if named is not None and named.pid == pid:
+        return named
+    return identity.identify(name, pid) if _has_open(pid, path) else None
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """/proc/locks tells inodes, and other file systems have the same ones."""
+    try:
+        wanted = path.stat()
+        for fd in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.path.samestat(fd.stat(), wanted):
+                    return True
+    except PermissionError:
+        return True  # of a binary with file capabilities: the kernel shows its locks and not its files
+    except OSError:
+        pass
+    return False
+
+
 def ended(process: Process, wait_s: float) -> bool:
     """True once exactly this process is dead; False when it still runs after `wait_s`."""
-    try:
-        fd = os.pidfd_open(process.pid)
-    except ProcessLookupError:
+    fd = identity.open_pidfd(process)
+    if fd is None:
         return True
     try:
-        if not identity.runs(process):
-            return True
         return bool(select.select([fd], [], [], wait_s)[0])
     finally:
         os.close(fd)
@@ -162,7 +193,7 @@ def _flock(fd: int) -> bool:
 def _named(content: bytes) -> Process | None:
     try:
         return identity.from_plain(json.loads(content))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # empty, or written in part by a process that died: the flock alone tells
 
 

@@ -32,7 +32,7 @@ def read_or_make(site_dir: Path) -> bytes:
     """
     path = site_dir / NAME
     with contextlib.suppress(FileNotFoundError):
-        return _read(path)
+        return read(site_dir)
     fresh = path.with_name(f".{NAME}.{os.getpid()}.{threading.get_native_id()}.made")
     files.replace(fresh, secrets.token_bytes(SECRET_BYTES), Durability.POWER, mode=0o600)
     try:
@@ -41,7 +41,12 @@ def read_or_make(site_dir: Path) -> bytes:
             files.sync_folder(site_dir)
     finally:
         fresh.unlink()
-    return _read(path)
+    return read(site_dir)
+
+
+def read(site_dir: Path) -> bytes:
+    """The site's secret, which somebody has made. Raises as `read_or_make`; FileNotFoundError: nobody has."""
+    return _read(site_dir / NAME)
 
 
 def put(site_dir: Path, secret: bytes) -> None:
@@ -58,7 +63,7 @@ def _read(path: Path) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         found = os.fstat(fd)
-        content = os.read(fd, SECRET_BYTES + 1)
+        content = os.read(fd, SECRET_BYTES + 1) if stat.S_ISREG(found.st_mode) else b""
     finally:
         os.close(fd)
     heal = "take the floor down, remove the file, and the next start makes another"

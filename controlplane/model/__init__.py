@@ -6,7 +6,7 @@ stored, and its JSON) · observed.py (what an agent reports) · bounds.py (what 
 below are those that every room speaks of.
 """
 
-from controlplane.model.process import Phase, Process, Token, in_range
+from controlplane.model.process import Phase, Process, Token, host_of, in_range
 from controlplane.model.records import decode, encode
 from controlplane.model.specs import Mode, ServiceSpec, Slot
 
@@ -20,9 +20,9 @@ __all__ = [
     "bounds",
     "decode",
     "encode",
+    "host_of",
     "in_range",
     "observed",
-    "process",
     "records",
     "specs",
 ]

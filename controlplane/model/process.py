@@ -24,6 +24,13 @@ def in_range(incarnation: int, epoch: int) -> bool:
     return 0 <= incarnation <= INCARNATION_MAX and 0 <= epoch <= EPOCH_MAX
 
 
+def host_of(instance: str, service: str) -> str:
+    """The host in an instance id `<service>-<host>-<n>`; empty when it is not an id of that service."""
+    if not instance.startswith(f"{service}-"):
+        return ""
+    return instance[len(service) + 1 :].rpartition("-")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     """The fencing token of one group: (incarnation of the store, group, epoch), ordered by incarnation, then

@@ -84,6 +84,12 @@ class Keys:
         return f"{self.audit_heads}{service}"
 
     @property
+    def secret(self) -> str:
+        """The site's secret, 32 bytes (controlplane/host/secret.py): read by agents alone, at their start.
+        No watch covers it."""
+        return f"{self.root}secret"
+
+    @property
     def pause(self) -> str:
         return f"{self.root}pause"
 

@@ -31,6 +31,8 @@ ALIVE_MAGIC = b"HFTALIV1"
 
 # 8-byte word indexes. Sequence is the second word of both.
 _SEQUENCE = 1
+_SEQUENCE_MAX = (1 << 64) - 1
+"""What follows is 0: rubbish in a page ends no writer."""
 _LEASE_BODY = struct.Struct(
     "<64s16sqqQQQq"
 )  # instance, boot id, pid, start time, incarnation, epoch, wanted, valid_until
@@ -42,6 +44,10 @@ _HEARTBEAT_WORD = (_BODY_AT + 16) // 8
 LOOKS_MAX = 1000
 """At a word that is being written: well under a millisecond, and a write takes some microseconds. Beyond it
 the writer has died or was stopped."""
+EPOCH_MAX = 1 << 32
+"""Of a heartbeat page: epochs count takes, and no group comes near it."""
+AHEAD_MAX_NS = 1_000_000_000
+"""A reader's clock is the writer's, read a moment later: a beat further ahead than this was never stamped."""
 # In the heartbeat page 64 bytes from 128 on are kept for a robust mutex (docs/protocol.md); nothing uses
 # them.
 
@@ -99,7 +105,9 @@ class _Page:
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         """Raises InvalidInput when the file is not such a word, OSError when it cannot be mapped."""
         self.path = path
-        fd = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
+        fd = os.open(
+            path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_NONBLOCK
+        )  # a FIFO waits for nobody
         try:
             self._map = mmap.mmap(fd, PAGE_BYTES, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
         except ValueError as exc:
@@ -117,6 +125,11 @@ class _Page:
     def close(self) -> None:
         self._words.release()
         self._map.close()
+
+    @property
+    def cut(self) -> bool:
+        """The file is shorter now than a page: to touch the mapping would end this process (SIGBUS)."""
+        return self._map.size() < PAGE_BYTES
 
     def __enter__(self) -> Self:
         return self
@@ -145,7 +158,7 @@ class _Page:
         sequence = words[_SEQUENCE] | 1  # a writer that died in the middle left it odd
         words[_SEQUENCE] = sequence
         self._map[_BODY_AT : _BODY_AT + len(body)] = body
-        words[_SEQUENCE] = sequence + 1
+        words[_SEQUENCE] = (sequence + 1) & _SEQUENCE_MAX
 
     @property
     def sequence(self) -> int:
@@ -166,7 +179,7 @@ class LeasePage(_Page):
         """Cheap enough for every turn of a poll loop: decodes only when the sequence has changed.
 
         While a write is half done it is what was read last: that ends at its own `valid_until_ns`, whatever
-        becomes of the writer.
+        becomes of the writer. Fields that no keeper writes are addressed to nobody.
         """
         sequence = self._words[_SEQUENCE]
         if sequence == self._seen:
@@ -176,14 +189,7 @@ class LeasePage(_Page):
             self._seen = sequence  # odd, and not waited for again; the next writer ends it with an even one
             return self._cached
         sequence, body = found
-        instance, boot, pid, start_time, incarnation, epoch, wanted, valid_until_ns = _LEASE_BODY.unpack(body)
-        process = (
-            Process(instance.rstrip(b"\0").decode(), str(UUID(bytes=boot)), pid, start_time) if pid else None
-        )
-        self._seen, self._cached = (
-            sequence,
-            LeaseWord(process, incarnation, epoch, Wanted(wanted), valid_until_ns),
-        )
+        self._seen, self._cached = sequence, _lease_word(body)
         return self._cached
 
     def write(self, lease: LeaseWord) -> None:
@@ -202,6 +208,17 @@ class LeasePage(_Page):
         )
 
 
+def _lease_word(body: bytes) -> LeaseWord:
+    instance, boot, pid, start_time, incarnation, epoch, wanted, valid_until_ns = _LEASE_BODY.unpack(body)
+    try:
+        process = (
+            Process(instance.rstrip(b"\0").decode(), str(UUID(bytes=boot)), pid, start_time) if pid else None
+        )
+        return LeaseWord(process, incarnation, epoch, Wanted(wanted), valid_until_ns)
+    except ValueError:
+        return NOBODY
+
+
 class HeartbeatPage(_Page):
     """The daemon writes, the keeper reads."""
 
@@ -215,19 +232,39 @@ class HeartbeatPage(_Page):
         """While a write is half done it is what was read last: its heartbeat grows old by itself.
 
         Raises:
-            InvalidInput: half done, and nothing was read before.
+            InvalidInput: half done, and nothing was read before; or what no daemon writes, with the value.
         """
+        if self.cut or self._map[:8] != self._magic:
+            raise InvalidInput(f"{self.path}: cut or overwritten, not a heartbeat page any more")
         found = self._read(_ALIVE_BODY.size)
         if found is not None:
             pid, start_time, heartbeat_ns, phase, epoch, replication_seq, electable_revision = (
                 _ALIVE_BODY.unpack(found[1])
             )
+            if phase > max(Phase):
+                raise InvalidInput(f"{self.path}: phase {phase}, which is none: they are 0 to {max(Phase):d}")
+            if epoch > EPOCH_MAX:
+                raise InvalidInput(f"{self.path}: epoch {epoch}, at most {EPOCH_MAX} is possible")
             self._last = Alive(
                 pid, start_time, heartbeat_ns, Phase(phase), epoch, replication_seq, electable_revision
             )
         if self._last is None:
             raise InvalidInput(f"{self.path}: half written; its writer died in the middle")
         return self._last
+
+    def believed(self, now_boot_ns: int) -> Alive:
+        """`read`, with a heartbeat that may have been stamped by now.
+
+        Raises:
+            InvalidInput: as `read`; or a heartbeat from the future, or from before the boot.
+        """
+        alive = self.read()
+        if not 0 <= alive.heartbeat_ns <= now_boot_ns + AHEAD_MAX_NS:
+            ahead_s = (alive.heartbeat_ns - now_boot_ns) / 1e9
+            raise InvalidInput(
+                f"{self.path}: heartbeat {alive.heartbeat_ns} ns, {ahead_s:.0f} s ahead of now"
+            )
+        return alive
 
     def write(self, alive: Alive) -> None:
         self._write(

@@ -33,6 +33,7 @@ from hftd.shm import pages
 
 KEYS = Keys("test")
 SERVICE = "omsd"
+PING_KEY = bytes(range(32))
 INCARNATION = 1_700_000_000_000
 
 DAEMON = """
@@ -181,6 +182,7 @@ class Floor:
             SeenTokens(self.folder / host / "keeper.json"),
             self.told.append,
         )
+        made.peers.key = PING_KEY
         await made.open()
         self.keepers[host] = made
         self.tasks[host] = asyncio.create_task(made.run(), name=f"keeper {host}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from agents.keeper import liveness, peers, protocol, settings, words
+from agents.keeper import liveness, protocol, settings, words
 from agents.keeper.seen_tokens import SeenTokens
-from controlplane import clock
 from controlplane.errors import InvalidInput
 from controlplane.leadership.decide import Group, Lead
 from controlplane.model import Phase, Process, records
@@ -20,6 +19,7 @@ ALPHA = Process("omsd-alpha-1", "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f", 10, 100)
 BETA = Process("omsd-beta-1", "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f", 20, 100)
 LEAD = Lead(ALPHA, 1000, 3)
 MS = 1_000_000
+NOW_NS = 1000 * MS
 
 
 # --- heartbeat ----------------------------------------------------------------------------------------------
@@ -83,12 +83,12 @@ def test_an_existing_word_is_kept(tmp_path: Path, found: words.Words) -> None:
 
 
 def test_an_alive_word_counts_only_when_it_is_this_processs_own(tmp_path: Path, found: words.Words) -> None:
-    assert found.alive(ALPHA) is None
+    assert found.alive(ALPHA, NOW_NS) is None
     pages.create(tmp_path / "a.alive", pages.ALIVE_MAGIC)  # made anew, as at a restart
     with pages.HeartbeatPage(tmp_path / "a.alive", writable=True) as daemon:
         daemon.write(pages.Alive(ALPHA.pid, ALPHA.start_time, 5, Phase.ACTIVE, 3, 0, 0))
-    assert found.alive(BETA) is None
-    alive = found.alive(ALPHA)
+    assert found.alive(BETA, NOW_NS) is None
+    alive = found.alive(ALPHA, NOW_NS)
     assert alive and alive.phase is Phase.ACTIVE
 
 
@@ -118,84 +118,6 @@ def test_the_disk_keeps_the_highest_token(tmp_path: Path) -> None:
     assert not disk.dirty
 
 
-def test_a_disk_that_does_not_decode_is_named(tmp_path: Path) -> None:
-    (tmp_path / "keeper.json").write_text("{")
-    with pytest.raises(InvalidInput, match=r"keeper\.json"):
-        SeenTokens(tmp_path / "keeper.json")
-
-
-# --- pings --------------------------------------------------------------------------------------------------
-
-
-class Wire:
-    """Two keepers' pings without a socket: what one sends, the other receives when told to."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-
-    def sendto(self, data: bytes, addr: object) -> None:
-        self.sent.append(data)
-
-    def is_closing(self) -> bool:
-        return False
-
-
-def asked(fit: list[Process]) -> tuple[clock.FakeClock, peers.Peers, peers.Peers, Wire, Wire]:
-    time = clock.FakeClock()
-    alpha, beta = (
-        peers.Peers("site", "alpha", "n1", time, list),
-        peers.Peers("site", "beta", "n2", time, lambda: fit),
-    )
-    out, back = Wire(), Wire()
-    alpha.connection_made(out)  # type: ignore[arg-type]
-    beta.connection_made(back)  # type: ignore[arg-type]
-    alpha.meet({"alpha": "127.0.0.1:1", "beta": "127.0.0.1:2", "gamma": ""})
-    alpha.ask()
-    return time, alpha, beta, out, back
-
-
-def test_a_peer_passes_by_an_answer_not_older_than_the_bound() -> None:
-    """R9: counted from the question's sending."""
-    time, alpha, beta, out, back = asked([BETA])
-    assert len(out.sent) == 1 and alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
-    time.advance_s(0.15)
-    beta.datagram_received(out.sent[0], ("127.0.0.1", 1))
-    alpha.datagram_received(back.sent[0], ("127.0.0.1", 2))
-    assert alpha.passing(time.boot_ns(), 200 * MS) == {BETA}
-    time.advance_s(0.06)
-    assert alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
-
-
-def test_a_ping_for_another_host_or_site_is_not_answered() -> None:
-    _, _, beta, _, back = asked([])
-    for ping in (peers.Ping("site", "gamma", 1, "n"), peers.Ping("elsewhere", "beta", 1, "n")):
-        beta.datagram_received(msgspec.msgpack.encode(ping), ("127.0.0.1", 1))
-    assert back.sent == []
-
-
-def test_what_does_not_decode_is_counted_and_dropped() -> None:
-    _, alpha, _, _, _ = asked([])
-    for data in (b"", b"\xff", b"ping", msgspec.msgpack.encode(["pong", 1])):
-        alpha.datagram_received(data, ("127.0.0.1", 1))
-    assert alpha.undecodable == 4
-
-
-def test_an_answer_to_an_earlier_life_of_this_keeper_does_not_count() -> None:
-    time, alpha, _, _, _ = asked([])
-    pong = peers.Pong("site", "beta", time.boot_ns(), "an older nonce", [BETA])
-    alpha.datagram_received(msgspec.msgpack.encode(pong), ("127.0.0.1", 2))
-    assert alpha.passing(time.boot_ns(), 200 * MS) == frozenset()
-
-
-def test_an_answer_stays_under_the_size_of_a_datagram() -> None:
-    many = [
-        Process(f"some-quite-long-service-name-alpha-{n}", ALPHA.boot_id, 2**22, 2**40) for n in range(100)
-    ]
-    _, _, beta, out, back = asked(many)
-    beta.datagram_received(out.sent[0], ("127.0.0.1", 1))
-    assert len(back.sent[0]) < 8192
-
-
 # --- the agent's lines --------------------------------------------------------------------------------------
 
 
@@ -214,6 +136,46 @@ def test_a_table_is_read_as_the_agent_writes_it() -> None:
         None,
         "default",
     )
+
+
+PROCESS = '{"instance": "i", "boot_id": "b", "pid": 1, "start_time": 2}'
+ROW = '{"instances": [{"process": %s, "service": "omsd", "mode": "singleton", "alive": "/r/a"}]}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        (ROW % PROCESS).replace('"pid": 1', f'"pid": {10**30}'),
+        (ROW % PROCESS).replace('"pid": 1', '"pid": -1'),
+        (ROW % PROCESS).replace('"start_time": 2', f'"start_time": {2**63}'),
+        (ROW % PROCESS).replace('"i"', '"' + "i" * 5_000 + '"'),
+        (ROW % PROCESS).replace("/r/a", "r/a"),
+        (ROW % PROCESS).replace("/r/a", "/r/\\u0000a"),
+        (ROW % PROCESS).replace("/r/a", "/" * 5_000),
+    ],
+)
+def test_a_table_with_values_of_no_process_is_refused_before_any_of_it_is_taken(line: str) -> None:
+    protocol.decode_table((ROW % PROCESS).encode())
+    with pytest.raises(InvalidInput, match=r"^table: '"):
+        protocol.decode_table(line.encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"undecodable": -1}',
+        b'{"unauthenticated": {"forged": 1e400}}',
+        b'{"undecodable": 1%s}' % (b"0" * 40),
+    ],
+)
+def test_counts_of_a_keeper_that_no_count_can_be_are_refused(line: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"^keeper: "):
+        protocol.decode_from_keeper(line)
+
+
+def test_a_fifo_in_place_of_a_page_makes_no_keeper_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "b.alive")
+    assert words.Words(None, tmp_path / "b.alive").alive(ALPHA, NOW_NS) is None
 
 
 @pytest.mark.parametrize(

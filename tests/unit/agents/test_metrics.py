@@ -85,3 +85,10 @@ def test_the_agent_tells_of_itself_without_any_instance() -> None:
     found = page()
     assert found["hft_agent_store_reachable"][0].value == 1.0
     assert found["hft_agent_undecodable"][0].name == "hft_agent_undecodable_total"
+
+
+def test_pings_that_were_not_believed_are_counted_by_why() -> None:
+    own = metrics.Own("alpha", True, 0.0, 0, 0, 0, 0, {"forged": 3, "unasked": 1})
+    text = metrics.text([], {}, own).decode()
+    assert 'hft_agent_keeper_unauthenticated_total{host="alpha",kind="forged"} 3.0' in text
+    assert 'hft_agent_keeper_unauthenticated_total{host="alpha",kind="unasked"} 1.0' in text

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 
 from controlplane.errors import InUse
 from controlplane.host import identity, locks
+from controlplane.model import Process
 
 HOLDER = """
 import sys
@@ -143,3 +146,90 @@ def test_the_name_of_another_boot_or_start_is_of_a_dead_process(path: Path) -> N
         path.write_text(json.dumps({**me, "pid": 1, **change}))
         assert locks.held_by(path) is None
         locks.take(path, "b", old_holder_ends_s=0.0).close()
+
+
+NOTHING = [
+    b"",
+    b"{",
+    b"\xff" * 40,
+    b"[" * 500,
+    b'{"name": "x", "pid": 1e400, "start_time": 1, "boot_id": "b"}',
+]
+
+
+@pytest.mark.parametrize("content", NOTHING)
+def test_a_damaged_name_is_no_reason_to_refuse_and_is_written_again(path: Path, content: bytes) -> None:
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with locks.take(path, "keeper-alpha", old_holder_ends_s=1.0):
+        named = locks.held_by(path)
+        assert named is not None and named.pid == os.getpid()
+
+
+def identity_of_a_thread() -> tuple[dict[str, object], threading.Event]:
+    started, done = threading.Event(), threading.Event()
+    tids: list[int] = []
+
+    def run() -> None:
+        tids.append(threading.get_native_id())
+        started.set()
+        done.wait(60)
+
+    threading.Thread(target=run, daemon=True).start()
+    assert started.wait(60)
+    fields = Path(f"/proc/self/task/{tids[0]}/stat").read_text().rpartition(")")[2].split()
+    boot = identity.boot_id()
+    return {"name": "keeper-alpha", "pid": tids[0], "start_time": int(fields[19]), "boot_id": boot}, done
+
+
+def test_a_name_that_is_a_thread_s_now_is_no_holder(path: Path) -> None:
+    named, done = identity_of_a_thread()
+    path.parent.mkdir()
+    path.write_text(json.dumps(named))
+    try:
+        began = time.monotonic()
+        with locks.take(path, "keeper-alpha", old_holder_ends_s=30.0):
+            assert time.monotonic() - began < 15, "it was not waited for"
+        known = identity.from_plain(named)
+        assert known is not None and identity.open_pidfd(known) is None and locks.ended(known, 30.0)
+    finally:
+        done.set()
+
+
+def test_a_name_that_is_another_living_process_s_is_no_holder_and_refused_with_what_to_do(path: Path) -> None:
+    """R18 believes a whole identity (pid, start time, boot): the lock file may have been replaced under its
+    holder."""
+    path.parent.mkdir()
+    with subprocess.Popen(["/bin/sleep", "60"]) as other:
+        try:
+            known = identity.identify("keeper-alpha", other.pid)
+            assert known is not None
+            path.write_text(json.dumps(identity.to_plain(known)))
+            assert locks.holder(path, "keeper-alpha") is None, "an agent adopts what has the lock"
+            with pytest.raises(InUse, match=r"a\.lock: keeper-alpha .*the file is damaged: remove it"):
+                locks.take(path, "keeper-alpha", old_holder_ends_s=0.05)
+            changed = {**identity.to_plain(known), "start_time": known.start_time + 1}
+            path.write_text(json.dumps(changed))
+            with locks.take(path, "keeper-alpha", old_holder_ends_s=0.05):
+                found = locks.holder(path, "keeper-alpha")
+                assert found is not None and found.pid == os.getpid()
+        finally:
+            other.kill()
+
+
+@pytest.mark.parametrize("content", NOTHING)
+def test_the_holder_is_known_though_its_name_is_damaged(path: Path, holder: Holder, content: bytes) -> None:
+    path.write_bytes(content)
+    found = locks.holder(path, "agent-alpha")
+    assert found is not None and (found.instance, found.pid) == ("agent-alpha", holder.child.pid)
+    with pytest.raises(InUse):
+        locks.take(path, "agent-alpha", old_holder_ends_s=0.1)
+    holder.kill()
+    assert locks.holder(path, "agent-alpha") is None
+
+
+@pytest.mark.parametrize("pid", [0, -1, 2**31, 10**30])
+def test_what_is_no_pid_is_no_process(pid: int) -> None:
+    named = {"name": "x", "pid": pid, "start_time": 1, "boot_id": identity.boot_id()}
+    assert identity.from_plain(named) is None
+    assert identity.open_pidfd(Process("x", identity.boot_id(), pid, 1)) is None

@@ -1,0 +1,66 @@
+"""Shims that run, found by the kernel's word, for an agent whose state files of them are damaged or gone: a
+daemon that is not found would be started a second time beside itself.
+
+A shim's command line is its plan (shim.py), so it names instance, state file and spec; its one child is the
+daemon. Only processes of this user, running the run folder's own shim, are believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from controlplane.host import identity
+
+
+def running(run_dir: Path, host: str) -> Iterator[dict[str, Any]]:
+    """Of each shim of this host with a living daemon, what its state file would say (runner.ShimState)."""
+    script = str(run_dir / "shim.pyc")
+    processes = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    parents = {pid: parent for pid in processes if (parent := _parent(pid))}
+    for pid in processes:
+        plan = _plan(pid, script)
+        if plan is None or plan.get("host") != host or Path(plan.get("state", "")).parent != run_dir:
+            continue
+        children = [child for child, parent in parents.items() if parent == pid]
+        state = _state(plan, pid, children[0]) if len(children) == 1 else None
+        if state is not None:
+            yield state
+
+
+def _parent(pid: int) -> int | None:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    return None
+
+
+def _plan(pid: int, script: str) -> dict[str, str] | None:
+    folder = Path(f"/proc/{pid}")
+    with contextlib.suppress(OSError, ValueError):
+        if folder.stat().st_uid != os.geteuid():
+            return None
+        arguments = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")
+        if arguments[1:4] == ["-I", "-S", script]:
+            return dict(each.split("=", 1) for each in arguments[4 : arguments.index("--")])
+    return None
+
+
+def _state(plan: dict[str, str], shim_pid: int, daemon_pid: int) -> dict[str, Any] | None:
+    shim, daemon = identity.start_time(shim_pid), identity.start_time(daemon_pid)
+    if shim is None or daemon is None:
+        return None
+    age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - daemon / os.sysconf("SC_CLK_TCK")
+    with contextlib.suppress(KeyError, ValueError):
+        return {
+            **{name: plan[name] for name in ("instance", "service", "host", "spec_hash")},
+            **{name: int(plan[name]) for name in ("config_revision", "restarts")},
+            "boot_id": identity.boot_id(),
+            "started_ns": time.time_ns() - int(age_s * 1e9),
+            "shim": {"pid": shim_pid, "start_time": shim},
+            "daemon": {"pid": daemon_pid, "start_time": daemon},
+        }
+    return None
