@@ -195,7 +195,7 @@ def observed(found: pages.Alive | str | None) -> tuple[str, str, str]:
     instance = Instance(Slot(ME.instance, "omsd", "alpha"), state=State.RUNNING)
     instance.running = Running(ME, ME, Path(), "", 1, 0, 1, (), -1)
     said = control.Status(codec.VERSION, 1, 0, ME.instance, None, True, "", "", 0, {}, {}, {}, [], True)
-    status = health.observe(instance, Reported(ME, "omsd", "0", {}, said, 100.0), found, 100.5, 0)
+    status = health.observe(instance, Reported(ME, "omsd", "0", {}, b"", said, 100.0), found, 100.5, 0)
     return status.health, status.reason, status.phase
 
 
