@@ -19,6 +19,7 @@ from agents import settings
 from agents.paths import Paths
 from agents.supervisor.states import HAS_PROCESS
 from agents.supervisor.supervisor import Instance
+from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput, Refused, Retryable
 from controlplane.model import Process, Token
 from controlplane.operations import fence_reset
@@ -181,7 +182,7 @@ class HostFences:
 def decode_rows(body: bytes) -> list[dict[str, Any]]:
     """Another agent's answer. Raises Retryable."""
     try:
-        found = msgspec.json.decode(body, type=list[dict[str, Any]])
+        found = model.decode(list[dict[str, Any]], body)
     except msgspec.DecodeError as exc:
         raise Retryable(f"its agent's answer does not decode: {exc}") from exc
     wanted: Mapping[str, Any] = {"instance": None, "outcome": "failed", "reason": "not said"}

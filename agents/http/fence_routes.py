@@ -18,6 +18,7 @@ from starlette.routing import Route
 from agents import host_fences, settings
 from agents.agent import Agent
 from agents.http.other_hosts import OtherHosts
+from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput, Refused, Retryable, Unavailable
 from controlplane.http import answers, peer
 from controlplane.operations import fence_reset
@@ -105,7 +106,7 @@ class FenceRoutes:
             return host_fences.decode_rows(answer.body)
         said = answer.body.decode("utf-8", "replace")
         with contextlib.suppress(msgspec.DecodeError):  # then its text is all there is to say
-            said = str(msgspec.json.decode(answer.body, type=dict[str, Any]).get("error", said))
+            said = str(model.decode(dict[str, Any], answer.body).get("error", said))
         error: type[HftctlError] = Retryable if answer.status >= 500 else Refused
         raise error(f"host {host}: {said}")
 

@@ -107,7 +107,7 @@ class Keeper:
                 spec = records.decode_spec(entry.value)
                 slots = spec.slots() if isinstance(spec, ServiceSpec) else []  # a removed service has none
                 found = frozenset(slot.instance for slot in slots)
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            except msgspec.DecodeError as exc:
                 log.warning("spec.undecodable", key=entry.key, reason=str(exc))
                 found = frozenset()
             self._slots[service] = (entry.revision, found)
@@ -346,8 +346,8 @@ class Keeper:
     def _meet(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             try:
-                found = msgspec.json.decode(entry.value, type=_Host)
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                found = model.decode(_Host, entry.value)
+            except msgspec.DecodeError as exc:
                 log.warning("host_record.undecodable", key=entry.key, reason=str(exc))
                 continue
             self.peers.meet({entry.key.removeprefix(self.keys.hosts): found.keeper})

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from agents.keeper import pings
+from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.host import log
 from controlplane.leadership.decide import Lead, Rank
@@ -163,8 +164,8 @@ class Words:
                 content = file.read(ELECTABLE_BYTES_MAX + 1)
             if len(content) > ELECTABLE_BYTES_MAX:
                 raise InvalidInput(f"{path}: expected at most {ELECTABLE_BYTES_MAX} bytes")
-            found = tuple(msgspec.json.decode(content, type=list[Process]))
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            found = tuple(model.decode(list[Process], content))
+        except (OSError, msgspec.DecodeError) as exc:
             raise InvalidInput(f"{path}: expected a list of processes: {exc}") from exc
         if len(found) > ELECTABLE_MAX or any(pings.named(process) is None for process in found):
             raise InvalidInput(f"{path}: expected at most {ELECTABLE_MAX} processes as a host can have them")

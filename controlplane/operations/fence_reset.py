@@ -43,7 +43,7 @@ class FenceResetRequest(msgspec.Struct):
 def decode(body: bytes) -> FenceResetRequest:
     """Raises InvalidInput."""
     try:
-        asked = msgspec.json.decode(body, type=FenceResetRequest)
+        asked = model.decode(FenceResetRequest, body)
     except msgspec.DecodeError as exc:
         raise InvalidInput(f"fence reset: {exc}") from exc
     if not asked.reason.strip():
@@ -80,7 +80,7 @@ async def held(store: Store, keys: Keys, service: str) -> Held:
     try:
         given = model.decode(records.EpochRecord, epoch.value)
         named = model.decode(records.LeaderRecord, leader.value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         raise Refused(f"{service}: its epoch and leader in the store do not decode: {exc}") from exc
     if not bounds.believable(given.incarnation, time.time_ns() // 1_000_000):
         raise Refused(

@@ -152,5 +152,5 @@ def decode(body: bytes) -> StatusDocument:
     """Raises InvalidInput: the answer is not a status, such as one of an agent of another release."""
     try:
         return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise InvalidInput(f"status: the agent's answer does not decode: {exc}") from exc

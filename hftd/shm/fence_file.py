@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.host import files
 from controlplane.host.files import Durability
@@ -24,9 +25,6 @@ class Target(msgspec.Struct, frozen=True):
     token: Token
     leader: Process | None = None
     endpoints: Mapping[str, str] = msgspec.field(default_factory=dict)
-
-
-_decoder = msgspec.json.Decoder(dict[str, Target])
 
 
 def path_of(lease: Path) -> Path:
@@ -47,8 +45,8 @@ def read(lease: Path) -> Mapping[str, Target]:
     """
     path = path_of(lease)
     try:
-        return _decoder.decode(path.read_bytes())
+        return model.decode(dict[str, Target], path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         raise InvalidInput(f"{path}: found what does not decode as a fence file: {exc}") from exc

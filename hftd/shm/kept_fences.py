@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.host import files
 from controlplane.host.files import Durability
@@ -40,10 +41,10 @@ def read(path: Path) -> dict[str, Row]:
         InvalidInput: it does not decode.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Row])
+        return model.decode(dict[str, Row], path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except msgspec.DecodeError as exc:
         raise InvalidInput(
             f"{path}: expected the token fences of this receiver, found what does not decode: {exc}"
         ) from exc

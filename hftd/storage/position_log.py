@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.host import files
 from controlplane.host.files import Durability
@@ -53,10 +54,10 @@ class PositionLog:
 
     def _load_snapshot(self) -> Positions:
         try:
-            return Positions.load(msgspec.json.decode(self._snapshot.read_bytes(), type=PositionsDump))
+            return Positions.load(model.decode(PositionsDump, self._snapshot.read_bytes()))
         except FileNotFoundError:
             return Positions()
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        except msgspec.DecodeError as exc:
             raise InvalidInput(
                 f"{self._snapshot}: expected a snapshot of positions, found what does not decode: {exc}"
             ) from exc

@@ -4,7 +4,10 @@ one error that its loop counts and drops.
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import importlib
+import itertools
 import pkgutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +18,7 @@ import pytest
 
 import hftd
 from agents import last_specs
-from agents.keeper import protocol
+from agents.keeper import pings, protocol
 from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.floor import floord, run_file
@@ -31,6 +34,7 @@ from controlplane.store import Entry, Keys, Snapshot
 from controlplane.store.base import Health
 from hftd.shm import fence_file, pages
 from hftd.storage import fences
+from hftd.venues import replay
 from hftd.wire import codec
 from tests.fuzz import mutate
 
@@ -150,7 +154,11 @@ def test_what_is_kept_on_disk(tmp_path: Path) -> None:
     keeper = tmp_path / "hosts" / "alpha" / "keeper.json"
     keeper.parent.mkdir(parents=True)
     doors: list[tuple[Path, bytes, Callable[[], object]]] = [
-        (tmp_path / "fences.json", fence, lambda: fences.Fences(tmp_path / "fences.json")),
+        (
+            tmp_path / "fences.json",
+            fence,
+            lambda: fences.Fences(tmp_path / "fences.json", lambda group: None),
+        ),
         (
             tmp_path / "specs.json",
             good_spec,
@@ -193,3 +201,41 @@ def test_pages_of_shared_memory(tmp_path: Path) -> None:
 
         assert read()
         mutate.attack(in_a_file(path, read), [path.read_bytes()], "none", (InvalidInput, OSError, ValueError))
+
+
+def test_pings_between_keepers() -> None:
+    key = b"k" * 32
+    who = ("omsd-alpha-1", "0f1e2d3c-4b5a-4678-89ab-cdef01234567", 4711, 123456)
+    seeds = [
+        pings.seal(key, kind("lab", "alpha", "beta", 7, b"12345678", [who]))
+        for kind in (pings.Ping, pings.Pong)
+    ]
+    refuses = (InvalidInput, pings.NotAuthentic)
+    raw = mutate.attack(lambda data: pings.open_sealed(key, data), seeds, "none", refuses)
+    assert raw["refused"] > raw["taken"]
+
+    def sealed(body: bytes) -> object:
+        """Bytes of one who has the key, and is of another release or broken."""
+        mac = hashlib.blake2b(body, key=key, digest_size=pings.MAC_BYTES).digest()
+        return pings.open_sealed(key, mac + body)
+
+    counts = mutate.attack(sealed, [seed[pings.MAC_BYTES :] for seed in seeds], "msgpack", (InvalidInput,))
+    assert all(counts.values()), counts
+
+
+def test_tapes(tmp_path: Path) -> None:
+    """As compressed text that is almost right, and as compressed bytes that are."""
+    path = tmp_path / "spot" / "btcusdt_20240808.gz"
+    path.parent.mkdir()
+    text = b"".join(b'%d {"stream":"btcusdt@depth","data":{"u":%d}}\n' % (10**18 + n, n) for n in range(20))
+
+    def play() -> int:
+        items = list(itertools.islice(replay.Tape([tmp_path]), 200_000))
+        assert all(isinstance(item, replay.Line | replay.BadLine) for item in items)
+        assert all(item.receive_ns < 1 << 63 for item in items if isinstance(item, replay.Line))
+        return len(items)
+
+    door = in_a_file(path, play)
+    assert door(gzip.compress(text)) == 20
+    mutate.attack(lambda plain: door(gzip.compress(plain, 1)), [text], "none", (InvalidInput,))
+    mutate.attack(door, [gzip.compress(text)], "none", (InvalidInput,))
