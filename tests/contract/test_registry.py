@@ -168,7 +168,7 @@ async def test_an_update_replaces_endpoints_and_metadata_of_the_same_process(bac
     one = registration()
     registry = await serving(back_end, one)
     changed = dataclasses.replace(
-        one, endpoints={"market": "tcp://10.0.0.1:5000"}, port=9200, version="0.2.0"
+        one, endpoints={"market": "ipc:///run/hft/b.market"}, port=9200, version="0.2.0"
     )
     registry.update(changed)
     await back_end.until(lambda shown: shown.get(one.instance) == changed, "updated")
