@@ -30,7 +30,7 @@ from controlplane.host import locks, run
 from controlplane.http import server
 from controlplane.operations import failover
 from controlplane.site.follower import Follower
-from controlplane.store import Keys, Store
+from controlplane.store import Keys, Store, endpoint
 from hftd.sched import slice
 
 WITHDRAW_S = 1.0
@@ -106,6 +106,12 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             report=agent.report,
             heard=agent.keeper_heard,
         )
+    if open_ports := endpoint.ports(given.store):
+        text = (
+            f"the store answers at {', '.join(open_ports)} without TLS or password: every user of this "
+            "machine can read and write it, the site's secret too; a unix socket (etcd://unix:/PATH) closes it"
+        )
+        agent.alarms.raise_("store.open", "warning", text)
     http = server.Server(application.application(agent, failovers, store, keys), report=agent.report)
     site_secret = SiteSecret(given.site_dir, store, keys, report=agent.report, alarm=agent.alarm)
     try:

@@ -44,6 +44,7 @@ __all__ = [
     "Store",
     "Watch",
     "connect",
+    "endpoint",
     "etcd",
     "limits",
 ]

@@ -42,3 +42,12 @@ def _port(text: str) -> bool:
 def on_this_machine(endpoint: str) -> bool:
     """A socket, or a port of loopback: what is said there does not leave the machine."""
     return endpoint.startswith((SOCKET, *_LOOPBACK))
+
+
+def ports(where: str) -> list[str]:
+    """The endpoints of a store's URL that are TCP ports: in plain text, every user of the machine that they
+    are on can speak to them.
+    """
+    kind, found, rest = where.partition("://")
+    endpoints = (rest if found else where).rstrip("/").split(",")
+    return [] if kind == "memory" else [each for each in endpoints if not each.startswith(SOCKET)]

@@ -108,6 +108,10 @@ def test_an_agent_killed_again_and_again_restarts_no_daemon_and_moves_no_leader(
         kinds = [event["kind"] for event in agent.until("/v1/site/events?limit=500", lambda found: found)]
         assert "instance.exited" not in kinds
         assert kinds.count("instance.started") == len(FLOOR)
+        alarms = agent.until("/v1/site/status", lambda found: found["alarms"])["alarms"]
+        assert "127.0.0.1" in next(a["text"] for a in alarms if a["id"] == "store.open"), (
+            "a port in plain text"
+        )
 
 
 def test_an_adopted_instance_that_dies_is_restarted_by_the_new_agent(where: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from controlplane import store
 from controlplane.errors import InvalidSettings
 from controlplane.settings import StoreSettings
-from controlplane.store.endpoint import on_this_machine, parse_endpoint
+from controlplane.store.endpoint import on_this_machine, parse_endpoint, ports
 
 
 @pytest.mark.parametrize(
@@ -68,3 +68,16 @@ def test_a_store_on_a_socket_is_named_by_it() -> None:
             await client.close()
 
     assert "unix:/nowhere/store:1" in asyncio.run(asked())
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("etcd://unix:/run/store:1", []),
+        ("memory://x", []),
+        ("etcd://127.0.0.1:2379,unix:/run/store:1,localhost:2380", ["127.0.0.1:2379", "localhost:2380"]),
+        ("127.0.0.1:2379", ["127.0.0.1:2379"]),
+    ],
+)
+def test_which_endpoints_are_ports_that_every_user_reaches(where: str, found: list[str]) -> None:
+    assert ports(where) == found
