@@ -109,7 +109,8 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     if open_ports := endpoint.ports(given.store):
         text = (
             f"the store answers at {', '.join(open_ports)} without TLS or password: every user of this "
-            "machine can read and write it, the site's secret too; a unix socket (etcd://unix:/PATH) closes it"
+            "machine can read and write it, the site's secret too; a unix socket (etcd://unix:/PATH) closes "
+            "that"
         )
         agent.alarms.raise_("store.open", "warning", text)
     http = server.Server(application.application(agent, failovers, store, keys), report=agent.report)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-SECONDS = float(os.environ.get("HFT_FUZZ_S", "3"))
+SECONDS = float(os.environ.get("HFT_FUZZ_S", "2"))
 """For one door."""
 CASES_MIN = 300
 """However slow the machine is."""
