@@ -23,6 +23,7 @@ from controlplane import model
 from controlplane.errors import Retryable
 from controlplane.http import client
 from controlplane.model import Mode, Process, observed, records
+from controlplane.model.specs import Tombstone
 from tests.support import servers
 from tests.support.agents import KEYS, SOON_S, site_in_process, spec
 
@@ -239,7 +240,9 @@ async def test_host_record_and_audit_head_reach_the_store() -> None:
 
 
 @sync
-async def test_a_changed_spec_restarts_the_instance_and_a_deleted_one_stops_it() -> None:
+async def test_a_changed_spec_restarts_the_instance_a_deleted_one_stops_nothing_and_a_tombstone_does() -> (
+    None
+):
     async with site_in_process(AUDITD) as ([agent], store):
         [before] = await agent.until("/v1/instances", ready)
         changed = replace(AUDITD, settings={**AUDITD.settings, "head_every_s": 0.5})
@@ -249,6 +252,11 @@ async def test_a_changed_spec_restarts_the_instance_and_a_deleted_one_stops_it()
         )
         assert now["config_revision"] > before["config_revision"]
         await store.delete(KEYS.spec("auditd"))
+        found = await agent.until("/v1/site/status", lambda found: found["reasons"])
+        assert found["reasons"][0].startswith("auditd: no spec of it is in the store")
+        assert [i["pid"] for i in await agent.json("/v1/instances")] == [now["pid"]]
+        tombstone = Tombstone("ann", "not needed", "2026-01-01T00:00:00.000Z", ("alpha",))
+        await store.put(KEYS.spec("auditd"), model.encode(tombstone))
         await agent.until("/v1/instances", lambda found: found == [])
 
 
