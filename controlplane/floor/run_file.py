@@ -54,7 +54,10 @@ def read(folders: Folders) -> RunFile | None:
         except FileNotFoundError:
             continue
         except (OSError, msgspec.MsgspecError) as exc:
-            raise InvalidInput(f"{path}: not as `hftctl up` writes it: {exc}") from exc
+            raise InvalidInput(
+                f"{path}: not as `hftctl up` writes it: {exc}; move it away, and `hftctl up --services FILE` "
+                "writes it anew"
+            ) from exc
     return None
 
 
