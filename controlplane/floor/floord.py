@@ -69,6 +69,8 @@ class Floord:
         """Whose agents run, in the order of their HTTP ports."""
         self.seen = (0, 0)
         """run.json as it was read last."""
+        self.floor_written = (0, 0)
+        """floor.json as it was written last."""
         self.controller_url: str | None = None
         self.notes: list[str] = []
         self.started_ns = time.time_ns()
@@ -102,6 +104,7 @@ class Floord:
             "notes": self.notes,
         }
         site_folders.write_atomically(self.folders.floor_json, json.dumps(floor, indent=1).encode() + b"\n")
+        self.floor_written = stamp(self.folders.floor_json)
 
     # --- the one task ---------------------------------------------------------------------------------------
 
@@ -300,6 +303,9 @@ class Floord:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             now = stamp(self.folders.run_json)
+            if stamp(self.folders.floor_json) != self.floor_written:
+                self.say(f"{self.folders.floor_json}: changed or gone by another program; written again")
+                self.write_floor()
             try:
                 if now != self.seen:
                     self.seen = now

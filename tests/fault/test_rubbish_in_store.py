@@ -121,6 +121,20 @@ def test_rubbish_under_every_key_stops_no_process_moves_no_leader_and_is_named(
     assert steady(floor) == before
 
 
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]"], ids=["gone", "empty", "cut", "another"])
+def test_a_floor_json_that_is_damaged_while_the_floor_runs_is_written_again(
+    floor: floors.Floor, content: bytes | None
+) -> None:
+    path = Folders(floor.site_dir).floor_json
+    before, good = steady(floor), path.read_bytes()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    floors.wait_for("it is whole again", lambda: path.exists() and path.read_bytes() == good)
+    assert steady(floor) == before and floor.healthy()
+
+
 def test_a_failover_works_over_a_damaged_request_epoch_and_electable(floor: floors.Floor) -> None:
     before = floor.service("omsd")
     for key in (KEYS.request("omsd"), KEYS.epoch("omsd"), KEYS.electable("omsd")):
