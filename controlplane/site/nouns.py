@@ -16,10 +16,13 @@ from typing import Any
 import msgspec
 
 from controlplane.model import records
+from controlplane.model.bounds import cut
 from controlplane.model.specs import Tombstone
 from controlplane.site.view import Named, Registrations, SiteView, decode_record, name, part_of
 from controlplane.store import Entry, Keys, Snapshot
 
+REASON_MAX = 200
+"""Characters: it may quote the record."""
 Changes = dict[str, set[str]]
 """Kind of record -> the names whose records changed: of a service for `specs`, `services` (registrations),
 `history` and what a group has; of a host, an operation and so on for theirs; "" where there is one. `led` is
@@ -109,7 +112,7 @@ class Noun:
         try:
             return decode_record(named, entry.value)
         except (msgspec.DecodeError, ValueError, RecursionError) as exc:
-            self.undecodable = {**self.undecodable, key: str(exc)}
+            self.undecodable = {**self.undecodable, key: cut(str(exc), REASON_MAX)}
             return None
 
 

@@ -21,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controlplane import model
 from controlplane.errors import Retryable
-from controlplane.http import client
 from controlplane.model import Mode, Process, observed, records
 from controlplane.model.specs import Tombstone
+from tests.support import http_get as client
 from tests.support import servers
 from tests.support.agents import KEYS, SOON_S, site_in_process, spec
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from controlplane.errors import Retryable
-from controlplane.http import client
+from tests.support import http_get as client
 from tests.support.http_served import (
     SOON_S,
     served,

@@ -13,8 +13,9 @@ import sys
 import pytest
 
 from controlplane.errors import InUse
-from controlplane.http import client, peer
+from controlplane.http import peer
 from controlplane.http.server import Server
+from tests.support import http_get as client
 from tests.support.http_served import (
     CLOSE,
     FAST,

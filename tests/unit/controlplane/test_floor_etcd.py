@@ -4,6 +4,7 @@ read it.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,21 @@ def test_a_store_that_others_know_at_a_port_is_started_there_again(tmp_path: Pat
     launch = etcd.Etcd().launch(choice_of("3.5.6"), tmp_path, Path("/run/x"), ["127.0.0.1:4001"])
     assert launch.endpoints == ("127.0.0.1:4001",)
     assert "--listen-client-urls=http://127.0.0.1:4001" in launch.command
+
+
+@pytest.mark.parametrize("there", ["nothing", "a folder", "unreadable"])
+def test_data_whose_lock_cannot_be_looked_at_is_left_to_etcd_to_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    db = tmp_path / "member" / "snap" / "db"
+    db.parent.mkdir(parents=True)
+    if there == "a folder":
+        db.mkdir()
+    elif there == "unreadable":
+        db.touch()
+
+        def refuse(*_: object) -> None:
+            raise OSError(errno.ENOLCK, "no locks available")
+
+        monkeypatch.setattr(etcd.fcntl, "flock", refuse)
+    assert etcd.holder(tmp_path) == ""

@@ -89,3 +89,15 @@ def test_a_group_of_which_a_keeper_knows_nothing_is_healed_by_the_next_up(tmp_pa
     disk(tmp_path, "alpha", json.dumps(asked).encode())
     raised, said = settled(tmp_path)
     assert raised > STORED + 1 and len(said) == 1
+
+
+def test_what_does_not_decode_is_quoted_in_part(tmp_path: Path) -> None:
+    one, said = floord.Floord(Folders(tmp_path), "lab"), list[str]()
+    one.note = said.append  # type: ignore[method-assign]
+
+    def refuse(value: bytes) -> None:
+        raise ValueError(value.decode())
+
+    one.decoded("hft/lab/incarnation", b"x" * 100_000, refuse)
+    assert len(said) == 1 and said[0].startswith("hft/lab/incarnation in the store does not decode")
+    assert len(said[0]) < floord.REASON_MAX + 100

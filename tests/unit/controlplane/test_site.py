@@ -335,3 +335,9 @@ def test_trimming_keeps_the_newest_finished_and_all_that_run() -> None:
         assert [each.id for each in left] == ["op3", "op4"]
 
     asyncio.run(story())
+
+
+def test_a_reason_quotes_the_record_in_part() -> None:
+    spec = b'{"name": "omsd", "daemon": "omsd", "hosts": ["alpha"], "mode": "%s"}' % (b"x" * 10_000)
+    view = nouns.view_of(KEYS, snapshot({KEYS.spec("omsd"): spec}))
+    assert len(view.undecodable[KEYS.spec("omsd")]) == nouns.REASON_MAX

@@ -1,7 +1,6 @@
-"""One GET of another host's agent, bounded in time and bytes.
-
-One request a connection: a pool would have to be bounded, aged and tried again, for a round trip inside one
-rack. No redirects, no TLS. hftctl has a lighter one of its own (unix.py).
+"""One GET over TCP as a patient client makes it, bounded in time and bytes: how the tests ask agents and the
+controller. One request a connection, no redirects, no TLS. Over unix sockets they use hftctl's own
+(controlplane/http/unix.py).
 """
 
 from __future__ import annotations
