@@ -29,7 +29,7 @@ from controlplane.model.bounds import (
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    id: Word
+    id: Text
     severity: Severity
     subject: Text
     text: Text

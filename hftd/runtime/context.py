@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from controlplane.errors import InvalidInput
 from controlplane.host import identity, log_line, secret
-from controlplane.model import Process
+from controlplane.model import Process, bounds
 from controlplane.site import histogram
 from hftd.runtime import agent_link, heads, leadership
 from hftd.runtime.health import Health
@@ -214,7 +214,7 @@ class Context:
 
     def alarm(self, id: str, severity: str, text: str, subject: str | None = None) -> None:
         """Raise or keep an alarm; its beginning stays, its text may change."""
-        standing = self.alarms.get(id)
+        text, standing = bounds.cut(text), self.alarms.get(id)
         since_ns = standing.since_ns if standing else time.time_ns()
         if standing is None or standing.text != text:
             self.changed = self.changed or standing is None
@@ -237,6 +237,7 @@ class Context:
         self.log(kind, **fields)
 
     def set_ready(self, ready: bool, reason: str = "") -> None:
+        reason = bounds.cut(reason)
         if (ready, reason) != (self.ready, self.reason):
             self.ready, self.reason, self.changed = ready, reason, True
             self.log("ready" if ready else "not_ready", reason=reason)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from controlplane.model.bounds import cut
+
 
 class Health:
     __slots__ = ("_changed", "healthy", "reason")
@@ -26,7 +28,7 @@ class Health:
         """Say it as often as you like; told at once when it changes. `reason` is what an operator reads, and
         is dropped when all is well.
         """
-        said = (healthy, "" if healthy else reason or "says that it is not healthy")
+        said = (healthy, "" if healthy else cut(reason) or "says that it is not healthy")
         if said != (self.healthy, self.reason):
             self.healthy, self.reason = said
             self._changed()

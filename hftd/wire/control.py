@@ -41,7 +41,8 @@ class Hello(Message, tag=1, frozen=True):
 
 
 class AlarmOnWire(msgspec.Struct, array_like=True, frozen=True):
-    id: Word
+    id: Text
+    """May end with a path."""
     severity: Severity
     subject: Text
     text: Text

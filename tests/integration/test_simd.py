@@ -62,6 +62,8 @@ class Simd:
         (folder / "config.json").write_text(json.dumps(config))
         pages.create(folder / "alive", pages.ALIVE_MAGIC)
         self.agent = bus.link.Router(f"ipc://{folder}/bus")
+        self.link = b""
+        """Of the process that said something last."""
         self.pull = bus.pipeline.Pull(f"ipc://{folder}/{INSTANCE}.feed")
         self.market = bus.link.Dealer("marketd-alpha-1", f"ipc://{folder}/{INSTANCE}.snapshots")
         self.execd = bus.link.Dealer("execd-alpha-1-1", f"ipc://{folder}/{INSTANCE}.orders")
@@ -94,7 +96,9 @@ class Simd:
 
     def said(self, wanted: Callable[[control.FromDaemon], bool]) -> Any:
         for _ in range(1000):
-            message = control.decode_from_daemon(receive(self.agent.socket))
+            assert self.agent.socket.poll(TIMEOUT_MS), "nothing came in time"
+            self.link, frame = self.agent.socket.recv_multipart()
+            message = control.decode_from_daemon(frame)
             if wanted(message):
                 return message
         raise AssertionError("the daemon did not say it")
@@ -116,7 +120,7 @@ class Simd:
         return orders.decode_coming_back(receive(self.execd.socket))
 
     def fence(self) -> None:
-        assert self.agent.send(INSTANCE.encode(), codec.encode(store_tokens.told()))
+        assert self.agent.send(self.link, codec.encode(store_tokens.told()))
         for group in ("execd", "omsd"):
             answer = self.fence_once(group)
             while answer.waits:  # the agent's word comes over another socket
