@@ -196,7 +196,7 @@ def client_raises(agent: AgentProcess) -> None:
 
     async def put() -> None:
         client = store.connect(agent.command[agent.command.index("--store") + 1])
-        await client.put(KEYS.incarnation, b"1800000000000")
+        await client.put(KEYS.incarnation, b"1750000000000")
         await client.close()
 
     asyncio.run(put())
