@@ -123,8 +123,7 @@ def test_frames_of_the_feed_that_cannot_be_true_are_dropped_whole(pair: test_mar
 
 
 def test_answers_and_questions_that_cannot_be_true_change_nothing(pair: test_market_data.Market) -> None:
-    process = pair.pair.processes["marketd"]
-    marketd, head = f"marketd-alpha-1.{process.pid}".encode(), (codec.VERSION, 1, 0, "simd", None)
+    marketd, head = pair.venue.asker, (codec.VERSION, 1, 0, "simd", None)
     snapshot = binance.snapshot(7, [(ONE, ONE)], [(2 * ONE, ONE)])
     wrong = [
         requests.SnapshotFrame(*head, 0, UINT64_MAX, snapshot),
@@ -300,6 +299,7 @@ def test_trades_and_reference_data_that_cannot_be_true_are_counted_and_move_noth
         with daemons.daemon(tmp_path, "bookd", {"bar_s": 1.0}) as bookd:
             bookd.start(marketd.peers)
             book_is_right(bookd, marketd)
+            daemons.receive(tops.socket, lambda frame: frame, bool)  # what it repeats: we are subscribed
             trade = marketd.message(market.Kind.TRADE, receive_ns=5_000, bids=[(ONE, 3)])
             wrong = trade._replace(bids=[(ONE, -INT64_MAX - 1)])
             much = trade._replace(bids=[(ONE, INT64_MAX)])

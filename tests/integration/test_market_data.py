@@ -37,6 +37,8 @@ class Venue:
         self._push = bus.pipeline.Push(self.endpoints["feed"], hwm=4)
         self._router = bus.link.Router(self.endpoints["snapshots"])
         self.session, self.sent, self.snapshots = 1, 0, 0
+        self.asker = b""
+        """Whoever asked last: marketd's connection."""
 
     def close(self) -> None:
         self._push.close()
@@ -65,6 +67,7 @@ class Venue:
     def answer(self) -> None:
         while self._router.socket.poll(0):
             identity, frame = self._router.socket.recv_multipart()
+            self.asker = identity
             asked, envelope = requests.decode_asked(frame), (codec.VERSION, 1, 0, "simd", None)
             if isinstance(asked, requests.InstrumentsWanted):
                 self._router.send(

@@ -120,6 +120,8 @@ class Simd:
         return orders.decode_coming_back(receive(self.execd.socket))
 
     def fence(self) -> None:
+        if not self.link:
+            self.said(lambda message: isinstance(message, control.Hello))
         assert self.agent.send(self.link, codec.encode(store_tokens.told()))
         for group in ("execd", "omsd"):
             answer = self.fence_once(group)
