@@ -20,8 +20,9 @@ QUIET_NS = 60_000_000_000
 """Long enough for somebody to look, and for one attacker to make one alarm, not a thousand."""
 ALARM = "forged_claims"
 _TEXT = (
-    "a FENCE or Attach that no process of this site made for its connection was refused; trading goes on. "
-    "Its sender forges claims, or the daemons are of different releases or have different site.key files"
+    "a FENCE or Attach that no process of this site made for its connection was refused; the link that "
+    "stands stays. Its sender forges claims, or the daemons are of different releases or have different "
+    "site.key files"
 )
 
 
