@@ -1,5 +1,5 @@
-"""The site's secret: 32 random bytes in the site folder, 0600, from which the keys of pings and approvals are
-derived. Who can read it is trusted as the floor's user is; who cannot, forges neither.
+"""The site's secret: 32 random bytes in the site folder, 0600, from which the keys of pings, approvals and
+claims are derived. Who can read it is trusted as the floor's user is; who cannot, forges neither.
 
 The first process that needs it makes it. Hosts with site folders of their own agree on one through the store,
 which is then as secret as the store's access control makes it.

@@ -25,7 +25,9 @@ _DONTWAIT, _MORE_DONTWAIT = int(zmq.DONTWAIT), int(zmq.DONTWAIT | zmq.SNDMORE)
 class Dealer:
     def __init__(self, name: str, endpoint: str | None = None, *, hwm: int = HWM) -> None:
         self.socket = sockets.make(zmq.DEALER, send_hwm=hwm, receive_hwm=hwm)
-        self.socket.setsockopt(zmq.IDENTITY, f"{name}.{secrets.token_hex(SECRET_BYTES)}".encode())
+        self.identity = f"{name}.{secrets.token_hex(SECRET_BYTES)}".encode()
+        """What a ROUTER knows this link by."""
+        self.socket.setsockopt(zmq.IDENTITY, self.identity)
         # Queue nothing for a peer that is not there: an order sent into a dead link must not arrive when the
         # peer is back.
         self.socket.setsockopt(zmq.IMMEDIATE, 1)

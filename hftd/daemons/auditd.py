@@ -13,7 +13,8 @@ import time
 
 from hftd import bus, runtime
 from hftd.daemons import fence_keeping
-from hftd.engine import audit_statement
+from hftd.daemons.claim_check import ClaimCheck
+from hftd.engine import audit_statement, reasons
 from hftd.settings import AuditSettings
 from hftd.storage import audit_log, audit_signer, fences
 from hftd.wire import codec, orders
@@ -44,6 +45,7 @@ class Scribe:
         self._sign_at = audit_statement.SIGN_AFTER
         """So many unsigned records are signed at once, after they are acknowledged."""
         self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
+        self.claims = ClaimCheck(context)
         self.events = bus.link.Router(context.bind("events"))
         self._to_acknowledge: dict[bytes, int] = {}
         self._stuck: dict[str, int] = {}
@@ -117,13 +119,11 @@ class Scribe:
                 self._on_record(identity, message)
 
     def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
-        ok, reason = self.fences.attach(attach)
+        ok, reason = self.claims.attach(identity, attach, self.fences)
         last = 0
-        if attach.token is not None:
+        if attach.token is not None and reason != reasons.FORGED_CLAIM:
             last = self.log.last_of_group(attach.token.group)
             self._stuck.pop(attach.token.group, None)
-        if not ok:
-            self.context.count(self.fences.refusal_counter(attach.token))
         self.events.send(identity, codec.encode(orders.Attached(*self.context.head(), ok, reason, last)))
 
     def _on_record(self, identity: bytes, message: orders.AuditRecord) -> None:
@@ -207,6 +207,6 @@ def build(context: runtime.Context, settings: AuditSettings) -> runtime.Loop:
         settings.head_every_s / 2, scribe.each_turn
     )  # half: a turn that comes late still keeps the bound
     loop.on_ask("head", scribe.head)
-    fence_keeping.keep(loop, context, scribe.fences)
+    fence_keeping.keep(loop, context, scribe.fences, scribe.claims)
     loop.on_stop(scribe.stop)
     return loop

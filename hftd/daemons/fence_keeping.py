@@ -13,6 +13,7 @@ from typing import Any
 
 from controlplane.model import Token
 from hftd import runtime
+from hftd.daemons.claim_check import ClaimCheck
 from hftd.storage import fences as fencing
 from hftd.wire import control
 
@@ -23,12 +24,15 @@ AHEAD_AFTER_NS = 5_000_000_000
 """A fence above what the agent says of the store, for so long: the agent's word is never that late."""
 
 
-def keep(loop: runtime.Loop, context: runtime.Context, fences: fencing.Fences) -> None:
-    """Let the agent ask for these fences and set them, and look at them once a second."""
+def keep(loop: runtime.Loop, context: runtime.Context, fences: fencing.Fences, claims: ClaimCheck) -> None:
+    """Let the agent ask for these fences and set them, and look at them, and at what came forged, once a
+    second.
+    """
     keeper = FenceKeeper(context, fences)
     loop.on_ask("fences", keeper.rows)
     loop.on_fence_reset(keeper.reset)
     loop.every(LOOK_EVERY_S, keeper.look)
+    loop.every(LOOK_EVERY_S, claims.look)
 
 
 class FenceKeeper:

@@ -19,6 +19,7 @@ import contextlib
 from controlplane.errors import InvalidInput
 from hftd import bus, runtime
 from hftd.daemons import fence_keeping
+from hftd.daemons.claim_check import ClaimCheck
 from hftd.engine import accounts, fixed, position, reasons
 from hftd.engine.orders import answers
 from hftd.settings import PositionSettings
@@ -38,6 +39,7 @@ class PositionBook:
         self.context, self.settings = context, settings
         self.log = position_log.PositionLog(context.data_dir)
         self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
+        self.claims = ClaimCheck(context)
         self.executions = bus.link.Router(context.bind("executions"))
         self.publisher = bus.publish.Publisher(context.bind("positions"))
         self.market = bus.publish.Subscriber()
@@ -73,9 +75,7 @@ class PositionBook:
                 self._on_report(identity, message)
 
     def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
-        ok, reason = self.fences.attach(attach)
-        if not ok:
-            self.context.count(self.fences.refusal_counter(attach.token))
+        ok, reason = self.claims.attach(identity, attach, self.fences)
         self.executions.send(
             identity,
             codec.encode(orders.Attached(*self.context.head(), ok, reason, self.positions.seen.up_to)),
@@ -255,7 +255,7 @@ def build(context: runtime.Context, settings: PositionSettings) -> runtime.Loop:
     loop.before_wait(keeper.flush)
     loop.every(PUBLISH_EVERY_S, keeper.each_second)
     loop.on_ask("positions", keeper.ask)
-    fence_keeping.keep(loop, context, keeper.fences)
+    fence_keeping.keep(loop, context, keeper.fences, keeper.claims)
     loop.on_stop(keeper.stop)
     context.set_ready(True)
     return loop

@@ -25,6 +25,7 @@ APPROVAL_USED = "approval_used"
 STALE_TOKEN = "stale_token"
 NOT_FENCED = "not_fenced"
 WRONG_LINK = "wrong_link"
+FORGED_CLAIM = "forged_claim"
 NOT_ACTIVE = "not_active"
 NOT_CONNECTED = "not_connected"
 DUPLICATE = "duplicate"
@@ -62,6 +63,7 @@ TEXTS: dict[str, str] = {
     STALE_TOKEN: "Fencing token is older than the newest one known",
     NOT_FENCED: "Fencing token has not been claimed here yet",
     WRONG_LINK: "Fencing token was claimed over another connection",
+    FORGED_CLAIM: "Claim of a fencing token was not made by a process of this site for this connection",
     NOT_ACTIVE: "Not the active member of its group",
     NOT_CONNECTED: "No route to the venue",
     DUPLICATE: "Order id has been used before",

@@ -161,6 +161,8 @@ class Fence(Message, tag=8, frozen=True):
     claimant: ProcessOnWire
     gateway: TokenOnWire | None = None
     """execd -> simd: execd's own token beside the client group's."""
+    mac: bytes = b""
+    """Of MAC_BYTES, over the claim and the link that it is sent over (engine/orders/claims.py)."""
 
 
 class Fenced(Message, tag=9, frozen=True):
@@ -183,6 +185,8 @@ class Attach(Message, tag=10, frozen=True):
     claimant: ProcessOnWire
     service: str = ""
     """A strategy's: the name that its orders carry as `strategy`. Empty where the token names the group."""
+    mac: bytes = b""
+    """As a Fence's. Empty in a strategy's, which claims no token, and in a journal."""
 
 
 class Attached(Message, tag=11, frozen=True):

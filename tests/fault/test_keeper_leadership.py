@@ -406,6 +406,7 @@ def test_records_that_do_not_decode_keep_no_other_group_from_its_leader(tmp_path
             KEYS.host("beta"),
             KEYS.spec("execd"),
             KEYS.leader("execd"),
+            KEYS.epoch("execd"),
             KEYS.registration("execd", "execd-beta-1"),
             KEYS.leader("a/b/c"),
             f"{KEYS.groups}stray",

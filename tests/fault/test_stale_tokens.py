@@ -21,7 +21,7 @@ from controlplane.model import Token
 from hftd.engine import reasons
 from hftd.shm import pages
 from hftd.wire import codec, orders
-from tests.support import floors
+from tests.support import claims, floors
 
 pytestmark = pytest.mark.timeout(300)
 ANSWER_MS = 10_000
@@ -88,11 +88,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield made
 
 
+LINK = b"omsd-alpha-1.4711"
+
+
 def say(endpoint: str, message: orders.TowardsVenue) -> orders.ComingBack:
     """Send it over a link of our own and return the first answer."""
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.LINGER, 0)
-        dealer.setsockopt(zmq.IDENTITY, b"omsd-alpha-1.4711")
+        dealer.setsockopt(zmq.IDENTITY, LINK)
         dealer.connect(endpoint)
         dealer.send(codec.encode(message))
         assert dealer.poll(ANSWER_MS), f"{endpoint}: no answer to {type(message).__name__}"
@@ -111,11 +114,13 @@ def place(token: Token, gateway: Token | None = None) -> orders.Place:
     )  # fmt: skip
 
 
-def fence(token: Token, gateway: Token | None = None) -> orders.Fence:
+def fence(stage: Stage, token: Token, gateway: Token | None = None) -> orders.Fence:
+    """With a good MAC: what an old leader would send."""
     gateway_wire = codec.TokenOnWire.of(gateway) if gateway else None
-    return orders.Fence(
+    claim = orders.Fence(
         codec.VERSION, 1, time.time_ns(), "omsd-alpha-1", codec.TokenOnWire.of(token), STRANGER, gateway_wire
     )
+    return claims.signed(claim, LINK, stage.floor.site_dir)
 
 
 def test_execd_refuses_an_order_of_the_old_epoch(stage: Stage) -> None:
@@ -142,14 +147,14 @@ def test_the_venue_refuses_an_order_of_the_old_epoch(stage: Stage, gateway: str)
 
 def test_a_fence_with_an_old_token_is_refused_by_both(stage: Stage) -> None:
     for service, gateway in (("execd", None), ("simd", stage.gateway)):
-        answer = say(stage.socket(stage.only(service)), fence(stage.old, gateway))
+        answer = say(stage.socket(stage.only(service)), fence(stage, stage.old, gateway))
         assert isinstance(answer, orders.Fenced) and not answer.ok and "below the fence" in answer.reason
 
 
 def test_a_fence_with_the_present_token_of_another_claimant_is_refused_by_both(stage: Stage) -> None:
     """An epoch that a restored store gives out twice belongs to its first claimant (R10)."""
     for service, gateway in (("execd", None), ("simd", stage.gateway)):
-        answer = say(stage.socket(stage.only(service)), fence(stage.now, gateway))
+        answer = say(stage.socket(stage.only(service)), fence(stage, stage.now, gateway))
         assert isinstance(answer, orders.Fenced) and not answer.ok and "first" in answer.reason
 
 

@@ -18,7 +18,7 @@ from hftd import bus
 from hftd.engine import audit_statement
 from hftd.storage import audit_log, audit_signatures
 from hftd.wire import codec, control, orders
-from tests.support import daemons, disks
+from tests.support import claims, daemons, disks
 
 CLAIMANT = codec.ProcessOnWire("omsd-alpha-1", "6e2b1c1e-0000-4000-8000-000000000000", 1, 1)
 TOKEN = codec.TokenOnWire(7, "omsd", 1)
@@ -35,7 +35,8 @@ class Floor:
 
     def start(self) -> None:
         self.auditd.start()
-        attach = codec.encode(orders.Attach(1, 0, 0, "omsd-alpha-1", TOKEN, CLAIMANT))
+        claim = orders.Attach(1, 0, 0, "omsd-alpha-1", TOKEN, CLAIMANT)
+        attach = codec.encode(claims.signed(claim, self.omsd, self.site))
         daemons.wait_for("auditd takes the link", lambda: self.omsd.send(attach))
         daemons.receive(
             self.omsd.socket,

@@ -13,7 +13,7 @@ import pytest
 from hftd import bus
 from hftd.storage import audit_verify
 from hftd.wire import codec, orders
-from tests.support import daemons
+from tests.support import claims, daemons
 
 CLAIMANT = codec.ProcessOnWire("omsd-alpha-1", "6e2b1c1e-0000-4000-8000-000000000000", 1, 1)
 OTHER = codec.ProcessOnWire("omsd-beta-1", "6e2b1c1e-0000-4000-8000-000000000000", 2, 2)
@@ -33,9 +33,8 @@ def omsd(auditd: daemons.Daemon) -> Iterator[bus.link.Dealer]:
 
 
 def attach(omsd: bus.link.Dealer, epoch: int, claimant: codec.ProcessOnWire = CLAIMANT) -> orders.Attached:
-    frame = codec.encode(
-        orders.Attach(1, 0, 0, "omsd-alpha-1", codec.TokenOnWire(7, "omsd", epoch), claimant)
-    )
+    claim = orders.Attach(1, 0, 0, "omsd-alpha-1", codec.TokenOnWire(7, "omsd", epoch), claimant)
+    frame = codec.encode(claims.signed(claim, omsd, claims.site_of(omsd)))
     daemons.wait_for("auditd takes the link", lambda: omsd.send(frame))
     answer = daemons.receive(
         omsd.socket, orders.decode_coming_back, lambda message: isinstance(message, orders.Attached)

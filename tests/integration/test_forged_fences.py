@@ -12,12 +12,13 @@ import pytest
 
 from controlplane.model import Phase, Token
 from hftd import bus
+from hftd.engine import reasons
 from hftd.shm import fence_file
 from hftd.shm.pages import Wanted
 from hftd.storage.heights import WINDOW
 from hftd.wire import codec, control, orders
 from hftd.wire.orders import OrderState
-from tests.support import daemons, order_path, store_tokens
+from tests.support import claims, daemons, order_path, store_tokens
 from tests.support.order_path import INCARNATION, OrderPath
 
 FORGED = {
@@ -57,9 +58,12 @@ def works(path: OrderPath) -> None:
     path.until("the order works", lambda: path.riskd.states(name) == [OrderState.WORKING])
 
 
-def say(path: OrderPath, message: orders.TowardsVenue, instance: str, socket: str) -> orders.ComingBack:
-    """Over a link of our own."""
+def say(
+    path: OrderPath, claim: orders.Fence | orders.Attach, instance: str, socket: str
+) -> orders.ComingBack:
+    """Over a link of our own, with a good MAC: as a process of the site that went wrong."""
     link = bus.link.Dealer("forger", path.members[instance].context.endpoints[socket])
+    message = claims.signed(claim, link, path.site_dir)
     try:
         path.until("it is sent", lambda: link.send(codec.encode(message)))
         path.until("it is answered", lambda: link.socket.poll(0))
@@ -112,7 +116,7 @@ def test_positiond_and_its_leader_alike(path: OrderPath, forged: Token) -> None:
     path.until("omsd is attached", lambda: (keeper.context.data_dir / "fences.json").exists())
     kept = (keeper.context.data_dir / "fences.json").read_bytes()
     attach = orders.Attach(*HEAD, codec.TokenOnWire.of(forged), FORGER)
-    answer = say(path, attach, "positiond-alpha-1", "executions")  # type: ignore[arg-type]
+    answer = say(path, attach, "positiond-alpha-1", "executions")
     assert isinstance(answer, orders.Attached) and not answer.ok
     assert (keeper.context.data_dir / "fences.json").read_bytes() == kept
     assert keeper.context.counters["unconfirmed_fences"] == 1
@@ -175,7 +179,8 @@ def test_a_riskd_process_takes_no_forged_attach_and_is_reset_by_its_agent_alone(
 
         def attach(token: Token, claimant: codec.ProcessOnWire) -> orders.Attached:
             message = orders.Attach(*HEAD, codec.TokenOnWire.of(token), claimant)
-            daemons.wait_for("the link is taken", lambda: link.send(codec.encode(message)))
+            frame = codec.encode(claims.signed(message, link, tmp_path / "site"))
+            daemons.wait_for("the link is taken", lambda: link.send(frame))
             found = daemons.receive(
                 link.socket, orders.decode_coming_back, lambda each: isinstance(each, orders.Attached)
             )
@@ -197,6 +202,19 @@ def test_a_riskd_process_takes_no_forged_attach_and_is_reset_by_its_agent_alone(
             )
             assert status.counters["unconfirmed_fences"] >= 2
             assert attach(now, leader).ok, "the leader goes on"
+
+            copied = claims.signed(
+                orders.Attach(*HEAD, codec.TokenOnWire(7, "omsd", 4), leader), b"elsewhere", tmp_path / "site"
+            )
+            assert link.send(codec.encode(copied))
+            refused = daemons.receive(
+                link.socket, orders.decode_coming_back, lambda each: isinstance(each, orders.Attached)
+            )
+            assert (refused.ok, refused.reason) == (False, reasons.FORGED_CLAIM)
+            (row,) = riskd.ask("fences")
+            assert row["epoch"] == 3, "a claim that was made for another link raises nothing"
+            riskd.counted("forged_claims")
+            assert attach(now, leader).ok
 
             # Within the window a forger who is the user can still lock the leader out; the agent sees it.
             assert attach(Token(7, "omsd", 3 + WINDOW), FORGER).ok and not attach(now, leader).ok

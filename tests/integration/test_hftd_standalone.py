@@ -26,7 +26,7 @@ from hftd.runtime.agent_link import AgentLink
 from hftd.runtime.log import Log
 from hftd.standalone.agent import StandaloneAgent
 from hftd.wire import codec, control, orders
-from tests.support import floors, servers
+from tests.support import claims, floors, servers
 
 TTL_S = 5
 WAIT_MS = 20_000
@@ -150,9 +150,9 @@ async def test_a_standalone_receiver_knows_the_stores_tokens_and_believes_nothin
         async def attached(epoch: int) -> bool:
             """Its answer to a claim of this epoch."""
             claimant = codec.ProcessOnWire("omsd-alpha-1", "b", 1, 1)
-            frame = codec.encode(
-                orders.Attach(codec.VERSION, 1, 0, "omsd", codec.TokenOnWire(7, "omsd", epoch), claimant)
-            )
+            token = codec.TokenOnWire(7, "omsd", epoch)
+            claim = orders.Attach(codec.VERSION, 1, 0, "omsd", token, claimant)
+            frame = codec.encode(claims.signed(claim, link, standalone.folder / "site"))
             assert link.socket.poll(WAIT_MS, zmq.POLLOUT) and link.send(frame)
             assert link.socket.poll(WAIT_MS), "no answer"
             answer = orders.decode_coming_back(link.socket.recv())

@@ -15,7 +15,7 @@ from hftd import bus
 from hftd.engine import accounts, fixed, reasons
 from hftd.storage import position_log
 from hftd.wire import codec, control, orders
-from tests.support import daemons
+from tests.support import claims, daemons
 
 CLAIMANT = codec.ProcessOnWire("omsd-alpha-1", "6e2b1c1e-0000-4000-8000-000000000000", 1, 1)
 ONE = fixed.UNIT
@@ -44,9 +44,8 @@ def omsd(positiond: daemons.Daemon) -> Iterator[bus.link.Dealer]:
 
 
 def attach(omsd: bus.link.Dealer, epoch: int) -> orders.Attached:
-    frame = codec.encode(
-        orders.Attach(1, 0, 0, "omsd-alpha-1", codec.TokenOnWire(7, "omsd", epoch), CLAIMANT)
-    )
+    claim = orders.Attach(1, 0, 0, "omsd-alpha-1", codec.TokenOnWire(7, "omsd", epoch), CLAIMANT)
+    frame = codec.encode(claims.signed(claim, omsd, claims.site_of(omsd)))
     daemons.wait_for("positiond takes the link", lambda: omsd.send(frame))
     answer = daemons.receive(omsd.socket, decode, lambda message: isinstance(message, orders.Attached))
     assert isinstance(answer, orders.Attached)

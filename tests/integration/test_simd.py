@@ -24,7 +24,7 @@ from hftd.shm import pages
 from hftd.venues import binance
 from hftd.wire import codec, control, feed, orders, requests
 from hftd.wire.orders import Kind, OrderState, Side
-from tests.support import store_tokens
+from tests.support import claims, store_tokens
 
 TIMEOUT_MS = 20_000
 INSTANCE = "simd-alpha-1"
@@ -130,7 +130,8 @@ class Simd:
             assert answer.ok, answer
 
     def fence_once(self, group: str) -> orders.Fenced:
-        self.order_path(orders.Fence(*envelope(group), CLAIMANT, codec.TokenOnWire(1, "execd", 1)))
+        fence = orders.Fence(*envelope(group), CLAIMANT, codec.TokenOnWire(1, "execd", 1))
+        self.order_path(claims.signed(fence, self.execd, self.folder))
         answer = self.back()
         assert isinstance(answer, orders.Fenced)
         return answer
@@ -213,6 +214,9 @@ def test_a_killed_venue_cancels_and_goes_on_and_a_stopped_one_begins_anew(simd: 
 
     floor.execd.send(b"noise")
     floor.fence()
+    copied = orders.Fence(*envelope("omsd"), CLAIMANT, codec.TokenOnWire(1, "execd", 1))
+    floor.order_path(claims.signed(copied, b"elsewhere", floor.folder))
+    assert (refused := floor.back()).reason == reasons.FORGED_CLAIM and not refused.ok
     floor.order_path(place("taken", 102))
     assert (taken := floor.back()).state is OrderState.FILLED and taken.execution_id == 1
     floor.order_path(place("working", 99))

@@ -19,7 +19,7 @@ from hftd.engine import fixed, reasons
 from hftd.engine.orders import approvals
 from hftd.shm import pages
 from hftd.wire import codec, control, orders
-from tests.support import daemons
+from tests.support import claims, daemons
 
 ONE = fixed.UNIT
 TICK = ONE // 100
@@ -29,16 +29,18 @@ BID, ASK = 6_180_000 * TICK, 6_180_010 * TICK
 class Omsd:
     """The order manager's end of riskd's `orders`, as one process of the group."""
 
-    def __init__(self, endpoint: str, epoch: int, host: str = "alpha") -> None:
+    def __init__(self, endpoint: str, epoch: int, site_dir: Path, host: str = "alpha") -> None:
         self.instance, self.token = f"omsd-{host}-1", codec.TokenOnWire(7, "omsd", epoch)
         self.claimant = codec.ProcessOnWire(self.instance, "6e2b1c1e-0000-4000-8000-000000000000", epoch, 1)
         self.dealer = bus.link.Dealer(f"{self.instance}.{epoch}", endpoint)
+        self.site_dir = site_dir
 
     def _send(self, message: orders.ComingBack | orders.TowardsVenue) -> None:
         daemons.wait_for("riskd takes the link", lambda: self.dealer.send(codec.encode(message)))
 
     def attach(self) -> orders.Attached:
-        self._send(orders.Attach(1, 0, 0, self.instance, self.token, self.claimant))
+        attach = orders.Attach(1, 0, 0, self.instance, self.token, self.claimant)
+        self._send(claims.signed(attach, self.dealer, self.site_dir))
         answer = self.next(orders.Attached)
         assert isinstance(answer, orders.Attached)
         return answer
@@ -98,7 +100,7 @@ class Stage:
         return approvals.Macs(secret.derived(secret.read_or_make(folder), approvals.PURPOSE))
 
     def omsd(self, epoch: int, host: str = "alpha") -> Omsd:
-        self.omsds.append(Omsd(self.riskd.endpoint("orders"), epoch, host))
+        self.omsds.append(Omsd(self.riskd.endpoint("orders"), epoch, self.riskd.folder / "site", host))
         return self.omsds[-1]
 
     def market(self, bid: int = BID, ask: int = ASK) -> None:

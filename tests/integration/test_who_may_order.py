@@ -12,14 +12,17 @@ import msgspec
 import pytest
 import zmq
 
+from controlplane.model import Phase
 from hftd.engine import reasons
+from hftd.engine.orders import claims as claiming
 from hftd.wire import codec, orders
 from hftd.wire.orders import Kind, OrderState, Side
-from tests.support import order_path
+from tests.support import claims, order_path
 from tests.support.order_path import Member, OrderPath
 from tests.support.order_stage import active, audit, positions, standby, unacknowledged
 
-FORGED, FOREIGN = "unapproved_orders", "foreign_connection"
+FORGED, FOREIGN, CLAIMED = "unapproved_orders", "foreign_connection", "forged_claims"
+ELSEWHERE = b"a second connection of the leader's"
 
 
 def trades(path: OrderPath) -> None:
@@ -184,7 +187,7 @@ def test_a_stranger_with_the_leaders_token_gives_no_orders_and_cancels_none(path
     order = codec.under(path.riskd.approved(path.riskd.order("mm-stranger")), head)
     cancel = orders.Cancel(*head, name, "strategy-mm", "spot", "BTCUSDT", 0, order_id)
     heard, link = len(path.venue.heard), execd.loop.context
-    with stranger(link.endpoints["orders"]) as socket:
+    with stranger(link.endpoints["orders"], ELSEWHERE) as socket:
         for message in (
             msgspec.structs.replace(order, order_id="omsd-1-999"),
             cancel,
@@ -196,9 +199,12 @@ def test_a_stranger_with_the_leaders_token_gives_no_orders_and_cancels_none(path
             refusal = answers(path, socket, message)
             assert isinstance(refusal, orders.Refusal), message
             assert refusal.reason == reasons.WRONG_LINK, message
-        attached = answers(path, socket, orders.Attach(*head, codec.ProcessOnWire.of(alpha.process)))
-        assert isinstance(attached, orders.Attached) and not attached.ok
-        fenced = answers(path, socket, orders.Fence(*head, codec.ProcessOnWire.of(alpha.process)))
+        who = codec.ProcessOnWire.of(alpha.process)
+        attach = claims.signed(orders.Attach(*head, who), ELSEWHERE, path.site_dir)
+        attached = answers(path, socket, attach)
+        assert isinstance(attached, orders.Attached)
+        assert (attached.ok, attached.reason) == (False, reasons.NOT_FENCED)
+        fenced = answers(path, socket, claims.signed(orders.Fence(*head, who), ELSEWHERE, path.site_dir))
         assert isinstance(fenced, orders.Fenced) and (fenced.ok, fenced.reason) == (False, reasons.WRONG_LINK)
         socket.send(codec.encode(orders.Rehearsal(*head, order)))
         path.until("all are counted", lambda: refusals(execd, reasons.WRONG_LINK) == 9)
@@ -246,6 +252,84 @@ def test_a_deposed_leaders_cancel_that_was_on_its_way_passes(path: OrderPath) ->
         lambda: any(isinstance(each, orders.Cancel) for each in path.venue.heard),
     )
     trades(path)
+
+
+@pytest.mark.parametrize("how", ["no mac", "the leader's own, copied", "another site's key"])
+def test_after_a_restart_of_execd_a_stranger_cannot_take_the_leaders_link(
+    path: OrderPath, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The right token and the right claimant, first over the new execd's socket; the leader comes second."""
+    monkeypatch.setattr("hftd.daemons.claim_check.QUIET_NS", 500_000_000)
+    alpha = active(path)
+    trades(path)
+    leaders_link = alpha.loop._handlers[0][0].getsockopt(zmq.IDENTITY)
+    path.members["execd-alpha-1"].kill(clean=True)
+    execd = path.start("execd-alpha-1")
+    alpha.dead = True  # frozen, for now
+    path.introduce()
+    execd.lead(2, told=order_path.claim(alpha, 1))
+    path.until("execd is active", lambda: execd.phase is Phase.ACTIVE)
+    kept, heard = (execd.context.data_dir / "fences.json").read_bytes(), len(path.venue.heard)
+    head = codec.head(alpha.process.instance, 1, 1, codec.TokenOnWire(order_path.INCARNATION, "omsd", 1))
+    who = codec.ProcessOnWire.of(alpha.process)
+    with stranger(execd.context.endpoints["orders"], b"stranger") as socket:
+
+        def forged(claim: Any) -> Any:
+            if how == "no mac":
+                return claim
+            if how == "another site's key":
+                other = claiming.Macs(bytes(32))
+                make = other.fence if isinstance(claim, orders.Fence) else other.attach
+                return make(claim, b"stranger")
+            return claims.signed(claim, leaders_link, path.site_dir)
+
+        for claim in (orders.Fence(*head, who), orders.Attach(*head, who)):
+            answer = answers(path, socket, forged(claim))
+            assert (answer.ok, answer.reason) == (False, reasons.FORGED_CLAIM), claim
+        refusal = answers(path, socket, orders.CancelAll(*head, 7))
+        assert refusal.reason == reasons.NOT_FENCED, "it has no link"
+        assert execd.context.counters["forged_claims"] == 2
+        assert execd.context.alarms[CLAIMED].severity == "critical"
+        assert (execd.context.data_dir / "fences.json").read_bytes() == kept
+        said = path.venue.heard[heard:]
+        assert not [each for each in said if isinstance(each, orders.Fence) and each.token.group == "omsd"]
+        alpha.dead = False
+        path.introduce()
+        path.until("the leader has its link", lambda: execd.happened("omsd.fenced"))
+        path.until("and reconciles", lambda: alpha.phase is Phase.ACTIVE)
+        trades(path)
+        assert not socket.poll(0), "no report goes to the stranger"
+    assert "fence_refused" not in alpha.context.alarms
+    path.until("it is quiet again", lambda: CLAIMED not in execd.context.alarms)
+
+
+@pytest.mark.parametrize(
+    ("receiver", "socket_name"), [("positiond-alpha-1", "executions"), ("auditd-alpha-1", "events")]
+)
+def test_a_forged_attach_is_not_admitted_and_the_leader_stays_attached(
+    path: OrderPath, receiver: str, socket_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the present epoch, and of the next one, which the receiver would believe."""
+    monkeypatch.setattr("hftd.daemons.claim_check.QUIET_NS", 500_000_000)
+    alpha = active(path)
+    trades(path)
+    member = path.members[receiver]
+    fences = member.context.data_dir / "fences.json"
+    path.until("omsd is attached", fences.exists)
+    kept, who = fences.read_bytes(), codec.ProcessOnWire.of(alpha.process)
+    with stranger(member.context.endpoints[socket_name], b"stranger") as socket:
+        for epoch, link in ((1, b"stranger!"), (2, b"stranger!"), (1, b""), (2, b"")):
+            token = codec.TokenOnWire(order_path.INCARNATION, "omsd", epoch)
+            attach = orders.Attach(*codec.head(alpha.process.instance, 1, 1, token), who)
+            attached = answers(path, socket, claims.signed(attach, link, path.site_dir) if link else attach)
+            assert isinstance(attached, orders.Attached)
+            assert (attached.ok, attached.reason) == (False, reasons.FORGED_CLAIM)
+        assert fences.read_bytes() == kept
+        assert member.context.counters["forged_claims"] == 4
+        assert member.context.alarms[CLAIMED].severity == "critical"
+        trades(path)
+        path.until("the audit log has the fill", lambda: audit(path).count("ORDER_FILLED") == 2)
+    path.until("it is quiet again", lambda: CLAIMED not in member.context.alarms)
 
 
 # --- another one's identity ---------------------------------------------------------------------------------

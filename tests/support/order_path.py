@@ -22,6 +22,7 @@ from hftd.daemons import auditd, execd, positiond
 from hftd.daemons.omsd import daemon
 from hftd.engine import fixed, reasons
 from hftd.engine.orders import answers, approvals
+from hftd.engine.orders import claims as claiming
 from hftd.runtime import context as contexts
 from hftd.settings import AuditSettings, ExecutionSettings, OrdersSettings, PositionSettings
 from hftd.shm import fence_file, pages
@@ -30,7 +31,7 @@ from hftd.storage import fences
 from hftd.storage.fences import Fences
 from hftd.wire import codec, control, orders
 from hftd.wire.orders import Kind, OrderState, Side
-from tests.support import store_tokens
+from tests.support import claims, store_tokens
 
 WAIT_S = 20.0
 FAR_NS = 1 << 62
@@ -141,6 +142,7 @@ class Venue:
 
     router: bus.link.Router
     fences: Fences
+    macs: claiming.Macs
     working: dict[str, orders.Place] = field(default_factory=dict)
     executions: list[orders.Report] = field(default_factory=list)
     heard: list[Any] = field(default_factory=list)
@@ -166,6 +168,7 @@ class Venue:
         match message:
             case orders.Fence():
                 token, claimant = message.token.token(), message.claimant.process()
+                assert self.macs.fits(message, identity), "execd signs for this link"
                 ok = self.fences.admit(token, claimant)
                 if ok:
                     self.gateway = identity
@@ -260,6 +263,7 @@ class Riskd:
 
     router: bus.link.Router
     macs: approvals.Macs
+    claims: claiming.Macs
     omsd: bytes = b""
     epoch: int = 0
     told: list[Any] = field(default_factory=list)
@@ -274,6 +278,7 @@ class Riskd:
                 message = orders.decode_towards_venue(frame)
             if isinstance(message, orders.Attach):
                 assert message.token is not None
+                assert self.claims.fits(message, identity), "omsd signs for this link"
                 ok = message.token.epoch >= self.epoch
                 if ok:
                     self.omsd, self.epoch = identity, message.token.epoch
@@ -342,14 +347,16 @@ class OrderPath:
         self.folder = folder
         self.members: dict[str, Member] = {}
         self._generation = 0
+        self.site_dir = folder / "site"
+        self.site_dir.mkdir(exist_ok=True)
+        key = secret.derived(secret.read_or_make(self.site_dir), approvals.PURPOSE)
+        macs = claims.macs(self.site_dir)
         self.venue = Venue(
             bus.link.Router(f"ipc://{folder}/simd-alpha-1.orders"),
             fences.Fences(folder / "venue.json", store_tokens.highest),
+            macs,
         )
-        site_dir = folder / "site"
-        site_dir.mkdir(exist_ok=True)
-        key = secret.derived(secret.read_or_make(site_dir), approvals.PURPOSE)
-        self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"), approvals.Macs(key))
+        self.riskd = Riskd(bus.link.Router(f"ipc://{folder}/riskd-alpha-1.orders"), approvals.Macs(key), macs)
 
     def start(self, instance: str, **changed: Any) -> Member:
         builds: dict[str, Callable[[runtime.Context], runtime.Loop]] = {

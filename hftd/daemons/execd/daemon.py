@@ -13,6 +13,7 @@ import time
 from controlplane.model import Phase
 from hftd import bus, runtime
 from hftd.daemons import fence_keeping
+from hftd.daemons.claim_check import ClaimCheck
 from hftd.daemons.execd.attempts import Attempts
 from hftd.daemons.execd.desk import Desk
 from hftd.daemons.execd.venue import Venue
@@ -39,6 +40,7 @@ class Execd:
         self.orphans = gateway.Orphans(int(settings.orphan_s * 1e9), time.monotonic_ns())
         self.orders = bus.link.Router(context.bind("orders"))
         self.venue = Venue(context, settings, self.gateway)
+        self.claims = ClaimCheck(context)
         self.attempts = Attempts(context)
         self.desk = Desk(
             context,
@@ -132,17 +134,16 @@ class Execd:
 
     def _attach(self, identity: bytes, attach: orders.Attach) -> None:
         """The order manager's keep-alive; the answer says whether it is the one that is fenced here."""
-        ok = self.gateway.phase is Phase.ACTIVE and self.gateway.speaks_for(identity, attach.token)
-        if ok:
+        objection = reasons.NOT_FENCED
+        if not self.claims.authentic(identity, attach):
+            objection = reasons.FORGED_CLAIM
+        elif self.gateway.phase is Phase.ACTIVE and self.gateway.speaks_for(identity, attach.token):
             self.orphans.heard(time.monotonic_ns())
+            objection = ""
         else:
             self.desk.foreign(identity, attach.token)
-        self.orders.send(
-            identity,
-            codec.encode(
-                orders.Attached(*self._head(), ok, "" if ok else reasons.NOT_FENCED, self.reports.last_id)
-            ),
-        )
+        answer = orders.Attached(*self._head(), not objection, objection, self.reports.last_id)
+        self.orders.send(identity, codec.encode(answer))
 
     def _fence(self, identity: bytes, fence: orders.Fence) -> None:
         """Raise the client's fence at the venue and here, both on disk, then answer (R10). The two disks work
@@ -151,6 +152,9 @@ class Execd:
         """
         if fence.token is None:
             self._fenced(identity, "", 0, "Fence without a token")
+            return
+        if not self.claims.authentic(identity, fence):
+            self._fenced(identity, fence.token.group, fence.token.epoch, reasons.FORGED_CLAIM)
             return
         claim = VenueFence(fence.token.token(), fence.claimant.process())
         objection = (
@@ -288,6 +292,6 @@ def build(context: runtime.Context, settings: ExecutionSettings) -> runtime.Loop
     loop.on_router(execd.orders.socket, execd.on_order)
     loop.before_wait(execd.pump)
     loop.every(TICK_S, execd.tick)
-    fence_keeping.keep(loop, context, execd.fences)
+    fence_keeping.keep(loop, context, execd.fences, execd.claims)
     loop.every(1.0, execd.each_second)
     return loop

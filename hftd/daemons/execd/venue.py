@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 
 from hftd import bus, runtime
+from hftd.engine.orders import claims
 from hftd.engine.orders.gateway import Gateway, VenueFence
 from hftd.settings import ExecutionSettings
 from hftd.wire import codec, orders
@@ -24,6 +25,7 @@ class Venue:
         self._context, self._settings, self._gateway = context, settings, gateway
         self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.send_packed = self.dealer.send
+        self._macs = claims.Macs(context.key(claims.PURPOSE))
         self._heard_ns = self._keep_alive_ns = 0
 
     def found(self) -> None:
@@ -45,7 +47,8 @@ class Venue:
     def fence(self, claim: VenueFence) -> bool:
         head = self._context.head(codec.TokenOnWire.of(claim.token))
         claimant = codec.ProcessOnWire.of(claim.claimant)
-        return self.send_packed(codec.encode(orders.Fence(*head, claimant, self._gateway.on_wire)))
+        fence = orders.Fence(*head, claimant, self._gateway.on_wire)
+        return self.send_packed(codec.encode(self._macs.fence(fence, self.dealer.identity)))
 
     def keep_alive(self, now_ns: int) -> None:
         """While active: our own fence again, at intervals; the answers show that the venue is there."""

@@ -44,6 +44,7 @@ class Omsd:
             ledger.journal,
             orders_of=lambda: ledger.oms,
             make_head=signature.head,
+            make_attach=signature.attach,
             ask_venue=lambda after: self.execution.ask_executions(BACKFILL, after),
             resend_ns=int(settings.resend_s * 1e9),
         )

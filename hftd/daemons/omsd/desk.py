@@ -155,7 +155,7 @@ class Desk:
 
     def _tell_again(self, order_id: str) -> None:
         """riskd was restarted and does not know us: attach, then how the order stands."""
-        self._risk.open(self._signature.head())
+        self._risk.open()
         known = self._ledger.oms.orders.get(order_id) or self._ledger.oms.closed.get(order_id)
         if known is not None:
             self._risk.tell(oms.ended(self._signature.head(), known, known.state, known.reason))

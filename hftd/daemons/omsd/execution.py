@@ -43,10 +43,10 @@ class Execution:
     # --- what it is told of us ------------------------------------------------------------------------------
 
     def fence(self) -> None:
-        self.send(orders.Fence(*self._signature.head(), self._signature.claimant()))
+        self.send(self._signature.fence(self.dealer.identity))
 
     def keep_alive(self) -> None:
-        self.send(orders.Attach(*self._signature.head(), self._signature.claimant()))
+        self.send(self._signature.attach(self.dealer.identity))
 
     def ask_all(self, request: int, after_execution: int) -> None:
         """Cancel everything, then tell what is open and which executions there were since; the link keeps

@@ -34,13 +34,18 @@ FromReceiver = orders.Attached | orders.ReportsSeen | orders.AuditSeen | orders.
 decode: codec.Decoder[FromReceiver] = codec.Decoder(FromReceiver)
 
 MakeHead = Callable[[], codec.Head]
+MakeAttach = Callable[[bytes], orders.Attach]
+"""Of the identity of the link that it is for."""
 
 
 class ReceiverLink:
     """One receiver: its socket, and whether it has acknowledged our Attach."""
 
-    def __init__(self, context: runtime.Context, service: str, socket_name: str) -> None:
+    def __init__(
+        self, context: runtime.Context, service: str, socket_name: str, make_attach: MakeAttach
+    ) -> None:
         self._context, self.service, self._socket_name = context, service, socket_name
+        self._make_attach = make_attach
         self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.attached = False
 
@@ -48,9 +53,8 @@ class ReceiverLink:
         """The service's endpoints changed."""
         self.dealer.connect(self._context.endpoint(self.service, self._socket_name))
 
-    def attach(self, head: codec.Head) -> bool:
-        who = codec.ProcessOnWire.of(self._context.process)
-        return self.dealer.send(codec.encode(orders.Attach(*head, who)))
+    def attach(self) -> bool:
+        return self.dealer.send(codec.encode(self._make_attach(self.dealer.identity)))
 
     def answered(self, answer: orders.Attached) -> bool:
         """True when it has taken us just now, and had not before."""
@@ -66,8 +70,8 @@ class RiskLink(ReceiverLink):
     the order.
     """
 
-    def __init__(self, context: runtime.Context, service: str) -> None:
-        super().__init__(context, service, "orders")
+    def __init__(self, context: runtime.Context, service: str, make_attach: MakeAttach) -> None:
+        super().__init__(context, service, "orders", make_attach)
         self._waiting: deque[orders.Report | orders.Refusal] = deque()
         self._open = False
 
@@ -86,8 +90,8 @@ class RiskLink(ReceiverLink):
         self.hold()
         self._waiting.clear()
 
-    def open(self, head: codec.Head) -> None:
-        self._open = self.attach(head)
+    def open(self) -> None:
+        self._open = self.attach()
         self.pump()
 
     def pump(self) -> None:
@@ -99,9 +103,14 @@ class PositionsLink(ReceiverLink):
     """positiond: each execution until it is acknowledged, rising."""
 
     def __init__(
-        self, context: runtime.Context, service: str, orders_of: Callable[[], oms.Oms], make_head: MakeHead
+        self,
+        context: runtime.Context,
+        service: str,
+        orders_of: Callable[[], oms.Oms],
+        make_head: MakeHead,
+        make_attach: MakeAttach,
     ) -> None:
-        super().__init__(context, service, "executions")
+        super().__init__(context, service, "executions", make_attach)
         self._orders, self._head = orders_of, make_head
         self.seen = 0
         self._sent = 0
@@ -158,8 +167,15 @@ class AuditLink(ReceiverLink):
     goes on from there.
     """
 
-    def __init__(self, context: runtime.Context, service: str, journal: journals.Journal, group: str) -> None:
-        super().__init__(context, service, "events")
+    def __init__(
+        self,
+        context: runtime.Context,
+        service: str,
+        journal: journals.Journal,
+        group: str,
+        make_attach: MakeAttach,
+    ) -> None:
+        super().__init__(context, service, "events", make_attach)
         self._journal, self._group = journal, group
         self._path = journal.folder / "audited"
         self.audited = min(_read_number(self._path), journal.last_seq)
@@ -224,27 +240,28 @@ class Receivers:
         journal: journals.Journal,
         orders_of: Callable[[], oms.Oms],
         make_head: MakeHead,
+        make_attach: MakeAttach,
         ask_venue: Callable[[int], None],
         resend_ns: int,
     ) -> None:
-        self._context, self._head, self._ask_venue, self._resend_ns = context, make_head, ask_venue, resend_ns
+        self._context, self._ask_venue, self._resend_ns = context, ask_venue, resend_ns
         risk, positions, audit = services
-        self.risk = RiskLink(context, risk)
-        self.positions = PositionsLink(context, positions, orders_of, make_head)
-        self.audit = AuditLink(context, audit, journal, context.service)
+        self.risk = RiskLink(context, risk, make_attach)
+        self.positions = PositionsLink(context, positions, orders_of, make_head, make_attach)
+        self.audit = AuditLink(context, audit, journal, context.service, make_attach)
         self._open = False
         self._asked_ns = 0
 
     def begin(self, now_ns: int) -> None:
         """A lead was taken: auditd hears of it at once; the others when the venue's word is in."""
-        self.audit.attach(self._head())
+        self.audit.attach()
         self.audit.begin(now_ns)
 
     def open(self) -> None:
         """Active: attach, and send what was held back."""
         self._open = True
-        self.risk.open(self._head())
-        self.positions.attach(self._head())
+        self.risk.open()
+        self.positions.attach()
 
     def hold(self) -> None:
         """Not active for now: what there is to tell waits, so that it arrives in order after the next
@@ -261,9 +278,9 @@ class Receivers:
 
     def keep_alive(self) -> None:
         if self._open:
-            self.risk.open(self._head())
-            self.positions.attach(self._head())
-            self.audit.attach(self._head())
+            self.risk.open()
+            self.positions.attach()
+            self.audit.attach()
 
     def flush(self, now_ns: int) -> None:
         """Each turn."""
@@ -290,7 +307,7 @@ class Receivers:
                 self.positions.acknowledged(seen.up_to, now_ns)
             case orders.Refusal(reason=reasons.NOT_ATTACHED) if self._open:
                 self.positions.hold()
-                self.positions.attach(self._head())
+                self.positions.attach()
             case _:
                 pass
 

@@ -1,11 +1,13 @@
-"""What omsd signs with: the token of the epoch that it leads, in every envelope and beside every record."""
+"""What omsd signs with: the token of the epoch that it leads, in every envelope and beside every record; and
+the MAC under each claim of that token.
+"""
 
 from __future__ import annotations
 
 from controlplane.model import Token
 from hftd import runtime
-from hftd.engine.orders import term
-from hftd.wire import codec
+from hftd.engine.orders import claims, term
+from hftd.wire import codec, orders
 
 
 class Signature:
@@ -13,6 +15,7 @@ class Signature:
 
     def __init__(self, context: runtime.Context) -> None:
         self._context = context
+        self._macs = claims.Macs(context.key(claims.PURPOSE))
         self.token: codec.TokenOnWire | None = None
         self.term = 0
         """The same token, as the journal's records have it."""
@@ -31,3 +34,10 @@ class Signature:
     def claimant(self) -> codec.ProcessOnWire:
         """Who claims the token: this process."""
         return codec.ProcessOnWire.of(self._context.process)
+
+    def fence(self, link: bytes) -> orders.Fence:
+        """Our claim, as it is sent over the DEALER of this identity."""
+        return self._macs.fence(orders.Fence(*self.head(), self.claimant()), link)
+
+    def attach(self, link: bytes) -> orders.Attach:
+        return self._macs.attach(orders.Attach(*self.head(), self.claimant()), link)

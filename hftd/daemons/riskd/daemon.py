@@ -246,7 +246,7 @@ def build(context: runtime.Context, settings: RiskSettings) -> runtime.Loop:
     loop.on_peers(settings.positions, found_positions)
     loop.on_lease(gate.on_lease)
     loop.on_ask("risk", gate.exposures)
-    fence_keeping.keep(loop, context, gate.omsd.fences)
+    fence_keeping.keep(loop, context, gate.omsd.fences, gate.omsd.claims)
     # Positions and prices before intents: an order is judged by the newest of what has arrived.
     loop.on(gate.positions.socket, gate.on_position)
     loop.on(gate.market.socket, gate.on_market)

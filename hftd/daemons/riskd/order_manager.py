@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hftd import bus, runtime
+from hftd.daemons.claim_check import ClaimCheck
 from hftd.engine import reasons
 from hftd.engine.orders import answers, term
 from hftd.storage import fences
@@ -22,6 +23,7 @@ class OrderManager:
     def __init__(self, context: runtime.Context, make_head: Callable[[], codec.Head]) -> None:
         self._context, self._head = context, make_head
         self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
+        self.claims = ClaimCheck(context)
         self.router = bus.link.Router(context.bind("orders"))
         self._link: bytes | None = None
         self.route = 0
@@ -37,9 +39,7 @@ class OrderManager:
 
     def attach(self, identity: bytes, attach: orders.Attach) -> bool:
         """Take an omsd's Attach and answer it; True when it has the orders now."""
-        ok, reason = self.fences.attach(attach)
-        if not ok:
-            self._context.count(self.fences.refusal_counter(attach.token))
+        ok, reason = self.claims.attach(identity, attach, self.fences)
         self.router.send(identity, codec.encode(orders.Attached(*self._head(), ok, reason, last_seq=0)))
         if not ok or attach.token is None:
             return False

@@ -20,6 +20,7 @@ from controlplane.host import files
 from controlplane.host.files import Durability
 from hftd import bus, runtime
 from hftd.daemons import fence_keeping
+from hftd.daemons.claim_check import ClaimCheck
 from hftd.daemons.simd import journal, session, snapshots, tape
 from hftd.settings import SimSettings
 from hftd.storage import fences
@@ -55,11 +56,13 @@ class Simd:
         )
         self.snapshots = snapshots.Snapshots(context, self.venue)
         self.fences = fences.Fences(folder / "fences.json", context.store_tokens.highest)
+        self.claims = ClaimCheck(context)
         self.session = session.Session(
             self.venue,
             self._kept,
             self.fences,
             self.orders.send,
+            self.claims.authentic,
             source=context.instance,
             gateway=self._gateway_path.read_bytes() if self._gateway_path.exists() else b"",
             on_gateway=self._keep_gateway,
@@ -206,7 +209,7 @@ def build(context: runtime.Context, settings: SimSettings) -> runtime.Loop:
     loop.before_wait(flush)
     loop.every(1.0, simd.each_second)
     loop.on_ask("accounts", simd.accounts)
-    fence_keeping.keep(loop, context, simd.fences)
+    fence_keeping.keep(loop, context, simd.fences, simd.claims)
     loop.on_ask("tape", simd.tape)
     loop.on_stop(simd.stop)
     return loop

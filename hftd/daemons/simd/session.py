@@ -46,15 +46,18 @@ class Session:
         journal: Keeps,
         fences: fencing.Fences,
         send: Callable[[bytes, bytes], bool],
+        authentic: Callable[[bytes, orders.Fence], bool],
         *,
         source: str,
         gateway: bytes = b"",
         on_gateway: Callable[[bytes], None] = lambda _: None,
         count: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`send(identity, frame)` is False when it was not taken; `gateway` is who had the orders before this
-        process began.
+        """`send(identity, frame)` is False when it was not taken; `authentic(identity, fence)`: was it made
+        by one of the site for this link (claim_check.py)? `gateway` is who had the orders before this process
+        began.
         """
+        self._authentic = authentic
         self._venue, self._journal, self._fences, self._send = venue, journal, fences, send
         self._source, self._gateway, self._on_gateway, self._count = source, gateway, on_gateway, count
         self._outbox: deque[bytes] = deque()
@@ -118,6 +121,10 @@ class Session:
         token, gateway, process = fence.token, fence.gateway, fence.claimant.process()
         if token is None:
             self._answer(identity, orders.Fenced(*self._head(), "", 0, False, "Fence without a token"))
+            return
+        if not self._authentic(identity, fence):
+            refused = orders.Fenced(*self._head(), token.group, token.epoch, False, reasons.FORGED_CLAIM)
+            self._answer(identity, refused)
             return
         if gateway is not None and gateway.group != token.group and (unfit := self._unfit(gateway)):
             ok, waits = False, self._fences.waits(gateway)

@@ -5,6 +5,7 @@ Pure.
 __all__ = [
     "answers",
     "approvals",
+    "claims",
     "clients",
     "gateway",
     "oms",

@@ -12,6 +12,7 @@ import pytest
 
 from hftd.daemons.simd import journal, session
 from hftd.engine import accounts, fixed, reasons
+from hftd.engine.orders import claims
 from hftd.storage import fences
 from hftd.storage.journal import JournalFull
 from hftd.venues import binance, sim
@@ -19,6 +20,7 @@ from hftd.wire import codec, orders, requests
 from hftd.wire.orders import Kind, OrderState, Side
 from tests.support import store_tokens
 
+MACS = claims.Macs(bytes(32))
 EXECD, OTHER = b"execd-alpha-1", b"somebody"
 UNIT = accounts.UNIT
 BTC = requests.Instrument(0, "spot", "BTCUSDT", -8, -8, "spot")
@@ -41,7 +43,7 @@ class Desk:
     """A venue with its session on a real journal, and every message it sent, decoded."""
 
     def __init__(self, folder: Path, *, gateway: bytes = b"") -> None:
-        self.journal = journal.VenueJournal(folder)
+        self.folder, self.journal = folder, journal.VenueJournal(folder)
         self.out: list[tuple[bytes, Any]] = []
         self.counts: dict[str, int] = {}
         self.connected = True
@@ -58,6 +60,7 @@ class Desk:
             self.journal,
             fences.Fences(folder / "fences.json", store_tokens.highest),
             self._send,
+            lambda link, fence: MACS.fits(fence, link),
             source="simd-alpha-1",
             gateway=gateway,
             count=self._count,
@@ -85,17 +88,18 @@ class Desk:
         return [answer for _, answer in self.out[before:]]
 
     def fence(
-        self, group: str, epoch: int, gateway: int | None = None, by: str = "", sender: bytes = EXECD
+        self,
+        group: str,
+        epoch: int,
+        gateway: int | None = None,
+        by: str = "",
+        sender: bytes = EXECD,
+        signed_for: bytes = b"",
     ) -> orders.Fenced:
         envelope = (codec.VERSION, 1, 0, "execd-alpha-1", token(group, epoch))
-        [answer] = self.handle(
-            orders.Fence(
-                *envelope,
-                claimant(by or f"{group}-alpha-1"),
-                None if gateway is None else token("execd", gateway),
-            ),
-            sender,
-        )
+        beside = None if gateway is None else token("execd", gateway)
+        fence = orders.Fence(*envelope, claimant(by or f"{group}-alpha-1"), beside)
+        [answer] = self.handle(MACS.fence(fence, signed_for or sender), sender)
         return answer
 
     def fenced(self) -> Desk:
@@ -353,6 +357,23 @@ def test_a_fence_passed_on_by_an_old_gateway_is_not_acknowledged(desk: Desk) -> 
     answer = desk.fence("omsd", 2, gateway=1)
     assert not answer.ok and "execd 1/1" in answer.reason
     assert desk.fence("omsd", 2, gateway=2).ok
+
+
+def test_a_fence_that_was_not_made_for_its_link_is_refused_and_the_gateway_keeps_its_reports(
+    desk: Desk,
+) -> None:
+    """Even one that repeats what stands, or is a copy of execd's own; the fences stay as they are."""
+    desk.fenced().book()
+    kept = (desk.folder / "fences.json").read_bytes()
+    for group, epoch, gateway in (("execd", 1, None), ("execd", 2, None), ("omsd", 1, 1), ("omsd", 2, 1)):
+        answer = desk.fence(group, epoch, gateway, sender=OTHER, signed_for=EXECD)
+        assert (answer.ok, answer.reason, answer.waits) == (False, reasons.FORGED_CLAIM, False)
+        assert desk.out[-1][0] == OTHER
+    assert (desk.folder / "fences.json").read_bytes() == kept
+    desk.place("a")
+    desk.tape(trade(99, UNIT))
+    assert desk.out[-1][0] == EXECD and desk.out[-1][1].order_id == "a"
+    assert desk.fence("omsd", 1, gateway=1).ok
 
 
 def test_fences_outlive_the_process(tmp_path: Path) -> None:
