@@ -51,10 +51,13 @@ class SiteSecret:
         self._daemons_run = True
 
     async def keep_agreeing(self) -> None:
-        """Until it is agreed; then there is nothing left to do."""
-        while not self.agreed:
+        """Runs until cancelled. Tries until it is agreed, and again when this host's file is damaged or gone:
+        a daemon that starts needs it.
+        """
+        while True:
             await anyio.sleep(RETRY_S)
-            await self._try()
+            if not self.agreed or not await anyio.to_thread.run_sync(self._whole):
+                await self._try()
 
     async def _try(self) -> None:
         try:
@@ -85,6 +88,12 @@ class SiteSecret:
             self._report("secret.record_damaged", key=key, bytes=len(entry.value), replaced_by="this host's")
         outcome = await self._store.put(key, local, expect=entry.revision if entry else 0)
         return isinstance(outcome, Committed)
+
+    def _whole(self) -> bool:
+        try:
+            return secret.read(self._site_dir) is not None
+        except (InvalidInput, OSError):
+            return False
 
     def _local(self) -> tuple[bytes | None, str]:
         try:

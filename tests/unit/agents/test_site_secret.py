@@ -14,6 +14,7 @@ from controlplane.host import secret
 from controlplane.site import nouns, view
 from controlplane.store import Entry, Keys, Store
 from controlplane.store.memory import Memory, MemoryStore
+from tests.support import agents
 
 KEYS = Keys("lab")
 
@@ -104,10 +105,14 @@ def test_while_the_store_is_away_the_local_one_is_in_force_and_agreed_on_later(
         local = secret.read_or_make(host.folder)
         store.away = False
         await store.put(KEYS.secret, b"t" * 32)
-        async with asyncio.timeout(10):
-            await host.secret.keep_agreeing()
+        agreeing = asyncio.create_task(host.secret.keep_agreeing())
+        await agents.until(lambda: host.secret.agreed)
+        (host.folder / secret.NAME).write_bytes(b"")
+        await agents.until(lambda: host.file == b"t" * 32)  # damaged while it runs, healed from the store
+        agreeing.cancel()
         assert host.file == b"t" * 32 != local
-        (event,) = host.events
+        event, healed = host.events
+        assert "exactly 32" in str(healed[1]["before"])
         assert event[0] == "secret.replaced" and "until they restart" in str(event[1]["consequence"])
 
     asyncio.run(case())
