@@ -1,170 +1,31 @@
-"""The venue's order desk: tokens, reports in order, what is journaled before it is said, and what is left
-after a crash.
+"""The venue's order desk: orders and their reports, in order and once, what is journaled before it is said,
+and what is left after a crash. Who may send: test_simd_tokens.py.
 """
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from hftd.daemons.simd import journal, session
-from hftd.engine import accounts, fixed, reasons
-from hftd.engine.orders import claims
-from hftd.storage import fences
+from hftd.engine import fixed, reasons
 from hftd.storage.journal import JournalFull
-from hftd.venues import binance, sim
-from hftd.wire import codec, orders, requests
+from hftd.venues import binance
+from hftd.wire import orders
 from hftd.wire.orders import Kind, OrderState, Side
-from tests.support import store_tokens
-
-MACS = claims.Macs(bytes(32))
-EXECD, OTHER = b"execd-alpha-1", b"somebody"
-UNIT = accounts.UNIT
-BTC = requests.Instrument(0, "spot", "BTCUSDT", -8, -8, "spot")
-COIN = requests.Instrument(1, "cm", "BTCUSD_PERP", -8, -8, "inverse")
-
-
-def token(group: str, epoch: int) -> codec.TokenOnWire:
-    return codec.TokenOnWire(1, group, epoch)
-
-
-def claimant(name: str) -> codec.ProcessOnWire:
-    return codec.ProcessOnWire(name, "6e2b1c1e-0000-4000-8000-000000000000", 1, 1)
-
-
-def envelope(epoch: int | None) -> tuple[int, int, int, str, codec.TokenOnWire | None]:
-    return (codec.VERSION, 1, 0, "omsd-alpha-1", None if epoch is None else token("omsd", epoch))
-
-
-class Desk:
-    """A venue with its session on a real journal, and every message it sent, decoded."""
-
-    def __init__(self, folder: Path, *, gateway: bytes = b"") -> None:
-        self.folder, self.journal = folder, journal.VenueJournal(folder)
-        self.out: list[tuple[bytes, Any]] = []
-        self.counts: dict[str, int] = {}
-        self.connected = True
-        ticks = itertools.count(1)
-        self.venue = sim.Venue(
-            [BTC, COIN],
-            self.journal.accounts,
-            self.journal.last_execution,
-            "simd-alpha-1",
-            lambda: next(ticks),
-        )
-        self.session = session.Session(
-            self.venue,
-            self.journal,
-            fences.Fences(folder / "fences.json", store_tokens.highest),
-            self._send,
-            lambda link, fence: MACS.fits(fence, link),
-            source="simd-alpha-1",
-            gateway=gateway,
-            count=self._count,
-        )
-
-    def _send(self, identity: bytes, frame: bytes) -> bool:
-        if self.connected:
-            self.out.append((identity, orders.decode_coming_back(frame)))
-        return self.connected
-
-    def _count(self, name: str) -> None:
-        self.counts[name] = self.counts.get(name, 0) + 1
-
-    def tape(self, raw: bytes, instrument: int = 0) -> None:
-        assert self.venue.line(instrument, 1, raw) == ""
-        self.session.pump()
-
-    def book(self, bid: int = 100, ask: int = 102, instrument: int = 0) -> None:
-        self.tape(binance.snapshot(10, [(bid * UNIT, 5 * UNIT)], [(ask * UNIT, 5 * UNIT)]), instrument)
-
-    def handle(self, message: orders.TowardsVenue, sender: bytes = EXECD) -> list[Any]:
-        """What came back for this."""
-        before = len(self.out)
-        self.session.handle(sender, message)
-        return [answer for _, answer in self.out[before:]]
-
-    def fence(
-        self,
-        group: str,
-        epoch: int,
-        gateway: int | None = None,
-        by: str = "",
-        sender: bytes = EXECD,
-        signed_for: bytes = b"",
-    ) -> orders.Fenced:
-        envelope = (codec.VERSION, 1, 0, "execd-alpha-1", token(group, epoch))
-        beside = None if gateway is None else token("execd", gateway)
-        fence = orders.Fence(*envelope, claimant(by or f"{group}-alpha-1"), beside)
-        [answer] = self.handle(MACS.fence(fence, signed_for or sender), sender)
-        return answer
-
-    def fenced(self) -> Desk:
-        assert self.fence("execd", 1).ok and self.fence("omsd", 1, gateway=1).ok
-        return self
-
-    def place(
-        self,
-        order_id: str,
-        side: Side = Side.BUY,
-        price: int = 100,
-        quantity: int = UNIT,
-        kind: Kind = Kind.LIMIT,
-        **given: Any,
-    ) -> list[Any]:
-        return self.handle(a_place(order_id, side, price, quantity, kind, **given))
-
-    def close(self) -> None:
-        self.journal.close()
-
-
-def a_place(
-    order_id: str,
-    side: Side = Side.BUY,
-    price: int = 100,
-    quantity: int = UNIT,
-    kind: Kind = Kind.LIMIT,
-    epoch: int | None = 1,
-    gateway: int | None = 1,
-    symbol: str = "BTCUSDT",
-    market: str = "spot",
-    replaced_id: str = "",
-) -> orders.Place:
-    return orders.Place(
-        *envelope(epoch),
-        client_order_id=f"c-{order_id}",
-        strategy="strategy-mm",
-        market=market,
-        symbol=symbol,
-        side=side,
-        kind=kind,
-        price=price * UNIT,
-        quantity=quantity,
-        origin_ns=0,
-        origin_seq=0,
-        order_id=order_id,
-        gateway=None if gateway is None else token("execd", gateway),
-        replaced_id=replaced_id,
-    )
-
-
-def a_cancel(order_id: str, epoch: int | None = 1, gateway: int | None = 1) -> orders.Cancel:
-    gate = None if gateway is None else token("execd", gateway)
-    return orders.Cancel(
-        *envelope(epoch), f"c-{order_id}", "strategy-mm", "spot", "BTCUSDT", 0, order_id, gate
-    )
-
-
-def cancel_all(epoch: int | None = 1, gateway: int | None = 1) -> orders.CancelAll:
-    return orders.CancelAll(*envelope(epoch), 9, None if gateway is None else token("execd", gateway))
-
-
-def trade(price: int, quantity: int) -> bytes:
-    """A seller meets the bids."""
-    return binance.trade("BTCUSDT", 1, 1, price * UNIT, quantity, buyer_is_maker=True)
+from tests.support.simd_desk import (
+    EXECD,
+    OTHER,
+    UNIT,
+    Desk,
+    a_cancel,
+    cancel_all,
+    envelope,
+    token,
+    told,
+    trade,
+)
 
 
 @pytest.fixture
@@ -172,10 +33,6 @@ def desk(tmp_path: Path):
     made = Desk(tmp_path)
     yield made
     made.close()
-
-
-def told(answers: list[Any]) -> list[tuple[str, OrderState, int]]:
-    return [(each.order_id, each.state, each.filled) for each in answers]
 
 
 # --- orders and their reports -------------------------------------------------------------------------------
@@ -297,119 +154,6 @@ def test_the_end_of_the_tape_cancels_and_closes(desk: Desk) -> None:
     assert (desk.out[-1][1].state, desk.out[-1][1].reason) == (OrderState.CANCELLED, reasons.TAPE_END)
     [late] = desk.place("b", price=99)
     assert late.reason == reasons.TAPE_END
-
-
-# --- tokens -------------------------------------------------------------------------------------------------
-
-
-def test_an_order_of_an_older_epoch_is_refused_and_counted(desk: Desk) -> None:
-    desk.fenced().book()
-    assert desk.fence("omsd", 2, gateway=1).ok
-    [refusal] = desk.place("a", epoch=1)
-    assert isinstance(refusal, orders.Refusal) and (refusal.reason, refusal.order_id) == (
-        reasons.STALE_TOKEN,
-        "a",
-    )
-    assert desk.counts["stale_token_refusals"] == 1 and not desk.venue.working
-    assert told(desk.place("a", epoch=2)) == [("a", OrderState.WORKING, 0)]
-
-
-@pytest.mark.parametrize(
-    ("epoch", "gateway", "reason"),
-    [
-        (None, 1, reasons.NOT_FENCED),
-        (1, None, reasons.NOT_FENCED),
-        (2, 1, reasons.NOT_FENCED),
-        (1, 2, reasons.NOT_FENCED),
-        (0, 1, reasons.STALE_TOKEN),
-        (1, 0, reasons.STALE_TOKEN),
-    ],
-)
-def test_an_order_needs_both_tokens_as_they_were_fenced(
-    desk: Desk, epoch: int | None, gateway: int | None, reason: str
-) -> None:
-    desk.fenced().book()
-    [refusal] = desk.place("a", epoch=epoch, gateway=gateway)
-    assert isinstance(refusal, orders.Refusal) and refusal.reason == reason and not desk.venue.working
-
-
-def test_one_group_cannot_vouch_for_both_tokens(desk: Desk) -> None:
-    desk.fenced().book()
-    order = a_place("a", gateway=None)
-    [refusal] = desk.handle(
-        orders.Place(
-            **{name: getattr(order, name) for name in order.__struct_fields__} | {"gateway": token("omsd", 1)}
-        )
-    )
-    assert isinstance(refusal, orders.Refusal) and refusal.reason == reasons.NOT_FENCED
-
-
-def test_an_equal_token_of_another_claimant_is_not_acknowledged(desk: Desk) -> None:
-    desk.fenced()
-    answer = desk.fence("omsd", 1, gateway=1, by="omsd-beta-1")
-    assert not answer.ok and "claimed by omsd-alpha-1" in answer.reason
-    assert desk.fence("omsd", 1, gateway=1).ok, "the first claimant may ask again"
-
-
-def test_a_fence_passed_on_by_an_old_gateway_is_not_acknowledged(desk: Desk) -> None:
-    desk.fenced()
-    assert desk.fence("execd", 2, by="execd-alpha-2").ok
-    answer = desk.fence("omsd", 2, gateway=1)
-    assert not answer.ok and "execd 1/1" in answer.reason
-    assert desk.fence("omsd", 2, gateway=2).ok
-
-
-def test_a_fence_that_was_not_made_for_its_link_is_refused_and_the_gateway_keeps_its_reports(
-    desk: Desk,
-) -> None:
-    """Even one that repeats what stands, or is a copy of execd's own; the fences stay as they are."""
-    desk.fenced().book()
-    kept = (desk.folder / "fences.json").read_bytes()
-    for group, epoch, gateway in (("execd", 1, None), ("execd", 2, None), ("omsd", 1, 1), ("omsd", 2, 1)):
-        answer = desk.fence(group, epoch, gateway, sender=OTHER, signed_for=EXECD)
-        assert (answer.ok, answer.reason, answer.waits) == (False, reasons.FORGED_CLAIM, False)
-        assert desk.out[-1][0] == OTHER
-    assert (desk.folder / "fences.json").read_bytes() == kept
-    desk.place("a")
-    desk.tape(trade(99, UNIT))
-    assert desk.out[-1][0] == EXECD and desk.out[-1][1].order_id == "a"
-    assert desk.fence("omsd", 1, gateway=1).ok
-
-
-def test_fences_outlive_the_process(tmp_path: Path) -> None:
-    first = Desk(tmp_path).fenced()
-    assert first.fence("omsd", 5, gateway=1).ok
-    first.close()
-    second = Desk(tmp_path)
-    second.book()
-    [refusal] = second.place("a", epoch=4)
-    assert refusal.reason == reasons.STALE_TOKEN
-    second.close()
-
-
-@pytest.mark.parametrize(("epoch", "passes"), [(1, False), (2, True), (3, True), (None, True)])
-def test_a_cancel_passes_for_orders_of_its_own_or_an_older_epoch(
-    desk: Desk, epoch: int | None, passes: bool
-) -> None:
-    desk.fenced().book()
-    assert desk.fence("omsd", 2, gateway=1).ok
-    desk.place("a", epoch=2, price=99)
-    [answer] = desk.handle(a_cancel("a", epoch=epoch))
-    assert isinstance(answer, orders.Report) is passes
-    assert passes or answer.reason == reasons.STALE_TOKEN
-
-
-def test_a_cancel_all_of_an_older_epoch_leaves_newer_orders_alone(desk: Desk) -> None:
-    desk.fenced().book()
-    desk.place("a", price=99)
-    assert desk.fence("omsd", 2, gateway=1).ok
-    desk.place("b", epoch=2, price=99)
-    *reports, done = desk.handle(cancel_all(epoch=1))
-    assert (
-        [each.order_id for each in reports] == ["a"]
-        and done.cancelled == 1
-        and set(desk.venue.working) == {"b"}
-    )
 
 
 # --- saying it, once and in order ---------------------------------------------------------------------------
