@@ -1,4 +1,4 @@
-"""hftctl: from the command line to an exit code. The verbs are in verbs.py, which imports a verb's file when
+"""hftctl: from the command line to an exit code. The verbs are in verbs.py; dispatch.py imports a verb's file when
 the verb is typed.
 
 Every verb has 100 ms in all, Python's own start included: what a verb does not need for its answer is not
@@ -41,9 +41,9 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """The exit code of one command line."""
     try:
-        from controlplane.cli import verbs
+        from controlplane.cli.dispatch import dispatch
 
-        code = verbs.dispatch(list(arguments))
+        code = dispatch(list(arguments))
         sys.stdout.flush()
         return code
     except HftctlError as exc:

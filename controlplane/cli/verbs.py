@@ -1,16 +1,10 @@
 """The verbs of hftctl: a name, a place and a line of help each. A verb's file is imported only when the verb
 is typed; the list of verbs (`--help`, completion) is made without importing any of them.
 
-A plain line is run by plain.py, every other one by typer (with_typer.py), which also finds the verbs of other
-packages. A new verb is a line in VERBS and a function in its noun's file.
+A new verb is a line in VERBS and a function in its noun's file. Who runs it: dispatch.py.
 """
 
 from __future__ import annotations
-
-import os
-from collections.abc import Sequence
-
-from controlplane.cli import plain
 
 
 class Verb:
@@ -47,24 +41,3 @@ VERBS: dict[str, Verb] = {
     "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
     "fence": Verb("fence:fences", "The fences that receivers keep of a group."),
 }
-
-COMPLETE = "_HFTCTL_COMPLETE"
-"""Set by a shell that asks for completion."""
-
-
-def dispatch(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code; HftctlError is left to the caller."""
-    if COMPLETE in os.environ:
-        from controlplane.cli import complete
-
-        told = complete.answer(os.environ, os.environ[COMPLETE].removeprefix("complete_"), VERBS)
-        if told is not None:
-            print(told)
-            return 0
-    else:
-        places = {name: verb.place for name, verb in VERBS.items()}
-        if (call := plain.read(arguments, places)) is not None:
-            return call.run()
-    from controlplane.cli import with_typer
-
-    return with_typer.dispatch(arguments)

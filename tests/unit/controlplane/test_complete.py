@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.cli import complete, verbs, with_typer
+from controlplane.cli import complete, dispatch, verbs, with_typer
 
 WORDS = [
     "status",
@@ -42,7 +42,7 @@ def asked(shell: str, words: list[str], beginning: str) -> dict[str, str]:
 def by_typer(shell: str, environ: dict[str, str]) -> str:
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patched, contextlib.redirect_stdout(said):
-        for name, value in {**environ, verbs.COMPLETE: f"complete_{shell}"}.items():
+        for name, value in {**environ, dispatch.COMPLETE: f"complete_{shell}"}.items():
             patched.setenv(name, value)
         assert with_typer.dispatch([]) == 0
     return said.getvalue().removesuffix("\n")
