@@ -1,5 +1,5 @@
-"""hftctl: from the command line to an exit code. The verbs are in verbs.py; dispatch.py imports a verb's file when
-the verb is typed.
+"""hftctl: from the command line to an exit code. The verbs are in verbs.py; dispatch.py imports a
+verb's file when the verb is typed.
 
 Every verb has 100 ms in all, Python's own start included: what a verb does not need for its answer is not
 imported (ADR 0026; test_verb_imports.py keeps it so). Errors are one line on stderr, never a traceback. Exit
