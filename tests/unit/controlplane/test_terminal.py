@@ -109,7 +109,10 @@ def test_a_log_keeps_its_lines_and_tabs_and_no_command(monkeypatch: pytest.Monke
 
 
 def test_a_terminal_that_has_no_such_letter_gets_its_escape_and_no_error() -> None:
-    code = "from controlplane.cli import dispatch, main; dispatch.dispatch = lambda a: print('5 µs') or 0; main.main()"
+    code = (
+        "from controlplane.cli import dispatch, main; dispatch.dispatch = lambda a: print('5 µs') or 0; "
+        "main.main()"
+    )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"5 \\xb5s\n", b"")
