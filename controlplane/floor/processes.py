@@ -26,10 +26,15 @@ KILL_AFTER_S = 5.0
 
 
 def recorded(folders: Folders) -> list[Process]:
-    """What floor.json, the locks and the shims' state files name, and still runs."""
+    """What floor.json, the locks and the shims' state files name, still runs, and is this floor's: a file may
+    name any process of the machine, but only ours carry our mark. One whose environment is hidden (a program
+    with capabilities of its own) is believed by its start time and boot.
+    """
     floor = folders.running() or {}
     found = [identity.from_plain(floor.get("floord"), "floord")]
-    found += [identity.from_plain(record, name) for name, record in (floor.get("processes") or {}).items()]
+    children = floor.get("processes")
+    if isinstance(children, dict):
+        found += [identity.from_plain(record, name) for name, record in children.items()]
     for path in folders.hosts.glob("*/*.lock"):
         found.append(identity.from_plain(read_json(path), f"{path.stem}-{path.parent.name}"))
     for path in folders.run_dir().glob("*.shim.json"):
@@ -44,7 +49,22 @@ def recorded(folders: Folders) -> list[Process]:
     alive = {
         (known.pid, known.start_time): known for known in found if known is not None and identity.runs(known)
     }
-    return [known for known in alive.values() if known.pid != os.getpid()]
+    return [
+        known
+        for known in alive.values()
+        if known.pid != os.getpid() and _is_ours(known, folders) is not False
+    ]
+
+
+def _is_ours(known: Process, folders: Folders) -> bool | None:
+    """Whether the process carries the floor's mark; None: its environment cannot be read."""
+    try:
+        environment = Path(f"/proc/{known.pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    mark = f"{FLOOR_MARK}=".encode()
+    sites = [os.fsdecode(each.removeprefix(mark)) for each in environment if each.startswith(mark)]
+    return any(Path(site).resolve() == folders.site_dir.resolve() for site in sites)
 
 
 def marked(folders: Folders) -> list[Process]:
