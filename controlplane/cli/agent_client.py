@@ -15,6 +15,9 @@ from controlplane.http import unix
 if TYPE_CHECKING:
     from controlplane.site import document
 
+EXIT_CODES = {"succeeded": 0, "refused": 1, "failed": 1, "cancelled": 1, "unknown": 4}
+"""Of a verb that changes something, by how its operation ended."""
+
 
 class Floor:
     """The floor of one site folder, as its agents know it."""

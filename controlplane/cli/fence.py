@@ -15,7 +15,6 @@ from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
 from controlplane.http import unix
 from controlplane.site import look
 
-EXIT_CODES = {"succeeded": 0, "refused": 1, "failed": 1, "unknown": 4}
 FINE = ("as the store", "below")
 SHOW_TIMEOUT_S = 10.0
 """Every host's receivers are asked, and the store."""
@@ -56,7 +55,7 @@ def reset(
     """Set the fences of a group's receivers to the token that the store holds."""
     try:
         result = request(service, reason, timeout, site_dir)
-        code = EXIT_CODES.get(result["outcome"], 1)
+        code = agent_client.EXIT_CODES.get(result["outcome"], 1)
     except HftctlError as exc:
         if output is Output.table:
             raise

@@ -17,8 +17,6 @@ from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
 from controlplane.http import unix
 from controlplane.site import look
 
-EXIT_CODES = {"succeeded": 0, "refused": 1, "failed": 1, "cancelled": 1, "unknown": 4}
-
 
 def history(
     service: Annotated[str, Argument(help="Name of a service.")],
@@ -62,7 +60,7 @@ def failover(
         result = request(
             service, to, reason, timeout, agent_client.Floor(site_dir, ASK_TIMEOUT_S) if reason else None
         )
-        code = EXIT_CODES.get(result["outcome"], 1)
+        code = agent_client.EXIT_CODES.get(result["outcome"], 1)
     except HftctlError as exc:
         result, code = (
             outcome(service, "unknown" if exc.exit_code == 4 else "refused", str(exc), to),

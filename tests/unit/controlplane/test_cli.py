@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.cli import leadership, main, render, trading
+from controlplane.cli import agent_client, main, render, trading
 from controlplane.errors import FloorUnreachable
 from controlplane.floor import incarnation
 from controlplane.floor.folders import Folders, default_site_dir
@@ -95,7 +95,13 @@ def test_a_fence_reset_prints_its_json_whatever_happens(
 
 
 def test_every_outcome_of_a_failover_has_its_exit_code() -> None:
-    assert leadership.EXIT_CODES == {"succeeded": 0, "refused": 1, "failed": 1, "cancelled": 1, "unknown": 4}
+    assert agent_client.EXIT_CODES == {
+        "succeeded": 0,
+        "refused": 1,
+        "failed": 1,
+        "cancelled": 1,
+        "unknown": 4,
+    }
 
 
 def test_the_options_of_a_verb_may_stand_before_it_too(

@@ -86,3 +86,13 @@ def test_a_health_port_that_http_has_too_is_named() -> None:
     with pytest.raises(InUse, match="8101: asked for by --http-port and by the health_port of bookd-alpha-1"):
         ports.require_free_health_ports("services.yml", [spec], run)
     ports.require_free_health_ports("services.yml", [spec], RunFile("lab"), before=[spec])
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b'{"site": 3}'])
+def test_a_damaged_run_json_is_refused_with_what_heals_it_and_stays(tmp_path: Path, content: bytes) -> None:
+    folders = Folders(tmp_path)
+    folders.run_json.write_bytes(content)
+    heals = r"run\.json: .*; move it away, and `hftctl up --services FILE` writes"
+    with pytest.raises(InvalidInput, match=heals):
+        run_file.read(folders)
+    assert folders.run_json.read_bytes() == content
