@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import _stops
 from controlplane import model, store
 from controlplane.model import records
 from tests.conftest import recorded_data
@@ -64,6 +65,7 @@ async def measure(site_dir: Path, kills: int) -> list[float]:
 
 
 def main() -> None:
+    _stops.end_in_order()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     arguments = parser.parse_args()

@@ -24,7 +24,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks import _chain
+from benchmarks import _chain, _stops
 from tests.conftest import recorded_data
 from tests.support import floors
 
@@ -82,6 +82,7 @@ def measure(sched: str, ticks: list[_chain.Tick], tape: Path | None, seconds: fl
 
 
 def main() -> None:
+    _stops.end_in_order()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
     arguments = parser.parse_args()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import _stops
 from tests.support import floors
 
 RUNS = 15
@@ -72,6 +73,7 @@ def measured(wanted: list[str], runs: int = RUNS) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    _stops.end_in_order()
     times = measured(sys.argv[1:])
     bare = times.pop(BARE)
     print(f"times {BARE} ({RUNS} runs in turn), then ms; goal: each under {GOAL_MS} ms")

@@ -2,22 +2,31 @@
 
 Wiring only. The chain: engine/audit_chain.py; the files: storage/audit_log.py; its signed heads:
 storage/audit_signer.py; the check: storage/audit_verify.py. A sender repeats its records until AuditSeen;
-what comes twice is written once. Nothing is refused for its epoch: what an order manager did before it was
-deposed is as much evidence as what came after. Nothing waits for a signature: what cannot be signed is an
-alarm.
+what comes twice is written once. Records are taken over a link that attached with its group's token, which a
+stranger cannot (claim_check.py); over it nothing is refused for an older epoch: what an order manager did
+before it was deposed is as much evidence as what came after. Nothing waits for a signature: what cannot be
+signed is an alarm.
 """
 
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 
+from controlplane.errors import InvalidInput
+from controlplane.model import in_range
 from hftd import bus, runtime
 from hftd.daemons import fence_keeping
 from hftd.daemons.claim_check import ClaimCheck
 from hftd.engine import audit_statement, reasons
+from hftd.engine.orders import answers, replica
 from hftd.settings import AuditSettings
 from hftd.storage import audit_log, audit_signer, fences
 from hftd.wire import codec, orders
+
+LINKS_MAX = 64
+"""Links that have attached, one for each order manager's process; the oldest is forgotten, and attaches
+again."""
 
 FromOmsd = orders.Attach | orders.AuditRecord
 _from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
@@ -47,6 +56,8 @@ class Scribe:
         self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
         self.claims = ClaimCheck(context)
         self.events = bus.link.Router(context.bind("events"))
+        self._attached: OrderedDict[bytes, codec.TokenOnWire] = OrderedDict()
+        """By link, the token that its process holds, or held."""
         self._to_acknowledge: dict[bytes, int] = {}
         self._stuck: dict[str, int] = {}
         """By group, the record that could not be written: those behind it wait until it has come again, else
@@ -124,12 +135,38 @@ class Scribe:
         if attach.token is not None and reason != reasons.FORGED_CLAIM:
             last = self.log.last_of_group(attach.token.group)
             self._stuck.pop(attach.token.group, None)
+            self._attached.pop(identity, None)
+            self._attached[identity] = attach.token
+            if len(self._attached) > LINKS_MAX:
+                self._attached.popitem(last=False)
         self.events.send(identity, codec.encode(orders.Attached(*self.context.head(), ok, reason, last)))
 
+    def _sender(self, identity: bytes, message: orders.AuditRecord) -> codec.TokenOnWire | None:
+        """The token of the epoch that the record is of; None when the link has not attached for it.
+
+        Raises:
+            InvalidInput: a record that no order manager makes. Written, it would keep true ones out.
+        """
+        held, token = self._attached.get(identity), message.token
+        if token is None or held is None or held.group != token.group:
+            self.context.count("not_attached")
+            refusal = answers.refusal(self.context.head(), None, reasons.NOT_ATTACHED)
+            self.events.send(identity, codec.encode(refusal))
+            return None
+        if not in_range(token.incarnation, token.epoch) or token.token().rank > held.token().rank:
+            raise InvalidInput(
+                f"audit record of {token.group} {token.incarnation}/{token.epoch}, from the leader of "
+                f"{held.incarnation}/{held.epoch}"
+            )
+        if not 0 < message.audit_seq <= replica.SEQUENCE_MAX:
+            raise InvalidInput(
+                f"audit record {message.audit_seq} of {token.group}: 1 to {replica.SEQUENCE_MAX} is possible"
+            )
+        return token
+
     def _on_record(self, identity: bytes, message: orders.AuditRecord) -> None:
-        token = message.token
-        if token is None or message.audit_seq <= 0:
-            self.context.count("unexpected")
+        token = self._sender(identity, message)
+        if token is None:
             return
         sender, audit_seq = (token.incarnation, token.group, token.epoch), message.audit_seq
         last, stuck = self.log.last_of(sender), self._stuck.get(token.group)

@@ -24,7 +24,7 @@ from hftd.engine import accounts, fixed, position, reasons
 from hftd.engine.orders import answers
 from hftd.settings import PositionSettings
 from hftd.storage import fences, position_log
-from hftd.wire import codec, control, market, orders, requests, tops
+from hftd.wire import codec, control, market, orders, tops
 
 PUBLISH_EVERY_S = 1.0
 HOLE_MAX = 100_000
@@ -91,10 +91,8 @@ class PositionBook:
         if not 0 < report.execution_id <= accounts.INT64_MAX:
             self.context.count("unexpected")
             return
-        if max(len(report.market), len(report.symbol)) > requests.NAME_MAX:
-            raise InvalidInput(
-                f"execution {report.execution_id}: a name of over {requests.NAME_MAX} characters"
-            )
+        if max(len(report.market), len(report.symbol)) > codec.NAME_MAX:
+            raise InvalidInput(f"execution {report.execution_id}: a name of over {codec.NAME_MAX} characters")
         if report.execution_id in self.positions.seen:
             self.context.count("duplicates")
         elif not self._book(report):

@@ -1,9 +1,9 @@
 """What a daemon keeps on disk, each with what it promises over kill -9 and over a power cut.
 
 Others use journal.py (records in segments, synced behind the writer), fences.py (the highest token of each
-group), position_log.py, audit_log.py and audit_verify.py (the log and its check), audit_key.py,
-audit_signer.py and audit_assurance.py (its signed heads, and what they prove). segments.py and sync_thread.py
-are the journal's, audit_signatures.py the signed heads', heights.py the fences'.
+group), heights.py (how high a token is believed), position_log.py, audit_log.py and audit_verify.py (the log
+and its check), audit_key.py, audit_signer.py and audit_assurance.py (its signed heads, and what they prove).
+segments.py and sync_thread.py are the journal's, audit_signatures.py the signed heads'.
 """
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "audit_signer",
     "audit_verify",
     "fences",
+    "heights",
     "journal",
     "position_log",
 ]

@@ -8,21 +8,24 @@ control.py, requests.py.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar, cast
+from typing import Annotated, Generic, TypeVar, cast
 
 import msgspec
 
 from controlplane.errors import InvalidInput
-from controlplane.model import Process, Token
+from controlplane.model import Process, Token, bounds
 
 VERSION = 1
 FRAME_BYTES_MAX = 1 << 20
 """A larger control or order message is a mistake; market frames have their own bound."""
+NAME_MAX = 200
+"""Characters of a name: of an order, a strategy, a market, a symbol, a group, an instance."""
+Name = Annotated[str, msgspec.Meta(max_length=NAME_MAX)]
 
 
 class TokenOnWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
     incarnation: int
-    group: str
+    group: Name
     epoch: int
 
     @classmethod
@@ -34,10 +37,10 @@ class TokenOnWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class ProcessOnWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    instance: str
-    boot_id: str
-    pid: int
-    start_time: int
+    instance: bounds.Name
+    boot_id: bounds.Word
+    pid: bounds.Pid
+    start_time: bounds.Count
 
     @classmethod
     def of(cls, process: Process) -> ProcessOnWire:
@@ -55,7 +58,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """Counts the sender's messages on this link, from 1; 0 where the link has no sequence."""
     sent_ns: int
     """UNIX ns of the sender, for display."""
-    source: str
+    source: Name
     """Instance id of the sender."""
     token: TokenOnWire | None
     """The sender's fencing token, when it has a group with an epoch."""

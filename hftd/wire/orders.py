@@ -4,15 +4,20 @@ path, link by link).
 Prices and quantities are int64 in units of 1e-8; an instrument is named by market and symbol, so that a
 journal or an audit log can be read without reference data. `token` of the envelope is omsd's on all that omsd
 sends; execd adds its own as `gateway`.
+
+Texts are as long as their types say: a longer one does not decode. So what is journaled fits a replication
+message, and what is audited a line of the log. A Report has no such bounds: it also comes in lists, of which
+one entry must not cost the others; engine/orders/report_check.py judges each.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import Annotated
 
 import msgspec
 
-from hftd.wire.codec import Decoder, Message, ProcessOnWire, TokenOnWire
+from hftd.wire.codec import Decoder, Message, Name, ProcessOnWire, TokenOnWire
 
 
 class Side(IntEnum):
@@ -45,6 +50,11 @@ class OrderState(IntEnum):
 
 
 MAC_BYTES = 16
+Mac = Annotated[bytes, msgspec.Meta(max_length=MAC_BYTES)]
+TEXT_MAX = 4096
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_MAX)]
+"""A sentence for people."""
+DETAILS_MAX = 64
 
 
 class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -54,7 +64,7 @@ class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """From 1; 0 approves nothing."""
     token: TokenOnWire
     limits_revision: int
-    mac: bytes = b""
+    mac: Mac = b""
     """Of MAC_BYTES, over the order and the fields above (engine/orders/approvals.py)."""
 
 
@@ -64,12 +74,12 @@ class Approval(msgspec.Struct, array_like=True, frozen=True, gc=False):
 class Place(Message, tag=1, frozen=True):
     """strategyd -> riskd (no approval, no id) -> omsd (approval) -> execd (order id) -> simd (gateway)."""
 
-    client_order_id: str
+    client_order_id: Name
     """The strategy's; unique in its service for ever (a duplicate is refused)."""
-    strategy: str
+    strategy: Name
     """Service name of the strategy."""
-    market: str
-    symbol: str
+    market: Name
+    symbol: Name
     side: Side
     kind: Kind
     price: int
@@ -77,27 +87,27 @@ class Place(Message, tag=1, frozen=True):
     origin_ns: int
     """CLOCK_MONOTONIC ns at which marketd read the frame that caused it; 0: no such frame."""
     origin_seq: int
-    order_id: str = ""
+    order_id: Name = ""
     """omsd's: `<group>-<epoch>-<n>`."""
     approval: Approval | None = None
     gateway: TokenOnWire | None = None
-    replaces: str = ""
+    replaces: Name = ""
     """Client order id of an order that is cancelled first: one message moves a quote. The two stand for
     themselves: a daemon that does not take the new order still cancels the old one, and the new one is placed
     whatever has become of the old."""
-    replaced_id: str = ""
+    replaced_id: Name = ""
     """omsd's id of that order; empty when there is none to cancel."""
 
 
 class Cancel(Message, tag=2, frozen=True):
     """Same path as Place; needs no approval: taking risk away always passes."""
 
-    client_order_id: str
-    strategy: str
-    market: str
-    symbol: str
+    client_order_id: Name
+    strategy: Name
+    market: Name
+    symbol: Name
     origin_ns: int
-    order_id: str = ""
+    order_id: Name = ""
     gateway: TokenOnWire | None = None
 
 
@@ -161,17 +171,17 @@ class Fence(Message, tag=8, frozen=True):
     claimant: ProcessOnWire
     gateway: TokenOnWire | None = None
     """execd -> simd: execd's own token beside the client group's."""
-    mac: bytes = b""
+    mac: Mac = b""
     """Of MAC_BYTES, over the claim and the link that it is sent over (engine/orders/claims.py)."""
 
 
 class Fenced(Message, tag=9, frozen=True):
     """The answer. `ok` only after the fence is on disk."""
 
-    group: str
+    group: Name
     epoch: int
     ok: bool
-    reason: str
+    reason: Text
     waits: bool = False
     """Not ok, and not settled either: the store's word is missing (storage/heights.py). Ask again."""
 
@@ -183,15 +193,15 @@ class Attach(Message, tag=10, frozen=True):
     """
 
     claimant: ProcessOnWire
-    service: str = ""
+    service: Name = ""
     """A strategy's: the name that its orders carry as `strategy`. Empty where the token names the group."""
-    mac: bytes = b""
+    mac: Mac = b""
     """As a Fence's. Empty in a strategy's, which claims no token, and in a journal."""
 
 
 class Attached(Message, tag=11, frozen=True):
     ok: bool
-    reason: str
+    reason: Text
     last_seq: int
     """positiond: last execution id applied; auditd: last audit sequence of this group kept; riskd: 0."""
 
@@ -276,19 +286,19 @@ class Accounts(Message, tag=21, frozen=True):
 class Refusal(Message, tag=22, frozen=True):
     """To a sender whose message was not taken at all (stale token, not active)."""
 
-    reason: str
-    text: str
-    order_id: str = ""
-    client_order_id: str = ""
-    strategy: str = ""
+    reason: Name
+    text: Text
+    order_id: Name = ""
+    client_order_id: Name = ""
+    strategy: Name = ""
     """Whose order it was, so that riskd can pass the refusal on."""
 
 
 class Position(Message, tag=23, frozen=True):
     """positiond's PUB."""
 
-    market: str
-    symbol: str
+    market: Name
+    symbol: Name
     quantity: int
     cash: int
     average_price: int
@@ -306,23 +316,27 @@ class AuditRecord(Message, tag=32, frozen=True):
     """omsd -> auditd. (epoch, audit_seq) is unique and rises; sent again until seen."""
 
     audit_seq: int
-    action: str
+    action: Name
     """ORDER_PLACED, ORDER_REFUSED, ORDER_ACKNOWLEDGED, ORDER_FILLED, ORDER_CANCELLED, ORDER_REJECTED,
     CANCEL_REQUESTED, LEAD_TAKEN ..."""
-    user: str
+    user: Name
     timestamp_ns: int
-    details: dict[str, str | int]
+    details: Annotated[dict[Name, Name | int], msgspec.Meta(max_length=DETAILS_MAX)]
 
 
 class AuditSeen(Message, tag=33, frozen=True):
     up_to: int
 
 
+ENDS_MAX = 1_000
+"""Of the newest terms, in a standby's greeting: more take-overs than a journal keeps."""
+
+
 class ReplicaAttach(Message, tag=40, frozen=True):
     """Standby -> leader. `ends`: where each epoch ends in the standby's journal, [(epoch, sequence)]."""
 
     process: ProcessOnWire
-    ends: list[tuple[int, int]]
+    ends: Annotated[list[tuple[int, int]], msgspec.Meta(max_length=ENDS_MAX)]
 
 
 class ReplicaFrom(Message, tag=41, frozen=True):

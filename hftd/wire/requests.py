@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import msgspec
 
 from controlplane.errors import InvalidInput
-from hftd.wire.codec import Decoder, Message
+from hftd.wire.codec import NAME_MAX, Decoder, Message
 
 
 class Instrument(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -36,8 +36,6 @@ class Instrument(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 IDS = range(1 << 16)
 """As wide as an instrument's id in the market stream."""
-NAME_MAX = 200
-"""Characters of a market or a symbol."""
 
 
 def checked(instruments: Sequence[Instrument]) -> Sequence[Instrument]:

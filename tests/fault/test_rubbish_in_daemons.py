@@ -405,13 +405,14 @@ def test_well_formed_orders_and_questions_with_values_of_no_order_are_refused_on
             {"quantity": INT64_MAX},
             {"quantity": 0},
             {"quantity": -1},
-            {"symbol": "X" * 10_000},
+            {"symbol": "X" * codec.NAME_MAX},
             {"market": ""},
             {"origin_ns": UINT64_MAX, "origin_seq": UINT64_MAX, "quantity": 0},
         )
     ):
         one.order_path(codec.replace(place, order_id=f"odd-{number}", **fields))
         assert one.back().state is orders.OrderState.REJECTED, fields
+    one.order_path(codec.replace(place, symbol="X" * (codec.NAME_MAX + 1)))
     head = test_simd.envelope("omsd")
     one.order_path(orders.ExecutionsWanted(*head, UINT64_MAX, UINT64_MAX))
     assert (one.back().executions, one.accounts()) == ([], ([], 0))
@@ -425,7 +426,8 @@ def test_well_formed_orders_and_questions_with_values_of_no_order_are_refused_on
             isinstance(message, control.Status) and message.counters.get("snapshots_not_there") == 2
         )
     )
-    assert status.ready and not status.alarms
+    (alarm,) = status.alarms
+    assert status.ready and status.counters["undecodable"] == 1 and "length <= 200" in alarm.text
     one.order_path(test_simd.place("good", 99))
     assert one.back().state is orders.OrderState.WORKING
     assert one.process is not None and one.process.poll() is None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 
+from controlplane.errors import InvalidInput
 from controlplane.model import Phase
 from hftd import bus, runtime
 from hftd.daemons import fence_keeping
@@ -18,7 +19,7 @@ from hftd.daemons.execd.attempts import Attempts
 from hftd.daemons.execd.desk import Desk
 from hftd.daemons.execd.venue import Venue
 from hftd.engine import reasons
-from hftd.engine.orders import approvals, gateway, oms
+from hftd.engine.orders import approvals, gateway, ids
 from hftd.engine.orders.gateway import VenueFence
 from hftd.settings import ExecutionSettings
 from hftd.shm import pages
@@ -118,11 +119,7 @@ class Execd:
             case orders.Rehearsal():
                 self.desk.rehearse(identity, message.place)
             case orders.ReportsSeen():
-                if self.gateway.speaks_for(identity, message.token):
-                    self.orphans.heard(time.monotonic_ns())
-                    self.reports.seen(message.up_to)
-                else:
-                    self.desk.foreign(identity, message.token)
+                self._seen(identity, message)
             case orders.Attach():
                 self._attach(identity, message)
             case orders.Fence():
@@ -131,6 +128,13 @@ class Execd:
                 self.desk.ask(identity, message)
             case _:
                 self.context.count("unexpected")
+
+    def _seen(self, identity: bytes, seen: orders.ReportsSeen) -> None:
+        if seen.token is None or not self.gateway.speaks_for(identity, seen.token):
+            self.desk.foreign(identity, seen.token)
+            return
+        self.orphans.heard(time.monotonic_ns())
+        self.reports.seen(seen.token.group, seen.up_to)
 
     def _attach(self, identity: bytes, attach: orders.Attach) -> None:
         """The order manager's keep-alive; the answer says whether it is the one that is fenced here."""
@@ -187,13 +191,13 @@ class Execd:
         self.venue.heard()
         match message:
             case orders.Report():
-                self.reports.add(message)
+                self._report(message)
             case orders.Fenced():
                 self._venue_fenced(message)
             case orders.CancelledAll() | orders.OpenOrders() | orders.Executions():
                 self._answer(message)
             case orders.Refusal():
-                link = self.gateway.links.get(oms.group_of(message.order_id))
+                link = self.gateway.links.get(ids.group_of(message.order_id))
                 if message.reason == reasons.STALE_TOKEN:
                     self.context.count("venue_stale_token_refusals")
                 if link is not None:
@@ -201,6 +205,15 @@ class Execd:
                     self.orders.send(link, frame)
             case _:
                 self.context.count("unexpected")
+
+    def _report(self, report: orders.Report) -> None:
+        """Keep it for the order manager that it is for. One that is for none would stay for ever."""
+        group = ids.group_of(report.order_id)
+        if group != self.settings.orders and self.fences.highest(group) is None:
+            raise InvalidInput(
+                f"report of order {report.order_id[: codec.NAME_MAX]!r}, which no order manager has made"
+            )
+        self.reports.add(group, report)
 
     def _venue_fenced(self, answer: orders.Fenced) -> None:
         before = self.gateway.phase
@@ -228,7 +241,7 @@ class Execd:
             answer.waits,
         )
         if answer.ok:
-            self.reports.again()
+            self.reports.again(claim.token.group)
             self.context.event(
                 "omsd.fenced",
                 instance=claim.claimant.instance,

@@ -86,12 +86,13 @@ class Omsd:
             return
         match message:
             case orders.Report():
-                if state.taken and self.reports.take(message):
+                # One that cannot be true is acknowledged: it would come again as it is.
+                if state.taken and (not self.reports.believed(message) or self.reports.take(message)):
                     self.execution.journaled(message.report_id)
             case orders.Fenced():
                 self.lead.fenced(message)
             case orders.Executions(request=request) if request == BACKFILL:
-                self.receivers.positions.backfill(message.executions)
+                self.receivers.positions.backfill(list(filter(self.reports.believed, message.executions)))
             case orders.CancelledAll() | orders.OpenOrders() | orders.Executions():
                 self.lead.reconciled(message)
             case orders.Attached(ok=False):

@@ -63,7 +63,8 @@ class Execution:
     # --- its reports ----------------------------------------------------------------------------------------
 
     def journaled(self, report_id: int) -> None:
-        self._journaled = max(self._journaled, report_id)
+        """The last one counts, as the link keeps their order: one with a wrong id mutes none behind it."""
+        self._journaled = report_id
 
     def forget_reports(self) -> None:
         """execd may count anew."""
@@ -71,7 +72,7 @@ class Execution:
 
     def acknowledge(self) -> None:
         """Each turn: one acknowledgement for all reports read."""
-        if self._journaled > self._acknowledged and self.send(
+        if self._journaled != self._acknowledged and self.send(
             orders.ReportsSeen(*self._signature.head(), self._journaled)
         ):
             self._acknowledged = self._journaled

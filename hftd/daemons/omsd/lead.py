@@ -21,7 +21,7 @@ from hftd.daemons.omsd.signature import Signature
 from hftd.engine import reasons
 from hftd.engine.orders import replica, takeover, term
 from hftd.engine.orders.takeover import Due
-from hftd.wire import orders
+from hftd.wire import codec, orders
 
 LOST_TOUCH = frozenset({reasons.NOT_ACTIVE, reasons.NOT_FENCED, reasons.STALE_TOKEN})
 """A refusal of execd or the venue that says: you do not lead here (yet); fence again."""
@@ -141,9 +141,10 @@ class Lead:
         again.
         """
         if isinstance(answer, orders.Executions):
-            for report in answer.executions:
-                if not self._reports.take(report):
-                    return
+            believed = list(filter(self._reports.believed, answer.executions))
+            answer = codec.replace(answer, executions=believed)
+            if not all(map(self._reports.take, believed)):
+                return
         due = self.state.answered(answer)
         if due is Due.MORE:
             self._execution.ask_executions(self.state.request + 2, self.state.after_execution)

@@ -7,10 +7,12 @@ journal's files: storage/journal.py; what a record does to an order: engine/orde
 
 from __future__ import annotations
 
+from controlplane.model import in_range
 from hftd import runtime
 from hftd.daemons.omsd.signature import Signature
 from hftd.engine.orders import oms
 from hftd.settings import OrdersSettings
+from hftd.storage import heights
 from hftd.storage import journal as journals
 from hftd.wire import codec
 
@@ -21,6 +23,7 @@ class Ledger:
         self.journal = journals.Journal(
             context.journal_dir, segment_bytes=settings.segment_bytes, unsynced_max=settings.unsynced_max
         )
+        self._heights = heights.Heights({}, context.store_tokens.highest)
         self.full = False
         """Nothing can be written: what comes is not taken, and comes again."""
         self.oms = self._replayed()
@@ -34,15 +37,23 @@ class Ledger:
             executions_max=settings.executions_max,
         )
         payloads = (record.payload for record in self.journal.read())
-        return oms.replayed(self._context.service, settings.risk, bounds, payloads)
+        return oms.replayed(self._context.service, settings.risk, bounds, self._believes, payloads)
+
+    def _believes(self, token: oms.Rank) -> bool:
+        """Of riskd. Where the store's word has not come yet the range alone counts, so that it is not waited
+        for.
+        """
+        if self._context.store_tokens.highest(token.group) is None:
+            return in_range(token.incarnation, token.epoch)
+        return self._heights.believes(token)
 
     def replay(self) -> None:
         """The journal became shorter (a standby set its tail aside): build the orders anew."""
         self.oms = self._replayed()
 
-    def follow(self, payload: bytes) -> None:
+    def follow(self, message: oms.Journaled) -> None:
         """Take a record of the leader that is in our journal now."""
-        self.oms.apply(oms.decode_journaled(payload))
+        self.oms.apply(message)
 
     @property
     def takes_orders(self) -> bool:

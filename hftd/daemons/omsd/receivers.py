@@ -121,10 +121,13 @@ class PositionsLink(ReceiverLink):
         self.attached = False
 
     def begin(self, last_execution: int) -> None:
-        """It has attached us, and holds every execution up to here."""
-        self.seen = self._sent = last_execution
+        """It has attached us, and holds every execution up to here. Beyond what we know of it is not
+        believed: what it has already costs it a look.
+        """
+        self.seen = self._sent = max(0, min(last_execution, self._orders().last_execution))
 
     def acknowledged(self, up_to: int, now_ns: int) -> None:
+        up_to = min(up_to, self._orders().last_execution)
         if up_to > self.seen:
             self.seen, self._moved_ns = up_to, now_ns
             self._sent = max(self._sent, up_to)
@@ -317,6 +320,8 @@ class Receivers:
                 self.audit.answered(answer)
             case orders.AuditSeen() as seen:
                 self.audit.acknowledged(seen.up_to, now_ns)
+            case orders.Refusal(reason=reasons.NOT_ATTACHED):
+                self.audit.attach()  # what it did not take is sent again
             case _:
                 pass
 

@@ -13,16 +13,14 @@ import time
 from collections.abc import Callable
 
 from controlplane.errors import InvalidInput
-from controlplane.model import Process
+from controlplane.model import Process, host_of
 from hftd import bus, runtime
-from hftd.engine.orders import replica, term
+from hftd.engine.orders import oms, replica, term
 from hftd.storage import journal as journals
 from hftd.wire import codec, orders
 
 CHUNK = 200
 """Records read and sent to one standby in one turn of the loop."""
-ENDS_MAX = 1_000
-"""Of the newest terms, in a standby's greeting: more take-overs than a journal keeps."""
 SILENCE_NS = 1_000_000_000
 """A standby that has heard nothing for this long attaches again; that costs a leader nothing."""
 STANDBY_SILENCE_NS = 2_000_000_000
@@ -38,7 +36,7 @@ class Replication:
         journal: journals.Journal,
         *,
         make_head: Callable[[], codec.Head],
-        on_record: Callable[[bytes], None],
+        on_record: Callable[[oms.Journaled], None],
         on_set_aside: Callable[[], None],
         audited: Callable[[], int],
         on_audited: Callable[[int], None],
@@ -103,6 +101,10 @@ class Replication:
         now_ns = time.monotonic_ns()
         match message:
             case orders.ReplicaAttach() if self._leading:
+                if not host_of(message.process.instance, self._context.service):
+                    raise InvalidInput(
+                        f"{message.process.instance!r} is no instance of {self._context.service}"
+                    )
                 epoch, sequence = replica.common_point(
                     self._journal.ends(), message.ends, self._journal.oldest_seq
                 )
@@ -156,11 +158,16 @@ class Replication:
             case orders.ReplicaFrom():
                 self._begin(leader, message.sequence)
             case orders.ReplicaRecord():
-                self._take(message)
+                self._take(leader, message)
             case _:
                 self._context.count("unexpected")
 
     def _begin(self, leader: int, common: int) -> None:
+        """Raises InvalidInput for a point that our journal does not have: nothing is set aside for it."""
+        if not 0 <= common <= self._journal.last_seq:
+            raise InvalidInput(
+                f"the leader begins after record {common}, and this journal ends at {self._journal.last_seq}"
+            )
         try:
             moved = self._journal.set_aside(common)
         except journals.JournalFull as exc:
@@ -172,20 +179,26 @@ class Replication:
         self.follower.begin(leader)
         self._said = -1
 
-    def _take(self, record: orders.ReplicaRecord) -> None:
+    def _take(self, leader: int, record: orders.ReplicaRecord) -> None:
+        """Raises InvalidInput for what is no record of this leader's journal: once in ours, it would keep us
+        from starting.
+        """
         takes = self.follower.takes(record.previous, record.sequence, self._journal.last_seq)
         if takes is None and self.follower.attached:
             self.follower.reset()  # records are missing in between
             self._tried_ns = 0
         if not takes:
             return
+        replica.check(leader, record, self._journal.last_epoch)
+        message = oms.decode_journaled(record.payload)
         try:
             self._journal.append(record.epoch, record.payload, record.sequence)
         except journals.JournalFull as exc:
             self._full(exc)
             return
-        self._on_audited(record.audited)
-        self._on_record(record.payload)
+        # A leader that is ahead of us in the audit is so by records that we do not have yet.
+        self._on_audited(min(record.audited, record.sequence))
+        self._on_record(message)
 
     def _full(self, exc: journals.JournalFull) -> None:
         """Follow no further; the next greeting after there is room goes on from where we are."""
@@ -207,7 +220,7 @@ class Replication:
 
     def _attach(self, now_ns: int) -> None:
         self._tried_ns = now_ns
-        ends = self._journal.ends()[-ENDS_MAX:]
+        ends = self._journal.ends()[-orders.ENDS_MAX :]
         process = codec.ProcessOnWire.of(self._context.process)
         self.dealer.send(codec.encode(orders.ReplicaAttach(*self._head(), process, ends)))
 

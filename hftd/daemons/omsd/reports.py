@@ -13,7 +13,7 @@ from hftd.daemons.omsd.ledger import Ledger
 from hftd.daemons.omsd.receivers import RiskLink
 from hftd.daemons.omsd.signature import Signature
 from hftd.engine import reasons
-from hftd.engine.orders import answers, oms, order
+from hftd.engine.orders import answers, oms, order, report_check
 from hftd.wire import orders
 from hftd.wire.orders import OrderState
 
@@ -33,6 +33,13 @@ class Reports:
 
     def forget_sent(self) -> None:
         self._sent_ns.clear()
+
+    def believed(self, report: orders.Report) -> bool:
+        """False when it cannot be true: counted, named, and nothing of it is kept."""
+        fault = report_check.fault(report) or self._ledger.oms.contradiction(report)
+        if fault:
+            self._context.undecodable(fault)
+        return not fault
 
     def take(self, report: orders.Report) -> bool:
         """False when it could not be journaled: it is not acknowledged, and comes again."""

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol
 
 from controlplane.model import Phase, Process, Token
 from hftd.engine import reasons
-from hftd.engine.orders import oms
+from hftd.engine.orders import ids
 from hftd.wire import codec, orders
 
 REQUESTS_MAX = 1_000
@@ -208,9 +209,9 @@ class Gateway:
         """
         if self.on_wire is None or token is None:
             return reasons.NOT_ACTIVE if self.on_wire is None else reasons.STALE_TOKEN
-        if oms.epoch_of(order_id) > token.epoch:
+        if ids.epoch_of(order_id) > token.epoch:
             return reasons.STALE_TOKEN
-        group = oms.group_of(order_id)
+        group = ids.group_of(order_id)
         if self.links.get(group, identity) == identity or (group, identity) in self._fenced:
             return ""
         return reasons.WRONG_LINK
@@ -230,50 +231,60 @@ class Gateway:
         )
 
 
+@dataclass(slots=True)
+class _Kept:
+    """The reports of one group, the last `unsent` of which were not sent to its present link."""
+
+    reports: deque[orders.Report] = field(default_factory=deque)
+    unsent: int = 0
+
+
 class Reports:
-    """Reports that the order manager has not acknowledged, in the venue's order, numbered from 1 in this
-    process.
+    """Reports that the order managers have not acknowledged: of each group in the venue's order, numbered
+    from 1 over all groups in this process. A group that cannot be reached holds up no other.
     """
 
     def __init__(self, kept_max: int) -> None:
-        self._kept: deque[tuple[str, orders.Report]] = deque()
+        """`kept_max`: of one group."""
+        self._of: dict[str, _Kept] = {}
         self._kept_max = kept_max
         self.last_id = 0
         self.lost = 0
         """Dropped unacknowledged; executions among them are asked for at the next take-over."""
-        self._sent = 0
-        """Highest id that was sent to the present link."""
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(len(kept.reports) for kept in self._of.values())
 
-    def add(self, report: orders.Report) -> None:
+    def add(self, group: str, report: orders.Report) -> None:
         self.last_id += 1
-        self._kept.append((oms.group_of(report.order_id), codec.replace(report, report_id=self.last_id)))
-        if len(self._kept) > self._kept_max:
-            self._kept.popleft()
+        kept = self._of.setdefault(group, _Kept())
+        kept.reports.append(codec.replace(report, report_id=self.last_id))
+        kept.unsent += 1
+        if len(kept.reports) > self._kept_max:
+            kept.reports.popleft()
+            kept.unsent = min(kept.unsent, len(kept.reports))
             self.lost += 1
 
-    def seen(self, up_to: int) -> None:
-        while self._kept and self._kept[0][1].report_id <= up_to:
-            self._kept.popleft()
+    def seen(self, group: str, up_to: int) -> None:
+        """Its order manager has them up to here; of what it was not sent this is not believed."""
+        kept = self._of.get(group, _Kept())
+        while len(kept.reports) > kept.unsent and kept.reports[0].report_id <= up_to:
+            kept.reports.popleft()
 
-    def again(self) -> None:
-        """To a newly fenced order manager: everything that is kept."""
-        self._sent = 0
+    def again(self, group: str) -> None:
+        """To its newly fenced order manager: everything that is kept."""
+        kept = self._of.get(group, _Kept())
+        kept.unsent = len(kept.reports)
 
     def pump(self, send: Callable[[str, orders.Report], bool]) -> None:
-        """Send what was not sent yet, in order, until `send(group, report)` refuses one."""
-        unsent = self.last_id - max(
-            self._sent, self._kept[0][1].report_id - 1 if self._kept else self.last_id
-        )
-        if unsent <= 0:
-            return
-        for at in range(len(self._kept) - unsent, len(self._kept)):
-            group, report = self._kept[at]
-            if not send(group, report):
-                return
-            self._sent = report.report_id
+        """Send what was not sent yet, each group's in order, until `send(group, report)` refuses one."""
+        for group, kept in self._of.items():
+            if not kept.unsent:
+                continue
+            for report in islice(kept.reports, len(kept.reports) - kept.unsent, None):
+                if not send(group, report):
+                    break
+                kept.unsent -= 1
 
 
 class Questions:

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
 
 from hftd.engine import fixed, reasons
-from hftd.engine.orders import answers, order, term
+from hftd.engine.orders import answers, ids, order, term
 from hftd.wire import codec, orders
 from hftd.wire.orders import OrderState
 
@@ -51,8 +51,9 @@ class Rank(Protocol):
 
 
 class Oms:
-    def __init__(self, group: str, risk: str, bounds: Bounds) -> None:
-        self.group, self._risk, self._bounds = group, risk, bounds
+    def __init__(self, group: str, risk: str, bounds: Bounds, believes: Callable[[Rank], bool]) -> None:
+        """`believes`: can the store have given this token of riskd's out by now?"""
+        self.group, self._risk, self._bounds, self._believes = group, risk, bounds, believes
         self.orders: dict[str, order.Order] = {}
         """Those that have not ended, by order id."""
         self.closed: OrderedDict[str, order.Order] = OrderedDict()
@@ -93,7 +94,11 @@ class Oms:
         rank = (approval.token.incarnation, approval.token.epoch)
         if rank < self._risk_rank:
             return reasons.STALE_TOKEN
-        self._risk_rank = rank
+        if rank != self._risk_rank:
+            # Believed unseen, one made-up token would make every later approval of riskd's stale.
+            if not self._believes(approval.token):
+                return reasons.NO_APPROVAL
+            self._risk_rank = rank
         return ""
 
     def _unfit(self, place: orders.Place) -> str:
@@ -111,6 +116,14 @@ class Oms:
         return self.orders.get(order_id) or self.closed.get(order_id)
 
     # --- what happened --------------------------------------------------------------------------------------
+
+    def contradiction(self, report: orders.Report) -> str:
+        """How it names another instrument or side than its order has; "" when it does not."""
+        known = self.orders.get(report.order_id) or self.closed.get(report.order_id)
+        if known is None:
+            return ""
+        found, ours = (f"{each.side.name} of {each.market}:{each.symbol}" for each in (report, known))
+        return "" if found == ours else f"report of order {known.order_id}: {found}, the order is {ours}"
 
     def judge(self, report: orders.Report) -> order.Order | None:
         """What the report makes of its order, as a new Order; None when it tells nothing new (it was sent
@@ -247,27 +260,16 @@ def row(known: order.Order) -> dict[str, str | int]:
     }
 
 
-def epoch_of(order_id: str) -> int:
-    """The epoch in `<group>-<epoch>-<n>`; 0 when it is not such an id."""
-    parts = order_id.rsplit("-", 2)
-    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() else 0
-
-
-def group_of(order_id: str) -> str:
-    parts = order_id.rsplit("-", 2)
-    return parts[0] if len(parts) == 3 else ""
-
-
 def numbered(
     head: codec.Head, group: str, place: orders.Place, sequence: int, replaced: order.Order | None
 ) -> orders.Place:
-    """The order as it leaves, with our envelope, our id `<group>-<epoch>-<journal sequence>` and our id of
-    the order that it replaces. What riskd has approved stays as it is.
+    """The order as it leaves, with our envelope, our id and our id of the order that it replaces. What riskd
+    has approved stays as it is.
     """
     token = head[4]
     return codec.replace(
         codec.under(place, head),
-        order_id=f"{group}-{token.epoch if token else 0}-{sequence}",
+        order_id=ids.text(group, token.epoch if token else 0, sequence),
         replaced_id=replaced.order_id if replaced else "",
     )
 
@@ -286,7 +288,7 @@ def _of_report(report: orders.Report) -> order.Order:
         kind=orders.Kind.LIMIT,
         price=report.price,
         quantity=report.quantity,
-        epoch=epoch_of(report.order_id),
+        epoch=ids.epoch_of(report.order_id),
         state=report.state,
         filled=report.filled,
         reason=report.reason,
@@ -302,6 +304,9 @@ def ended(head: codec.Head, known: order.Order, state: OrderState, reason: str) 
 
 
 _REPORTED = {
+    # Not of a venue that is believed (report_check.py).
+    OrderState.PENDING_NEW: "ORDER_REPORTED",
+    OrderState.PENDING_CANCEL: "ORDER_REPORTED",
     OrderState.WORKING: "ORDER_ACKNOWLEDGED",
     OrderState.PARTIALLY_FILLED: "ORDER_FILLED",
     OrderState.FILLED: "ORDER_FILLED",
@@ -373,9 +378,11 @@ def _details(message: orders.Place | orders.Report) -> dict[str, str | int]:
     }
 
 
-def replayed(group: str, risk: str, bounds: Bounds, payloads: Iterable[bytes]) -> Oms:
+def replayed(
+    group: str, risk: str, bounds: Bounds, believes: Callable[[Rank], bool], payloads: Iterable[bytes]
+) -> Oms:
     """All orders as the journal tells them. Raises InvalidInput when a record is not a message."""
-    oms = Oms(group, risk, bounds)
+    oms = Oms(group, risk, bounds, believes)
     for payload in payloads:
         oms.apply(decode_journaled(payload))
     return oms

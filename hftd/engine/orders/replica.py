@@ -18,7 +18,9 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controlplane.errors import InvalidInput
 from controlplane.model import Process
+from hftd.wire.orders import ReplicaRecord
 
 TERM_STRIDE = 1_000_000
 TERM_MARGIN = 100_000
@@ -27,6 +29,10 @@ has taken it off the list."""
 WINDOW = 1_000
 """Records on their way to one receiver and not yet acknowledged: the lag within which a standby is
 electable."""
+
+STANDBYS_MAX = 64
+SEQUENCE_MAX = 1 << 62
+"""Beyond it there would be no room for another term in 63 bits."""
 
 
 def first_of_term(last_seq: int) -> int:
@@ -48,6 +54,18 @@ def common_point(
             common = min(sequence, ends[known])
             return (known, common) if common >= oldest_seq else (0, 0)
     return (0, 0)
+
+
+def check(leader_term: int, record: ReplicaRecord, last_term: int) -> None:
+    """Raises InvalidInput for what the leader of `leader_term` cannot have in its journal behind a record of
+    `last_term`.
+    """
+    if not last_term <= record.epoch <= leader_term:
+        raise InvalidInput(
+            f"record {record.sequence} of term {record.epoch}, behind {last_term} and under {leader_term}"
+        )
+    if record.sequence > SEQUENCE_MAX:
+        raise InvalidInput(f"record {record.sequence}: a journal ends at {SEQUENCE_MAX}")
 
 
 class Stream:
@@ -105,9 +123,11 @@ class Standbys:
 
     def attach(self, identity: bytes, process: Process, after: int, now_ns: int) -> Standby:
         """A standby begins (again) after `after`; an older link of the same instance is forgotten: that
-        process is gone.
+        process is gone. Beyond STANDBYS_MAX so is the one that has been silent for longest.
         """
         self.of = {link: each for link, each in self.of.items() if each.process.instance != process.instance}
+        if len(self.of) >= STANDBYS_MAX:
+            del self.of[min(self.of, key=lambda link: self.of[link].heard_ns)]
         self.of[identity] = Standby(process, Stream(after), now_ns)
         return self.of[identity]
 

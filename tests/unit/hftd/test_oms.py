@@ -60,9 +60,13 @@ def cancel(n: int, order_id: str = "") -> orders.Cancel:
     return orders.Cancel(*HEAD, f"mm-{n}", "strategy-mm", "spot", "BTCUSDT", 0, order_id)
 
 
+def believed(token: oms.Rank) -> bool:
+    return token.epoch < 100
+
+
 @pytest.fixture
 def known() -> oms.Oms:
-    return oms.Oms("omsd", "riskd", BOUNDS)
+    return oms.Oms("omsd", "riskd", BOUNDS, believed)
 
 
 def take(known: oms.Oms, *messages: oms.Journaled) -> None:
@@ -254,7 +258,7 @@ steps = st.lists(
 
 @given(steps=steps)
 def test_live_and_replayed_are_the_same_and_every_execution_counts_once(steps: list[oms.Journaled]) -> None:
-    live = oms.Oms("omsd", "riskd", BOUNDS)
+    live = oms.Oms("omsd", "riskd", BOUNDS, believed)
     journal: list[bytes] = []
     for step in steps:
         if isinstance(step, orders.Place) and live.objection(step):
@@ -271,7 +275,7 @@ def test_live_and_replayed_are_the_same_and_every_execution_counts_once(steps: l
         else:
             journal.append(codec.encode(step))
             live.apply(step)
-    again = oms.replayed("omsd", "riskd", BOUNDS, journal)
+    again = oms.replayed("omsd", "riskd", BOUNDS, believed, journal)
     assert again.rows() == live.rows()
     assert list(again.executions) == list(live.executions)
     ids = [each.execution_id for each in live.executions]
@@ -306,11 +310,6 @@ def test_an_audit_record_is_a_function_of_the_journal_record_alone() -> None:
 )
 def test_every_kind_of_record_has_an_action(message: oms.Journaled, action: str) -> None:
     assert oms.audited("omsd", 1, 1, message).action == action
-
-
-def test_order_ids_name_group_and_epoch() -> None:
-    assert (oms.group_of("omsd-eu-3-1000001"), oms.epoch_of("omsd-eu-3-1000001")) == ("omsd-eu", 3)
-    assert (oms.group_of("nonsense"), oms.epoch_of("a-b-c")) == ("", 0)
 
 
 # --- taking the lead ----------------------------------------------------------------------------------------
