@@ -63,6 +63,7 @@ class Agent:
         self.peers = PeerNews(self.bus, self.instances.find, lambda: self.site)
         self.tokens = GroupTokens(self.bus, lambda: self.site)
         self.instances.on_heard = self._heard
+        self.instances.keeper_trouble = lambda: self.keeper.trouble if self.keeper else ""
         self.leader_events = LeaderEvents(given.host, self.report)
         self.answers = SiteAnswers(self)
         self.keeper: KeeperProcess | None = None
@@ -182,6 +183,14 @@ class Agent:
         if message.unauthenticated is not None:
             self.alarm("keeper.pings_forged", self.strangers.look(message.unauthenticated.get("forged", 0)))
             self.keeper_unauthenticated = message.unauthenticated
+
+    def keeper_troubled(self, trouble: str) -> None:
+        """The keeper has fallen silent or died, or, with an empty text, one works again."""
+        if trouble:
+            self.alarms.raise_("keeper.down", "critical", trouble)
+        else:
+            self.alarms.clear("keeper.down")
+        self.record_due.set()
 
     def alarm(self, id: str, trouble: str) -> None:
         """A warning that stands while there is trouble."""

@@ -105,6 +105,8 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
             table=agent.keeper_table,
             report=agent.report,
             heard=agent.keeper_heard,
+            profile=lambda: follower.profile,
+            troubled=agent.keeper_troubled,
         )
     if open_ports := endpoint.ports(given.store):
         text = (

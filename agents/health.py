@@ -28,9 +28,10 @@ def observe(
     page: pages.Alive | str | None,
     now_mono_s: float,
     now_wall_ns: int,
+    keeper_trouble: str = "",
 ) -> InstanceStatus:
     """What its agent says of one instance; `report` and `page` may be of an earlier process and are ignored
-    then. `page` as text: why the heartbeat page is not believed.
+    then. `page` as text: why the heartbeat page is not believed. `keeper_trouble`: why no lease is renewed.
     """
     process = instance.process
     heard = report if report is not None and report.process == process else None
@@ -40,6 +41,8 @@ def observe(
     phase = alive.phase if alive else Phase.STARTING
     led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
     health, reason = judge(instance, heard, now_mono_s, now_wall_ns, trouble)
+    if led and keeper_trouble and health != "critical":
+        health, reason = "critical", "its keeper is dead or silent: it leads no longer than its lease lasts"
     return InstanceStatus(
         id=instance.id,
         service=instance.slot.service,

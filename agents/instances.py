@@ -45,6 +45,8 @@ class Instances:
         self._bus: Bus | None = None
         self.on_heard: Callable[[str], None] = lambda name: None
         """Called with the instance after each message of it: it may have to be told its peers."""
+        self.keeper_trouble: Callable[[], str] = lambda: ""
+        """Why no lease is renewed on this host; empty: they are."""
 
     def join(self, supervisor: Supervisor, daemons: Bus) -> None:
         """The two call this object, so it exists before them."""
@@ -156,7 +158,8 @@ class Instances:
 
     def _observe(self, instance: Instance) -> InstanceStatus:
         report, heartbeat = self.report_of(instance.id), self.heartbeat_page(instance.id)
-        return health.observe(instance, report, heartbeat, time.monotonic(), self._wall_ns())
+        keeper = self.keeper_trouble()
+        return health.observe(instance, report, heartbeat, time.monotonic(), self._wall_ns(), keeper)
 
     def alarms(self) -> list[Alarm]:
         return [alarm for report in self.bus.reports.values() for alarm in health.alarms_of(report)]

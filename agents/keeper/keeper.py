@@ -82,6 +82,8 @@ class Keeper:
         self._ended = False
         self._acted = asyncio.Event()
         """A transaction has ended: what it began is looked at now."""
+        self._to_save = asyncio.Event()
+        """The keeper's disk lacks a token that was seen."""
         self._early: list[tuple[Coroutine[Any, Any, None], str]] = []
         self._wanted: set[str] = set()
         self._slots: dict[str, tuple[int, frozenset[str]]] = {}
@@ -139,6 +141,7 @@ class Keeper:
             raise InvalidInput(f"table: {exc}") from exc
         if chosen != self.settings.budget:
             self.settings = dataclasses.replace(self.settings, budget=chosen)
+            self.store.try_within(chosen.try_s)
         self._host_leaves = table.leaving
         wanted = {entry.process.instance: entry for entry in table.instances}
         for entry in wanted.values():
@@ -269,6 +272,7 @@ class Keeper:
                 for noun, prefix in shown.prefixes(self.keys).items():
                     self._tasks.create_task(self._follow(noun, prefix), name=f"watch of {noun}")
                 self._tasks.create_task(self._look(), name="alive words")
+                self._tasks.create_task(self._save(), name="seen tokens")
                 self._tasks.create_task(self._ask_peers(), name="pings")
                 self._tasks.create_task(self._follow_key(), name="key of the pings")
                 self._tasks.create_task(self.registry.run(), name="registrations")
@@ -353,6 +357,8 @@ class Keeper:
             self.peers.meet({entry.key.removeprefix(self.keys.hosts): found.keeper})
 
     async def _look(self) -> None:
+        """Nothing here waits for a disk, or for anything else but the next look."""
+        beat_ns = 0
         while True:
             self._acted.clear()
             now_ns = self.clock.boot_ns()
@@ -362,7 +368,10 @@ class Keeper:
                 member.step()
             self._sweep()
             if self.seen_tokens.dirty:
-                await self._save()
+                self._to_save.set()
+            if now_ns - beat_ns >= self.settings.beat_every_s * 1e9:
+                beat_ns = now_ns
+                self.tell(protocol.BEAT)
             soon = any(member.in_transition for member in self.members.values())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.transition_poll_s if soon else self.settings.poll_s):
@@ -373,15 +382,19 @@ class Keeper:
             self._let_go(name)
 
     async def _save(self) -> None:
-        try:
-            await asyncio.to_thread(self.seen_tokens.save, self.seen_tokens.content())
-        except OSError as exc:
-            log.warning(
-                "seen_tokens.not_saved",
-                path=str(self.seen_tokens.path),
-                reason=exc.strerror,
-                consequence="a store that goes back would not be noticed after a restart",
-            )
+        """Beside everything else: a disk that takes seconds to sync holds up no renewal."""
+        while True:
+            await self._to_save.wait()
+            self._to_save.clear()
+            try:
+                await asyncio.to_thread(self.seen_tokens.save, self.seen_tokens.content())
+            except OSError as exc:
+                log.warning(
+                    "seen_tokens.not_saved",
+                    path=str(self.seen_tokens.path),
+                    reason=exc.strerror,
+                    consequence="a store that goes back would not be noticed after a restart",
+                )
 
     async def _ask_peers(self) -> None:
         while True:

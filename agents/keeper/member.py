@@ -24,7 +24,7 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.host import identity, log
-from controlplane.leadership import decide, transactions
+from controlplane.leadership import budget, decide, transactions
 from controlplane.leadership.decide import Group, GroupView, Lead
 from controlplane.model import Phase, Process
 from controlplane.store import Keys, Store
@@ -153,7 +153,7 @@ class Member:
         if self.lead is not None and self.instance.words.armed_for(self.lead):
             end_ns = self.instance.words.lease().valid_until_ns
         elif self.group is not None and self.group.holder is not None:
-            end_ns = self._changed_ns + self._site.settings.budget.lease_ns
+            end_ns = self._changed_ns + decide.lease_ns(self._site.settings.budget, self.group.leader)
         else:
             return 0
         return max(0, (end_ns - now_ns) // 1_000_000)
@@ -332,18 +332,23 @@ class Member:
         nonce, sent_ns, wall_ns = uuid.uuid4().hex, clock.boot_ns(), clock.wall_ns()
         match decided.action:
             case decide.Renew():
-                if self._settle(group, await transactions.renew(store, keys, group, nonce)):
+                if self._settle(
+                    group, await transactions.renew(store, keys, group, nonce, self._lease_ms(group, sent_ns))
+                ):
                     await self._renewed(lead, sent_ns)
             case decide.WriteElectable(electable):
+                lease_ms = self._lease_ms(group, sent_ns)
                 if self._settle(
-                    group, await transactions.write_electable(store, keys, group, electable, nonce)
+                    group, await transactions.write_electable(store, keys, group, electable, nonce, lease_ms)
                 ):
                     await self._renewed(lead, sent_ns)
             case decide.Claim():
                 await self._claim(group, me, nonce, sent_ns)
             case decide.Campaign(cause):
+                own_ms = self._site.settings.budget.lease_ms
                 if self._settle(
-                    group, await transactions.take(store, keys, group, me, nonce, cause, wall_ns, wall_ns)
+                    group,
+                    await transactions.take(store, keys, group, me, nonce, cause, wall_ns, wall_ns, own_ms),
                 ):
                     await self._won(me, sent_ns)
             case decide.HandOver(None, cause):
@@ -352,10 +357,11 @@ class Member:
                 ):
                     self._lead_is(None)
             case decide.HandOver(Process() as to, cause):
+                own_ms = self._site.settings.budget.lease_ms
                 if self._settle(
                     group,
                     await transactions.take(
-                        store, keys, group, to, nonce, cause, self._closed_wall_ns, wall_ns
+                        store, keys, group, to, nonce, cause, self._closed_wall_ns, wall_ns, own_ms
                     ),
                 ):
                     self._lead_is(None)
@@ -391,8 +397,21 @@ class Member:
         if not self.instance.words.armed_for(lead):
             self.instance.words.stand_by(lead)
         self._lead_is(lead)
-        if self._settle(group, await transactions.renew(self._site.store, self._site.keys, group, nonce)):
+        lease_ms = self._lease_ms(group, sent_ns)
+        if self._settle(
+            group, await transactions.renew(self._site.store, self._site.keys, group, nonce, lease_ms)
+        ):
             await self._renewed(lead, sent_ns)
+
+    def _lease_ms(self, group: Group, sent_ns: int) -> int:
+        """What a follower has to wait after this renewal. A word that is armed for longer than this renewal
+        would arm it (the profile has become shorter) still stands under the lease of the one that armed it.
+        """
+        own, record = self._site.settings.budget, group.leader
+        armed_until_ns = self.instance.words.lease().valid_until_ns
+        if record is None or armed_until_ns <= sent_ns + own.renew_deadline_ns:
+            return own.lease_ms
+        return max(own.lease_ms, budget.believed_lease_ns(record.lease_ms) // 1_000_000)
 
     async def _won(self, process: Process, sent_ns: int) -> None:
         record = self.group.leader if self.group else None

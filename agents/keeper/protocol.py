@@ -3,7 +3,8 @@
     agent -> keeper   Table: everything that is to be kept, at each connection and at each change
     keeper -> agent   FromKeeper: {"hello"} at each connection and when something in it changes, {"died"} and
                       {"event"} as they happen, {"refused"} for a table that was not taken, {"groups",
-                      "registered", "undecodable", "unauthenticated"} once a second
+                      "registered", "undecodable", "unauthenticated"} once a second, and {} in between, to say
+                      that it is there
 
 Both sides read unknown fields as nothing, so that an agent and a keeper of two releases can meet.
 """
@@ -128,6 +129,9 @@ class FromKeeper(msgspec.Struct, frozen=True, omit_defaults=True):
     unauthenticated: Annotated[Mapping[str, Count], msgspec.Meta(max_length=16)] | None = None
     """Pings that were not believed so far, by why (peers.KINDS)."""
 
+
+BEAT = FromKeeper()
+"""Nothing set: the keeper's loop turns."""
 
 _from_keeper = msgspec.json.Decoder(FromKeeper)
 

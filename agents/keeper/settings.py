@@ -37,6 +37,9 @@ class Settings:
     registration_keep_s: float = 3.0
     """A third of the TTL: two keep-alives may fail in a row."""
 
+    beat_every_s: float = 0.1
+    """What shows its agent that it is not stuck: in `fast` it is missed after 0.2 s, and ended after 0.4."""
+
     report_every_s: float = 1.0
     """What the agent is told of the groups led here."""
 

@@ -34,6 +34,10 @@ class Budget:
     """So long after the SEND of the last good renewal (R3) no new order leaves; the lease word carries this
     moment."""
 
+    try_s: float
+    """Deadline of one try at one member of the store. A renewal whose member hangs costs a try and, to learn
+    what became of it, another at the next member."""
+
     fence_s: float
     """From the deadline to the last order that can still leave: a turn of the slowest poll loop and one send.
     Margin, safety does not rest on it."""
@@ -57,6 +61,10 @@ class Budget:
         return int(self.lease_s * 1e9)
 
     @property
+    def lease_ms(self) -> int:
+        return int(self.lease_s * 1e3)
+
+    @property
     def renew_every_ns(self) -> int:
         return int(self.renew_every_s * 1e9)
 
@@ -74,6 +82,7 @@ class Budget:
         parts = {
             "renew_every_s": self.renew_every_s,
             "renew_deadline_s": self.renew_deadline_s,
+            "try_s": self.try_s,
             "fence_s": self.fence_s,
         }
         for name, value in parts.items():
@@ -91,17 +100,32 @@ class Budget:
                 f"renew_deadline_s {self.renew_deadline_s}, "
                 f"found {self.renew_deadline_s / self.renew_every_s:.1f}"
             )
+        if self.renew_every_s + 2 * self.try_s >= self.renew_deadline_s:
+            raise InvalidSettings(
+                f"try_s {self.try_s}: renew_every_s {self.renew_every_s} and two tries, one that hangs and "
+                f"one that reads what became of it, must stay below renew_deadline_s {self.renew_deadline_s}"
+            )
         return self
 
 
-SAFE = Budget(lease_s=2.5, renew_every_s=0.5, renew_deadline_s=2.0, fence_s=0.2).checked()
+SAFE = Budget(lease_s=2.5, renew_every_s=0.5, renew_deadline_s=2.0, try_s=0.3, fence_s=0.2).checked()
 """Outlasts an election of a default etcd cluster (1 to 2 s without writes)."""
 
-DEFAULT = Budget(lease_s=1.5, renew_every_s=0.3, renew_deadline_s=1.1, fence_s=0.1).checked()
+DEFAULT = Budget(lease_s=1.5, renew_every_s=0.3, renew_deadline_s=1.1, try_s=0.3, fence_s=0.1).checked()
 """A keeper killed and restarted, or one slow store try, changes no role."""
 
-FAST = Budget(lease_s=0.6, renew_every_s=0.1, renew_deadline_s=0.4, fence_s=0.05).checked()
+FAST = Budget(lease_s=0.6, renew_every_s=0.1, renew_deadline_s=0.4, try_s=0.1, fence_s=0.05).checked()
 """For a store that was measured first: any hiccup over 0.4 s stops trading."""
+
+LEASE_BELIEVED_S = (0.3, 30.0)
+"""A lease that a leader record names is believed between these: no profile comes near either end."""
+
+
+def believed_lease_ns(lease_ms: int) -> int:
+    """The lease that a leader record names, in ns; 0 for one that names none, or none that is believed."""
+    least_s, most_s = LEASE_BELIEVED_S
+    return lease_ms * 1_000_000 if least_s <= lease_ms / 1000 <= most_s else 0
+
 
 PROFILES: Mapping[str, Budget] = MappingProxyType({"safe": SAFE, "default": DEFAULT, "fast": FAST})
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from controlplane.leadership.budget import Budget
+from controlplane.leadership.budget import Budget, believed_lease_ns
 from controlplane.model import Process, records
 
 KILL_WAIT_NS = 500_000_000
@@ -386,7 +386,7 @@ def _ended(view: GroupView, lead: Lead, now_ns: int) -> Lead:
 
 
 def _may_campaign(view: GroupView, group: Group, now_ns: int) -> Cause | None:
-    waited = now_ns >= view.changed_ns + view.budget.lease_ns  # R4
+    waited = now_ns >= view.changed_ns + lease_ns(view.budget, group.leader)  # R4
     if group.leader is None:
         # No instance ever led: open to any ready member. With an epoch one did lead, and the record was
         # deleted: wait as for a lost host.
@@ -403,6 +403,13 @@ def _may_campaign(view: GroupView, group: Group, now_ns: int) -> Cause | None:
     return Cause.LEASE_EXPIRED if (electable or homeless) and waited else None
 
 
+def lease_ns(own: Budget, record: records.LeaderRecord | None) -> int:
+    """What a follower waits after the last change of the record: its leader may keep time by another
+    profile, so the longer one (R1).
+    """
+    return max(own.lease_ns, believed_lease_ns(record.lease_ms) if record else 0)
+
+
 def _home_may(view: GroupView, group: Group, record: records.LeaderRecord, now_ns: int) -> bool:
     """R14: the last holder's instance goes after the electable standbys: those that pass have a lease, those
     not heard of five pings.
@@ -411,7 +418,11 @@ def _home_may(view: GroupView, group: Group, record: records.LeaderRecord, now_n
         return False
     others = _others(view, group)
     wait_ns = (
-        0 if not others else HOME_WAIT_NS if view.successors.isdisjoint(others) else view.budget.lease_ns
+        0
+        if not others
+        else HOME_WAIT_NS
+        if view.successors.isdisjoint(others)
+        else lease_ns(view.budget, record)
     )
     return now_ns >= view.changed_ns + wait_ns
 

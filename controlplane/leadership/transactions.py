@@ -52,9 +52,10 @@ async def take(
     cause: Cause,
     started_ns: int,
     now_ns: int,
+    lease_ms: int,
 ) -> Done | Reread:
     """Raise the epoch and name `to`: a campaign of one's own, or a hand-over that names a successor (R5, R8:
-    the same compares).
+    the same compares). `lease_ms` is the writer's.
 
     `started_ns` and `now_ns` are wall clock, for the history. Compares leader (the revision that was timed),
     epoch, electable, request, pause, incarnation.
@@ -63,7 +64,7 @@ async def take(
         Unavailable: no answer, and none to the re-read either; it may still be applied.
     """
     compares = takeover_compares(keys, group)
-    after, puts = taken(keys, group, to, nonce, cause, started_ns, now_ns)
+    after, puts = taken(keys, group, to, nonce, cause, started_ns, now_ns, lease_ms)
     stale_row = after.epoch_number - HISTORY_MAX
     deletes = [Delete(keys.history_row(group.service, stale_row))] if stale_row > 0 else []
     return await _write(store, keys, group, after, compares, [*puts, *deletes], nonce)
@@ -93,21 +94,22 @@ async def release(
     )
 
 
-async def renew(store: Store, keys: Keys, group: Group, nonce: str) -> Done | Reread:
-    """Rewrite the leader record with a new nonce. Compares leader and incarnation.
+async def renew(store: Store, keys: Keys, group: Group, nonce: str, lease_ms: int) -> Done | Reread:
+    """Rewrite the leader record with a new nonce. Compares leader and incarnation. `lease_ms`: as long as a
+    follower has to wait from here on.
 
     The caller stamps its clock BEFORE the call (R3).
     """
     if group.leader is None:
         raise ValueError(f"group {group.service}: there is no leader record to renew")
-    after = replace(group, leader=replace(group.leader, nonce=nonce))
+    after = replace(group, leader=replace(group.leader, nonce=nonce, lease_ms=lease_ms))
     return await _write(
         store, keys, group, after, renewal_compares(keys, group), _puts(keys, group, after), nonce
     )
 
 
 async def write_electable(
-    store: Store, keys: Keys, group: Group, processes: Sequence[Process], nonce: str
+    store: Store, keys: Keys, group: Group, processes: Sequence[Process], nonce: str, lease_ms: int
 ) -> Done | Reread:
     """Say who may campaign. Rewrites the leader record too: it is a renewal, and nobody whose lease timer is
     over campaigns as it is added.
@@ -115,7 +117,7 @@ async def write_electable(
     if group.leader is None:
         raise ValueError(f"group {group.service}: only a leader says who is electable")
     electable = records.ElectableRecord(tuple(processes), group.leader.epoch)
-    after = replace(group, electable=electable, leader=replace(group.leader, nonce=nonce))
+    after = replace(group, electable=electable, leader=replace(group.leader, nonce=nonce, lease_ms=lease_ms))
     compares = [
         *renewal_compares(keys, group),
         Compare(keys.epoch(group.service), group.epoch_revision),
@@ -171,14 +173,21 @@ def renewal_compares(keys: Keys, group: Group) -> list[Compare]:
 
 
 def taken(
-    keys: Keys, group: Group, to: Process, nonce: str, cause: Cause, started_ns: int, now_ns: int
+    keys: Keys,
+    group: Group,
+    to: Process,
+    nonce: str,
+    cause: Cause,
+    started_ns: int,
+    now_ns: int,
+    lease_ms: int,
 ) -> tuple[Group, list[Put]]:
     """The group after a take, and what it writes."""
     if group.incarnation is None:
         raise ValueError(f"group {group.service}: the store has no incarnation, nothing may be taken")
     number = group.epoch_number + 1
     before = group.holder.instance if group.holder else group.leader.home if group.leader else None
-    leader = records.LeaderRecord(to, group.incarnation, number, to.instance, nonce)
+    leader = records.LeaderRecord(to, group.incarnation, number, to.instance, nonce, lease_ms=lease_ms)
     row = _row(group, before, to.instance, cause, started_ns, now_ns)
     after = replace(
         group, leader=leader, epoch=records.EpochRecord(group.incarnation, number), row=row, begun=None

@@ -13,6 +13,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from controlplane.model.bounds import (
+    Count,
     Endpoints,
     Epoch,
     Incarnation,
@@ -55,6 +56,9 @@ class LeaderRecord:
     nonce: Word
     """New at each renewal and take: tells one's own write from another's when an answer was lost."""
     forced: bool = False
+    lease_ms: Count = 0
+    """The lease of the writer's profile: a follower waits for the longer of this and its own (R1), so that
+    hosts with different profiles cannot make two leaders. 0: an earlier release wrote it."""
 
 
 @dataclass(frozen=True, slots=True)

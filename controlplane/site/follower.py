@@ -13,6 +13,7 @@ import asyncio
 from controlplane import clock as clocks
 from controlplane.host.system_clock import SystemClock
 from controlplane.leadership import budget
+from controlplane.model import records
 from controlplane.settings import LeadershipSettings
 from controlplane.site import nouns
 from controlplane.site.view import SiteView
@@ -69,6 +70,7 @@ class Follower:
         """The lease profile in force on this site; what leases are counted with here, and what the keeper is
         told to use."""
         self._lease_ns = budget.profile(self.profile).lease_ns
+        """The record may name a longer one, which then counts (R1)."""
         self._keys = keys
         self._clock = clock or SystemClock()
         self._started_boot_ns = self._clock.boot_ns()
@@ -100,10 +102,14 @@ class Follower:
         now_ns = self._clock.boot_ns()
         leaders = self.view.leaders if self.view else {}
         return {
-            service: max(0, self._leader_seen_ns.get(service, now_ns) + self._lease_ns - now_ns) // 1_000_000
+            service: max(0, self._leader_seen_ns.get(service, now_ns) + self._lease_of(leader) - now_ns)
+            // 1_000_000
             for service, leader in leaders.items()
             if leader.holder is not None
         }
+
+    def _lease_of(self, leader: records.LeaderRecord) -> int:
+        return max(self._lease_ns, budget.believed_lease_ns(leader.lease_ms))
 
     def news(self, *kinds: str) -> News:
         """For a reader that wants to know what has changed among these kinds (nouns.Changes), from now on;

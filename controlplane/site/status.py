@@ -2,10 +2,11 @@
 hft-controld share it.
 
 `healthy` means: every desired instance is ready and passing, every group is led, every service that runs has
-a spec in the store that decodes, the store is healthy; else `reasons` says what is not. Alarms do not change
-it, nor does an operation under way. The instances of a silent agent are shown as last heard of, with health
-`warning` and for how long the agent has been silent; where nothing is known, `unknown`. The view comes from
-view.py. Who asks for this: the agents' and the controller's HTTP and, over them, controlplane/cli.
+a spec in the store that decodes, the store is healthy, no critical alarm stands; else `reasons` says what is
+not. Warnings do not change it, nor does an operation under way. The instances of a silent agent are shown as
+last heard of, with health `warning` and for how long the agent has been silent; where nothing is known,
+`unknown`. The view comes from view.py. Who asks for this: the agents' and the controller's HTTP and, over
+them, controlplane/cli.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def build(view: Site, now: Now) -> document.StatusDocument:
     services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
     newest = sorted(view.operations, key=lambda operation: -operation.created_ns)[:OPERATIONS_MAX]
     ended = [counters for record in view.hosts.values() for counters in record.ended_counters]
-    reasons = why_not_healthy(now.store.healthy, services, spec_faults(view))
+    alarms = _alarms(view, now)
+    reasons = why_not_healthy(now.store.healthy, services, spec_faults(view), alarms)
     return document.StatusDocument(
         site=view.site,
         healthy=not reasons,
@@ -98,7 +100,7 @@ def build(view: Site, now: Now) -> document.StatusDocument:
         services=services,
         breakers=[],
         operations=[document.OperationRow(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
-        alarms=_alarms(view, now),
+        alarms=alarms,
         flow=flow(observed.values(), ended),
         reasons=reasons,
     )
@@ -119,7 +121,10 @@ def spec_faults(view: Site) -> dict[str, str]:
 
 
 def why_not_healthy(
-    store_healthy: bool, services: Sequence[document.ServiceRow], faults: Mapping[str, str]
+    store_healthy: bool,
+    services: Sequence[document.ServiceRow],
+    faults: Mapping[str, str],
+    alarms: Sequence[document.AlarmState] = (),
 ) -> list[str]:
     """One line for each thing that keeps a site from being healthy; none: it is."""
     lines = [] if store_healthy else ["the store does not answer"]
@@ -136,6 +141,7 @@ def why_not_healthy(
         ]
         if service.mode == Mode.ACTIVE_STANDBY and not service.leader:
             lines.append(f"{service.name}: no instance leads")
+    lines += [f"{alarm.subject}: {alarm.text}" for alarm in alarms if alarm.severity == "critical"]
     return lines
 
 

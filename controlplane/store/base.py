@@ -159,4 +159,7 @@ class Store(Protocol):
 
     async def health(self) -> Health: ...
 
+    def try_within(self, seconds: float) -> None:
+        """Deadline of each try at one member from now on; of calls that are under way nothing changes."""
+
     async def close(self) -> None: ...

@@ -296,6 +296,43 @@ async def test_with_three_members_a_frozen_one_costs_one_try(binary: Path) -> No
         await client.close()
 
 
+async def test_what_became_of_a_write_is_read_from_another_member_than_the_one_that_hangs(
+    binary: Path,
+) -> None:
+    with servers.cluster(binary) as members:
+        client = store.connect([member.endpoint for member in members])
+        assert isinstance(client, etcd.EtcdStore)
+        assert isinstance(await client.put("hft/a", b"1"), Committed)
+        (hung,) = [each for each in members if each.endpoint == client.calls.preferred().address]
+        hung.pause()
+        with pytest.raises(Unavailable) as caught:
+            await client.put("hft/a", b"2")
+        assert caught.value.ambiguous and client.calls.preferred().address != hung.endpoint
+        hung.resume()
+        await client.close()
+
+
+async def test_a_write_that_a_full_store_refuses_may_be_in_it(binary: Path) -> None:
+    """Writes that are under way when the space ends are answered alike, applied or not."""
+    with servers.running(binary, ["--quota-backend-bytes", str(16 << 20)]) as server:
+        client = store.connect([server.endpoint])
+        refused: dict[str, Unavailable] = {}
+
+        async def put(key: str) -> None:
+            try:
+                await client.put(key, bytes(400_000))
+            except Unavailable as exc:
+                refused[key] = exc
+
+        async with asyncio.timeout(SOON_S):
+            for turn in range(100):
+                await asyncio.gather(*(put(f"hft/{turn}/{n}") for n in range(8)))
+                if any("space exceeded" in str(exc) for exc in refused.values()):
+                    break
+        assert refused and all(exc.ambiguous for exc in refused.values()), refused
+        await client.close()
+
+
 # --- passwords ----------------------------------------------------------------------------------------------
 
 

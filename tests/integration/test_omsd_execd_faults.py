@@ -9,6 +9,7 @@ import pytest
 
 from controlplane.model import Phase
 from hftd.engine import reasons
+from hftd.wire import orders
 from hftd.wire.orders import OrderState
 from tests.support.order_path import OrderPath
 from tests.support.order_stage import active, audit, positions, unacknowledged
@@ -75,3 +76,31 @@ def test_what_does_not_decode_is_counted_and_dropped_everywhere(path: OrderPath)
     )
     name = path.riskd.place()
     path.until("nothing else happened", lambda: path.riskd.states(name) == [OrderState.WORKING])
+
+
+def test_an_order_whose_lease_ends_while_it_is_journaled_does_not_leave(
+    path: OrderPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that takes longer than the lease lasts. What the order replaces is cancelled all the same."""
+    alpha = active(path)
+    old = path.riskd.place()
+    path.until("it works", lambda: path.riskd.states(old) == [OrderState.WORKING])
+    written = os.pwrite
+
+    def slow(fd: int, data: bytes, offset: int) -> int:
+        alpha.lead(1, valid_until_ns=1)
+        return written(fd, data, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", slow)
+        late = path.riskd.place(replaces=old)
+        path.until("it is refused", lambda: path.riskd.reasons(late) == [reasons.NOT_ACTIVE])
+    path.until("the old one is cancelled", lambda: path.riskd.states(old)[-1] is OrderState.CANCELLED)
+    assert [each.client_order_id for each in path.venue.heard if isinstance(each, orders.Place)] == [old]
+    assert alpha.context.counters["late_after_journal"] == 1
+    path.until("the refusal is audited", lambda: "ORDER_REFUSED" in audit(path))
+    assert audit(path)[3:5] == ["ORDER_PLACED", "ORDER_REFUSED"]
+    before = sorted(alpha.ask("orders"), key=str)
+    alpha.kill(clean=True)
+    again = path.start("omsd-alpha-1")
+    assert sorted(again.ask("orders"), key=str) == before, "and so its journal tells it"

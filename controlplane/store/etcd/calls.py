@@ -252,10 +252,12 @@ class Calls:
                 authenticated_again = True
                 tries += 1
                 await self.authenticated(stale=token)
-            elif not isinstance(error, Unavailable) or error.ambiguous:
+            elif not isinstance(error, Unavailable):
                 raise error
             else:
-                self.prefer_next(endpoint)
+                self.prefer_next(endpoint)  # whoever reads what became of it asks another member first
+                if error.ambiguous:
+                    raise error
         raise error
 
     async def attempt(

@@ -11,7 +11,7 @@ import math
 import time
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controlplane import clock as clocks
 from controlplane.errors import HftctlError, InvalidInput, LeaseLost
@@ -157,6 +157,9 @@ class EtcdStore:
             float(answer.ttl),
             before_ns + answer.ttl * 1_000_000_000,
         )
+
+    def try_within(self, seconds: float) -> None:
+        self.calls.settings = replace(self.calls.settings, try_s=seconds)
 
     async def health(self) -> Health:
         """Of the endpoint in front, or the first that answers; healthy means that a quorum answered a read.

@@ -74,7 +74,8 @@ TEXTS: tuple[tuple[str, str, Verdict], ...] = (
     ("INVALID_ARGUMENT", "user name is empty", STALE_TOKEN),
     ("INVALID_ARGUMENT", "revision of auth store is old", STALE_TOKEN),
     ("OUT_OF_RANGE", "too large lease ttl", Verdict(TooLarge)),
-    ("RESOURCE_EXHAUSTED", "database space exceeded", Verdict(Unavailable, retry_after_s=5.0)),
+    # A member that applies an entry after the alarm answers so as well, and by then others have applied it.
+    ("RESOURCE_EXHAUSTED", "database space exceeded", Verdict(Unavailable, applied=True, retry_after_s=5.0)),
     ("RESOURCE_EXHAUSTED", "too many requests", Verdict(Unavailable, retry_after_s=0.5)),
     ("RESOURCE_EXHAUSTED", "received message larger than max", Verdict(TooLarge)),
     ("RESOURCE_EXHAUSTED", "sent message larger than max", Verdict(TooLarge)),

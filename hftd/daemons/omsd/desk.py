@@ -76,6 +76,9 @@ class Desk:
         if not self._ledger.write(placed, payload):
             self._refuse(place, reasons.JOURNAL_FULL)
             return
+        if not self._context.lease.leads():
+            self._too_late(placed)
+            return
         sent = self._execution.send_packed(payload)  # what is journaled may leave; the books of it follow
         self._ledger.oms.apply(placed)
         self._context.count("orders")
@@ -89,6 +92,17 @@ class Desk:
             self._reports.end(
                 self._ledger.oms.orders[placed.order_id], OrderState.REFUSED, reasons.NOT_CONNECTED
             )
+
+    def _too_late(self, placed: orders.Place) -> None:
+        """The lease ran out while the order was being journaled (a slow disk): it must not leave any more.
+        That it did not is journaled too. What it replaces is cancelled all the same.
+        """
+        self._ledger.oms.apply(codec.replace(placed, replaced_id=""))
+        self._context.count("refused")
+        self._context.count("late_after_journal")
+        self._reports.end(self._ledger.oms.orders[placed.order_id], OrderState.REFUSED, reasons.NOT_ACTIVE)
+        if placed.replaces:
+            self._cancel(orders.cancel_of(placed))
 
     def _rehearse(self, place: orders.Place) -> None:
         """Everything that an order costs here but the journal, and none of what it does."""

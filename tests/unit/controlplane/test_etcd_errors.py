@@ -30,7 +30,7 @@ KNOWN: list[tuple[str, str, type[HftctlError], bool]] = [
     ("OUT_OF_RANGE", "etcdserver: mvcc: required revision has been compacted", Compacted, False),
     ("OUT_OF_RANGE", "etcdserver: mvcc: required revision is a future revision", Compacted, False),
     ("OUT_OF_RANGE", "etcdserver: too large lease TTL", TooLarge, False),
-    ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", Unavailable, False),
+    ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", Unavailable, True),
     ("RESOURCE_EXHAUSTED", "etcdserver: too many requests", Unavailable, False),
     ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (5000000 vs. 4194304)", TooLarge, False),
     ("RESOURCE_EXHAUSTED", "CLIENT: Sent message larger than max (70000000 vs. 67108864)", TooLarge, False),

@@ -19,6 +19,7 @@ from controlplane.model import Process, bounds, records
 from controlplane.store import Keys
 from controlplane.store.memory import MemoryStore
 
+LEASE_MS = 1_500
 KEYS = Keys("test")
 ALPHA = Process("omsd-alpha-1", "boot", 10, 100)
 BETA = Process("omsd-beta-1", "boot", 20, 100)
@@ -34,9 +35,9 @@ def run(case: Case) -> None:
         store = MemoryStore()
         await store.put(KEYS.incarnation, b"1000")
         group = await group_records.read(store, KEYS, "omsd")
-        done = await transactions.take(store, KEYS, group, ALPHA, "t", Cause.FIRST, 5, 6)
+        done = await transactions.take(store, KEYS, group, ALPHA, "t", Cause.FIRST, 5, 6, LEASE_MS)
         assert isinstance(done, Done)
-        done = await transactions.write_electable(store, KEYS, done.group, [BETA], "e")
+        done = await transactions.write_electable(store, KEYS, done.group, [BETA], "e", LEASE_MS)
         assert isinstance(done, Done)
         await case(store, done.group)
 
@@ -69,7 +70,7 @@ def test_one_damaged_record_counts_as_what_it_was(key: str, rubbish: bytes) -> N
 def test_the_leader_s_next_renewal_mends_its_record() -> None:
     async def case(store: MemoryStore, before: Group) -> None:
         await store.put(KEYS.leader("omsd"), b"?")
-        done = await transactions.renew(store, KEYS, await read(store, before), "n")
+        done = await transactions.renew(store, KEYS, await read(store, before), "n", LEASE_MS)
         assert isinstance(done, Done)
         found = await read(store)
         assert (
@@ -82,10 +83,10 @@ def test_the_leader_s_next_renewal_mends_its_record() -> None:
 def test_a_renewal_that_rubbish_overtakes_is_lost_and_the_next_mends_it() -> None:
     async def case(store: MemoryStore, before: Group) -> None:
         await store.put(KEYS.leader("omsd"), b"?")
-        lost = await transactions.renew(store, KEYS, before, "n1")
+        lost = await transactions.renew(store, KEYS, before, "n1", LEASE_MS)
         assert not isinstance(lost, Done) and not lost.mine
         assert lost.group.leader == before.leader and set(lost.group.damaged) == {KEYS.leader("omsd")}
-        assert isinstance(await transactions.renew(store, KEYS, lost.group, "n2"), Done)
+        assert isinstance(await transactions.renew(store, KEYS, lost.group, "n2", LEASE_MS), Done)
 
     run(case)
 
@@ -94,7 +95,7 @@ def test_a_keeper_that_missed_a_take_does_not_renew_over_it() -> None:
     """The leader record is damaged after BETA took: the epoch tells ALPHA's keeper that it leads no more."""
 
     async def case(store: MemoryStore, before: Group) -> None:
-        taken = await transactions.take(store, KEYS, before, BETA, "b", Cause.PROCESS_LOST, 7, 8)
+        taken = await transactions.take(store, KEYS, before, BETA, "b", Cause.PROCESS_LOST, 7, 8, LEASE_MS)
         assert isinstance(taken, Done)
         await store.put(KEYS.leader("omsd"), b"?")
         group = await read(store, before)
@@ -112,7 +113,9 @@ def test_without_the_last_good_one_a_leader_record_counts_as_deleted_and_an_epoc
         await store.put(KEYS.leader("omsd"), good)
         await store.put(KEYS.epoch("omsd"), b"?")
         assert (await read(store)).epoch == before.epoch
-        done = await transactions.take(store, KEYS, await read(store), BETA, "b", Cause.STOPPED, 7, 8)
+        done = await transactions.take(
+            store, KEYS, await read(store), BETA, "b", Cause.STOPPED, 7, 8, LEASE_MS
+        )
         assert isinstance(done, Done) and done.group.epoch_number == 2
         assert not (await read(store)).damaged
 
@@ -183,7 +186,7 @@ def test_damaged_history_stops_no_take() -> None:
         for epoch in (1, 2):
             await store.put(KEYS.history_row("omsd", epoch), b"?")
         group = await read(store, before)
-        done = await transactions.take(store, KEYS, group, BETA, "b", Cause.STOPPED, 7, 8)
+        done = await transactions.take(store, KEYS, group, BETA, "b", Cause.STOPPED, 7, 8, LEASE_MS)
         assert isinstance(done, Done) and done.group.epoch_number == 2
 
     run(case)

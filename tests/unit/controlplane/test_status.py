@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+import pytest
 
 from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
@@ -155,21 +156,23 @@ def test_a_floor_where_all_is_ready_and_led_is_healthy() -> None:
     assert why_not(found) == []
 
 
-def test_alarms_do_not_make_it_unhealthy() -> None:
+@pytest.mark.parametrize(("severity", "healthy"), [("critical", False), ("warning", True), ("info", True)])
+def test_a_critical_alarm_is_a_reason_and_a_warning_is_none(severity: str, healthy: bool) -> None:
     site = floor()
     site.hosts["beta"] = host(
         "beta",
         observed("omsd-beta-1"),
-        alarms=(Alarm("tape.end", "critical", "simd", "the tape is over", NOW_NS),),
+        alarms=(Alarm("keeper.down", severity, "agent-beta", "the keeper has ended", NOW_NS),),
     )
     found = build(site)
-    assert found["healthy"]
+    assert found["healthy"] is healthy
+    assert found["reasons"] == ([] if healthy else ["agent-beta: the keeper has ended"])
     assert found["alarms"] == [
         {
-            "id": "tape.end",
-            "severity": "critical",
-            "subject": "simd",
-            "text": "the tape is over",
+            "id": "keeper.down",
+            "severity": severity,
+            "subject": "agent-beta",
+            "text": "the keeper has ended",
             "since": "2023-11-14T22:13:20.000Z",
         }
     ]

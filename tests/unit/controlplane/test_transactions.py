@@ -19,6 +19,7 @@ from controlplane.model import Process, records
 from controlplane.store import Keys
 from controlplane.store.memory import MemoryStore
 
+LEASE_MS = 1_500
 KEYS = Keys("test")
 ALPHA = Process("omsd-alpha-1", "boot", 10, 100)
 BETA = Process("omsd-beta-1", "boot", 20, 100)
@@ -42,7 +43,7 @@ async def read(store: MemoryStore) -> Group:
 async def take(
     store: MemoryStore, group: Group, to: Process, nonce: str = "t", cause: Cause = Cause.FIRST
 ) -> Done | Reread:
-    return await transactions.take(store, KEYS, group, to, nonce, cause, 5, 6)
+    return await transactions.take(store, KEYS, group, to, nonce, cause, 5, 6, LEASE_MS)
 
 
 async def led(store: MemoryStore) -> Group:
@@ -82,8 +83,8 @@ def test_what_a_write_returns_is_what_a_read_finds() -> None:
         group = await led(store)
         assert group == await read(store)
         for outcome in [
-            await transactions.write_electable(store, KEYS, group, [BETA], "e"),
-            await transactions.renew(store, KEYS, await read(store), "r"),
+            await transactions.write_electable(store, KEYS, group, [BETA], "e", LEASE_MS),
+            await transactions.renew(store, KEYS, await read(store), "r", LEASE_MS),
             await transactions.record_active(store, KEYS, await read(store), 9),
             await take(store, await read(store), BETA, "b", Cause.PROCESS_LOST),
         ]:
@@ -135,7 +136,7 @@ def test_of_two_that_race_exactly_one_wins() -> None:
 def test_a_renewal_keeps_everything_but_the_nonce() -> None:
     async def case(store: MemoryStore) -> None:
         group = await led(store)
-        outcome = await transactions.renew(store, KEYS, group, "r")
+        outcome = await transactions.renew(store, KEYS, group, "r", LEASE_MS)
         assert isinstance(outcome, Done) and group.leader
         assert outcome.group.leader == replace(group.leader, nonce="r")
         assert (
@@ -150,7 +151,7 @@ def test_a_renewal_after_a_take_by_another_is_refused() -> None:
     async def case(store: MemoryStore) -> None:
         group = await led(store)
         await take(store, group, BETA, "b", Cause.PROCESS_LOST)
-        outcome = await transactions.renew(store, KEYS, group, "r")
+        outcome = await transactions.renew(store, KEYS, group, "r", LEASE_MS)
         assert isinstance(outcome, Reread) and outcome.group.holder == BETA and not outcome.mine
 
     run(case)
@@ -182,13 +183,13 @@ def test_electable_rewrites_the_leader_record() -> None:
 
     async def case(store: MemoryStore) -> None:
         group = await led(store)
-        outcome = await transactions.write_electable(store, KEYS, group, [BETA], "e")
+        outcome = await transactions.write_electable(store, KEYS, group, [BETA], "e", LEASE_MS)
         assert isinstance(outcome, Done) and outcome.group.leader
         assert (
             outcome.group.leader.nonce == "e"
             and outcome.group.leader_revision == outcome.group.electable_revision
         )
-        stale = await transactions.write_electable(store, KEYS, group, [], "late")
+        stale = await transactions.write_electable(store, KEYS, group, [], "late", LEASE_MS)
         assert isinstance(stale, Reread) and stale.group.candidates == (BETA,)
 
     run(case)
