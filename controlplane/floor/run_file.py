@@ -18,6 +18,7 @@ from controlplane.errors import InvalidInput
 from controlplane.floor import embedded
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
+from controlplane.host import files
 
 EARLIER_STORE = "etcd"
 """The only kind that floors with a desired.json had."""
@@ -47,7 +48,7 @@ def read(folders: Folders) -> RunFile | None:
     """
     for path in (folders.run_json, folders.desired_json):
         try:
-            content = path.read_bytes()
+            content = files.read_regular(path)
             if path == folders.desired_json:
                 return _of_earlier(content)
             return model.decode(RunFile, content)

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import errno
 import glob
 import json
 import os
+import stat
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+READ_BYTES_MAX = 64 << 20
+"""Far more than any file that is read whole."""
 
 
 class Durability(enum.Enum):
@@ -96,6 +101,22 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def read_regular(path: Path, bytes_max: int = READ_BYTES_MAX) -> bytes:
+    """What a file of ours holds. Nothing here waits: whoever put a FIFO in its place holds nobody up.
+
+    Raises:
+        OSError: it is not there, cannot be read, is no regular file, or is longer than `bytes_max`.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        content = file.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise OSError(errno.EFBIG, f"over {bytes_max} bytes", str(path))
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The JSON object in `path`; None when there is none (no file, not readable, damaged, not an object).
 
@@ -103,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     (fences, seen tokens) has a reader of its own, which refuses.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_regular(path))
     except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None

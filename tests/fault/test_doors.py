@@ -5,6 +5,7 @@ behind them.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -68,6 +69,76 @@ def test_another_user_cannot_connect_to_the_store(floor: floors.Floor) -> None:
     assert subprocess.check_output(knock, text=True).strip() == "open", "its own user can"
     tried = [*NOBODY, "/usr/bin/python3", *knock[1:]]
     assert subprocess.check_output(tried, text=True).strip() == "Permission denied"
+
+
+TRY_ALL = """
+import json, os, socket, stat, sys
+found = {}
+for path in json.load(sys.stdin):
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(path)
+        else:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        found[path] = "open"
+    except OSError as exc:
+        found[path] = exc.strerror
+print(json.dumps(found))
+"""
+
+
+def test_another_user_opens_no_file_page_or_socket_of_the_floor(floor: floors.Floor) -> None:
+    """Agents, keepers, controller, daemons and what they keep: each is tried."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    places = [floor.site_dir, floor.run_dir()]
+    kept = [str(path) for place in places for path in place.rglob("*") if not path.is_dir()]
+    kinds = {Path(path).suffix for path in kept}
+    assert {".sock", ".bus", ".alive", ".lease", ".key", ".log"} <= kinds, kinds
+    tried = [*NOBODY, "/usr/bin/python3", "-I", "-c", TRY_ALL]
+    done = subprocess.run(tried, input=json.dumps(kept), capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert len(found) == len(kept) and set(found.values()) == {"Permission denied"}
+
+
+def test_another_user_changes_nothing_over_tcp(floor: floors.Floor) -> None:
+    """What any local user reaches are the checks: every POST is refused, and what is secret is not there."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    status, pids = floor.status(), floor.pids()
+    urls = [status["controller"]["url"], *(host["url"] for host in status["hosts"])]
+    posts = ("v1/shutdown", "v1/site/failover", "v1/fences/omsd/reset", "v1/site/fences/omsd/reset")
+    gets = (
+        "v1/site/status",
+        "api/v1/status",
+        "v1/site/events",
+        "v1/site/ask/omsd/orders",
+        "v1/logs/omsd-alpha-1",
+    )
+    for url in urls:
+        for path in posts:
+            assert code(url, path, "-X", "POST", "-d", "{}") in ("404", "405"), (url, path)
+        for path in gets:
+            assert code(url, path) in ("403", "404"), (url, path)
+        assert code(url, "live") == "200"
+    assert floor.pids() == pids and floor.healthy()
+
+
+def code(url: str, path: str, *more: str) -> str:
+    """The answer's status code, to curl as another user."""
+    curl = [
+        *NOBODY,
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        *more,
+        f"{url.rstrip('/')}/{path}",
+    ]
+    return subprocess.check_output(curl, text=True)
 
 
 def test_what_speaks_http_to_the_store_reads_no_key(floor: floors.Floor) -> None:

@@ -62,6 +62,12 @@ def beta(group: Group | None = LED, **changed: object) -> GroupView:
     return replace(GroupView(group, BETA, BUDGET, runs=True), **changed)  # type: ignore[arg-type]
 
 
+def led_for(lease_ms: int) -> Group:
+    """LED, by a leader that keeps time with this lease."""
+    assert LED.leader is not None
+    return replace(LED, leader=replace(LED.leader, lease_ms=lease_ms))
+
+
 def action(view: GroupView, now_ns: int = 0) -> decide.Action | None:
     found = decide.decide(view, now_ns).actions
     assert len(found) <= 1
@@ -443,3 +449,25 @@ def test_every_take_settles_a_request_by_what_it_did() -> None:
     assert decide.settled(replace(REQUEST, to=GAMMA.instance), ALPHA.instance, BETA).state == "failed"
     assert decide.settled(REQUEST, ALPHA.instance, ALPHA_AGAIN).state == "failed"
     assert decide.settled(REQUEST, ALPHA.instance, None).state == "failed"
+
+
+# --- hosts with different profiles --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lease_ms", "waits_ns"),
+    [
+        (0, LEASE_NS),
+        (600, LEASE_NS),
+        (2_500, 2_500_000_000),
+        (30_000, 30_000_000_000),
+        (299, LEASE_NS),
+        (30_001, LEASE_NS),
+        (1 << 62, LEASE_NS),
+    ],
+)
+def test_a_follower_waits_for_the_longer_of_its_lease_and_the_record_s(lease_ms: int, waits_ns: int) -> None:
+    """R1 with two profiles on one site. A lease that no profile has is not believed."""
+    view = beta(led_for(lease_ms), changed_ns=7)
+    assert action(view, waits_ns + 6) is None
+    assert action(view, waits_ns + 7) == Campaign(Cause.LEASE_EXPIRED)
