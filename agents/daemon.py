@@ -19,7 +19,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from agents import audit_head, host_record, keeper_process, last_specs, store_watch
+from agents import audit_head, floor_watch, host_record, keeper_process, last_specs, store_watch
 from agents.agent import SITE_NEWS, Agent
 from agents.http import application, instance_ports, listening
 from agents.settings import STATUS_EVERY_S, AgentSettings
@@ -141,6 +141,7 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
                 name="removed services",
             )
             tasks.start_soon(store_watch.ask_store_health, agent, store, name="store health")
+            tasks.start_soon(floor_watch.look_after_floord, agent, name="hft-floord")
             if agent.keeper is not None:
                 tasks.start_soon(agent.keeper.run, name="keeper")
             await agent.shutdown.wait()

@@ -64,7 +64,7 @@ def observe(
         version=heard.version if heard else "",
         config_revision=revision_of(instance),
         counters=said.counters if said else {},
-        rates=heard.rates if heard else {},
+        rates=heard.rates if heard and now_mono_s - heard.status_mono_s <= settings.STATUS_STALE_S else {},
         histograms=said.histograms if said else {},
     )
 

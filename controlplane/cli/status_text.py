@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from controlplane.cli import agent_client, render
 from controlplane.cli.output import Output
 from controlplane.host.log_line import printable
+from controlplane.site import look
 
 if TYPE_CHECKING:
     from controlplane.site import document
@@ -75,7 +76,7 @@ def instances(services: Sequence[document.ServiceRow]) -> str:
 
 def flow(found: document.Flow) -> str:
     lines = [
-        f"flow: {found.messages} messages ({found.messages_per_s:.0f}/s), lost {found.lost}, gaps "
+        f"flow: {found.messages} messages ({look.per_s(found)}/s), lost {found.lost}, gaps "
         f"{found.gaps}; "
         f"orders {found.orders}, fills {found.fills}, rejects {found.rejects}, "
         f"stale tokens refused {found.stale_token_refusals}"

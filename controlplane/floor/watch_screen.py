@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from controlplane.host.log_line import printable
-from controlplane.site import document
+from controlplane.site import document, look
 
 _STYLE = {
     "passing": "green",
@@ -71,7 +71,7 @@ def _instances(status: document.StatusDocument) -> Table:
 
 def _flow(flow: document.Flow) -> Text:
     said = [
-        f"{flow.messages:,} messages ({flow.messages_per_s:,.0f}/s)",
+        f"{flow.messages:,} messages ({look.per_s(flow)}/s)",
         f"orders {flow.orders}",
         f"fills {flow.fills}",
         f"rejects {flow.rejects}",

@@ -2,7 +2,7 @@
 
 follower.py (keeps the newest view, and tells what changed) · view.py (what a view holds) · status.py and
 document.py (the status document) · look.py (what is asked of it). nouns.py, the caches behind a view, is this
-room's own but for `Changes`.
+room's own but for `Changes`; so is reasons.py, why a site is not healthy.
 """
 
 __all__ = [

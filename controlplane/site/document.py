@@ -116,7 +116,8 @@ class Flow(msgspec.Struct, frozen=True):
     """What goes through the trading floor, since it began."""
 
     messages: int
-    messages_per_s: float
+    messages_per_s: float | None
+    """None while a market data daemon that should say it does not."""
     lost: int
     gaps: int
     orders: int

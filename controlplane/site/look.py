@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from controlplane.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from controlplane.site.document import InstanceRow, ServiceRow, StatusDocument
+    from controlplane.site.document import Flow, InstanceRow, ServiceRow, StatusDocument
 
 
 def service(status: StatusDocument, name: str) -> ServiceRow:
@@ -25,6 +25,11 @@ def service(status: StatusDocument, name: str) -> ServiceRow:
 def well(instance: InstanceRow) -> bool:
     """Ready and passing: as desired."""
     return instance.ready and instance.health == "passing"
+
+
+def per_s(flow: Flow) -> str:
+    """Market data messages a second; "?" while that is not known."""
+    return "?" if flow.messages_per_s is None else f"{flow.messages_per_s:,.0f}"
 
 
 def iso(wall_ns: int) -> str:

@@ -1,10 +1,11 @@
 """Builds the status document (document.py) from a view of the site and the time. Pure; agents and
 hft-controld share it.
 
-`healthy` means: every desired instance is ready and passing, every group is led, every service that runs has
-a spec in the store that decodes, the store is healthy, no critical alarm stands; else `reasons` says what is
-not. Warnings do not change it, nor does an operation under way. The instances of a silent agent are shown as
-last heard of, with health `warning` and for how long the agent has been silent; where nothing is known,
+`healthy` means that there is no reason why not (reasons.py): every desired instance is ready and passing,
+every group has an active leader and, where it has more members, a standby that can take over, every service
+that runs has a spec in the store that decodes, the store answers, a controller is elected, no critical alarm
+stands. Warnings do not change it, nor does an operation under way. The instances of a silent agent are shown
+as last heard of, with health `warning` and for how long the agent has been silent; where nothing is known,
 `unknown`. The view comes from view.py. Who asks for this: the agents' and the controller's HTTP and, over
 them, controlplane/cli.
 """
@@ -15,10 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from controlplane.model import Mode, ServiceSpec, Slot, records
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
-from controlplane.site import document, histogram, look
+from controlplane.site import document, histogram, look, reasons
 from controlplane.store import Health
 
 HOST_SILENT_MS = 3000
@@ -56,6 +59,8 @@ class Site(Protocol):
     @property
     def leaders(self) -> Mapping[str, records.LeaderRecord]: ...
     @property
+    def electable(self) -> Mapping[str, records.ElectableRecord]: ...
+    @property
     def operations(self) -> Sequence[records.OperationRecord]: ...
     @property
     def paused(self) -> document.Paused | None: ...
@@ -89,10 +94,19 @@ def build(view: Site, now: Now) -> document.StatusDocument:
     newest = sorted(view.operations, key=lambda operation: -operation.created_ns)[:OPERATIONS_MAX]
     ended = [counters for record in view.hosts.values() for counters in record.ended_counters]
     alarms = _alarms(view, now)
-    reasons = why_not_healthy(now.store.healthy, services, spec_faults(view), alarms)
+    known = reasons.Known(
+        store_healthy=now.store.healthy,
+        controller_url=view.controller_url,
+        services=services,
+        faults=spec_faults(view),
+        phases={name: status.phase for name, status in observed.items()},
+        electable=view.electable,
+        alarms=alarms,
+    )
+    found = reasons.why_not_healthy(known)
     return document.StatusDocument(
         site=view.site,
-        healthy=not reasons,
+        healthy=not found,
         store=_store(now.store),
         controller=document.ControllerState(view.controller_url),
         paused=view.paused,
@@ -102,7 +116,7 @@ def build(view: Site, now: Now) -> document.StatusDocument:
         operations=[document.OperationRow(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
         alarms=alarms,
         flow=flow(observed.values(), ended),
-        reasons=reasons,
+        reasons=found,
     )
 
 
@@ -118,31 +132,6 @@ def spec_faults(view: Site) -> dict[str, str]:
             if service not in view.specs and service not in view.tombstones:
                 faults.setdefault(service, f"{record.host} runs it, and no spec of it is in the store")
     return faults
-
-
-def why_not_healthy(
-    store_healthy: bool,
-    services: Sequence[document.ServiceRow],
-    faults: Mapping[str, str],
-    alarms: Sequence[document.AlarmState] = (),
-) -> list[str]:
-    """One line for each thing that keeps a site from being healthy; none: it is."""
-    lines = [] if store_healthy else ["the store does not answer"]
-    if not services:
-        lines.append("no services are applied")
-    lines += [f"{service}: {fault}" for service, fault in sorted(faults.items())]
-    for service in services:
-        if len(service.instances) < service.desired:
-            lines.append(f"{service.name}: {len(service.instances)} of {service.desired} instances are known")
-        lines += [
-            f"{instance.id}: {instance.state}, {instance.health}: {instance.reason or 'not ready'}"
-            for instance in service.instances[: service.desired]
-            if not look.well(instance)
-        ]
-        if service.mode == Mode.ACTIVE_STANDBY and not service.leader:
-            lines.append(f"{service.name}: no instance leads")
-    lines += [f"{alarm.subject}: {alarm.text}" for alarm in alarms if alarm.severity == "critical"]
-    return lines
 
 
 def _store(health: Health) -> document.StoreState:
@@ -176,13 +165,14 @@ def _service(
     spec: ServiceSpec, view: Site, observed: Mapping[str, InstanceStatus], now: Now
 ) -> document.ServiceRow:
     slots = {slot.instance: slot for slot in spec.slots()}
+    leader, epoch, remaining_ms = _leader(spec, view, now)
     instances = [_instance(slot, observed.get(slot.instance), view, now) for slot in slots.values()]
     # Desired ones first, in the order of their slots; then those of an earlier spec, still stopping.
     rest = [status for status in observed.values() if status.service == spec.name and status.id not in slots]
     instances += [
         _instance(Slot(status.id, status.service, status.host), status, view, now) for status in rest
     ]
-    leader, epoch, remaining_ms = _leader(spec, view, now)
+    instances = [_with_role(row, leader) for row in instances]
     return document.ServiceRow(
         name=spec.name,
         daemon=spec.daemon,
@@ -194,6 +184,13 @@ def _service(
         lease_remaining_ms=remaining_ms,
         instances=instances,
     )
+
+
+def _with_role(row: document.InstanceRow, leader: str | None) -> document.InstanceRow:
+    """Only the group's leader is called so: one that was deposed may not know it yet."""
+    if row.role != "leader" or row.id == leader:
+        return row
+    return msgspec.structs.replace(row, role="standby")
 
 
 def _leader(spec: ServiceSpec, view: Site, now: Now) -> tuple[str | None, int | None, int | None]:
@@ -282,10 +279,12 @@ def flow(instances: Iterable[InstanceStatus], ended_counters: Iterable[EndedCoun
     def count(name: str) -> int:
         return sum(each.counters.get(name, 0) for each in counted if each.daemon in FLOW_FROM[name])
 
-    rates = [each.rates.get("messages", 0.0) for each in running if each.daemon in FLOW_FROM["messages"]]
+    feeds = [each for each in running if each.daemon in FLOW_FROM["messages"]]
+    rates = [each.rates["messages"] for each in feeds if "messages" in each.rates]
     return document.Flow(
         messages=count("messages"),
-        messages_per_s=round(sum(rates), 1),
+        # What one of them says nothing of has no sum.
+        messages_per_s=round(sum(rates), 1) if feeds and len(rates) == len(feeds) else None,
         lost=count("lost"),
         gaps=count("gaps"),
         orders=count("orders"),

@@ -28,6 +28,7 @@ class Site:
     hosts: dict[str, HostRecord] = field(default_factory=dict)
     registrations: dict[str, Registration] = field(default_factory=dict)
     leaders: dict[str, records.LeaderRecord] = field(default_factory=dict)
+    electable: dict[str, records.ElectableRecord] = field(default_factory=dict)
     operations: list[records.OperationRecord] = field(default_factory=list)
     paused: dict[str, Any] | None = None
     controller_url: str | None = "http://127.0.0.1:1"
@@ -80,14 +81,22 @@ def led_by(instance: str | None, epoch: int = 4) -> records.LeaderRecord:
     return records.LeaderRecord(Process(instance, "b", 7, 1) if instance else None, 1, epoch, instance, "n")
 
 
+def may_take_over(*instances: str) -> records.ElectableRecord:
+    return records.ElectableRecord(tuple(Process(each, "b", 8, 1) for each in instances), 4)
+
+
+LEADER = observed("omsd-alpha-1", role="leader", phase="active")
+
+
 def floor() -> Site:
     return Site(
         specs={"omsd": OMSD, "bookd": BOOKD},
         hosts={
-            "alpha": host("alpha", observed("omsd-alpha-1", role="leader"), observed("bookd-alpha-1")),
+            "alpha": host("alpha", LEADER, observed("bookd-alpha-1")),
             "beta": host("beta", observed("omsd-beta-1", role="standby")),
         },
         leaders={"omsd": led_by("omsd-alpha-1")},
+        electable={"omsd": may_take_over("omsd-beta-1")},
     )
 
 
@@ -182,7 +191,7 @@ def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy()
     not_ready = floor()
     not_ready.hosts["alpha"] = host(
         "alpha",
-        observed("omsd-alpha-1"),
+        LEADER,
         observed("bookd-alpha-1", ready=False, health="warning", reason="gap"),
     )
     not_led = floor()
@@ -194,6 +203,61 @@ def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy()
     ):
         assert not found["healthy"]
         assert why_not(found) == [why]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"controller_url": None}, "no controller is elected: `hftctl logs controld`"),
+        (
+            {"electable": {}},
+            "omsd: no standby can take over from omsd-alpha-1: `hftctl logs omsd-beta-1` says why",
+        ),
+        (
+            {"electable": {"omsd": may_take_over("omsd-alpha-1")}},
+            "omsd: no standby can take over from omsd-alpha-1: `hftctl logs omsd-beta-1` says why",
+        ),
+        (
+            {"electable": {"omsd": may_take_over("omsd-gone-1")}},
+            "omsd: no standby can take over from omsd-alpha-1: `hftctl logs omsd-beta-1` says why",
+        ),
+    ],
+    ids=["controller", "nobody electable", "the leader alone", "one that is none of the service"],
+)
+def test_what_could_not_take_over_is_a_reason(change: dict[str, Any], why: str) -> None:
+    assert why_not(build(replace(floor(), **change))) == [why]
+
+
+def test_a_leader_is_a_reason_until_it_is_active() -> None:
+    for phase in ("fencing", "reconciling", "standby"):
+        site = floor()
+        leader = observed("omsd-alpha-1", role="leader", phase=phase)
+        site.hosts["alpha"] = host("alpha", leader, observed("bookd-alpha-1"))
+        assert why_not(build(site)) == [f"omsd: omsd-alpha-1 leads and is not active yet ({phase})"]
+
+
+def test_a_group_of_one_needs_no_standby() -> None:
+    site = floor()
+    site.specs["omsd"] = replace(OMSD, hosts=("alpha",))
+    site.hosts["beta"], site.electable = host("beta"), {}
+    assert why_not(build(site)) == []
+
+
+def test_only_the_leader_of_the_group_is_called_so() -> None:
+    """One that was deposed and does not know it yet still says leader itself."""
+    site = floor()
+    site.hosts["beta"] = host("beta", observed("omsd-beta-1", role="leader", phase="active"))
+    rows = service(build(site), "omsd")["instances"]
+    assert [row["role"] for row in rows] == ["leader", "standby"]
+    site.leaders["omsd"] = led_by(None)
+    assert {row["role"] for row in service(build(site), "omsd")["instances"]} == {"standby"}
+
+
+def test_the_rate_of_a_feed_of_which_nothing_is_said_is_not_known() -> None:
+    said, silent = observed("marketd-alpha-1", rates={"messages": 9.0}), observed("marketd-beta-1")
+    assert plain_flow([said])["messages_per_s"] == 9.0
+    assert plain_flow([said, silent])["messages_per_s"] is None
+    assert plain_flow([])["messages_per_s"] is None
 
 
 def test_a_service_whose_spec_is_damaged_or_gone_is_not_healthy_though_it_runs() -> None:
