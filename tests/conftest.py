@@ -9,9 +9,13 @@ import signal
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.support import floors, twins
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")  # no test depends on the machine's speed
 
 ROOT = Path(__file__).resolve().parent.parent
 

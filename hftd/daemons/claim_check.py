@@ -48,7 +48,7 @@ class ClaimCheck:
         if not self.authentic(link, attach):
             return False, reasons.FORGED_CLAIM
         ok, reason = kept.attach(attach)
-        if not ok:
+        if not ok and reason != reasons.BEING_WRITTEN:
             self._context.count(kept.refusal_counter(attach.token))
         return ok, reason
 

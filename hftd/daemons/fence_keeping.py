@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from controlplane.model import Token
 from hftd import runtime
 from hftd.daemons.claim_check import ClaimCheck
+from hftd.shm import kept_fences
 from hftd.storage import fences as fencing
 from hftd.wire import control
 
@@ -33,6 +36,21 @@ def keep(loop: runtime.Loop, context: runtime.Context, fences: fencing.Fences, c
     loop.on_fence_reset(keeper.reset)
     loop.every(LOOK_EVERY_S, keeper.look)
     loop.every(LOOK_EVERY_S, claims.look)
+
+
+def in_background(context: runtime.Context, then: Callable[[], None]) -> fencing.Writer:
+    """A writer for a receiver that holds a lease: its loop waits for no disk. `then` is called after each
+    write, and asks again for what was being written.
+    """
+
+    def write(path: Path, rows: Mapping[str, kept_fences.Row], done: Callable[[str], None]) -> None:
+        def ended(error: str) -> None:
+            done(error)
+            then()
+
+        context.worker.run(lambda: fencing.written(path, rows), ended)
+
+    return write
 
 
 class FenceKeeper:

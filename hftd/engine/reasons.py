@@ -26,6 +26,7 @@ STALE_TOKEN = "stale_token"
 NOT_FENCED = "not_fenced"
 WRONG_LINK = "wrong_link"
 FORGED_CLAIM = "forged_claim"
+BEING_WRITTEN = "being_written"
 NOT_ACTIVE = "not_active"
 NOT_CONNECTED = "not_connected"
 DUPLICATE = "duplicate"
@@ -64,6 +65,7 @@ TEXTS: dict[str, str] = {
     NOT_FENCED: "Fencing token has not been claimed here yet",
     WRONG_LINK: "Fencing token was claimed over another connection",
     FORGED_CLAIM: "Claim of a fencing token was not made by a process of this site for this connection",
+    BEING_WRITTEN: "Fencing token is being written to disk",
     NOT_ACTIVE: "Not the active member of its group",
     NOT_CONNECTED: "No route to the venue",
     DUPLICATE: "Order id has been used before",

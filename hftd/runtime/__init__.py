@@ -1,17 +1,20 @@
 """What every daemon stands on: its context (who it is, what it may use, what it reports) and THE poll loop.
 
 Others use `Context`, `Loop`, `Heads` (numbered envelopes), `waits`, and log.py (lines that never wait). The
-rest serves these: agent_link.py, leadership.py (the lease page read, the heartbeat page written), health.py.
+rest serves these: agent_link.py, leadership.py (the lease page read, the heartbeat page written), health.py,
+worker.py (the thread for what waits for a disk).
 """
 
 from hftd.runtime.context import Context
 from hftd.runtime.heads import Heads
 from hftd.runtime.loop import Loop, waits
+from hftd.runtime.worker import Worker
 
 __all__ = [
     "Context",
     "Heads",
     "Loop",
+    "Worker",
     "context",
     "log",
     "waits",

@@ -23,6 +23,7 @@ from hftd.runtime import agent_link, heads, leadership
 from hftd.runtime.health import Health
 from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, Log
 from hftd.runtime.store_tokens import StoreTokens
+from hftd.runtime.worker import Worker
 from hftd.shm import bell
 from hftd.wire import control
 
@@ -102,6 +103,8 @@ class Context:
         self._rubbish, self._rubbish_ns = 0, 0
         """Messages that did not decode since the alarm was raised, and when the last one came."""
         self.store_tokens = StoreTokens(self.lease)
+        self.worker = Worker()
+        """For what must not be waited for in the loop."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:

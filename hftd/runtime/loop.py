@@ -99,6 +99,7 @@ class Loop:
             self.on(context.agent.socket, self._from_agent)
         if context.lease.bell is not None:
             self._poller.register(context.lease.bell.fileno(), zmq.POLLIN)
+        self._poller.register(context.worker.fileno(), zmq.POLLIN)
         self.every(STATUS_EVERY_S, self._report)
 
     # --- wiring ---------------------------------------------------------------------------------------------
@@ -239,6 +240,8 @@ class Loop:
             bell = self.context.lease.bell
             if bell is not None and bell.fileno() in sockets:
                 bell.drain()  # the next turn begins with a look at the word
+            if self.context.worker.fileno() in sockets:
+                self.context.worker.drain()
         self._flush()  # at once: a tick that was batched does not wait for the heartbeat and the timers
 
     def _flush(self) -> None:

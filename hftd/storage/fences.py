@@ -8,14 +8,21 @@ twice). Only an operator lowers a fence, to what the store holds (`reset`). A to
 is known to hold is not admitted (heights.py). Where a fence cannot be written, nothing of that group passes
 until it can: nobody trades, never two.
 
+A receiver that holds a lease gives a `writer` that does not wait for the disk: `admit` then says False, with
+BEING_WRITTEN as the objection, and True when it is asked again after the disk has it. Until then nothing of
+that group passes.
+
 The check for each order is `refuses`: one dict lookup and one comparison.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from controlplane.model import Process, Token, in_range
+from hftd.engine import reasons
 from hftd.shm import kept_fences
 from hftd.shm.kept_fences import NOBODY as NOBODY
 from hftd.shm.kept_fences import Row
@@ -24,9 +31,27 @@ from hftd.storage.heights import AnyToken, StoreToken
 from hftd.storage.heights import Claim as Claim
 from hftd.wire import orders
 
+Writer = Callable[[Path, Mapping[str, Row], Callable[[str], None]], None]
+"""Writes the rows there, synced, and calls with "" once the disk has them, or with why it does not. One write
+ends before the next begins."""
+
+
+def written(path: Path, rows: Mapping[str, Row]) -> str:
+    """Write them, and wait for the disk: "" when it has them, else why not."""
+    try:
+        kept_fences.write(path, rows)
+    except OSError as exc:
+        return f"{path}: the fence could not be written: {exc.strerror or exc}"
+    return ""
+
+
+def at_once(path: Path, rows: Mapping[str, Row], done: Callable[[str], None]) -> None:
+    """A Writer that waits."""
+    done(written(path, rows))
+
 
 class Fences:
-    def __init__(self, path: Path, store_token: StoreToken) -> None:
+    def __init__(self, path: Path, store_token: StoreToken, writer: Writer = at_once) -> None:
         """Read the fences kept at `path`; no file: no group has fenced yet. `store_token`: what the store is
         known to hold (heights.py).
 
@@ -44,6 +69,8 @@ class Fences:
         and not yet on disk."""
         self._written = dict(self._rows)
         self._write_error = ""
+        self._writer = writer
+        self._being_written: dict[str, Row] | None = None
 
     def admit(self, token: AnyToken, claimant: Process) -> bool:
         """Raise the group's fence to `token`; True once that is on disk (at once, without a write, when it
@@ -61,14 +88,26 @@ class Fences:
             return True
         self._rows[token.group] = row
         self._open.pop(token.group, None)
-        try:
-            kept_fences.write(self.path, self._rows)
-        except OSError as exc:
-            self._write_error = f"{self.path}: the fence could not be written: {exc.strerror or exc}"
-            return False
-        self._write_error = ""
-        self._open, self._written = _passing(self._rows), dict(self._rows)
-        return True
+        rows = dict(self._rows)
+        if rows != self._being_written:
+            self._being_written = rows
+            self._writer(self.path, rows, partial(self._was_written, rows))
+        return self._written.get(token.group) == row
+
+    def _was_written(self, rows: dict[str, Row], error: str) -> None:
+        if self._being_written is rows:
+            self._being_written = None
+        self._write_error = error
+        if not error:
+            self._written = rows
+            # What was raised meanwhile is not on the disk yet.
+            self._open = {
+                group: rank for group, rank in _passing(rows).items() if self._rows.get(group) == rows[group]
+            }
+
+    def being_written(self, group: str) -> bool:
+        """Is the disk all that the group's fence waits for?"""
+        return self._being_written is not None and self._written.get(group) != self._rows.get(group)
 
     def reset(self, token: Token, claimant: Process, admitted: int) -> str:
         """Set the group's fence to what the store holds, though it is lower; "" once that is on disk.
@@ -81,15 +120,13 @@ class Fences:
         row = self._rows.get(token.group)
         if not in_range(token.incarnation, token.epoch):
             return f"group {token.group!r}: {token.incarnation}/{token.epoch} is out of range"
-        if self.admitted(token.group) != admitted:
+        if self.admitted(token.group) != admitted or self._being_written is not None:
             return f"group {token.group!r}: fenced meanwhile; look again"
         wanted = Row(token.incarnation, token.epoch, claimant)
         if row is not None and row.rank >= token.rank and row != wanted:
             rows = {**self._rows, token.group: wanted}
-            try:
-                kept_fences.write(self.path, rows)
-            except OSError as exc:
-                return f"{self.path}: the fence could not be written: {exc.strerror or exc}"
+            if error := written(self.path, rows):
+                return error
             self._rows = rows
             self._open, self._written = _passing(rows), dict(rows)
         self._heights.reset(token)
@@ -124,7 +161,8 @@ class Fences:
 
     def objection(self, token: AnyToken, claimant: Process) -> str:
         """Why `admit` refuses; empty when it would not."""
-        return self.conflict(token, claimant) or self._write_error
+        waiting = reasons.BEING_WRITTEN if self.being_written(token.group) else ""
+        return self.conflict(token, claimant) or waiting or self._write_error
 
     def highest(self, group: str) -> Token | None:
         row = self._rows.get(group)

@@ -304,7 +304,7 @@ async def test_a_request_that_comes_again_is_answered_as_the_first_time(odd: str
     assert remembering == await transcript(Script(["good"]), 0, over, sending)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     over=st.sampled_from(["tcp", "unix"]),
     answers=st.lists(st.sampled_from(list(ANSWERS)), min_size=1, max_size=3),

@@ -34,7 +34,11 @@ TICK_S = 0.02
 class Execd:
     def __init__(self, context: runtime.Context, settings: ExecutionSettings) -> None:
         self.context, self.settings = context, settings
-        self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
+        self.fences = fences.Fences(
+            context.data_dir / "fences.json",
+            context.store_tokens.highest,
+            fence_keeping.in_background(context, self._fences_written),
+        )
         self.gateway = gateway.Gateway(self.fences)
         self.reports = gateway.Reports(settings.reports_max)
         self.questions = gateway.Questions()
@@ -83,6 +87,8 @@ class Execd:
             else []
         )
         self._unheld = not self.gateway.lead(token, self.context.process, clients)
+        if self._unheld and any(self.fences.being_written(each.token.group) for each in clients):
+            return
         if self._unheld:
             self.context.alarm(
                 "floor_not_written",
@@ -94,6 +100,16 @@ class Execd:
         self.orphans.heard(time.monotonic_ns())
         self._show()
         self._fence_venue()
+
+    def _fences_written(self) -> None:
+        """The disk has ended a write: go on with what waited for it."""
+        if self._unheld:
+            self._lead()
+        for identity, claim, objection in self.gateway.written():
+            if objection:
+                self._fenced(identity, claim.token.group, claim.token.epoch, objection)
+            else:
+                self._client_fenced(identity, claim)
 
     def _fence_venue(self) -> None:
         self._retry_ns = time.monotonic_ns() + int(self.settings.fence_retry_s * 1e9)
@@ -168,8 +184,8 @@ class Execd:
             objection = reasons.NOT_CONNECTED
         if not objection:
             objection = self.gateway.hold(claim)
-        if not objection:
-            return  # the venue's acknowledgement answers it
+        if not objection or objection == reasons.BEING_WRITTEN:
+            return  # the venue's acknowledgement answers it, or the disk's
         if objection == reasons.WRONG_LINK:
             self.attempts.refused(objection)
         elif self.gateway.phase is Phase.ACTIVE and objection not in (
@@ -232,23 +248,25 @@ class Execd:
         if told is None:
             return
         identity, claim = told
-        self.orphans.heard(time.monotonic_ns())
-        self._fenced(
-            identity,
-            claim.token.group,
-            claim.token.epoch,
-            "" if answer.ok else answer.reason or "the venue refused",
-            answer.waits,
-        )
         if answer.ok:
-            self.reports.again(claim.token.group)
-            self.context.event(
-                "omsd.fenced",
-                instance=claim.claimant.instance,
-                epoch=claim.token.epoch,
-                reports=len(self.reports),
-            )
-            self.pump()
+            self._client_fenced(identity, claim)
+            return
+        reason = answer.reason or "the venue refused"
+        self.orphans.heard(time.monotonic_ns())
+        self._fenced(identity, claim.token.group, claim.token.epoch, reason, answer.waits)
+
+    def _client_fenced(self, identity: bytes, claim: VenueFence) -> None:
+        """The venue and our disk have it: the order manager may begin, and gets what it has not seen."""
+        self.orphans.heard(time.monotonic_ns())
+        self._fenced(identity, claim.token.group, claim.token.epoch, "")
+        self.reports.again(claim.token.group)
+        self.context.event(
+            "omsd.fenced",
+            instance=claim.claimant.instance,
+            epoch=claim.token.epoch,
+            reports=len(self.reports),
+        )
+        self.pump()
 
     def _answer(self, message: orders.CancelledAll | orders.OpenOrders | orders.Executions) -> None:
         asked = self.questions.answered(message.request)
@@ -269,7 +287,7 @@ class Execd:
     def tick(self, now_ns: int) -> None:
         if self._unheld:
             self._lead()
-        if now_ns >= self._retry_ns and self.gateway.phase is Phase.FENCING:
+        if not self._unheld and now_ns >= self._retry_ns and self.gateway.phase is Phase.FENCING:
             self._fence_venue()
         if self.gateway.phase is not Phase.ACTIVE or self.gateway.token is None:
             return

@@ -11,7 +11,6 @@ cancelled.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
 
 from controlplane.model import Phase
 from hftd import bus, runtime
@@ -46,7 +45,7 @@ class Gate:
         macs = approvals.Macs(context.key(approvals.PURPOSE))
         self.risk = risk.Risk(limits(settings, context.config.revision), macs)
         self.strategies = strategies.Strategies(context, int(settings.strategy_silent_s * 1e9))
-        self.omsd = order_manager.OrderManager(context, self._head)
+        self.omsd = order_manager.OrderManager(context, self._head, self._omsd_attached)
         self.market = bus.publish.Subscriber()
         self.positions = bus.publish.Subscriber()
         self.reader = tops.Reader(context.count)
@@ -170,19 +169,18 @@ class Gate:
         message = order_manager.decode(frame)
         match message:
             case orders.Attach():
-                if self.omsd.attach(link, message):
-                    self._abandon(self.risk.abandon(self.omsd.route))
+                self.omsd.attach(link, message)
             case orders.Report() if self.omsd.speaks(link, message):
                 self.risk.on_report(message, self.omsd.route)
                 self.strategies.pass_on(message.strategy, frame)
             case orders.Refusal() if self.omsd.speaks(link, message):
                 self._on_refusal(message, frame)
 
-    def _abandon(self, gone: Iterable[risk.OpenOrder]) -> None:
+    def _omsd_attached(self) -> None:
         """The orders of the omsd before: tell their strategies now, so that they quote again; the reports
         that still come are old news to them.
         """
-        for order in gone:
+        for order in self.risk.abandon(self.omsd.route):
             self._end(order, OrderState.CANCELLED, reasons.TAKE_OVER, reasons.text(reasons.TAKE_OVER))
 
     def _on_refusal(self, refusal: orders.Refusal, frame: bytes) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hftd import bus, runtime
+from hftd.daemons import fence_keeping
 from hftd.daemons.claim_check import ClaimCheck
 from hftd.engine import reasons
 from hftd.engine.orders import answers, term
@@ -20,9 +21,21 @@ decode: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
 
 
 class OrderManager:
-    def __init__(self, context: runtime.Context, make_head: Callable[[], codec.Head]) -> None:
-        self._context, self._head = context, make_head
-        self.fences = fences.Fences(context.data_dir / "fences.json", context.store_tokens.highest)
+    def __init__(
+        self,
+        context: runtime.Context,
+        make_head: Callable[[], codec.Head],
+        on_attached: Callable[[], None],
+    ) -> None:
+        """`on_attached`: an omsd has the orders now, perhaps the same one."""
+        self._context, self._head, self._on_attached = context, make_head, on_attached
+        self.fences = fences.Fences(
+            context.data_dir / "fences.json",
+            context.store_tokens.highest,
+            fence_keeping.in_background(context, self._fences_written),
+        )
+        self._waiting: tuple[bytes, orders.Attach] | None = None
+        """An Attach whose fence is being written."""
         self.claims = ClaimCheck(context)
         self.router = bus.link.Router(context.bind("orders"))
         self._link: bytes | None = None
@@ -37,16 +50,24 @@ class OrderManager:
         """False when there is no omsd, or its link is full; the message was not sent."""
         return self._link is not None and self.router.send(self._link, codec.encode(message))
 
-    def attach(self, identity: bytes, attach: orders.Attach) -> bool:
-        """Take an omsd's Attach and answer it; True when it has the orders now."""
+    def attach(self, identity: bytes, attach: orders.Attach) -> None:
+        """Take an omsd's Attach, and answer it once its fence is on disk."""
         ok, reason = self.claims.attach(identity, attach, self.fences)
+        if reason == reasons.BEING_WRITTEN:
+            self._waiting = (identity, attach)
+            return
         self.router.send(identity, codec.encode(orders.Attached(*self._head(), ok, reason, last_seq=0)))
         if not ok or attach.token is None:
-            return False
+            return
         if identity != self._link:
             self._context.event("omsd.attached", instance=attach.claimant.instance, epoch=attach.token.epoch)
         self._link, self.route = identity, term.of(attach.token)
-        return True
+        self._on_attached()
+
+    def _fences_written(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            self.attach(*waiting)
 
     def speaks(self, identity: bytes, message: orders.Report | orders.Refusal) -> bool:
         """Does this come from the omsd that attached last? Any other is told why it does not count."""

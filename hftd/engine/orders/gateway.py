@@ -66,6 +66,10 @@ class VenueFence:
 class _Asked:
     identity: bytes
     claim: VenueFence
+    held: bool = False
+    """On disk here."""
+    at_venue: bool = False
+    """The venue has acknowledged it."""
 
 
 class Gateway:
@@ -153,13 +157,42 @@ class Gateway:
         return known != identity and self._fences.highest(claim.token.group) == claim.token
 
     def hold(self, claim: VenueFence) -> str:
-        """Write the client's fence to disk here; "" when it stands. Before the acknowledgement, beside the
-        venue's own writing.
+        """Write the client's fence to disk here; "" when it stands, BEING_WRITTEN while the disk takes its
+        time (`written` goes on). Before the acknowledgement, beside the venue's own writing.
         """
+        asked = self._asked.get(claim.key)
         if self._fences.admit(claim.token, claim.claimant):
+            if asked is not None:
+                asked.held = True
             return ""
-        self._asked.pop(claim.key, None)
-        return self._fences.objection(claim.token, claim.claimant)
+        objection = self._fences.objection(claim.token, claim.claimant)
+        if objection != reasons.BEING_WRITTEN:
+            self._asked.pop(claim.key, None)
+        return objection
+
+    def written(self) -> list[tuple[bytes, VenueFence, str]]:
+        """The disk has ended a write: who can be told now, and why not ("": fenced)."""
+        told = []
+        for asked in list(self._asked.values()):
+            if asked.held:
+                continue
+            objection = self._fences.objection(asked.claim.token, asked.claim.claimant)
+            asked.held = not objection
+            if objection == reasons.BEING_WRITTEN or (asked.held and not asked.at_venue):
+                continue
+            del self._asked[asked.claim.key]
+            if asked.held:
+                self._link(asked)
+            told.append((asked.identity, asked.claim, objection))
+        return told
+
+    def _link(self, asked: _Asked) -> None:
+        """Fenced here and at the venue: orders of the group come over this link from now on."""
+        group = asked.claim.token.group
+        self.links[group] = asked.identity
+        self._fenced[group, asked.identity] = None
+        if len(self._fenced) > LINKS_MAX:
+            self._fenced.popitem(last=False)
 
     def venue_fenced(self, answer: orders.Fenced) -> tuple[bytes, VenueFence] | None:
         """The venue's answer. Returns the client that can be told so now, with its claim; own fences are only
@@ -176,15 +209,15 @@ class Gateway:
             self._own = [claim for claim in self._own if claim.key != key]
             self.phase = Phase.FENCING if self._own else Phase.ACTIVE
         self.refusal = "" if answer.ok or answer.waits else answer.reason
-        waiting = self._asked.pop(key, None)
+        waiting = self._asked.get(key)
         if waiting is None:
             return None
+        if answer.ok and not waiting.held:
+            waiting.at_venue = True
+            return None
+        del self._asked[key]
         if answer.ok:
-            group = waiting.claim.token.group
-            self.links[group] = waiting.identity
-            self._fenced[group, waiting.identity] = None
-            if len(self._fenced) > LINKS_MAX:
-                self._fenced.popitem(last=False)
+            self._link(waiting)
         return waiting.identity, waiting.claim
 
     # --- orders ---------------------------------------------------------------------------------------------

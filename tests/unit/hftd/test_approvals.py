@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hftd.engine import reasons
@@ -68,7 +68,6 @@ approval_fields = st.one_of(
 )
 
 
-@settings(deadline=None)  # for claims, not for speed
 @given(st.lists(fields, max_size=3), st.lists(approval_fields, max_size=3))
 def test_an_order_of_which_anything_was_changed_is_refused(
     changed: list[tuple[str, Any]], approval: list[tuple[str, Any]]
@@ -106,7 +105,6 @@ def test_what_omsd_says_of_an_order_needs_no_approval(name: str) -> None:
     )
 
 
-@settings(deadline=None)  # for claims, not for speed
 @given(st.lists(texts, min_size=5, max_size=5), st.lists(texts, min_size=5, max_size=5))
 def test_no_text_gives_some_of_itself_to_its_neighbour(some: list[str], others: list[str]) -> None:
     names = ("client_order_id", "strategy", "market", "symbol", "replaces")

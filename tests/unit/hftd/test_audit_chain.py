@@ -14,7 +14,7 @@ from hftd.engine import audit_chain
 from hftd.engine.audit_chain import Head
 from hftd.storage import audit_log, audit_verify
 
-FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def lines(count: int) -> list[bytes]:

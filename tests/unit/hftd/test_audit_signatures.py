@@ -20,7 +20,7 @@ from hftd.engine.audit_statement import KeyStart, SignedHead
 from hftd.storage import audit_assurance, audit_key, audit_signatures
 from hftd.storage.audit_verify import Remembered
 
-FEW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 KEY = audit_key.Key(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 NEXT = audit_key.Key(Ed25519PrivateKey.from_private_bytes(bytes(range(1, 33))))

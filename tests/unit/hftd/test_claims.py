@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hftd.engine.orders import approvals, claims
@@ -78,7 +78,6 @@ fields = st.one_of(
 links = st.just(LINK) | st.binary(max_size=60)
 
 
-@settings(deadline=None)  # for claims, not for speed
 @given(st.sampled_from([fence(), attach()]), st.lists(fields, max_size=3), links)
 def test_a_claim_of_which_anything_was_changed_fits_no_more(
     one: claims.Claim, changed: list[tuple[str, Any]], link: bytes

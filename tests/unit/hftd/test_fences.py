@@ -5,6 +5,7 @@ process.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Process, Token
-from hftd.storage.fences import NOBODY, Fences
+from hftd.engine import reasons
+from hftd.shm import kept_fences
+from hftd.storage.fences import NOBODY, Fences, written
 from hftd.wire.codec import TokenOnWire
 from tests.support import store_tokens
 
@@ -149,3 +152,79 @@ def test_a_file_under_its_first_name_is_taken_over(tmp_path: Path) -> None:
     fences = Fences(tmp_path / "fences.json", store_tokens.highest)
     assert not fences.admit(token(4), BETA)
     assert not (tmp_path / "floors.json").exists()
+
+
+# --- a writer that does not wait ----------------------------------------------------------------------------
+
+
+class LaterDisk:
+    """Writes when the test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Path, dict[str, kept_fences.Row], Callable[[str], None]]] = []
+
+    def __call__(self, path: Path, rows: Mapping[str, kept_fences.Row], done: Callable[[str], None]) -> None:
+        self.jobs.append((path, dict(rows), done))
+
+    def write(self, error: str = "") -> None:
+        path, rows, done = self.jobs.pop(0)
+        done(error or written(path, rows))
+
+
+@pytest.fixture
+def disk() -> LaterDisk:
+    return LaterDisk()
+
+
+@pytest.fixture
+def later(tmp_path: Path, disk: LaterDisk) -> Fences:
+    return Fences(tmp_path / "fences.json", store_tokens.highest, disk)
+
+
+def test_a_fence_counts_once_the_disk_has_it_and_shuts_lower_ones_out_at_once(
+    later: Fences, disk: LaterDisk
+) -> None:
+    assert not later.admit(token(5), ALPHA)
+    disk.write()
+    assert later.admit(token(5), ALPHA) and not later.refuses(token(5))
+    assert not later.admit(token(6), BETA)
+    assert later.objection(token(6), BETA) == reasons.BEING_WRITTEN and later.being_written("omsd")
+    assert later.refuses(token(5)) and later.refuses(token(6)), "nothing passes meanwhile"
+    assert "below the fence" in later.objection(token(5), ALPHA)
+    assert Fences(later.path, store_tokens.highest).highest("omsd") == token(5)
+    assert not later.admit(token(6), BETA) and len(disk.jobs) == 1, "asked again, written once"
+    disk.write()
+    assert later.admit(token(6), BETA) and not later.refuses(token(6)) and not later.being_written("omsd")
+    assert Fences(later.path, store_tokens.highest).highest("omsd") == token(6)
+
+
+def test_what_was_raised_while_an_older_fence_was_written_waits_for_its_own_write(
+    later: Fences, disk: LaterDisk
+) -> None:
+    assert not later.admit(token(5), ALPHA)
+    assert not later.admit(token(6), BETA)
+    assert not later.admit(token(1, group="riskd"), ALPHA)
+    disk.write()
+    assert later.refuses(token(5)) and later.refuses(token(6)) and later.being_written("omsd")
+    disk.write()
+    assert not later.refuses(token(6)) and later.being_written("riskd") and not later.being_written("omsd")
+    disk.write()
+    assert not later.refuses(token(1, group="riskd")) and disk.jobs == []
+
+
+def test_a_write_that_fails_later_leaves_the_group_shut_and_says_why(later: Fences, disk: LaterDisk) -> None:
+    assert not later.admit(token(5), ALPHA)
+    disk.write("No space left on device")
+    assert later.refuses(token(5)) and not later.being_written("omsd")
+    assert "No space left" in later.objection(token(5), ALPHA)
+    assert not later.admit(token(5), ALPHA) and later.objection(token(5), ALPHA) == reasons.BEING_WRITTEN
+    disk.write()
+    assert later.admit(token(5), ALPHA) and not later.refuses(token(5))
+
+
+def test_a_fence_is_not_lowered_while_another_is_written(later: Fences, disk: LaterDisk) -> None:
+    assert not later.admit(token(9), ALPHA)
+    assert "look again" in later.reset(token(5), BETA, later.admitted("omsd"))
+    disk.write()
+    assert later.reset(token(5), BETA, later.admitted("omsd")) == ""
+    assert later.highest("omsd") == token(5)

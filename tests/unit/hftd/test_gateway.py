@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model import Phase, Process, Token
@@ -229,7 +229,6 @@ def test_without_a_token_of_its_own_not_even_a_cancel_can_go(gateway: Gateway) -
     assert gateway.cancel_objection(b"alpha", wire(4), "omsd-4-1") == reasons.NOT_ACTIVE
 
 
-@settings(deadline=None)  # each fence is synced to a disk that others use too
 @given(fences=st.lists(st.tuples(st.integers(1, 4), st.sampled_from([ALPHA, BETA])), max_size=10))
 def test_whatever_is_fenced_at_most_one_claimant_passes_and_never_a_lower_token(
     fences: list[tuple[int, Process]], tmp_path_factory: pytest.TempPathFactory

@@ -297,13 +297,13 @@ def damaged(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 @given(st.sampled_from([*PLAIN.values()]).flatmap(damaged), st.sampled_from(["", "BTCUSDT"]))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_a_damaged_line_is_decoded_like_the_twin_or_not_at_all(raw: bytes, symbol: str) -> None:
     check(raw, symbol)
 
 
 @given(st.from_regex(rb"[0-9]{0,13}(\.[0-9]{0,19})?", fullmatch=True))
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 @example(b"92233720368.547758070")
 @example(b"0.00000000000000000")
 def test_a_number_is_read_like_the_twin_reads_it(number: bytes) -> None:
@@ -320,7 +320,7 @@ def test_a_number_is_read_like_the_twin_reads_it(number: bytes) -> None:
         max_size=12,
     )
 )
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=800)
 def test_members_in_any_order_and_of_any_type(pairs: list[tuple[str, str]]) -> None:
     data = ",".join(f'"{key}":{value}' for key, value in pairs)
     for stream in ("depth", "trade", "bookTicker"):
@@ -341,7 +341,7 @@ NUMBERS = st.one_of(
     st.fixed_dictionaries(dict.fromkeys(("E", "U", "u", "pu", "t", "lastUpdateId"), NUMBERS)),
     st.one_of(st.just(RECEIVE_NS), NUMBERS.filter(lambda n: isinstance(n, int))),
 )
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @example("depth", {"E": 1, "U": 1, "u": 2, "pu": 1 << 64, "t": 0, "lastUpdateId": 0}, RECEIVE_NS)
 @example("depth", {"E": 1, "U": 1, "u": 2, "pu": 1, "t": 0, "lastUpdateId": 0}, 1 << 63)
 @example("depth", {"E": 1, "U": 1, "u": 2, "pu": 1, "t": 0, "lastUpdateId": 0}, market.TIME_NS_MAX)
@@ -409,7 +409,7 @@ MESSAGES = st.builds(
 
 
 @given(st.lists(MESSAGES, max_size=4))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_message_comes_back_from_its_frame(messages: list[market.Message]) -> None:
     assert unpack(market.frame([market.pack(message) for message in messages], 9, 1000)) == messages
 
@@ -418,7 +418,7 @@ FRAME = market.frame([market.pack(test_market_wire.MESSAGE)] * 3, 9, 1000)
 
 
 @given(damaged(FRAME))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 def test_a_damaged_frame_is_read_like_the_twin_or_not_at_all(data: bytes) -> None:
     found = unpack(data)
     if found is not None:
