@@ -344,6 +344,8 @@ class ReplicaFrom(Message, tag=41, frozen=True):
 
     epoch: int
     sequence: int
+    audited: int = 0
+    """As in ReplicaRecord: a standby learns it of a leader that has nothing new, too."""
 
 
 class ReplicaRecord(Message, tag=42, frozen=True):
