@@ -39,8 +39,9 @@ from typing import Generic, TypeVar
 from controlplane.errors import InvalidInput
 from controlplane.host import files, locks
 from hftd.storage import damage, recovery, segments
-from hftd.storage.segments import MAGIC, Segment, SegmentRecord
+from hftd.storage.segments import MAGIC, Segment
 from hftd.storage.segments import JournalFull as JournalFull
+from hftd.storage.segments import SegmentRecord as SegmentRecord
 from hftd.storage.sync_thread import OpenFile, SyncThread
 
 T = TypeVar("T")
@@ -317,6 +318,11 @@ class Journal:
             deleted += 1
         return deleted
 
+    @property
+    def damage_note(self) -> Path:
+        """The file by which `damage` outlives a restart. Who deletes it says that nothing is lacking."""
+        return self.folder / damage.NOTE
+
     def healed(self) -> None:
         """The journal has everything again that `damage` had taken."""
         if self.damage is not None:
@@ -394,6 +400,10 @@ class Journal:
     def asides(self) -> list[Path]:
         """The side files of which auditd has not got everything yet, oldest first. Reads the folder."""
         return sorted(self.folder.glob("aside-*.unaudited"), key=lambda path: path.stat().st_mtime_ns)
+
+    def read_aside(self, path: Path) -> list[SegmentRecord]:
+        """What is in a side file. Raises OSError."""
+        return segments.read_side(path)
 
     def keep_aside(self, path: Path) -> None:
         """auditd has what is in this side file: from now on it is kept for people alone."""

@@ -22,8 +22,6 @@ from hftd.daemons.omsd import receivers
 from hftd.daemons.omsd.signature import Signature
 from hftd.engine.orders import oms
 from hftd.storage import journal as journals
-from hftd.storage import segments
-from hftd.storage.segments import SegmentRecord
 from hftd.wire import codec, orders
 
 
@@ -41,15 +39,15 @@ class AuditTail:
         self._context, self._journal, self._signature = context, journal, signature
         self._audited, self._resend_ns = audited, resend_ns
         self.link = receivers.ReceiverLink(context, service, "events", self._attach)
-        self._tails: deque[tuple[Path, deque[SegmentRecord], int]] = deque()
+        self._tails: deque[tuple[Path, deque[journals.SegmentRecord], int]] = deque()
         """File, what of it auditd has not acknowledged, and how many there were."""
         self._sent_seq = 0
         """The last of the batch that is on its way; 0 when none is."""
         self._sent_ns = 0
         for path in journal.asides():
-            self.add(path, segments.read_side(path))
+            self.add(path, journal.read_aside(path))
 
-    def add(self, path: Path, records: Iterable[SegmentRecord]) -> None:
+    def add(self, path: Path, records: Iterable[journals.SegmentRecord]) -> None:
         """This tail was set aside."""
         waiting = deque(records)
         self._tails.append((path, waiting, len(waiting)))

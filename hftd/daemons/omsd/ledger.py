@@ -16,9 +16,8 @@ from hftd import runtime
 from hftd.daemons.omsd.signature import Signature
 from hftd.engine.orders import oms
 from hftd.settings import OrdersSettings
-from hftd.storage import damage, heights
+from hftd.storage import heights
 from hftd.storage import journal as journals
-from hftd.storage.segments import SegmentRecord
 from hftd.wire import codec
 
 TRY_NS = 1_000_000_000
@@ -43,7 +42,7 @@ class Ledger:
         self._tried_ns = 0
         self.oms = self._replayed(self.journal.read())
 
-    def _replayed(self, records: Iterable[SegmentRecord]) -> oms.Oms:
+    def _replayed(self, records: Iterable[journals.SegmentRecord]) -> oms.Oms:
         settings = self._settings
         bounds = oms.Bounds(
             open_orders_max=settings.open_orders_max,
@@ -115,7 +114,7 @@ class Ledger:
         text = (
             f"{lost}; they are kept in {', '.join(lost.kept)} and are not in use. This instance does not "
             "lead before it has them from a leader. If no other member can lead, what they said is to be had "
-            f"from the venue alone: delete {self.journal.folder / damage.NOTE} and restart the instance"
+            f"from the venue alone: delete {self.journal.damage_note} and restart the instance"
         )
         self._context.alarm("journal_damaged", "critical", text)
 
