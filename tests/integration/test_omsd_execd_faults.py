@@ -6,6 +6,7 @@ import errno
 import os
 
 import pytest
+import zmq
 
 from controlplane.model import Phase
 from hftd.engine import reasons
@@ -75,3 +76,26 @@ def test_what_does_not_decode_is_counted_and_dropped_everywhere(path: OrderPath)
     )
     name = path.riskd.place()
     path.until("nothing else happened", lambda: path.riskd.states(name) == [OrderState.WORKING])
+
+
+def test_an_unanswered_order_whose_cancel_reached_nobody_is_unknown_until_the_venue_tells(
+    path: OrderPath,
+) -> None:
+    alpha = active(path)
+    path.venue.deaf = True
+    name = path.riskd.place()
+    path.until("the venue has it, and is silent", lambda: path.venue.working)
+    assert [row["status"] for row in alpha.ask("orders")] == ["pending_new"]
+    path.members["execd-alpha-1"].kill(clean=True)
+    path.until("execd is gone", lambda: not alpha.loop._handlers[0][0].poll(0, zmq.POLLOUT))
+    path.riskd.cancel(name)
+    path.until("the cancel is refused", lambda: path.riskd.reasons(name) == [reasons.NOT_CONNECTED])
+    assert [row["status"] for row in alpha.ask("orders")] == ["unknown"]
+
+    path.venue.deaf = False
+    execd = path.start("execd-alpha-1")
+    path.introduce()
+    execd.lead(2)
+    path.until("the venue has told", lambda: path.riskd.states(name) == [OrderState.CANCELLED])
+    assert [row["status"] for row in alpha.ask("orders")] == ["cancelled"]
+    path.until("omsd is active again", lambda: alpha.phase is Phase.ACTIVE)
