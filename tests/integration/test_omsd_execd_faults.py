@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 import zmq
@@ -12,7 +13,7 @@ from controlplane.model import Phase
 from hftd.engine import reasons
 from hftd.wire.orders import OrderState
 from tests.support.order_path import OrderPath
-from tests.support.order_stage import active, audit, positions, unacknowledged
+from tests.support.order_stage import active, audit, electable, positions, standby, unacknowledged
 
 
 def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
@@ -43,6 +44,32 @@ def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
     assert "journal_full" not in alpha.context.alarms
     after = path.riskd.place()
     path.until("a new order works", lambda: path.riskd.states(after) == [OrderState.WORKING])
+
+
+def test_a_standby_whose_disk_is_full_is_not_electable_until_there_is_room(
+    path: OrderPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha = active(path)
+    beta = standby(path)
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if "omsd-beta-1" in str(Path(f"/proc/self/fd/{fd}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        patched.setattr("hftd.storage.journal.Journal.recovered", lambda _: False)
+        name = path.riskd.place()
+        path.until("it works", lambda: path.riskd.states(name) == [OrderState.WORKING])
+        path.until("the alarm", lambda: "journal_full" in beta.context.alarms)
+        path.until("not electable", lambda: electable(alpha) == [])
+        for _ in range(50):
+            path.turn()
+            assert electable(alpha) == []
+    path.until("electable again", lambda: electable(alpha) == ["omsd-beta-1"])
+    path.until("it has all", lambda: alpha.ask("orders") == beta.ask("orders"))
 
 
 def test_auditd_and_positiond_catch_up_after_an_absence(path: OrderPath) -> None:

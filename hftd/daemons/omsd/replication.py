@@ -233,7 +233,9 @@ class Replication:
         self._on_record(message)
 
     def _full(self, exc: journals.JournalFull) -> None:
-        """Follow no further; the next greeting after there is room goes on from where we are."""
+        """Follow no further, and do not greet before there is room (`Ledger.found_room` clears the alarm): a
+        leader would take a standby that greets for one that follows.
+        """
         self.follower.reset()
         self._context.alarm(
             "journal_full",
@@ -274,7 +276,11 @@ class Replication:
         quiet_ns = now_ns - max(self._heard_ns, self._tried_ns)
         if self.follower.attached and quiet_ns > SILENCE_NS:
             self._attach(now_ns)  # nothing new, or a leader that has forgotten us: the answer tells
-        elif not self.follower.attached and now_ns - self._tried_ns > SILENCE_NS // 20:
+        elif (
+            not self.follower.attached
+            and now_ns - self._tried_ns > SILENCE_NS // 20
+            and "journal_full" not in self._context.alarms
+        ):
             self._attach(now_ns)
         if self.follower.attached:
             self._followed_ns = now_ns

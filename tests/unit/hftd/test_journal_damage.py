@@ -52,7 +52,7 @@ def bits(folder: Path) -> int:
     return 8 * sum(path.stat().st_size for path in folder.glob("0*.journal"))
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_flipped_bit_costs_its_own_record_and_no_other_in_silence(
     whole: Path, tmp_path: Path, data: st.DataObject

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hftd.storage import segments
@@ -46,6 +46,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)  # it waits for a disk
 @given(steps=STEPS, seed=st.integers(0, 1 << 30), replicated=st.booleans())
 def test_a_power_cut_takes_nothing_that_was_synced_and_leaves_no_hole(
     steps: list[str], seed: int, *, replicated: bool
