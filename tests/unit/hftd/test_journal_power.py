@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hftd.storage import segments
-from hftd.storage.journal import Journal
+from hftd.storage.journal import Journal, JournalFull
 from tests.support.disks import SyncedDisk
 
 
@@ -124,3 +124,74 @@ def test_a_power_cut_while_a_tail_is_set_aside_leaves_each_record_here_or_there(
         assert again.last_seq == after + 1
         again.close()
         journal.close()
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "fsync", "rename"])
+def test_a_sync_that_failed_at_a_new_segment_is_remembered_and_every_segment_is_written_anew(
+    call: str, tmp_path: Path
+) -> None:
+    with watched() as (folder, disk), pytest.MonkeyPatch.context() as patch:
+        journal = Journal(folder, segment_bytes=120)
+        written = [journal.append(1, b"%02d" % n + bytes(20)) for n in range(2)]
+        until_synced(journal)
+        disk.running.clear()
+        written += [journal.append(1, b"%02d" % n + bytes(20)) for n in range(2, 12)]
+        assert len(segments.in_order(folder)) >= 4
+        real = getattr(os, call)
+
+        def broken(*_: object) -> None:
+            raise OSError(5, os.strerror(5))
+
+        with pytest.MonkeyPatch.context() as breaking:
+            breaking.setattr(os, call, broken)
+            disk.running.set()
+            deadline = time.monotonic() + 20
+            while not journal.sync_error:
+                assert time.monotonic() < deadline
+            with pytest.raises(JournalFull, match="sync failed"):
+                journal.append(1, b"refused")
+        assert getattr(os, call) is real
+        # What the kernel did not write it calls clean: from now on a sync of those files proves nothing.
+        lying = {path.stat().st_ino for path in folder.glob("[0-9]*")}
+
+        def proves_nothing(fd: int) -> None:
+            if os.fstat(fd).st_ino not in lying:
+                honest(fd)
+
+        honest = os.fdatasync
+        patch.setattr(os, "fdatasync", proves_nothing)
+        deadline = time.monotonic() + 20
+        while not journal.recovered():
+            assert time.monotonic() < deadline
+        written.append(journal.append(1, b"taken"))
+        until_synced(journal)
+        copy = folder.with_name("copy")
+        disk.power_cut(copy, lambda most: 0)
+        again = Journal(copy)
+        assert [record.sequence for record in again.read()] == written
+        again.close()
+        journal.close()
+
+
+def test_a_tail_whose_side_file_does_not_fit_stays_where_it_is(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for _ in range(4):
+        journal.append(1, b"kept")
+    until_synced(journal)
+
+    def full(*_: object) -> None:
+        raise OSError(28, os.strerror(28))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        answer = journal.set_aside(2, list)
+        assert answer is not None
+        with pytest.raises(JournalFull, match="being set aside"):
+            journal.append(1, b"not now")
+        with pytest.raises(JournalFull, match="2 records were not set aside"):
+            answer.result(timeout=20)
+        with pytest.raises(JournalFull, match="were not set aside"):
+            journal.shorten(answer)
+    assert journal.asides() == []
+    assert journal.append(1, b"and on") == 5
+    journal.close()
