@@ -53,7 +53,9 @@ class AuditLog:
         """Of the records in the places of the remembered ones, as found."""
         self.number, self._size = self._find_end()
         """The file that is written."""
-        self._fd = self._open()
+        self._fd = self._open(self.number)
+        self._named = False
+        """The name of the file that is written is on the disk."""
         self._dirty = True  # a process that was killed may have left lines that are not on the disk
         for head in remembered:
             if head.seq > self.head.seq:
@@ -109,8 +111,8 @@ class AuditLog:
                 return next((each.hash for each in found if each is not None and each.seq == seq), "")
         return ""
 
-    def _open(self) -> int:
-        return os.open(self._path(self.number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def _open(self, number: int) -> int:
+        return os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
     def _remember(self, sender: tuple[int, str, int], audit_seq: int) -> None:
         if not audit_seq:
@@ -171,15 +173,18 @@ class AuditLog:
 
     def _roll(self) -> None:
         self.sync()
+        fd = self._open(self.number + 1)
         os.close(self._fd)
         self.number, self._size = self.number + 1, 0
-        self._fd = self._open()
-        files.sync_folder(self._folder)
+        self._fd, self._named, self._dirty = fd, False, True
 
     def sync(self) -> None:
         """Put the log on the disk, then the head that speaks of it. Raises OSError."""
         if self._dirty:
             os.fdatasync(self._fd)
+            if not self._named:
+                files.sync_folder(self._folder)
+                self._named = True
             self._dirty = False
         if self._synced == self.head or self.expected is not None or self.rewritten is not None:
             return

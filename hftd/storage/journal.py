@@ -6,9 +6,21 @@ it: what is not yet synced when the power goes is `last_seq - synced_seq`, bound
 owner looks at `behind` before it takes new work, and shows a gauge). A full disk is `JournalFull`: nothing of
 the record stays in the file, everything before it does, and the next append that fits succeeds.
 
+Nothing here but the opening and the closing waits for the disk: the owner's loop may hold a lease. What has
+to wait is an errand of the thread (sync_thread.py), and its owner asks from time to time whether it is done.
+
+A finished segment is on the disk before any record of its successor counts as synced, and a successor that
+survives alone is known by its name. In this order, and what a power cut in between leaves:
+
+1. the successor is begun under a provisional name, which says behind which record it belongs, and written at
+   once. Cut: the old segment may lack its end while the successor has survived. The name tells; the successor
+   is put aside at the next opening (recovery.py). None of what is lost was ever synced.
+2. the thread syncs the old segment, then the successor. Cut: the successor's name fits; it is read.
+3. it gives the successor its final name. Cut: either name is found, and both are right.
+4. it syncs the folder, and only now the successor's records count. Cut: nothing is lost up to `synced_seq`.
+
 Sequences rise by one within an epoch; at a new epoch the writer may leave a hole (engine/orders/replica.py
-says why). A torn tail, left by a power cut, is cut when the journal is opened; damage in an earlier segment
-is an error, because what follows it was acknowledged. The files: segments.py; the thread: sync_thread.py.
+says why). The files: segments.py; their opening, and what is torn or damaged: recovery.py, damage.py.
 """
 
 from __future__ import annotations
@@ -18,15 +30,33 @@ import errno
 import os
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from controlplane.errors import InvalidInput
 from controlplane.host import files, locks
-from hftd.storage import segments
-from hftd.storage.segments import MAGIC, Segment, SegmentRecord
+from hftd.storage import damage, recovery, segments
+from hftd.storage.segments import MAGIC, Segment
 from hftd.storage.segments import JournalFull as JournalFull
-from hftd.storage.sync_thread import SyncThread
+from hftd.storage.segments import SegmentRecord as SegmentRecord
+from hftd.storage.sync_thread import OpenFile, SyncThread
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside(Generic[T]):
+    """A tail that was set aside."""
+
+    records: list[SegmentRecord]
+    path: Path
+    """Where they are now: `*.unaudited`, until `Journal.keep_aside`."""
+    rebuilt: T
+    """What `rebuild` has made of the records that are left."""
+    contents: recovery.Contents
 
 
 class Journal:
@@ -37,42 +67,57 @@ class Journal:
         segment_bytes: int = 16 << 20,
         unsynced_max: int = 10_000,
         recent_max: int = 4_096,
+        replicated: bool = False,
     ) -> None:
-        """Open or begin the journal in `folder`, and recover it.
+        """Open or begin the journal in `folder`, and recover it. Waits for the disk.
 
         Args:
             segment_bytes: a segment is closed when it is larger than this.
             unsynced_max: from this many records that are written and not synced, `behind` is true.
             recent_max: records kept in memory, so that a follower or a resend reads no file.
+            replicated: another member has the same records: what is behind damage is quarantined, and
+                `damage` stands until `healed`.
 
         Raises:
             InUse: another process has it open.
-            InvalidInput: damaged before its end.
+            Damaged: whole records are behind damage; only where it is not `replicated`.
+            InvalidInput: it is no journal.
         """
         self.folder, self._segment_bytes, self._unsynced_max = folder, segment_bytes, unsynced_max
-        folder.mkdir(parents=True, exist_ok=True)
+        self._recent_max = recent_max
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            files.sync_folder(folder.parent)
         self._lock = locks.take(folder / "journal.lock", folder.name, "another process has this journal open")
-        self._ends: list[tuple[int, int]] = []
-        self._segments: list[Segment] = []
-        self._recent: deque[SegmentRecord] = deque(maxlen=recent_max)
-        self._fd = -1
-        self._recover()
-        self._sync = SyncThread(lambda: self._fd, self.last_seq)
+        try:
+            found = recovery.recovered(folder, recent_max, replicated=replicated)
+        except BaseException:
+            self._lock.close()
+            raise
+        self.torn_bytes = found.torn_bytes
+        """Cut off when it was opened: a record that was being written when the power went."""
+        self.damage = found.damage
+        """What this journal lacks; None when it lacks nothing."""
+        self._contents = found
+        self._sync = SyncThread(found.current, found.last_seq)
+        self._room: Future[bool] | None = None
+        self._cutting = False
 
     # --- what it holds --------------------------------------------------------------------------------------
 
     @property
     def last_seq(self) -> int:
-        return self._ends[-1][1] if self._ends else 0
+        return self._contents.last_seq
 
     @property
     def last_epoch(self) -> int:
-        return self._ends[-1][0] if self._ends else 0
+        return self._contents.last_epoch
 
     @property
     def oldest_seq(self) -> int:
         """Of the first record that is still here; 0 when there is none."""
-        return self._segments[0].first if self._segments else 0
+        held = self._contents.segments
+        return held[0].first if held else 0
 
     @property
     def synced_seq(self) -> int:
@@ -96,11 +141,11 @@ class Journal:
 
     def ends(self) -> list[tuple[int, int]]:
         """[(epoch, its last sequence)] in the order of the file."""
-        return list(self._ends)
+        return list(self._contents.ends)
 
     def read(self, after: int = 0, limit: int | None = None) -> Iterator[SegmentRecord]:
         """Records with a sequence above `after`, at most `limit`, from memory where they are recent."""
-        recent = self._recent
+        recent = self._contents.recent
         if recent and after >= recent[0].sequence - 1:
             found: Iterator[SegmentRecord] = (record for record in _newest(recent, after))
         else:
@@ -111,20 +156,17 @@ class Journal:
             yield record
 
     def _read_files(self, after: int) -> Iterator[SegmentRecord]:
-        at = max(0, bisect_right([segment.first for segment in self._segments], after) - 1)
-        for segment in self._segments[at:]:
-            with segment.path.open("rb") as file:
-                offset = segment.offset(after)
-                file.seek(offset)
-                content = file.read(segment.size - offset)
-            for record, _ in segments.records(content, 0):
-                if record.sequence > after:
-                    yield record
+        self._let_go()
+        held = self._contents.segments
+        at = max(0, bisect_right([segment.first for segment in held], after) - 1)
+        for segment in held[at:]:
+            for record, _ in segment.read(after):
+                yield record
 
     def __repr__(self) -> str:
         return (
             f"<Journal {self.folder}: to {self.last_seq} of epoch {self.last_epoch}, {self.unsynced} "
-            f"unsynced, {len(self._segments)} segments>"
+            f"unsynced, {len(self._contents.segments)} segments>"
         )
 
     # --- writing --------------------------------------------------------------------------------------------
@@ -134,22 +176,29 @@ class Journal:
         last.
 
         Raises:
-            JournalFull: no room; or the last sync failed, and another one has to succeed first (`recovered`).
+            JournalFull: no room; or the last sync failed, and another one has to succeed first (`recovered`);
+                or a tail is being set aside.
         """
-        last = self.last_seq
+        contents = self._contents
+        last = contents.last_seq
         sequence = last + 1 if sequence is None else sequence
         if sequence <= last:
             raise InvalidInput(f"{self.folder}: sequence {sequence} cannot follow {last}")
         if self._sync.error:
             raise JournalFull(f"{self.folder}: the last sync failed ({self._sync.error})")
+        if self._cutting:
+            raise JournalFull(f"{self.folder}: its tail is being set aside", retry_after_s=1.0)
+        if self._sync.finished:
+            self._let_go()
         frame = segments.frame(epoch, sequence, payload)
-        if not self._segments or self._segments[-1].size + len(frame) > self._segment_bytes:
+        if not contents.segments or contents.segments[-1].size + len(frame) > self._segment_bytes:
             self._begin_segment(sequence)
-        segment = self._segments[-1]
-        self._write(frame, segment.size)
+        segment = contents.segments[-1]
+        assert segment.file is not None, "the last segment is open"
+        self._write(segment.file.fd, frame, segment.size)
         segment.add(sequence, len(frame))
-        self._remember(SegmentRecord(epoch, sequence, payload))
-        self._sync.written(sequence)
+        contents.remember(SegmentRecord(epoch, sequence, payload))
+        self._sync.written(segment.file, sequence, segment.size)
         return sequence
 
     def sync_soon(self) -> None:
@@ -161,10 +210,75 @@ class Journal:
         """
         self._sync.wake()
 
-    def recovered(self) -> bool:
-        """True when there is room again: something was written, synced and taken back. Asked about once a
-        second while it was not.
+    def _write(self, fd: int, frame: bytes, offset: int) -> None:
+        """All of it or nothing: what a full disk took of a record is cut off again."""
+        try:
+            written = os.pwrite(fd, frame, offset)
+            if written == len(frame):
+                return
+            reason = os.strerror(errno.ENOSPC)
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+        with contextlib.suppress(
+            OSError
+        ):  # a torn frame fails its checksum and is cut at the next opening all the same
+            os.ftruncate(fd, offset)
+        raise JournalFull(
+            f"{self.folder}: a record of {len(frame)} bytes was not written: {reason}", retry_after_s=1.0
+        )
+
+    def _begin_segment(self, first: int) -> None:
+        """Write on in a new file, under its provisional name. What a full disk leaves of one is empty: the
+        next try or the next opening takes it away.
         """
+        path = segments.provisional(self.folder, first, self.last_seq)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                if os.write(fd, MAGIC) != len(MAGIC):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.close(fd)
+                raise
+        except OSError as exc:
+            raise JournalFull(
+                f"{path}: the next segment was not begun: {exc.strerror or exc}", retry_after_s=1.0
+            ) from exc
+        file = OpenFile(fd, path, segments.final(self.folder, first), len(MAGIC))
+        self._contents.segments.append(Segment(path, first, file=file))
+        self._sync.begin(file)
+
+    def _let_go(self) -> None:
+        """Segments that are wholly on the disk are read by their names from now on."""
+        finished = self._sync.finished
+        while finished:
+            file = finished.popleft()
+            for segment in self._contents.segments:
+                if segment.file is file:
+                    segment.path, segment.file = file.name, None
+            self._sync.errand(file.close)
+
+    # --- room -----------------------------------------------------------------------------------------------
+
+    def recovered(self) -> bool:
+        """True when there is room again: something was written, synced and taken back, and after a failed
+        sync everything that it may have lost was written anew.
+
+        Never waits: each call begins a try or asks about the one that is under way, so ask again.
+        """
+        if self._room is None:
+            self._room = self._sync.errand(self._try_room)
+        if not self._room.done():
+            return False
+        room, self._room = self._room.result(), None
+        return room
+
+    @property
+    def trying(self) -> bool:
+        """Whether there is room is being tried."""
+        return self._room is not None
+
+    def _try_room(self) -> bool:
         probe = self.folder / "room.probe"
         try:
             with contextlib.ExitStack() as stack:
@@ -176,179 +290,134 @@ class Journal:
                     return False
                 os.fsync(fd)
             if self._sync.error:
-                with self._sync.paused():
-                    self._rewrite_last_segment()
+                for file in self._sync.files:
+                    _write_anew(file)
+                files.sync_folder(self.folder)
         except OSError:
             return False
         self._sync.forgive()
         return True
 
-    def _rewrite_last_segment(self) -> None:
-        """After a failed sync the kernel calls the lost pages clean, and a second sync proves nothing: write
-        what they held anew.
-        """
-        segment = self._segments[-1]
-        fresh = segment.path.with_suffix(".fresh")
-        fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            if os.write(fd, os.pread(self._fd, segment.size, 0)) != segment.size:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(fd)
-            fresh.rename(segment.path)
-        except OSError:
-            os.close(fd)
-            fresh.unlink(missing_ok=True)
-            raise
-        os.close(self._fd)
-        self._fd = fd
-        files.sync_folder(self.folder)
+    # --- errands --------------------------------------------------------------------------------------------
 
-    def _write(self, frame: bytes, offset: int) -> None:
-        """All of it or nothing: what a full disk took of a record is cut off again."""
-        try:
-            written = os.pwrite(self._fd, frame, offset)
-            if written == len(frame):
-                return
-            reason = os.strerror(errno.ENOSPC)
-        except OSError as exc:
-            reason = exc.strerror or str(exc)
-        with contextlib.suppress(
-            OSError
-        ):  # a torn frame fails its checksum and is cut at the next opening all the same
-            os.ftruncate(self._fd, offset)
-        raise JournalFull(
-            f"{self.folder}: a record of {len(frame)} bytes was not written: {reason}", retry_after_s=1.0
-        )
-
-    def _begin_segment(self, first: int) -> None:
-        """The finished segment is synced here and now: if a power cut could tear it while its successor
-        survived, a hole would be in the middle.
-        """
-        path = self.folder / f"{first:020d}.journal"
-        with self._sync.paused():
-            try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-                try:
-                    if self._fd >= 0:
-                        os.fdatasync(self._fd)
-                    if os.write(fd, MAGIC) != len(MAGIC):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    files.sync_folder(self.folder)
-                except OSError:
-                    os.close(fd)
-                    path.unlink(missing_ok=True)
-                    raise
-            except OSError as exc:
-                raise JournalFull(
-                    f"{path}: the next segment was not begun: {exc.strerror or exc}", retry_after_s=1.0
-                ) from exc
-            if self._fd >= 0:
-                os.close(self._fd)
-            self._fd = fd
-        self._segments.append(Segment(path, first))
-
-    def _remember(self, record: SegmentRecord) -> None:
-        if self._ends and self._ends[-1][0] == record.epoch:
-            self._ends[-1] = (record.epoch, record.sequence)
-        else:
-            self._ends.append((record.epoch, record.sequence))
-        self._recent.append(record)
-
-    # --- shortening -----------------------------------------------------------------------------------------
-
-    def set_aside(self, after: int) -> int:
-        """Move the records with a sequence above `after` to a side file, synced before they are cut here;
-        returns how many.
-
-        Raises:
-            JournalFull: the side file did not fit; nothing was cut.
-        """
-        if after >= self.last_seq:
-            return 0
-        tail = list(self._read_files(after))
-        with self._sync.paused():
-            segments.write_side(self._side_path(tail[0]), tail)
-            while self._segments and self._segments[-1].first > after:
-                segment = self._segments.pop()
-                os.close(self._fd)
-                segment.path.unlink()
-                self._fd = (
-                    os.open(self._segments[-1].path, os.O_RDWR | os.O_CLOEXEC) if self._segments else -1
-                )
-            if self._segments:
-                self._cut_last_segment(after)
-            files.sync_folder(self.folder)
-            self._recover_ends()
-            self._sync.begin(self.last_seq)
-        return len(tail)
-
-    def _side_path(self, first: SegmentRecord) -> Path:
-        n = 0
-        while (path := self.folder / f"aside-{first.epoch}-{first.sequence}-{n}.journal").exists():
-            n += 1
-        return path
-
-    def _cut_last_segment(self, after: int) -> None:
-        segment = self._segments[-1]
-        content = os.pread(self._fd, segment.size, 0)
-        fresh = Segment(segment.path, segment.first)
-        for record, end in segments.records(content, len(MAGIC)):
-            if record.sequence > after:
-                break
-            fresh.add(record.sequence, end - fresh.size)
-        os.ftruncate(self._fd, fresh.size)
-        os.fsync(self._fd)
-        self._segments[-1] = fresh
+    def errand(self, run: Callable[[], T]) -> Future[T]:
+        """Do this in the journal's thread, behind what was asked of it before."""
+        return self._sync.errand(run)
 
     def prune(self, segments_max: int, needed_after: int | None = None) -> int:
         """Delete the oldest segments beyond `segments_max`, but none that holds a record above
-        `needed_after`; returns how many.
+        `needed_after`; returns how many. The files go soon after; one that cannot be deleted is there again
+        at the next start.
         """
-        deleted = 0
-        while len(self._segments) > max(1, segments_max):
-            if needed_after is not None and self._segments[1].first - 1 > needed_after:
+        self._let_go()
+        held, deleted = self._contents.segments, 0
+        while len(held) > max(1, segments_max) and held[0].file is None and not self._cutting:
+            if needed_after is not None and held[1].first - 1 > needed_after:
                 break
-            self._segments.pop(0).path.unlink()
+            self._sync.errand(held.pop(0).path.unlink)
             deleted += 1
         return deleted
 
-    # --- opening and closing --------------------------------------------------------------------------------
+    @property
+    def damage_note(self) -> Path:
+        """The file by which `damage` outlives a restart. Who deletes it says that nothing is lacking."""
+        return self.folder / damage.NOTE
 
-    def _recover(self) -> None:
-        paths = sorted(self.folder.glob("[0-9]*.journal"))
-        for path in paths:
-            content = segments.read_whole(path, last=path == paths[-1])
-            if content is None:
-                continue
-            segment = Segment(path, int(path.stem))
-            for record, end in segments.records(content, len(MAGIC)):
-                if record.sequence <= self.last_seq:
-                    raise InvalidInput(f"{path}: sequence {record.sequence} after {self.last_seq}")
-                segment.add(record.sequence, end - segment.size)
-                self._remember(record)
-            if segment.size < len(content) and path != paths[-1]:
-                raise InvalidInput(f"{path}: damaged at byte {segment.size}, and segments follow it")
-            self._segments.append(segment)
-        if self._segments:
-            last = self._segments[-1]
-            self._fd = os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
-            os.ftruncate(self._fd, last.size)
-            os.fdatasync(self._fd)
+    def healed(self) -> None:
+        """The journal has everything again that `damage` had taken."""
+        if self.damage is not None:
+            self.damage = None
+            self._sync.errand(lambda: damage.forget(self.folder))
 
-    def _recover_ends(self) -> None:
-        self._ends.clear()
-        self._recent.clear()
-        for record in self._read_files(0):
-            self._remember(record)
+    def set_aside(
+        self, after: int, rebuild: Callable[[Iterable[SegmentRecord]], T]
+    ) -> Future[SetAside[T]] | None:
+        """Begin to move the records with a sequence above `after` to a side file, which is on the disk
+        before they are cut here. None when there are none.
+
+        Until the answer is done nothing can be appended, and what the journal says of itself is what it was;
+        then `shorten` has to be called with the answer. `rebuild` is called in the thread with every record
+        that is left.
+
+        The answer raises:
+            JournalFull: the side file did not fit; nothing was cut.
+            OSError: the disk failed halfway. The files are good for another opening, this object is not.
+        """
+        if after >= self.last_seq:
+            return None
+        self._cutting = True
+        held = [Segment(each.path, each.first, each.index, each.records, each.size) for each in
+                self._contents.segments]  # fmt: skip
+        return self._sync.errand(lambda: self._set_aside(after, held, rebuild))
+
+    def shorten(self, answer: Future[SetAside[T]]) -> SetAside[T]:
+        """Take the answer of `set_aside`, which is done. Raises what it raises."""
+        self._cutting = False
+        found = answer.result()
+        self._let_go()
+        for file in self._sync.restart(found.contents.current, found.contents.last_seq):
+            self._sync.errand(file.close)
+        self._contents = found.contents
+        return found
+
+    def _set_aside(
+        self, after: int, held: list[Segment], rebuild: Callable[[Iterable[SegmentRecord]], T]
+    ) -> SetAside[T]:
+        """In the thread. Every segment has its final name once everything is synced."""
+        if not self._sync.drain():
+            raise JournalFull(f"{self.folder}: the last sync failed ({self._sync.error})")
+        for segment in held:
+            segment.path = segments.final(self.folder, segment.first)
+        tail = [record for segment in held for record, _ in segment.read(after) if record.sequence > after]
+        path = self._side_path(tail[0])
+        segments.write_side(path, tail)
+        while held and held[-1].first > after:
+            held.pop().path.unlink()
+            files.sync_folder(self.folder)  # from the last one back, or a power cut could leave a hole
+        if held:
+            held[-1] = _shortened(held[-1], after)
+        contents = recovery.Contents(deque(maxlen=self._recent_max), segments=held)
+        contents.open_last()
+
+        def left() -> Iterator[SegmentRecord]:
+            for segment in held:
+                for record, _ in segment.read(0):
+                    contents.remember(record)
+                    yield record
+
+        records = left()
+        rebuilt = rebuild(records)
+        for _ in records:
+            pass  # whatever `rebuild` has left unread
+        return SetAside(tail, path, rebuilt, contents)
+
+    def _side_path(self, first: SegmentRecord) -> Path:
+        n = 0
+        while any(self.folder.glob(f"aside-{first.epoch}-{first.sequence}-{n}.*")):
+            n += 1
+        return self.folder / f"aside-{first.epoch}-{first.sequence}-{n}.unaudited"
+
+    def asides(self) -> list[Path]:
+        """The side files of which auditd has not got everything yet, oldest first. Reads the folder."""
+        return sorted(self.folder.glob("aside-*.unaudited"), key=lambda path: path.stat().st_mtime_ns)
+
+    def read_aside(self, path: Path) -> list[SegmentRecord]:
+        """What is in a side file. Raises OSError."""
+        return segments.read_side(path)
+
+    def keep_aside(self, path: Path) -> None:
+        """auditd has what is in this side file: from now on it is kept for people alone."""
+        self._sync.errand(lambda: path.rename(path.with_suffix(".journal")))
+
+    # --- closing --------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Sync what is written, end the thread, let the folder go."""
         self._sync.stop()
-        if self._fd >= 0:
-            with contextlib.suppress(OSError):
-                os.fdatasync(self._fd)
-            os.close(self._fd)
-            self._fd = -1
+        for file in (*self._sync.finished, *self._sync.files):
+            file.close()
+        self._sync.finished.clear()
+        self._sync.files.clear()
         self._lock.close()
 
 
@@ -360,3 +429,31 @@ def _newest(recent: deque[SegmentRecord], after: int) -> list[SegmentRecord]:
         found.append(record)
     found.reverse()
     return found
+
+
+def _shortened(segment: Segment, after: int) -> Segment:
+    """The same segment without the records above `after`; the file is cut when it is opened."""
+    fresh = Segment(segment.path, segment.first)
+    for record, end in segment.read(0):
+        if record.sequence > after:
+            break
+        fresh.add(record.sequence, end - fresh.size)
+    return fresh
+
+
+def _write_anew(file: OpenFile) -> None:
+    """After a failed sync the kernel calls the lost pages clean, and a second sync proves nothing: write
+    what they held anew. Raises OSError, and then the file is as it was.
+    """
+    fresh = file.path.with_suffix(".fresh")
+    fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        files.write_all(fd, os.pread(file.fd, file.size, 0))
+        os.fsync(fd)
+        fresh.rename(file.path)
+    except OSError:
+        os.close(fd)
+        fresh.unlink(missing_ok=True)
+        raise
+    file.outworn.append(file.fd)
+    file.fd = fd

@@ -50,7 +50,8 @@ class PositionLog:
         """In the log now."""
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._size = self._replay()
-        self._dirty = False
+        self._dirty = self._named = False
+        """`_named`: the log's name is on the disk."""
 
     def _load_snapshot(self) -> Positions:
         try:
@@ -108,6 +109,9 @@ class PositionLog:
     def sync(self) -> None:
         if self._dirty:
             os.fdatasync(self._fd)
+            if not self._named:
+                files.sync_folder(self._path.parent)
+                self._named = True
             self._dirty = False
 
     def fold(self) -> None:

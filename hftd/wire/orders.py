@@ -47,6 +47,9 @@ class OrderState(IntEnum):
     """By the venue."""
     REFUSED = 8
     """By us (riskd, omsd, execd): it never reached the venue."""
+    UNKNOWN = 9
+    """Sent, never answered, and the cancel of it was refused or not sent: it may work at the venue or not.
+    Only the venue's word ends this: a report, or what it tells at a take-over."""
 
 
 MAC_BYTES = 16
@@ -344,6 +347,8 @@ class ReplicaFrom(Message, tag=41, frozen=True):
 
     epoch: int
     sequence: int
+    audited: int = 0
+    """As in ReplicaRecord: a standby learns it of a leader that has nothing new, too."""
 
 
 class ReplicaRecord(Message, tag=42, frozen=True):

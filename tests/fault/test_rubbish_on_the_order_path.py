@@ -327,6 +327,26 @@ def test_a_standby_takes_no_record_that_would_keep_it_from_starting(path: OrderP
     trades(path)
 
 
+def test_a_greeting_that_was_overtaken_costs_the_standby_nothing_that_it_has_acknowledged(
+    path: OrderPath,
+) -> None:
+    alpha = active(path)
+    beta = standby(path)
+    for _ in range(5):
+        trades(path)
+    path.until("beta has all", lambda: alpha.ask("orders") == beta.ask("orders"))
+    (first, *_), process = alpha.happened("electable"), codec.ProcessOnWire.of(beta.process)
+    assert first["instances"] == "nobody"
+    for ends in ([], [(term.of(OMSD), replica.TERM_STRIDE + 2)]):
+        old = orders.ReplicaAttach(*codec.head("omsd-beta-1", 1, 0, OMSD), process, ends)
+        socket(beta, LEADER).send(codec.encode(old))
+        trades(path)
+        path.until("beta has all", lambda: alpha.ask("orders") == beta.ask("orders"))
+    assert not beta.happened("journal.set_aside")
+    assert not list((path.folder / "data" / "omsd-beta-1" / "journal").glob("aside-*"))
+    path.until("it is electable", lambda: electable(alpha) == ["omsd-beta-1"])
+
+
 def test_standbys_that_cannot_be_are_not_electable_and_the_true_one_stays(path: OrderPath) -> None:
     alpha = active(path)
     standby(path)

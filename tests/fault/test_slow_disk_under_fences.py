@@ -5,6 +5,7 @@ nothing is acknowledged, and nothing passes, before the disk has it (R10).
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,12 +39,16 @@ class SlowDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds, self.writes, self.error = 0.0, 0, ""
+        self.begun, self.may_end = threading.Event(), threading.Event()
+        self.may_end.set()
         self._write = kept_fences.write
         monkeypatch.setattr(kept_fences, "write", self.write)
 
     def write(self, path: Path, rows: Mapping[str, kept_fences.Row]) -> None:
         if path.parent.name.startswith(("execd", "riskd")):
+            self.begun.set()
             time.sleep(self.seconds)
+            assert self.may_end.wait(60)
             self.writes += 1
             if self.error:
                 raise OSError(28, self.error)
@@ -95,21 +100,18 @@ def test_a_take_over_waits_for_the_disk_of_execd_and_its_loop_does_not(
 def test_nothing_passes_while_a_fence_is_being_written(path: OrderPath, disk: SlowDisk) -> None:
     alpha = active(path)
     beta = standby(path)
-    disk.seconds = 1.0
+    disk.begun.clear()
+    disk.may_end.clear()
     beta.lead(2)
-    execd = path.members["execd-alpha-1"]
-    path.until("the fence is being written", lambda: beta.phase is Phase.FENCING and disk.seconds)
-    path.until("execd has closed the old epoch", lambda: execd.context.worker._jobs.empty() and late(path))
-    assert not path.venue.working and alpha.phase is not Phase.STANDBY
+    path.until("the fence is being written", disk.begun.is_set)
+    before = [each for each in path.venue.heard if isinstance(each, orders.Place)]
+    late = path.riskd.place()
+    path.until("the deposed leader's order is refused", lambda: path.riskd.reasons(late))
+    assert path.riskd.reasons(late)[0] in (reasons.STALE_TOKEN, reasons.NOT_ACTIVE)
+    assert [each for each in path.venue.heard if isinstance(each, orders.Place)] == before
+    assert alpha.phase is not Phase.STANDBY and beta.phase is Phase.FENCING
+    disk.may_end.set()
     path.until("beta is active", lambda: beta.phase is Phase.ACTIVE)
-
-
-def late(path: OrderPath) -> bool:
-    """An order of the deposed leader that was refused for its token."""
-    name = path.riskd.place()
-    for _ in range(50):
-        path.turn()
-    return bool({reasons.STALE_TOKEN, reasons.NOT_ACTIVE} & set(path.riskd.reasons(name)))
 
 
 def test_a_fence_that_the_slow_disk_refuses_in_the_end_is_not_acknowledged(

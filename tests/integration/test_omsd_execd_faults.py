@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
+import zmq
 
 from controlplane.model import Phase
 from hftd.engine import reasons
 from hftd.wire import orders
 from hftd.wire.orders import OrderState
 from tests.support.order_path import OrderPath
-from tests.support.order_stage import active, audit, positions, unacknowledged
+from tests.support.order_stage import active, audit, electable, positions, standby, unacknowledged
 
 
 def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
@@ -43,6 +45,32 @@ def test_a_full_journal_refuses_new_orders_loses_no_fill_and_goes_on_by_itself(
     assert "journal_full" not in alpha.context.alarms
     after = path.riskd.place()
     path.until("a new order works", lambda: path.riskd.states(after) == [OrderState.WORKING])
+
+
+def test_a_standby_whose_disk_is_full_is_not_electable_until_there_is_room(
+    path: OrderPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha = active(path)
+    beta = standby(path)
+    real = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        if "omsd-beta-1" in str(Path(f"/proc/self/fd/{fd}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", full)
+        patched.setattr("hftd.storage.journal.Journal.recovered", lambda _: False)
+        name = path.riskd.place()
+        path.until("it works", lambda: path.riskd.states(name) == [OrderState.WORKING])
+        path.until("the alarm", lambda: "journal_full" in beta.context.alarms)
+        path.until("not electable", lambda: electable(alpha) == [])
+        for _ in range(50):
+            path.turn()
+            assert electable(alpha) == []
+    path.until("electable again", lambda: electable(alpha) == ["omsd-beta-1"])
+    path.until("it has all", lambda: alpha.ask("orders") == beta.ask("orders"))
 
 
 def test_auditd_and_positiond_catch_up_after_an_absence(path: OrderPath) -> None:
@@ -104,3 +132,26 @@ def test_an_order_whose_lease_ends_while_it_is_journaled_does_not_leave(
     alpha.kill(clean=True)
     again = path.start("omsd-alpha-1")
     assert sorted(again.ask("orders"), key=str) == before, "and so its journal tells it"
+
+
+def test_an_unanswered_order_whose_cancel_reached_nobody_is_unknown_until_the_venue_tells(
+    path: OrderPath,
+) -> None:
+    alpha = active(path)
+    path.venue.deaf = True
+    name = path.riskd.place()
+    path.until("the venue has it, and is silent", lambda: path.venue.working)
+    assert [row["status"] for row in alpha.ask("orders")] == ["pending_new"]
+    path.members["execd-alpha-1"].kill(clean=True)
+    path.until("execd is gone", lambda: not alpha.loop._handlers[0][0].poll(0, zmq.POLLOUT))
+    path.riskd.cancel(name)
+    path.until("the cancel is refused", lambda: path.riskd.reasons(name) == [reasons.NOT_CONNECTED])
+    assert [row["status"] for row in alpha.ask("orders")] == ["unknown"]
+
+    path.venue.deaf = False
+    execd = path.start("execd-alpha-1")
+    path.introduce()
+    execd.lead(2)
+    path.until("the venue has told", lambda: path.riskd.states(name) == [OrderState.CANCELLED])
+    assert [row["status"] for row in alpha.ask("orders")] == ["cancelled"]
+    path.until("omsd is active again", lambda: alpha.phase is Phase.ACTIVE)

@@ -1,4 +1,6 @@
-"""A small disk, and one that is full, for real: a tmpfs, filled by a file. Needs root."""
+"""Disks that are small and full, for real (a tmpfs, filled by a file; needs root); and, by an os layer in
+between, one that is slow, and one whose power goes.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,11 @@ import contextlib
 import ctypes
 import errno
 import os
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +42,115 @@ def fill(folder: Path) -> Path:
             except OSError as exc:
                 assert exc.errno == errno.ENOSPC
     return path
+
+
+Entries = dict[str, int]
+"""Name -> inode."""
+
+
+class _Watched:
+    """The calls of os that wait for a disk, for the files in one folder. Everything else passes."""
+
+    NAMES = ("fsync", "fdatasync", "unlink", "rename", "link")
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        for name in self.NAMES:
+            patch.setattr(os, name, self._watching(name, getattr(os, name)))
+
+    def _watching(self, name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def call(target: int | str | os.PathLike[str], *rest: Any, **options: Any) -> None:
+            path = Path(f"/proc/self/fd/{target}").readlink() if isinstance(target, int) else Path(target)
+            if path != self.folder and self.folder not in path.parents:
+                real(target, *rest, **options)
+            else:
+                self.called(name, path, lambda: real(target, *rest, **options))
+
+        return call
+
+    def called(self, name: str, path: Path, real: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+
+class SlowDisk(_Watched):
+    """Every call that waits for the disk takes `seconds`; which thread waited is remembered."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, seconds: float) -> None:
+        self.seconds = seconds
+        self.waited: list[tuple[str, str, str]] = []
+        """(call, name of the thread, name of the file)"""
+        super().__init__(folder, patch)
+
+    def called(self, name: str, path: Path, real: Callable[[], None]) -> None:
+        self.waited.append((name, threading.current_thread().name, path.name))
+        time.sleep(self.seconds)
+        real()
+
+
+class SyncedDisk(_Watched):
+    """What of a folder would be left if the power went now: for each file what was synced of it, and perhaps
+    more; of names, those of the last sync of the folder or of any moment since.
+    """
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.running = threading.Event()
+        """Cleared: whatever waits for the disk waits until it is set."""
+        self.running.set()
+        self.each: Callable[[], None] = lambda: None
+        """Called before and after each call."""
+        self._lock = threading.RLock()
+        self._files: dict[int, int] = {}
+        """Inode -> a descriptor of our own, so that no inode is used twice."""
+        self._synced: dict[int, bytes] = {}
+        self._names: list[Entries] = [{}]
+        """That of the last sync of the folder, and each since."""
+        super().__init__(folder, patch)
+
+    def called(self, name: str, path: Path, real: Callable[[], None]) -> None:
+        assert self.running.wait(30)
+        with self._lock:
+            self._look()
+            self.each()
+            real()
+            if name in ("fsync", "fdatasync") and path == self.folder:
+                self._names = [self._listed()]
+            elif name in ("fsync", "fdatasync") and path.exists():
+                inode = path.stat().st_ino
+                self._synced[inode] = self._content(inode)
+            self._look()
+            self.each()
+
+    def _listed(self) -> Entries:
+        found = {path.name: path.stat().st_ino for path in self.folder.iterdir()}
+        for name, inode in found.items():
+            if inode not in self._files:
+                self._files[inode] = os.open(self.folder / name, os.O_RDONLY)
+        return found
+
+    def _look(self) -> None:
+        now = self._listed()
+        if now != self._names[-1]:
+            self._names.append(now)
+
+    def _content(self, inode: int) -> bytes:
+        fd = self._files[inode]
+        return os.pread(fd, os.fstat(fd).st_size, 0)
+
+    def power_cut(self, to: Path, choose: Callable[[int], int]) -> None:
+        """Write what is left to the folder `to`. `choose(n)` is one of 0 to n: which moment's names, and how
+        much of a file beyond what was synced.
+        """
+        with self._lock:
+            self._look()
+            to.mkdir()
+            for name, inode in self._names[choose(len(self._names) - 1)].items():
+                synced, written = self._synced.get(inode, b""), self._content(inode)
+                if not written.startswith(synced):  # cut since: the one or the other
+                    (to / name).write_bytes((synced, written)[choose(1)])
+                else:
+                    (to / name).write_bytes(written[: len(synced) + choose(len(written) - len(synced))])
+
+    def close(self) -> None:
+        self.running.set()
+        for fd in self._files.values():
+            os.close(fd)

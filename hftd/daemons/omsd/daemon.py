@@ -3,7 +3,7 @@ tells everyone what becomes of them.
 
 Wiring only: who is called when a message, a turn or a tick comes. Orders and cancels: desk.py. What execd
 says of them: reports.py, over execution.py. Taking and losing the lead: lead.py. The journal and its room:
-ledger.py. Whom omsd tells: receivers.py. Standbys: replication.py. What an order may do:
+ledger.py. Whom omsd tells: receivers.py, audit_tail.py. Standbys: replication.py. What an order may do:
 engine/orders/oms.py.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from controlplane.model import Phase
 from hftd import runtime
+from hftd.daemons.omsd.audit_tail import AuditTail
 from hftd.daemons.omsd.desk import Desk
 from hftd.daemons.omsd.execution import BACKFILL, Execution
 from hftd.daemons.omsd.lead import LOST_TOUCH, Lead
@@ -48,14 +49,24 @@ class Omsd:
             ask_venue=lambda after: self.execution.ask_executions(BACKFILL, after),
             resend_ns=int(settings.resend_s * 1e9),
         )
+        self.tail = AuditTail(
+            context,
+            settings.audit,
+            ledger.journal,
+            signature,
+            audited=lambda: self.receivers.audit.audited,
+            resend_ns=int(settings.resend_s * 1e9),
+        )
         self.replication = Replication(
             context,
             ledger.journal,
             make_head=signature.head,
             on_record=ledger.follow,
-            on_set_aside=ledger.replay,
+            set_aside=ledger.set_aside,
+            shorten=ledger.shorten,
             audited=lambda: self.receivers.audit.audited,
             on_audited=self.receivers.audit.learn,
+            on_tail=lambda aside: self.tail.add(aside.path, aside.records),
         )
         state = takeover.Takeover(int(settings.fence_retry_s * 1e9), int(settings.reconcile_timeout_s * 1e9))
         risk = self.receivers.risk
@@ -73,7 +84,7 @@ class Omsd:
         )
         self._tell_ns = self._told_seq = 0
         self._keep_alive_ns = 0
-        context.set_ready(True)
+        self._say_ready()
 
     # --- from execd -----------------------------------------------------------------------------------------
 
@@ -144,6 +155,10 @@ class Omsd:
 
     def tick(self, now_ns: int) -> None:
         self.replication.tick(now_ns)
+        self.tail.tick(now_ns)
+        self._say_ready()
+        if self.ledger.found_room(now_ns):
+            self.lead.again_if_active("the journal was full; execd tells again what was not taken")
         if not self.lead.state.leading or now_ns < self._keep_alive_ns:
             return
         self._keep_alive_ns = now_ns + int(self.settings.keep_alive_s * 1e9)
@@ -153,13 +168,22 @@ class Omsd:
         if now_ns - self.execution.heard_ns > self.settings.execution_silence_s * 1e9:
             self.lead.again_if_active("execd is silent")
 
-    def each_second(self, _: int) -> None:
+    def _say_ready(self) -> None:
+        """A standby that cannot take over is not ready, and so is not elected."""
+        if self.ledger.journal.damage is not None:
+            self.context.set_ready(False, "its journal was damaged and lacks records that others have")
+        elif self.replication.busy:
+            self.context.set_ready(False, "its journal's tail is being set aside")
+        else:
+            self.context.set_ready(True)
+
+    def each_second(self, now_ns: int) -> None:
         audit = self.receivers.audit
-        if self.ledger.found_room():
-            self.lead.again_if_active("the journal was full; execd tells again what was not taken")
         audit.keep()
+        audit.look(now_ns)
         self.ledger.each_second(leading=self.lead.state.leading, audited=audit.audited)
         self.context.gauge("audited_seq", audit.audited)
+        self.context.gauge("audit_tail", self.tail.waiting)
 
     # --- what it is asked -----------------------------------------------------------------------------------
 
@@ -183,7 +207,7 @@ def build(context: runtime.Context, settings: OrdersSettings) -> runtime.Loop:
 
     loop.on_lease(lambda _: omsd.follow_page())
     loop.on_peers(settings.execution, lambda _: omsd.found_execution())
-    for link in (receivers.risk, receivers.positions, receivers.audit):
+    for link in (receivers.risk, receivers.positions, receivers.audit, omsd.tail.link):
         loop.on_peers(link.service, link.found)
     loop.on_peers(context.service, lambda _: replication.find())
     # Reports before new orders: an order is judged by the newest of what has arrived.
@@ -195,6 +219,7 @@ def build(context: runtime.Context, settings: OrdersSettings) -> runtime.Loop:
     loop.on(receivers.audit.dealer.socket, lambda frame: receivers.from_audit(frame, time.monotonic_ns()))
     loop.on_router(replication.router.socket, replication.on_standby)
     loop.on(replication.dealer.socket, replication.on_leader)
+    loop.on(omsd.tail.link.dealer.socket, omsd.tail.from_audit)
     loop.before_wait(flush)
     loop.every(TICK_S, omsd.tick)
     loop.every(1.0, omsd.each_second)

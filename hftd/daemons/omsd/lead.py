@@ -45,12 +45,17 @@ class Lead:
         self._receivers, self._replication = receivers, replication
         self._promoted_ns = 0
         """When the lease page gave us the lead."""
+        self._waits = False
+        """With a lead that we were given, until our journal's tail is set aside."""
 
     # --- the lease page -------------------------------------------------------------------------------------
 
     def follow_page(self) -> None:
         """The lease page has changed: lead, or stand by."""
         token = self._context.lease.token()
+        self._waits = token is not None and self._replication.busy
+        if self._waits:
+            return
         if token is None:
             self._stand_by()
         elif token != self.state.token:
@@ -106,6 +111,8 @@ class Lead:
 
     def turn(self, now_ns: int) -> None:
         """Each turn: send the FENCE when it is due."""
+        if self._waits and not self._replication.busy:
+            self.follow_page()
         if self.state.due(now_ns) is Due.FENCE:
             self._show()
             self._execution.fence()

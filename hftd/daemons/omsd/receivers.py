@@ -10,9 +10,9 @@ misses nothing. None of this may hold up an order.
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from controlplane.errors import InvalidInput
@@ -27,6 +27,10 @@ from hftd.wire import codec, control, orders
 REPORTS_MAX = 20_000
 """To riskd, not sent yet. Beyond it the oldest are dropped: riskd never asks for a report twice, and is put
 right by positions."""
+LATE_NS = 5_000_000_000
+"""After so long without an acknowledgement of what waits: an alarm. A restart of auditd takes less."""
+LAG_MAX = 10_000
+"""More than comes together in such a restart on a busy day: an alarm, though auditd acknowledges."""
 CHUNK = 200
 """Audit records in one batch, so that a long backlog delays no order."""
 
@@ -183,15 +187,16 @@ class AuditLink(ReceiverLink):
         self._path = journal.folder / "audited"
         self.audited = min(_read_number(self._path), journal.last_seq)
         self._kept = self.audited
+        self._keeping: Future[None] | None = None
         self._stream = replica.Stream(self.audited)
         self._leading = False
-        self._moved_ns = 0
+        self._moved_ns = self._acknowledged_ns = 0
 
     def hold(self) -> None:
         self._leading = False
 
     def begin(self, now_ns: int) -> None:
-        self._leading, self._moved_ns = True, now_ns
+        self._leading, self._moved_ns, self._acknowledged_ns = True, now_ns, now_ns
         self._stream = replica.Stream(min(self.audited, self._journal.last_seq))
 
     def learn(self, audited: int) -> None:
@@ -201,7 +206,29 @@ class AuditLink(ReceiverLink):
     def acknowledged(self, up_to: int, now_ns: int) -> None:
         self._stream.acknowledge(up_to)
         if self._stream.seen > self.audited:
-            self.audited, self._moved_ns = self._stream.seen, now_ns
+            self.audited, self._moved_ns, self._acknowledged_ns = self._stream.seen, now_ns, now_ns
+
+    @property
+    def lag(self) -> int:
+        """Records of the journal that auditd has not acknowledged."""
+        return replica.unaudited(self._journal.ends(), self.audited)
+
+    def look(self, now_ns: int) -> None:
+        """Once a second: show how far auditd is behind, and raise an alarm where that is not in passing."""
+        lag = self.lag
+        self._context.gauge("audit_lag", lag)
+        if not self._leading or not lag:
+            self._acknowledged_ns = now_ns
+        late_ns = now_ns - self._acknowledged_ns
+        if not self._leading or (late_ns <= LATE_NS and lag <= LAG_MAX):
+            self._context.clear("audit_behind")
+            return
+        since = f", and acknowledged none for {late_ns // 1_000_000_000} s" if late_ns > LATE_NS else ""
+        text = (
+            f"{self.service} lacks {lag} records of this leader's journal{since}: orders go on, and nothing "
+            f"that it lacks is deleted here, so the journal grows; see the log and the disk of {self.service}"
+        )
+        self._context.alarm("audit_behind", "warning", text)
 
     def pump(self, now_ns: int) -> None:
         """Send one batch, when the one before is acknowledged: records sent after a batch that died with a
@@ -225,12 +252,18 @@ class AuditLink(ReceiverLink):
             self._stream.rewind()
 
     def keep(self) -> None:
-        """Once a second; lower than the truth is safe (auditd writes a record once), so it needs no sync."""
-        if self.audited == self._kept:
-            return
-        with contextlib.suppress(OSError):  # a full disk: the old number stays, and more is sent again
-            files.replace(self._path, f"{self.audited}\n".encode(), Durability.CRASH)
-            self._kept = self.audited
+        """Once a second; lower than the truth is safe (auditd writes a record once), so it needs no sync. The
+        journal's thread writes it; on a full disk the old number stays, and more is sent again.
+        """
+        if self._keeping is not None:
+            if not self._keeping.done():
+                return
+            if self._keeping.exception() is not None:
+                self._kept = -1
+            self._keeping = None
+        if self.audited != self._kept:
+            content, self._kept = f"{self.audited}\n".encode(), self.audited
+            self._keeping = self._journal.errand(lambda: files.replace(self._path, content, Durability.CRASH))
 
 
 class Receivers:

@@ -4,13 +4,15 @@ What a common point is, who is electable and which records a standby takes: engi
 the two sockets and the journal between them.
 Asynchronous: an order does not wait for a standby, a standby is electable within replica.WINDOW records. A
 standby finds its leader among its own service's peers, attaches with the ends of its journal, sets its tail
-aside where it must, and follows.
+aside where it must, and follows. The tail is set aside in the journal's thread; meanwhile the standby hears
+nothing of its leader, is not electable, and waits with a lead that it is given (`busy`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Process, host_of
@@ -29,6 +31,9 @@ ALONE_NS = 5_000_000_000
 """After this long without the records of a leader that is there: an alarm."""
 
 
+Aside = journals.SetAside[oms.Oms]
+
+
 class Replication:
     def __init__(
         self,
@@ -37,15 +42,20 @@ class Replication:
         *,
         make_head: Callable[[], codec.Head],
         on_record: Callable[[oms.Journaled], None],
-        on_set_aside: Callable[[], None],
+        set_aside: Callable[[int], Future[Aside] | None],
+        shorten: Callable[[Future[Aside]], Aside],
         audited: Callable[[], int],
         on_audited: Callable[[int], None],
+        on_tail: Callable[[Aside], None],
     ) -> None:
-        """`on_record` takes each record of the leader that is in our journal now; `on_set_aside`: our journal
-        is shorter now, read it again.
+        """`on_record` takes each record of the leader that is in our journal now; `on_tail` what was set
+        aside. `set_aside` and `shorten`: Ledger's.
         """
         self._context, self._journal, self._head = context, journal, make_head
-        self._on_record, self._on_set_aside = on_record, on_set_aside
+        self._on_record, self._on_tail = on_record, on_tail
+        self._set_aside, self._shorten = set_aside, shorten
+        self._cutting: Future[Aside] | None = None
+        """Our tail is being set aside."""
         self._audited, self._on_audited = audited, on_audited
         self.router = bus.link.Router(context.bind("replica"))
         self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
@@ -108,10 +118,10 @@ class Replication:
                 epoch, sequence = replica.common_point(
                     self._journal.ends(), message.ends, self._journal.oldest_seq
                 )
-                if self.router.send(
-                    identity, codec.encode(orders.ReplicaFrom(*self._head(), epoch, sequence))
-                ):
-                    self.standbys.attach(identity, message.process.process(), sequence, now_ns)
+                answer = orders.ReplicaFrom(*self._head(), epoch, sequence, self._audited())
+                if self.router.send(identity, codec.encode(answer)):
+                    tail = bool(message.ends) and message.ends[-1][1] > sequence
+                    self.standbys.attach(identity, message.process.process(), sequence, now_ns, tail=tail)
             case orders.ReplicaSeen() if self._leading:
                 self.standbys.seen(identity, message.sequence, now_ns)
             case _:
@@ -147,7 +157,7 @@ class Replication:
 
     def on_leader(self, frame: bytes) -> None:
         message = self._decoded(frame)
-        if self._leading or message is None or message.token is None:
+        if self._leading or self.busy or message is None or message.token is None:
             return
         leader = term.of(message.token)
         if self.follower.stale(leader, self._journal.last_epoch):
@@ -157,6 +167,7 @@ class Replication:
         match message:
             case orders.ReplicaFrom():
                 self._begin(leader, message.sequence)
+                self._on_audited(min(message.audited, self._journal.last_seq))
             case orders.ReplicaRecord():
                 self._take(leader, message)
             case _:
@@ -164,20 +175,40 @@ class Replication:
 
     def _begin(self, leader: int, common: int) -> None:
         """Raises InvalidInput for a point that our journal does not have: nothing is set aside for it."""
-        if not 0 <= common <= self._journal.last_seq:
-            raise InvalidInput(
-                f"the leader begins after record {common}, and this journal ends at {self._journal.last_seq}"
-            )
+        last = self._journal.last_seq
+        if not 0 <= common <= last:
+            raise InvalidInput(f"the leader begins after record {common}, and this journal ends at {last}")
+        kept = self.follower.keeps(leader, common)
+        self._cutting = self._set_aside(kept)
+        if self._cutting is not None:
+            self.follower.reset()
+            return
+        self.follower.begin(leader, last)
+        self._said = -1
+
+    @property
+    def busy(self) -> bool:
+        """Our tail is being set aside: the journal cannot be written, and what it says is about to change."""
+        return self._cutting is not None
+
+    def _end_cut(self) -> None:
+        """Greet again once the tail is aside: the answer to the ends of our journal as they are now lets us
+        begin.
+        """
+        cutting = self._cutting
+        if cutting is None or not cutting.done():
+            return
+        self._cutting = None
+        self._tried_ns = 0
+        before = self._journal.last_seq
         try:
-            moved = self._journal.set_aside(common)
+            aside = self._shorten(cutting)
         except journals.JournalFull as exc:
             self._full(exc)
             return
-        if moved:
-            self._context.event("journal.set_aside", records=moved, after=common)
-            self._on_set_aside()
-        self.follower.begin(leader)
-        self._said = -1
+        after = self._journal.last_seq
+        self._context.event("journal.set_aside", records=len(aside.records), after=after, before=before)
+        self._on_tail(aside)
 
     def _take(self, leader: int, record: orders.ReplicaRecord) -> None:
         """Raises InvalidInput for what is no record of this leader's journal: once in ours, it would keep us
@@ -196,12 +227,15 @@ class Replication:
         except journals.JournalFull as exc:
             self._full(exc)
             return
+        self.follower.taken(record.sequence)
         # A leader that is ahead of us in the audit is so by records that we do not have yet.
         self._on_audited(min(record.audited, record.sequence))
         self._on_record(message)
 
     def _full(self, exc: journals.JournalFull) -> None:
-        """Follow no further; the next greeting after there is room goes on from where we are."""
+        """Follow no further, and do not greet before there is room (`Ledger.found_room` clears the alarm): a
+        leader would take a standby that greets for one that follows.
+        """
         self.follower.reset()
         self._context.alarm(
             "journal_full",
@@ -228,6 +262,10 @@ class Replication:
 
     def tick(self, now_ns: int) -> None:
         """Every few ms: greet, and say who is electable."""
+        self._end_cut()
+        if self.busy:
+            self._followed_ns = now_ns
+            return
         self._context.lease.replicated(self._journal.last_seq)
         if self._leading:
             self._say_electable(self.standbys.electable(self._journal.last_seq, now_ns))
@@ -238,7 +276,11 @@ class Replication:
         quiet_ns = now_ns - max(self._heard_ns, self._tried_ns)
         if self.follower.attached and quiet_ns > SILENCE_NS:
             self._attach(now_ns)  # nothing new, or a leader that has forgotten us: the answer tells
-        elif not self.follower.attached and now_ns - self._tried_ns > SILENCE_NS // 20:
+        elif (
+            not self.follower.attached
+            and now_ns - self._tried_ns > SILENCE_NS // 20
+            and "journal_full" not in self._context.alarms
+        ):
             self._attach(now_ns)
         if self.follower.attached:
             self._followed_ns = now_ns

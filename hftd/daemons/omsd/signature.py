@@ -41,3 +41,8 @@ class Signature:
 
     def attach(self, link: bytes) -> orders.Attach:
         return self._macs.attach(orders.Attach(*self.head(), self.claimant()), link)
+
+    def attach_for(self, of_term: int, link: bytes) -> orders.Attach:
+        """The same under the token of an epoch that is over."""
+        token = codec.TokenOnWire.of(term.token(of_term, self._context.service))
+        return self._macs.attach(orders.Attach(*self._context.head(token), self.claimant()), link)

@@ -77,6 +77,13 @@ class VenueJournal:
         """Orders without an end, oldest first: the order and how much of it is filled."""
         self._recover()
 
+    @property
+    def damage(self) -> str:
+        """What was put aside when the journal was opened, because the disk lost what was before it; "" for
+        nothing.
+        """
+        return str(self._records.damage or "")
+
     def append(self, record: orders.Place | orders.Report) -> None:
         """Raises JournalFull: nothing was written."""
         self._records.append(EPOCH, codec.encode(record))

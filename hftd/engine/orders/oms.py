@@ -135,7 +135,11 @@ class Oms:
         fill = report.execution_id != 0 and report.execution_id not in self._execution_ids
         after = dataclasses.replace(known)
         try:
-            return after if after.reported(report.state, report.filled, report.reason) or fill else None
+            if after.reported(report.state, report.filled, report.reason) or fill:
+                return after
+            # Not journaled, as it moves nothing: after a restart the take-over asks the venue anyway.
+            known.answered = after.answered
+            return None
         except order.IllegalMove:
             self.illegal += 1
             if not fill:
@@ -188,8 +192,8 @@ class Oms:
         self.last_execution = kept[-1].execution_id
 
     def cancel_refused(self, order_id: str) -> None:
-        """The venue did not cancel and the order stands. Not journaled: after a restart the take-over cancels
-        it anyway.
+        """The venue did not cancel, or never heard of it. Not journaled: after a restart the take-over
+        cancels it anyway.
         """
         known = self.orders.get(order_id)
         if known is not None and known.state is OrderState.PENDING_CANCEL:
@@ -292,6 +296,7 @@ def _of_report(report: orders.Report) -> order.Order:
         state=report.state,
         filled=report.filled,
         reason=report.reason,
+        answered=True,
     )
 
 
@@ -307,6 +312,7 @@ _REPORTED = {
     # Not of a venue that is believed (report_check.py).
     OrderState.PENDING_NEW: "ORDER_REPORTED",
     OrderState.PENDING_CANCEL: "ORDER_REPORTED",
+    OrderState.UNKNOWN: "ORDER_REPORTED",
     OrderState.WORKING: "ORDER_ACKNOWLEDGED",
     OrderState.PARTIALLY_FILLED: "ORDER_FILLED",
     OrderState.FILLED: "ORDER_FILLED",

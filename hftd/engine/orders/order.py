@@ -36,7 +36,8 @@ MOVES: dict[OrderState, frozenset[OrderState]] = {
     OrderState.PARTIALLY_FILLED: frozenset(
         {OrderState.PARTIALLY_FILLED, OrderState.FILLED, OrderState.PENDING_CANCEL, OrderState.CANCELLED}
     ),
-    # Back to WORKING or PARTIALLY_FILLED only when the cancel itself is refused.
+    # Back to WORKING or PARTIALLY_FILLED only when the cancel itself is refused; to UNKNOWN when it is, and
+    # the venue has said nothing of the order yet.
     # REJECTED and REFUSED: the cancel had overtaken the order's own answer.
     OrderState.PENDING_CANCEL: frozenset(
         {
@@ -47,6 +48,18 @@ MOVES: dict[OrderState, frozenset[OrderState]] = {
             OrderState.CANCELLED,
             OrderState.REJECTED,
             OrderState.REFUSED,
+            OrderState.UNKNOWN,
+        }
+    ),
+    OrderState.UNKNOWN: frozenset(
+        {
+            OrderState.WORKING,
+            OrderState.PARTIALLY_FILLED,
+            OrderState.FILLED,
+            OrderState.PENDING_CANCEL,
+            OrderState.CANCELLED,
+            OrderState.REJECTED,
+            OrderState.REFUSED,
         }
     ),
     OrderState.FILLED: frozenset(),
@@ -54,6 +67,10 @@ MOVES: dict[OrderState, frozenset[OrderState]] = {
     OrderState.REJECTED: frozenset(),
     OrderState.REFUSED: frozenset(),
 }
+
+
+OURS_TO_SAY = frozenset({OrderState.PENDING_NEW, OrderState.PENDING_CANCEL, OrderState.UNKNOWN})
+"""States that no venue reports."""
 
 
 class IllegalMove(Permanent):
@@ -85,6 +102,8 @@ class Order:
     """UNIX ns of the last message that changed it, by its sender's clock."""
     reason: str = ""
     """A code of reasons.py once it is rejected, refused, or cancelled unasked."""
+    answered: bool = False
+    """The venue has said something of it."""
 
     @classmethod
     def of(cls, place: orders.Place, order_id: str, epoch: int) -> Order:
@@ -135,14 +154,17 @@ class Order:
         return True
 
     def cancel_refused(self) -> None:
-        """The venue would not cancel, and the order stands: back to where its fills put it. Raises
-        IllegalMove when no cancel was pending.
+        """The cancel was refused, or never sent: back to where the venue's word has put the order, UNKNOWN
+        when there is none. Raises IllegalMove when no cancel was pending.
         """
         if self.state is not OrderState.PENDING_CANCEL:
             raise IllegalMove(
                 f"order {self.order_id}: a cancel was refused in {self.state.name}, which has none pending"
             )
-        self.move(OrderState.PARTIALLY_FILLED if self.filled else OrderState.WORKING)
+        if self.filled:
+            self.move(OrderState.PARTIALLY_FILLED)
+        else:
+            self.move(OrderState.WORKING if self.answered else OrderState.UNKNOWN)
 
     def reported(self, state: OrderState, filled: int, reason: str = "") -> bool:
         """Apply the venue's word: its state and its total of fills. True when that was news.
@@ -155,7 +177,7 @@ class Order:
         """
         if filled > self.quantity or filled < 0:
             raise IllegalMove(f"order {self.order_id}: {filled} filled of {self.quantity}")
-        if state in (OrderState.PENDING_NEW, OrderState.PENDING_CANCEL):
+        if state in OURS_TO_SAY:
             raise IllegalMove(f"order {self.order_id}: reported {state.name}, which is ours to say")
         if not self.open:
             if filled > self.filled or (state in TERMINAL and state is not self.state):
@@ -171,7 +193,8 @@ class Order:
                 f"order {self.order_id}: {state.name} with {filled} filled, {self.filled} known"
             )
         news = filled > self.filled
-        before, self.filled = self.filled, filled
+        before = self.filled, self.answered
+        self.filled, self.answered = filled, True
         to = (
             OrderState.PENDING_CANCEL
             if self.state is OrderState.PENDING_CANCEL and state not in TERMINAL
@@ -182,6 +205,6 @@ class Order:
         try:
             self.move(to, reason)
         except IllegalMove:
-            self.filled = before
+            self.filled, self.answered = before
             raise
         return True

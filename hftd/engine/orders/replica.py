@@ -106,11 +106,24 @@ class Stream:
         self._flying.clear()
 
 
+def unaudited(ends: Sequence[tuple[int, int]], audited: int) -> int:
+    """How many records of a journal with these ends (term, last sequence) are above `audited`."""
+    count = previous = 0
+    for at, (_, last) in enumerate(ends):
+        first = first_of_term(previous) if at or last >= TERM_STRIDE else 1
+        count += max(0, last - max(audited, first - 1))
+        previous = last
+    return count
+
+
 @dataclass(slots=True)
 class Standby:
     process: Process
     stream: Stream
     heard_ns: int
+    confirmed: bool
+    """False for one that has attached with a tail beyond the common point and has said nothing since: it is
+    setting that aside."""
 
 
 class Standbys:
@@ -121,31 +134,35 @@ class Standbys:
         self.of: dict[bytes, Standby] = {}
         """By the identity of its link."""
 
-    def attach(self, identity: bytes, process: Process, after: int, now_ns: int) -> Standby:
-        """A standby begins (again) after `after`; an older link of the same instance is forgotten: that
-        process is gone. Beyond STANDBYS_MAX so is the one that has been silent for longest.
+    def attach(
+        self, identity: bytes, process: Process, after: int, now_ns: int, *, tail: bool = False
+    ) -> Standby:
+        """A standby begins (again) after `after`, where it has to set a `tail` aside or not; an older link of
+        the same instance is forgotten: that process is gone. Beyond STANDBYS_MAX so is the one that has been
+        silent for longest.
         """
         self.of = {link: each for link, each in self.of.items() if each.process.instance != process.instance}
         if len(self.of) >= STANDBYS_MAX:
             del self.of[min(self.of, key=lambda link: self.of[link].heard_ns)]
-        self.of[identity] = Standby(process, Stream(after), now_ns)
+        self.of[identity] = Standby(process, Stream(after), now_ns, not tail)
         return self.of[identity]
 
     def seen(self, identity: bytes, sequence: int, now_ns: int) -> None:
         standby = self.of.get(identity)
         if standby is not None:
             standby.stream.acknowledge(sequence)
-            standby.heard_ns = now_ns
+            standby.heard_ns, standby.confirmed = now_ns, True
 
     def electable(self, last_seq: int, now_ns: int) -> list[Process]:
         """Within the window, whether the records are on their way already or not yet. A silent standby is no
-        candidate.
+        candidate, and neither is one that is setting its tail aside.
         """
         return sorted(
             (
                 each.process
                 for each in self.of.values()
-                if each.stream.lag(last_seq) <= each.stream.window
+                if each.confirmed
+                and each.stream.lag(last_seq) <= each.stream.window
                 and now_ns - each.heard_ns <= self._silence_ns
             ),
             key=lambda process: process.instance,
@@ -162,6 +179,9 @@ class StandbyTail:
         self.attached = False
         self._leader = 0
         """Highest term of a leader heard; a lower one is a leader that does not know yet that it is none."""
+        self._agreed = 0
+        """Our journal is that leader's up to here. A term has one process, which only adds to its journal, so
+        an answer of its that names an earlier point was written before it had our acknowledgement."""
 
     def reset(self) -> None:
         self.attached = False
@@ -170,10 +190,20 @@ class StandbyTail:
         """A leader below what we know; `last_term` is that of our last record, perhaps our own."""
         return leader_term < max(self._leader, last_term)
 
-    def begin(self, leader_term: int) -> None:
-        """The leader has named the common point, and the journal ends there now."""
-        self._leader = leader_term
+    def keeps(self, leader_term: int, common: int) -> int:
+        """The record after which our tail is to be set aside, when a leader names this common point: never
+        one before what we have agreed on with it already.
+        """
+        return max(common, self._agreed) if leader_term == self._leader else common
+
+    def begin(self, leader_term: int, last_seq: int) -> None:
+        """Our journal ends with a record that this leader has, too."""
+        self._leader, self._agreed = leader_term, last_seq
         self.attached = True
+
+    def taken(self, sequence: int) -> None:
+        """A record that `takes` was true for is in our journal."""
+        self._agreed = sequence
 
     def takes(self, previous: int, sequence: int, last_seq: int) -> bool | None:
         """True: append it. False: we have it. None: records are missing in between; attach again."""

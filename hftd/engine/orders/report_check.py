@@ -9,11 +9,10 @@ ordered it. Whether a report that could be true is news, and legal after what is
 from __future__ import annotations
 
 from controlplane.model import bounds
+from hftd.engine.orders.order import OURS_TO_SAY
 from hftd.wire import orders
 from hftd.wire.codec import NAME_MAX
-from hftd.wire.orders import TEXT_MAX, OrderState
-
-_OURS_TO_SAY = frozenset({OrderState.PENDING_NEW, OrderState.PENDING_CANCEL})
+from hftd.wire.orders import TEXT_MAX
 
 
 def fault(report: orders.Report) -> str:
@@ -25,7 +24,7 @@ def fault(report: orders.Report) -> str:
 def _texts(report: orders.Report) -> str:
     if not report.order_id:
         return "names no order"
-    if report.state in _OURS_TO_SAY:
+    if report.state in OURS_TO_SAY:
         return f"state {report.state.name}, which is ours to say"
     names = ("order_id", "client_order_id", "strategy", "market", "symbol", "reason")
     for name in names:

@@ -69,10 +69,28 @@ def test_a_pending_cancel_stays_pending_while_fills_come() -> None:
 def test_an_order_whose_cancel_was_refused_is_where_its_fills_put_it() -> None:
     for filled, state in ((0, OrderState.WORKING), (4, OrderState.PARTIALLY_FILLED)):
         known = an_order(OrderState.PENDING_CANCEL, filled)
+        known.answered = True
         known.cancel_refused()
         assert known.state is state
     with pytest.raises(order.IllegalMove, match="none pending"):
         an_order(OrderState.WORKING).cancel_refused()
+
+
+def test_an_order_that_was_never_answered_is_unknown_after_its_cancel_was_refused() -> None:
+    known = an_order()
+    assert known.cancel_wanted()
+    known.cancel_refused()
+    assert known.state is OrderState.UNKNOWN and known.open
+    assert known.cancel_wanted() and known.state is OrderState.PENDING_CANCEL
+    known.cancel_refused()
+    assert known.reported(OrderState.WORKING, 0) and known.state is OrderState.WORKING
+
+
+def test_an_answer_that_comes_while_the_cancel_is_pending_is_remembered() -> None:
+    known = an_order()
+    assert known.cancel_wanted() and not known.reported(OrderState.WORKING, 0)
+    known.cancel_refused()
+    assert known.state is OrderState.WORKING
 
 
 @pytest.mark.parametrize(
@@ -80,6 +98,7 @@ def test_an_order_whose_cancel_was_refused_is_where_its_fills_put_it() -> None:
     [
         (OrderState.WORKING, 0, OrderState.PARTIALLY_FILLED, 11),
         (OrderState.WORKING, 0, OrderState.PENDING_NEW, 0),
+        (OrderState.WORKING, 0, OrderState.UNKNOWN, 0),
         (OrderState.CANCELLED, 4, OrderState.PARTIALLY_FILLED, 5),
         (OrderState.CANCELLED, 4, OrderState.FILLED, 10),
         (OrderState.FILLED, 10, OrderState.CANCELLED, 10),

@@ -108,6 +108,32 @@ def test_a_standby_is_not_electable_before_the_new_term_has_reached_it() -> None
     assert standbys.electable(first, now_ns=0) == [BETA]
 
 
+def test_a_standby_that_sets_its_tail_aside_is_not_electable_until_it_has_said_where_it_ends() -> None:
+    standbys = replica.Standbys(silence_ns=100)
+    standbys.attach(b"beta", BETA, after=5, now_ns=0, tail=True)
+    assert standbys.electable(last_seq=5, now_ns=0) == []
+    standbys.seen(b"beta", 5, now_ns=1)
+    assert standbys.electable(last_seq=5, now_ns=1) == [BETA]
+
+
+def test_a_leader_s_later_answer_takes_nothing_that_was_acknowledged_to_it() -> None:
+    follower = replica.StandbyTail()
+    assert follower.keeps(leader_term=7, common=5) == 5, "a leader that we have not heard yet"
+    follower.begin(7, 5)
+    follower.taken(6)
+    follower.reset()
+    assert follower.keeps(leader_term=7, common=5) == 6
+    assert follower.keeps(leader_term=8, common=5) == 5, "another leader may lack it"
+
+
+def test_unaudited_records_are_counted_over_the_holes_between_terms() -> None:
+    ends = [(1, 1_000_004), (2, 2_000_001), (3, 3_000_002)]
+    assert replica.unaudited(ends, 0) == 5 + 2 + 3
+    assert replica.unaudited(ends, 1_000_002) == 2 + 2 + 3
+    assert replica.unaudited(ends, 2_000_001) == 3
+    assert replica.unaudited(ends, 3_000_002) == 0 == replica.unaudited([], 0)
+
+
 def test_a_silent_standby_is_not_electable_until_it_is_heard() -> None:
     standbys = replica.Standbys(silence_ns=100)
     standbys.attach(b"beta", BETA, after=5, now_ns=0)
@@ -127,7 +153,7 @@ def test_a_restarted_standby_takes_the_place_of_its_dead_process() -> None:
 def test_a_follower_appends_only_behind_the_record_before() -> None:
     follower = replica.StandbyTail()
     assert follower.takes(5, 6, last_seq=5) is None, "not attached"
-    follower.begin(7)
+    follower.begin(7, 5)
     assert follower.takes(5, 6, last_seq=5) is True
     assert follower.takes(5, 6, last_seq=6) is False
     assert follower.takes(7, 8, last_seq=6) is None
@@ -137,6 +163,6 @@ def test_a_follower_appends_only_behind_the_record_before() -> None:
 def test_a_follower_does_not_listen_to_a_leader_below_what_it_knows() -> None:
     follower = replica.StandbyTail()
     assert follower.stale(leader_term=3, last_term=4)
-    follower.begin(5)
+    follower.begin(5, 5)
     assert follower.stale(leader_term=4, last_term=4)
     assert not follower.stale(leader_term=5, last_term=4)

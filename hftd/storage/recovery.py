@@ -1,0 +1,179 @@
+"""Opening a journal: what its files hold, and what is done about each way in which they can end.
+
+- The last segment ends in the middle of a record, and no whole record is behind: the power went while it was
+  written, and it was not synced. The torn bytes are cut off.
+- A whole record behind a place that is none, or a segment with its final name behind one that is not whole:
+  damage. What follows was written, and perhaps acknowledged. It is refused, or quarantined (damage.py).
+- A provisional segment whose predecessor lacks its end: a power cut before that one was synced, or damage of
+  its end. What follows is put aside; where it may be had from another member, it counts as damage.
+- A segment in which nothing was written yet: the power went, or the disk was full, when it was begun. It is
+  removed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controlplane.errors import InvalidInput
+from controlplane.host import files
+from hftd.storage import damage, segments
+from hftd.storage.damage import Damage, Damaged
+from hftd.storage.segments import MAGIC, Segment, SegmentRecord
+from hftd.storage.sync_thread import OpenFile
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a journal holds, as its owner keeps it in memory."""
+
+    recent: deque[SegmentRecord]
+    ends: list[tuple[int, int]] = field(default_factory=list)
+    """[(epoch, its last sequence)] in the order of the file."""
+    segments: list[Segment] = field(default_factory=list)
+    current: OpenFile | None = None
+    """The last segment, opened."""
+    torn_bytes: int = 0
+    damage: Damage | None = None
+
+    @property
+    def last_seq(self) -> int:
+        return self.ends[-1][1] if self.ends else 0
+
+    @property
+    def last_epoch(self) -> int:
+        return self.ends[-1][0] if self.ends else 0
+
+    def remember(self, record: SegmentRecord) -> None:
+        if self.ends and self.ends[-1][0] == record.epoch:
+            self.ends[-1] = (record.epoch, record.sequence)
+        else:
+            self.ends.append((record.epoch, record.sequence))
+        self.recent.append(record)
+
+    def open_last(self) -> None:
+        """Open the last segment to be written on, cut to what is whole in it, and sync it. Raises OSError."""
+        if not self.segments:
+            return
+        last = self.segments[-1]
+        fd = os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
+        os.ftruncate(fd, last.size)
+        os.fsync(fd)
+        self.current = last.file = OpenFile(fd, last.path, last.path, last.size, named=True)
+
+
+def recovered(folder: Path, recent_max: int, *, replicated: bool) -> Contents:
+    """Read every segment; everything in it is on the disk when this returns.
+
+    Args:
+        replicated: another member may have what is behind damage: quarantine it instead of refusing.
+
+    Raises:
+        Damaged: whole records are behind damage; how many is in the message.
+        InvalidInput: a file is no segment, or its sequences do not rise.
+        OSError: a file cannot be read or put right.
+    """
+    for leftover in (folder / "room.probe", *folder.glob("*.fresh")):
+        leftover.unlink(missing_ok=True)
+    found = Contents(deque(maxlen=recent_max))
+    found.damage = damage.read_note(folder)
+    chain = segments.in_order(folder)
+    chain = [each for each in chain if not _is_empty(each, last=each is chain[-1])]
+    for at, (path, first, previous) in enumerate(chain):
+        content = path.read_bytes()
+        if previous is not None and previous != found.last_seq:
+            _quarantine(folder, found, chain[at:], content, None, replicated=replicated)
+            break
+        segment = _read(found, path, first, content)
+        whole = segment.size if content.startswith(MAGIC) else 0
+        if whole < len(content):
+            synced = at + 1 < len(chain) and chain[at + 1][2] is None
+            if synced or any(True for _ in segments.intact(content, whole, found.last_seq)):
+                _quarantine(folder, found, chain[at:], content, segment, replicated=replicated)
+                break
+            if not whole:
+                raise InvalidInput(
+                    f"{path}: not a journal segment (begins with {content[:8]!r} instead of {MAGIC!r})"
+                )
+            found.torn_bytes += len(content) - whole
+            os.truncate(path, whole)
+        if previous is not None:
+            _name(found, segment)
+        found.segments.append(segment)
+    found.open_last()
+    files.sync_folder(folder)
+    return found
+
+
+def _is_empty(each: tuple[Path, int, int | None], *, last: bool) -> bool:
+    """Nothing was written in it but its beginning; it is removed."""
+    path, _, previous = each
+    if not (last or previous is not None) or path.stat().st_size > len(MAGIC):
+        return False
+    if not MAGIC.startswith(path.read_bytes()):
+        return False
+    path.unlink()
+    return True
+
+
+def _read(found: Contents, path: Path, first: int, content: bytes) -> Segment:
+    segment = Segment(path, first)
+    if not content.startswith(MAGIC):
+        return segment
+    for record, end in segments.records(content, len(MAGIC)):
+        if record.sequence <= found.last_seq:
+            raise InvalidInput(f"{path}: sequence {record.sequence} after {found.last_seq}")
+        segment.add(record.sequence, end - segment.size)
+        found.remember(record)
+    return segment
+
+
+def _name(found: Contents, segment: Segment) -> None:
+    """Its predecessor is whole: once that is on the disk, the segment may have its final name."""
+    if found.segments:
+        fd = os.open(found.segments[-1].path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    name = segments.final(segment.path.parent, segment.first)
+    segment.path.rename(name)
+    segment.path = name
+
+
+def _quarantine(
+    folder: Path,
+    found: Contents,
+    rest: list[tuple[Path, int, int | None]],
+    content: bytes,
+    begun: Segment | None,
+    *,
+    replicated: bool,
+) -> None:
+    """What is behind damage, in the files `rest`. `content` is that of the first; `begun` is what is good of
+    it, None when that is nothing because the file cannot follow what is before it.
+    """
+    paths = [path for path, _, _ in rest]
+    good = content[: begun.size] if begun is not None and begun.records else b""
+    size, count, last_seq = len(content) - len(good), 0, found.last_seq
+    for path in paths:
+        behind = content if path == paths[0] else path.read_bytes()
+        if path != paths[0]:
+            size += len(behind)
+        for record in segments.intact(behind, len(good) if path == paths[0] else 0, last_seq):
+            count, last_seq = count + 1, record.sequence
+    kept = damage.names_for(paths)
+    told = Damage(str(paths[0]), len(good), size, count, last_seq, [str(each) for each in kept])
+    if replicated:
+        found.damage = damage.write_note(folder, told)
+    elif begun is not None:
+        raise Damaged(f"{told}; nothing was changed")
+    else:
+        found.damage = told  # a power cut does that too: what it may take was never called synced
+    damage.quarantine(paths, kept, good)
+    if begun is not None and good:
+        if rest[0][2] is not None:
+            _name(found, begun)
+        found.segments.append(begun)
