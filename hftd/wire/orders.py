@@ -187,6 +187,8 @@ class Fenced(Message, tag=9, frozen=True):
     reason: Text
     waits: bool = False
     """Not ok, and not settled either: the store's word is missing (storage/heights.py). Ask again."""
+    session: int = 0
+    """The venue's process: another number is a venue that was restarted. 0: not said."""
 
 
 class Attach(Message, tag=10, frozen=True):
@@ -359,6 +361,8 @@ class ReplicaRecord(Message, tag=42, frozen=True):
     """Sequence of the record before it in the leader's journal; a standby appends behind exactly that one."""
     audited: int = 0
     """Up to this sequence auditd has all records: where a new leader begins to send them again."""
+    confirmed: int = 0
+    """Whoever has this record has every execution up to here (the venue has confirmed it); 0: nothing new."""
 
 
 class ReplicaSeen(Message, tag=43, frozen=True):

@@ -210,7 +210,7 @@ def test_a_stranger_with_the_leaders_token_gives_no_orders_and_cancels_none(path
         path.until("all are counted", lambda: refusals(execd, reasons.WRONG_LINK) == 9)
         assert execd.context.alarms[FOREIGN].severity == "critical"
         assert not execd.context.counters.get("rehearsals")
-        ours = orders.Place | orders.Cancel | orders.CancelAll | orders.ExecutionsWanted
+        ours = orders.Place | orders.Cancel | orders.CancelAll
         assert not [each for each in path.venue.heard[heard:] if isinstance(each, ours)]
         assert list(path.venue.working) == [order_id]
         trades(path)

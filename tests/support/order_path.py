@@ -150,6 +150,10 @@ class Venue:
     silent: bool = False
     deaf: bool = False
     """Orders are taken and nothing is said."""
+    session: int = 7
+    """Another one: the venue was restarted."""
+    id_step: int = 1
+    """Between two execution ids."""
 
     def turn(self) -> None:
         while self.router.socket.poll(0):
@@ -180,6 +184,7 @@ class Venue:
                         token.epoch,
                         ok,
                         "" if ok else self.fences.objection(token, claimant),
+                        session=self.session,
                     ),
                 )
             case orders.Place():
@@ -228,7 +233,7 @@ class Venue:
         reason: str = "",
         said: bool = True,
     ) -> orders.Report:
-        execution = len(self.executions) + 1 if fill else 0
+        execution = (len(self.executions) + 1) * self.id_step if fill else 0
         ended = answers.ended(
             codec.head("simd-alpha-1", time.time_ns()),
             place,

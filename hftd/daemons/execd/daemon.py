@@ -236,6 +236,7 @@ class Execd:
         told = self.gateway.venue_fenced(answer)
         if self.gateway.phase is not before:
             self._show()
+            self._retry_ns = 0  # a venue that is new is fenced at the next tick
         if self.gateway.refusal:
             self.context.alarm(
                 "venue_refuses_fence",

@@ -14,7 +14,9 @@ from typing import Any
 
 from controlplane.model import Phase
 from hftd import runtime
+from hftd.daemons.omsd import confirmation
 from hftd.daemons.omsd.audit_tail import AuditTail
+from hftd.daemons.omsd.confirmation import Confirmation
 from hftd.daemons.omsd.desk import Desk
 from hftd.daemons.omsd.execution import BACKFILL, Execution
 from hftd.daemons.omsd.lead import LOST_TOUCH, Lead
@@ -23,9 +25,10 @@ from hftd.daemons.omsd.receivers import Receivers
 from hftd.daemons.omsd.replication import Replication
 from hftd.daemons.omsd.reports import Reports
 from hftd.daemons.omsd.signature import Signature
-from hftd.engine.orders import takeover
+from hftd.engine.orders import oms, takeover
 from hftd.settings import OrdersSettings
-from hftd.wire import orders
+from hftd.storage import journal as journals
+from hftd.wire import codec, orders
 
 TICK_S = 0.02
 TELL_AFTER_NS = 1_000_000
@@ -66,8 +69,11 @@ class Omsd:
             shorten=ledger.shorten,
             audited=lambda: self.receivers.audit.audited,
             on_audited=self.receivers.audit.learn,
-            on_tail=lambda aside: self.tail.add(aside.path, aside.records),
+            on_tail=self._set_aside,
+            confirmed=lambda sequence: self.confirmation.of(sequence),
+            on_confirmed=lambda up_to: self.confirmation.learn(up_to),
         )
+        self.confirmation = Confirmation(context, ledger, self.execution.ask_executions)
         state = takeover.Takeover(int(settings.fence_retry_s * 1e9), int(settings.reconcile_timeout_s * 1e9))
         risk = self.receivers.risk
         self.reports = Reports(context, ledger, risk, signature)
@@ -81,6 +87,7 @@ class Omsd:
             self.receivers,
             self.replication,
             signature,
+            self.confirmation,
         )
         self._tell_ns = self._told_seq = 0
         self._keep_alive_ns = 0
@@ -104,6 +111,8 @@ class Omsd:
                 self.lead.fenced(message)
             case orders.Executions(request=request) if request == BACKFILL:
                 self.receivers.positions.backfill(list(filter(self.reports.believed, message.executions)))
+            case orders.Executions(request=request) if request == confirmation.REQUEST:
+                self._confirmed(message)
             case orders.CancelledAll() | orders.OpenOrders() | orders.Executions():
                 self.lead.reconciled(message)
             case orders.Attached(ok=False):
@@ -114,6 +123,19 @@ class Omsd:
                     self.lead.again_if_active(f"refused: {message.reason}")
             case _:
                 pass
+
+    def _confirmed(self, listed: orders.Executions) -> None:
+        """A page of the venue's list: what is new in it had been lost on the way."""
+        if self.lead.state.phase is not Phase.ACTIVE:
+            return
+        believed = list(filter(self.reports.believed, listed.executions))
+        new = [report for report in believed if not self.ledger.oms.knows(report.execution_id)]
+        if all(map(self.reports.take, new)):
+            self.confirmation.told(codec.replace(listed, executions=believed), len(new), time.monotonic_ns())
+
+    def _set_aside(self, aside: journals.SetAside[oms.Oms]) -> None:
+        self.tail.add(aside.path, aside.records)
+        self.confirmation.lowered()
 
     def found_execution(self) -> None:
         if self.execution.found():
@@ -162,6 +184,8 @@ class Omsd:
         if not self.lead.state.leading or now_ns < self._keep_alive_ns:
             return
         self._keep_alive_ns = now_ns + int(self.settings.keep_alive_s * 1e9)
+        if self.lead.state.phase is Phase.ACTIVE:
+            self.confirmation.tick(now_ns)
         self.execution.keep_alive()
         self.receivers.keep_alive()
         self.receivers.retry(now_ns)
@@ -181,6 +205,7 @@ class Omsd:
         audit = self.receivers.audit
         audit.keep()
         audit.look(now_ns)
+        self.confirmation.keep()
         self.ledger.each_second(leading=self.lead.state.leading, audited=audit.audited)
         self.context.gauge("audited_seq", audit.audited)
         self.context.gauge("audit_tail", self.tail.waiting)

@@ -12,6 +12,7 @@ import time
 
 from controlplane.model import Phase, Token
 from hftd import runtime
+from hftd.daemons.omsd.confirmation import Confirmation
 from hftd.daemons.omsd.execution import Execution
 from hftd.daemons.omsd.ledger import Ledger
 from hftd.daemons.omsd.receivers import Receivers
@@ -38,11 +39,13 @@ class Lead:
         receivers: Receivers,
         replication: Replication,
         signature: Signature,
+        confirmation: Confirmation,
     ) -> None:
         """`state` is changed here alone."""
         self._context, self.state, self._ledger = context, state, ledger
         self._execution, self._reports, self._signature = execution, reports, signature
         self._receivers, self._replication = receivers, replication
+        self._confirmation = confirmation
         self._promoted_ns = 0
         """When the lease page gave us the lead."""
         self._waits = False
@@ -76,7 +79,7 @@ class Lead:
         for told in self._context.lease.fences().values():
             self._ledger.oms.learn_risk(told.token)
         self._receivers.hold()
-        self.state.lead(token, self._ledger.oms.last_execution, now_ns)
+        self.state.lead(token, self._confirmation.up_to, now_ns)
         self._show()
 
     def again(self, why: str) -> None:
@@ -84,7 +87,7 @@ class Lead:
         if self.state.leading:
             self._context.event("execution.lost", why=why, epoch=self._signature.epoch)
             self._receivers.hold()
-            self.state.again(self._ledger.oms.last_execution, time.monotonic_ns())
+            self.state.again(self._confirmation.up_to, time.monotonic_ns())
             self._show()
 
     def again_if_active(self, why: str) -> None:
@@ -98,6 +101,7 @@ class Lead:
         self._receivers.stand_by()
         self._reports.forget_sent()
         self._execution.forget_reports()
+        self._confirmation.stop()
         self._replication.stand_by()
         self._show()
         if led:
@@ -167,6 +171,7 @@ class Lead:
         if not self._reports.end_all(reasons.TAKE_OVER):
             return
         self.state.complete()
+        self._confirmation.reconciled(self.state.after_execution)
         self._show()
         self._receivers.open()
         took_us = (time.monotonic_ns() - self._promoted_ns) // 1000

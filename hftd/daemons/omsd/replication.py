@@ -47,6 +47,8 @@ class Replication:
         audited: Callable[[], int],
         on_audited: Callable[[int], None],
         on_tail: Callable[[Aside], None],
+        confirmed: Callable[[int], int],
+        on_confirmed: Callable[[int], None],
     ) -> None:
         """`on_record` takes each record of the leader that is in our journal now; `on_tail` what was set
         aside. `set_aside` and `shorten`: Ledger's.
@@ -57,6 +59,7 @@ class Replication:
         self._cutting: Future[Aside] | None = None
         """Our tail is being set aside."""
         self._audited, self._on_audited = audited, on_audited
+        self._confirmed, self._on_confirmed = confirmed, on_confirmed
         self.router = bus.link.Router(context.bind("replica"))
         self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.standbys = replica.Standbys(STANDBY_SILENCE_NS)
@@ -136,7 +139,13 @@ class Replication:
                 continue
             for record in self._journal.read(stream.sent, limit=min(stream.room, CHUNK)):
                 on_wire = orders.ReplicaRecord(
-                    *self._head(), record.epoch, record.sequence, record.payload, stream.sent, self._audited()
+                    *self._head(),
+                    record.epoch,
+                    record.sequence,
+                    record.payload,
+                    stream.sent,
+                    self._audited(),
+                    self._confirmed(record.sequence),
                 )
                 if not self.router.send(identity, codec.encode(on_wire)):
                     break
@@ -231,6 +240,8 @@ class Replication:
         # A leader that is ahead of us in the audit is so by records that we do not have yet.
         self._on_audited(min(record.audited, record.sequence))
         self._on_record(message)
+        if record.confirmed:
+            self._on_confirmed(record.confirmed)
 
     def _full(self, exc: journals.JournalFull) -> None:
         """Follow no further, and do not greet before there is room (`Ledger.found_room` clears the alarm): a

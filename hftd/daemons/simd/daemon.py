@@ -67,6 +67,7 @@ class Simd:
             gateway=self._gateway_path.read_bytes() if self._gateway_path.exists() else b"",
             on_gateway=self._keep_gateway,
             count=context.count,
+            number=self._session_id,
         )
         self.feeder = tape.Feeder(
             source,

@@ -52,11 +52,13 @@ class Session:
         gateway: bytes = b"",
         on_gateway: Callable[[bytes], None] = lambda _: None,
         count: Callable[[str], None] = lambda _: None,
+        number: int = 0,
     ) -> None:
         """`send(identity, frame)` is False when it was not taken; `authentic(identity, fence)`: was it made
         by one of the site for this link (claim_check.py)? `gateway` is who had the orders before this process
-        began.
+        began. `number` tells this process from the venue's others.
         """
+        self._number = number
         self._authentic = authentic
         self._venue, self._journal, self._fences, self._send = venue, journal, fences, send
         self._source, self._gateway, self._on_gateway, self._count = source, gateway, on_gateway, count
@@ -138,7 +140,9 @@ class Session:
             self._take_gateway(identity)
         elif self._fences.stale(token) or counter != "stale_token_refusals":
             self._count(counter)
-        self._answer(identity, orders.Fenced(*self._head(), token.group, token.epoch, ok, reason, waits))
+        self._answer(
+            identity, orders.Fenced(*self._head(), token.group, token.epoch, ok, reason, waits, self._number)
+        )
 
     def _unfit(self, token: Token) -> str:
         """ "" when the token is the one that its group was fenced with last, else why it does not pass."""

@@ -7,6 +7,7 @@ __all__ = [
     "approvals",
     "claims",
     "clients",
+    "confirmed",
     "gateway",
     "ids",
     "oms",

@@ -90,6 +90,8 @@ class Gateway:
         """Clients that wait for the venue, by (group, epoch)."""
         self.links: dict[str, bytes] = {}
         """Group -> the link that fenced last; its orders are taken, and its reports go there."""
+        self._session = 0
+        """The venue's, as it said last."""
         self._fenced: OrderedDict[tuple[str, bytes], None] = OrderedDict()
         """Every (group, link) that has fenced here."""
 
@@ -198,6 +200,8 @@ class Gateway:
         """The venue's answer. Returns the client that can be told so now, with its claim; own fences are only
         ticked off.
         """
+        if self._is_new(answer.session):
+            return None
         key = (answer.group, answer.epoch)
         mine = self.token is not None and key == (self.token.group, self.token.epoch)
         if mine and not answer.ok:
@@ -219,6 +223,19 @@ class Gateway:
         if answer.ok:
             self._link(waiting)
         return waiting.identity, waiting.claim
+
+    def _is_new(self, session: int) -> bool:
+        """A venue that was restarted: what it said of fences, orders and executions may not have arrived. It
+        is fenced once more, and so are we by our order managers, who reconcile then.
+        """
+        known, self._session = self._session, session or self._session
+        if not session or not known or session == known or self._first is None:
+            return False
+        self.phase = Phase.FENCING if self.phase is Phase.ACTIVE else self.phase
+        self._own = self._own or [self._first]
+        self._asked.clear()
+        self.links.clear()
+        return True
 
     # --- orders ---------------------------------------------------------------------------------------------
 

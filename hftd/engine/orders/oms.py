@@ -211,6 +211,10 @@ class Oms:
         if place.approval is not None:
             self.learn_risk(place.approval.token)
 
+    def knows(self, execution_id: int) -> bool:
+        """Among those in memory."""
+        return execution_id in self._execution_ids
+
     def executions_after(self, execution_id: int) -> list[orders.Report] | None:
         """Those above `execution_id`, rising; None when some of them are no longer in memory (the venue has
         them all).
