@@ -16,7 +16,7 @@ from controlplane.host import files
 from controlplane.host.files import Durability
 from hftd import runtime
 from hftd.daemons.omsd.ledger import Ledger
-from hftd.engine.orders import confirmed
+from hftd.engine.orders import confirmed, report_check
 from hftd.wire import orders
 
 REQUEST = 1
@@ -80,7 +80,7 @@ class Confirmation:
             self._context.count("executions_found", new)
             self._context.event("executions.found", count=new, after=self.up_to)
         before = self._confirmed.up_to
-        after = self._confirmed.told([report.execution_id for report in listed.executions], now_ns)
+        after = self._confirmed.told(report_check.list_end(listed.executions), now_ns)
         if after is not None:
             self._ask(REQUEST, after)
         elif self._confirmed.up_to != before:

@@ -28,7 +28,7 @@ from hftd.daemons.omsd.signature import Signature
 from hftd.engine.orders import oms, takeover
 from hftd.settings import OrdersSettings
 from hftd.storage import journal as journals
-from hftd.wire import codec, orders
+from hftd.wire import orders
 
 TICK_S = 0.02
 TELL_AFTER_NS = 1_000_000
@@ -131,7 +131,7 @@ class Omsd:
         believed = list(filter(self.reports.believed, listed.executions))
         new = [report for report in believed if not self.ledger.oms.knows(report.execution_id)]
         if all(map(self.reports.take, new)):
-            self.confirmation.told(codec.replace(listed, executions=believed), len(new), time.monotonic_ns())
+            self.confirmation.told(listed, len(new), time.monotonic_ns())
 
     def _set_aside(self, aside: journals.SetAside[oms.Oms]) -> None:
         self.tail.add(aside.path, aside.records)

@@ -22,7 +22,7 @@ from hftd.daemons.omsd.signature import Signature
 from hftd.engine import reasons
 from hftd.engine.orders import replica, takeover, term
 from hftd.engine.orders.takeover import Due
-from hftd.wire import codec, orders
+from hftd.wire import orders
 
 LOST_TOUCH = frozenset({reasons.NOT_ACTIVE, reasons.NOT_FENCED, reasons.STALE_TOKEN})
 """A refusal of execd or the venue that says: you do not lead here (yet); fence again."""
@@ -153,7 +153,6 @@ class Lead:
         """
         if isinstance(answer, orders.Executions):
             believed = list(filter(self._reports.believed, answer.executions))
-            answer = codec.replace(answer, executions=believed)
             if not all(map(self._reports.take, believed)):
                 return
         due = self.state.answered(answer)

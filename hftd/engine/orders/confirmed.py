@@ -9,8 +9,6 @@ Ids only have to rise: those of a real venue are sparse. Who asks: daemons/omsd/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 EVERY_NS = 1_000_000_000
 """Between two lists: what was lost is missed for about this long, and each execution is told once more."""
 IDLE_EVERY_NS = 5_000_000_000
@@ -48,13 +46,14 @@ class Confirmed:
         self._after = self.up_to if self._after is None else self._after
         return self._after
 
-    def told(self, executions: Sequence[int], now_ns: int) -> int | None:
-        """The venue's answer: a page of rising ids, an empty one is the last. After which to ask for the next
-        page; None when that was the last, or nobody had asked."""
+    def told(self, end: int, now_ns: int) -> int | None:
+        """The venue's answer: one page, by its highest id; 0 for an empty one. After which to ask for the
+        next page; None when that was the last, or nobody had asked.
+        """
         if self._after is None:
             return None
-        if executions:
-            self._after, self._asked_ns = max(self._after, *executions), now_ns
+        if end > self._after:
+            self._after, self._asked_ns = end, now_ns
             return self._after
         self.up_to, self._after, self._open_ns = self._after, None, 0
         return None

@@ -8,6 +8,8 @@ ordered it. Whether a report that could be true is news, and legal after what is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from controlplane.model import bounds
 from hftd.engine.orders.order import OURS_TO_SAY
 from hftd.wire import orders
@@ -19,6 +21,15 @@ def fault(report: orders.Report) -> str:
     """Why this cannot be true of any order; "" when it can."""
     found = _texts(report) or _numbers(report)
     return f"report of order {report.order_id[:NAME_MAX]!r}: {found}" if found else ""
+
+
+def list_end(executions: Iterable[orders.Report]) -> int:
+    """The highest id of one page of the venue's list, from which the next one is asked for; 0: it is empty.
+    An entry that is not believed counts by its id, if an execution can have that: those behind it are told
+    all the same.
+    """
+    ids = (report.execution_id for report in executions)
+    return max((each for each in ids if 0 < each <= bounds.INT64_MAX), default=0)
 
 
 def _texts(report: orders.Report) -> str:

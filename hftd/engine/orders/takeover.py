@@ -14,6 +14,7 @@ from __future__ import annotations
 from enum import Enum
 
 from controlplane.model import Phase, Token
+from hftd.engine.orders import report_check
 from hftd.wire import orders
 
 
@@ -118,10 +119,9 @@ class Takeover:
                 # time-out.
                 self._none_open = not answer.orders
             case orders.Executions() if answer.request == self.request + 2:
-                if answer.executions:
-                    self.after_execution = max(
-                        self.after_execution, *(report.execution_id for report in answer.executions)
-                    )
+                end = report_check.list_end(answer.executions)
+                if end > self.after_execution:
+                    self.after_execution = end
                     return Due.MORE
                 self._executions_told = True
             case _:

@@ -15,8 +15,8 @@ def test_it_is_asked_from_the_mark_on_while_there_is_something_above_it() -> Non
     assert mark.due(9, 10 * S) == 5
     assert mark.due(9, 10 * S + RETRY_NS - 1) is None
     assert mark.due(9, 10 * S + RETRY_NS) == 5, "no answer: asked again"
-    assert mark.told([7, 9], 12 * S) == 9, "the next page"
-    assert mark.told([], 12 * S) is None and mark.up_to == 9
+    assert mark.told(9, 12 * S) == 9, "the next page"
+    assert mark.told(0, 12 * S) is None and mark.up_to == 9
     assert mark.due(9, 10 * S + RETRY_NS + IDLE_EVERY_NS - 1) is None
 
 
@@ -24,32 +24,32 @@ def test_while_nothing_is_known_to_be_missing_it_is_asked_now_and_then() -> None
     """The report of the last execution may have been lost."""
     mark = Confirmed(5)
     assert mark.due(5, 10 * S) == 5 and not mark.late(100 * S)
-    assert mark.told([7], 10 * S) == 7 and mark.told([], 10 * S) is None and mark.up_to == 7
+    assert mark.told(7, 10 * S) == 7 and mark.told(0, 10 * S) is None and mark.up_to == 7
     assert mark.due(7, 10 * S + IDLE_EVERY_NS - 1) is None
     assert mark.due(7, 10 * S + IDLE_EVERY_NS) == 7
 
 
 def test_an_answer_that_nobody_asked_for_confirms_nothing() -> None:
     mark = Confirmed(5)
-    assert mark.told([8], S) is None and mark.told([], S) is None and mark.up_to == 5
+    assert mark.told(8, S) is None and mark.told(0, S) is None and mark.up_to == 5
     assert mark.due(9, 2 * S) == 5
     mark.set(7)
-    assert mark.told([], 2 * S) is None and mark.up_to == 7, "a take-over came between"
+    assert mark.told(0, 2 * S) is None and mark.up_to == 7, "a take-over came between"
 
 
 def test_a_venue_that_does_not_confirm_is_late() -> None:
     mark = Confirmed(0)
     assert mark.due(1, S) == 0
     assert not mark.late(S + LATE_NS - 1) and mark.late(S + LATE_NS)
-    assert mark.told([1], S + LATE_NS) == 1 and mark.late(S + LATE_NS), "not before the last page"
-    assert mark.told([], S + LATE_NS) is None and not mark.late(S + LATE_NS)
+    assert mark.told(1, S + LATE_NS) == 1 and mark.late(S + LATE_NS), "not before the last page"
+    assert mark.told(0, S + LATE_NS) is None and not mark.late(S + LATE_NS)
 
 
 def test_an_id_above_all_that_the_venue_tells_does_not_move_the_mark() -> None:
     mark = Confirmed(3)
     assert mark.due(1 << 62, S) == 3
-    assert mark.told([4], S) == 4
-    assert mark.told([], S) is None and mark.up_to == 4
+    assert mark.told(4, S) == 4
+    assert mark.told(0, S) is None and mark.up_to == 4
     assert mark.due(1 << 62, S + EVERY_NS) == 4, "and so it is asked again"
 
 
@@ -68,6 +68,6 @@ def test_whatever_is_lost_and_however_sparse_the_ids_all_are_known_at_the_mark(
     while after is not None:
         found = [each for each in venue if each > after][:page]
         known.update(found)
-        after = mark.told(found, now_ns)
+        after = mark.told(max(found, default=0), now_ns)
     if last:
         assert known == executed and mark.up_to == venue[-1]
