@@ -26,7 +26,7 @@ from agents.settings import STATUS_EVERY_S, AgentSettings
 from agents.site_secret import SiteSecret
 from controlplane import store as stores
 from controlplane.errors import HftctlError
-from controlplane.host import locks, run
+from controlplane.host import cpu, locks, run
 from controlplane.http import server
 from controlplane.operations import failover
 from controlplane.site.follower import Follower
@@ -87,8 +87,9 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     """Run until told to end; returns the exit code.
 
     Raises:
-        InUse: this host has an agent already.
+        InUse: this host has an agent already. InvalidSettings: not on this machine.
     """
+    cpu.require_ordered_stores()
     lock = locks.take(
         given.site_dir / "hosts" / given.host / "agent.lock", f"agent-{given.host}", "a host has one agent"
     )

@@ -28,7 +28,7 @@ from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import identity, sched
+from controlplane.host import cpu, identity, sched
 from controlplane.model import ServiceSpec
 from controlplane.specs import apply as specs_apply
 from controlplane.specs import read as service_specs
@@ -89,7 +89,9 @@ def bring_up(folders: Folders, options: Options, say: Callable[[str], None]) -> 
     Raises:
         InvalidInput: the services file or an option; nothing was touched. InUse: port, site folder (whose it
         is, too) or run folder. Unavailable: the store does not come up. HftctlError: hft-floord has ended.
+        InvalidSettings: not on this machine.
     """
+    cpu.require_ordered_stores()
     make_own(folders.site_dir)
     runs = _floord_runs(folders)
     # Its parent may have died: what it had started is this floor still, with its file and its tape.

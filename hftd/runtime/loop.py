@@ -309,7 +309,12 @@ class Loop:
                 self._welcomed_ns = time.monotonic_ns()
                 context.agent.welcomed()
             case control.Peers():
-                context.known_peers[message.service] = message.peers
+                if message.peers:
+                    context.known_peers[message.service] = message.peers
+                elif context.peers(message.service):
+                    # Registrations end, processes may not: what is connected stays until another is named.
+                    context.count("peers_kept")
+                    return
                 for run in self._on_peers.get(message.service, ()):
                     run(message.peers)
             case control.Ask():

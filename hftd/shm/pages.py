@@ -21,7 +21,7 @@ from typing import Self
 from uuid import UUID
 
 from controlplane.errors import InvalidInput
-from controlplane.host import files
+from controlplane.host import cpu, files
 from controlplane.host.files import Durability
 from controlplane.model import Phase, Process
 
@@ -103,7 +103,10 @@ class _Page:
     _magic = b""
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
-        """Raises InvalidInput when the file is not such a word, OSError when it cannot be mapped."""
+        """Raises InvalidInput when the file is not such a word, OSError when it cannot be mapped,
+        InvalidSettings on a machine whose stores are not ordered.
+        """
+        cpu.require_ordered_stores()
         self.path = path
         fd = os.open(
             path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_NONBLOCK

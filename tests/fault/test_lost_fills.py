@@ -15,6 +15,7 @@ import pytest
 
 from controlplane.model import Phase
 from hftd.engine.orders import confirmed
+from hftd.wire import codec, control
 from hftd.wire.orders import OrderState
 from tests.support import order_path
 from tests.support.order_path import OrderPath
@@ -127,3 +128,16 @@ def test_a_venue_that_was_restarted_is_fenced_and_reconciled_with(path: OrderPat
     assert filled(path) == 1
     name = path.riskd.place()
     path.until("trading goes on", lambda: path.riskd.states(name) == [OrderState.WORKING])
+
+
+def test_a_link_whose_peer_is_registered_no_more_stays_until_another_is_named(path: OrderPath) -> None:
+    """A registration ends with its keeper's lease; the process may live."""
+    alpha, execd = active(path), path.members["execd-alpha-1"]
+    for member, service in ((alpha, "execd"), (alpha, "riskd"), (execd, "simd"), (alpha, "positiond")):
+        gone = control.Peers(*codec.no_head("agent"), service, service, [])
+        member.loop._from_agent(codec.encode(gone))
+        assert member.context.counters["peers_kept"]
+    (order_id,) = working(path, 1)
+    path.venue.fill(order_id)
+    path.until("all goes on", lambda: positions(path) == {"BTCUSDT": "0.001"})
+    assert not alpha.happened("execution.lost")

@@ -259,7 +259,9 @@ class Gateway:
         """
         if self.on_wire is None or token is None:
             return reasons.NOT_ACTIVE if self.on_wire is None else reasons.STALE_TOKEN
-        if ids.epoch_of(order_id) > token.epoch:
+        # An id does not name the incarnation: who leads now may cancel whatever its predecessors left, also
+        # those of an incarnation in which the epochs were higher.
+        if ids.epoch_of(order_id) > token.epoch and not self.speaks_for(identity, token):
             return reasons.STALE_TOKEN
         group = ids.group_of(order_id)
         if self.links.get(group, identity) == identity or (group, identity) in self._fenced:

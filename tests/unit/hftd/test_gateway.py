@@ -184,6 +184,17 @@ def test_cancels_of_an_own_or_older_epoch_pass_whatever_the_fence(
     assert gateway.cancel_objection(b"beta", wire(4), order_id) == reason
 
 
+def test_who_leads_cancels_what_an_older_incarnation_left_though_its_epochs_were_higher(
+    gateway: Gateway,
+) -> None:
+    """A store that was restored counts epochs from lower ones, under a higher incarnation."""
+    active(gateway)
+    fence(gateway, claim(2))
+    assert gateway.cancel_objection(b"alpha", wire(2), "omsd-900-1000001") == ""
+    fence(gateway, claim(3, BETA), b"beta")
+    assert gateway.cancel_objection(b"alpha", wire(2), "omsd-900-1000001") == reasons.STALE_TOKEN
+
+
 def test_a_deposed_leaders_cancels_pass_over_its_own_link_and_a_strangers_over_none(gateway: Gateway) -> None:
     active(gateway)
     fence(gateway, claim(4))
