@@ -118,6 +118,13 @@ def held_by(path: Path) -> Process | None:
     return None
 
 
+def last_holder(path: Path) -> Process | None:
+    """The process that the file names, whether it runs or not; None when it names none."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return _named(file.read(NAME_BYTES))
+    return None
+
+
 def flocked_by(path: Path) -> int | None:
     """Pid of the process that has the flock, whatever the file says; from /proc/locks, None when none is
     visible.

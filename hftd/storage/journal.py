@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from controlplane.errors import InvalidInput
-from controlplane.host import files, locks
+from controlplane.host import files, identity, locks
 from hftd.storage import damage, recovery, segments
 from hftd.storage.segments import MAGIC, Segment
 from hftd.storage.segments import JournalFull as JournalFull
@@ -88,9 +88,11 @@ class Journal:
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
             files.sync_folder(folder.parent)
+        last = locks.last_holder(folder / "journal.lock")
+        restarted = last is None or last.boot_id != identity.boot_id()
         self._lock = locks.take(folder / "journal.lock", folder.name, "another process has this journal open")
         try:
-            found = recovery.recovered(folder, recent_max, replicated=replicated)
+            found = recovery.recovered(folder, recent_max, replicated=replicated, restarted=restarted)
         except BaseException:
             self._lock.close()
             raise
@@ -98,6 +100,9 @@ class Journal:
         """Cut off when it was opened: a record that was being written when the power went."""
         self.damage = found.damage
         """What this journal lacks; None when it lacks nothing."""
+        self.lost = found.lost
+        """What a power cut left of records that had never been synced, and that were put aside when it was
+        opened because it took those before them; None for nothing."""
         self._contents = found
         self._sync = SyncThread(found.current, found.last_seq)
         self._room: Future[bool] | None = None

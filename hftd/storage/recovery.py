@@ -4,8 +4,9 @@
   written, and it was not synced. The torn bytes are cut off.
 - A whole record behind a place that is none, or a segment with its final name behind one that is not whole:
   damage. What follows was written, and perhaps acknowledged. It is refused, or quarantined (damage.py).
-- A provisional segment whose predecessor lacks its end: a power cut before that one was synced, or damage of
-  its end. What follows is put aside; where it may be had from another member, it counts as damage.
+- A provisional segment whose predecessor lacks its end: the same, unless the machine was restarted since the
+  journal was last open. Then it was a power cut before the predecessor was synced, and nothing of what
+  follows was ever called synced: it is put aside, and said (`lost`).
 - A segment in which nothing was written yet: the power went, or the disk was full, when it was begun. It is
   removed.
 """
@@ -37,6 +38,8 @@ class Contents:
     """The last segment, opened."""
     torn_bytes: int = 0
     damage: Damage | None = None
+    lost: Damage | None = None
+    """What a power cut has left of records that were never synced, behind others that it took."""
 
     @property
     def last_seq(self) -> int:
@@ -64,11 +67,12 @@ class Contents:
         self.current = last.file = OpenFile(fd, last.path, last.path, last.size, named=True)
 
 
-def recovered(folder: Path, recent_max: int, *, replicated: bool) -> Contents:
+def recovered(folder: Path, recent_max: int, *, replicated: bool, restarted: bool) -> Contents:
     """Read every segment; everything in it is on the disk when this returns.
 
     Args:
         replicated: another member may have what is behind damage: quarantine it instead of refusing.
+        restarted: the machine was, since the journal was last open.
 
     Raises:
         Damaged: whole records are behind damage; how many is in the message.
@@ -84,13 +88,16 @@ def recovered(folder: Path, recent_max: int, *, replicated: bool) -> Contents:
     for at, (path, first, previous) in enumerate(chain):
         content = path.read_bytes()
         if previous is not None and previous != found.last_seq:
-            _quarantine(folder, found, chain[at:], content, None, replicated=replicated)
+            if restarted:
+                found.lost = _put_aside(found, chain[at:], content)
+            else:
+                _quarantine(folder, found, chain[at:], content, None, replicated=replicated)
             break
         segment = _read(found, path, first, content)
         whole = segment.size if content.startswith(MAGIC) else 0
         if whole < len(content):
-            synced = at + 1 < len(chain) and chain[at + 1][2] is None
-            if synced or any(True for _ in segments.intact(content, whole, found.last_seq)):
+            written_on = at + 1 < len(chain) and (chain[at + 1][2] is None or not restarted)
+            if written_on or any(True for _ in segments.intact(content, whole, found.last_seq)):
                 _quarantine(folder, found, chain[at:], content, segment, replicated=replicated)
                 break
             if not whole:
@@ -155,25 +162,35 @@ def _quarantine(
     """What is behind damage, in the files `rest`. `content` is that of the first; `begun` is what is good of
     it, None when that is nothing because the file cannot follow what is before it.
     """
-    paths = [path for path, _, _ in rest]
     good = content[: begun.size] if begun is not None and begun.records else b""
-    size, count, last_seq = len(content) - len(good), 0, found.last_seq
-    for path in paths:
-        behind = content if path == paths[0] else path.read_bytes()
-        if path != paths[0]:
-            size += len(behind)
-        for record in segments.intact(behind, len(good) if path == paths[0] else 0, last_seq):
-            count, last_seq = count + 1, record.sequence
-    kept = damage.names_for(paths)
-    told = Damage(str(paths[0]), len(good), size, count, last_seq, [str(each) for each in kept])
-    if replicated:
-        found.damage = damage.write_note(folder, told)
-    elif begun is not None:
+    told = _told(found, rest, content, len(good))
+    if not replicated:
         raise Damaged(f"{told}; nothing was changed")
-    else:
-        found.damage = told  # a power cut does that too: what it may take was never called synced
-    damage.quarantine(paths, kept, good)
+    found.damage = damage.write_note(folder, told)
+    damage.quarantine([path for path, _, _ in rest], [Path(each) for each in told.kept], good)
     if begun is not None and good:
         if rest[0][2] is not None:
             _name(found, begun)
         found.segments.append(begun)
+
+
+def _put_aside(found: Contents, rest: list[tuple[Path, int, int | None]], content: bytes) -> Damage:
+    told = _told(found, rest, content, 0)
+    damage.quarantine([path for path, _, _ in rest], [Path(each) for each in told.kept], b"")
+    return told
+
+
+def _told(
+    found: Contents, rest: list[tuple[Path, int, int | None]], content: bytes, good_bytes: int
+) -> Damage:
+    """What the files `rest` hold from byte `good_bytes` of the first on, whose `content` is at hand."""
+    paths = [path for path, _, _ in rest]
+    size, count, last_seq = len(content) - good_bytes, 0, found.last_seq
+    for path in paths:
+        behind = content if path == paths[0] else path.read_bytes()
+        if path != paths[0]:
+            size += len(behind)
+        for record in segments.intact(behind, good_bytes if path == paths[0] else 0, last_seq):
+            count, last_seq = count + 1, record.sequence
+    kept = damage.names_for(paths)
+    return Damage(str(paths[0]), good_bytes, size, count, last_seq, [str(each) for each in kept])

@@ -35,6 +35,8 @@ class Ledger:
         )
         if self.journal.torn_bytes:
             context.event("journal.torn", bytes=self.journal.torn_bytes, after=self.journal.last_seq)
+        if self.journal.lost is not None:
+            context.event("journal.lost", what=str(self.journal.lost), after=self.journal.last_seq)
         self._say_damaged()
         self._heights = heights.Heights({}, context.store_tokens.highest)
         self.full = False

@@ -87,8 +87,8 @@ class Simd:
         been sent.
         """
         position, lost = self._position, list(self._kept.working.values())
-        if self._kept.damage:
-            self.context.event("journal.damaged", what=self._kept.damage)
+        if self._kept.lost:
+            self.context.event("journal.lost", what=self._kept.lost)
         skip = 0 if position.ended_well or position.lines > REBUILD_LINES_MAX else position.lines
         self.venue.restarted(lost)
         if lost or not position.ended_well:

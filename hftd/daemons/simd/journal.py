@@ -78,11 +78,11 @@ class VenueJournal:
         self._recover()
 
     @property
-    def damage(self) -> str:
-        """What was put aside when the journal was opened, because the disk lost what was before it; "" for
+    def lost(self) -> str:
+        """What was put aside when the journal was opened, because a power cut took what was before it; "" for
         nothing.
         """
-        return str(self._records.damage or "")
+        return str(self._records.lost or "")
 
     def append(self, record: orders.Place | orders.Report) -> None:
         """Raises JournalFull: nothing was written."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controlplane.errors import InUse, InvalidInput
@@ -282,6 +282,7 @@ def test_old_segments_are_pruned_but_none_that_is_still_needed(tmp_path: Path) -
     again.close()
 
 
+@settings(deadline=None)  # it waits for a disk
 @given(payloads=st.lists(st.binary(max_size=60), max_size=20), cut=st.integers(0, 2_000))
 def test_wherever_the_power_cuts_the_file_whole_records_from_its_beginning_are_left(
     payloads: list[bytes], cut: int, tmp_path_factory: pytest.TempPathFactory

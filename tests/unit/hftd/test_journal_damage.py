@@ -4,7 +4,9 @@ disk is lost in silence.
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +105,42 @@ def test_a_journal_that_was_given_back_what_it_lacked_is_whole_again(copy: Path)
     assert again.damage is None and again.last_seq == RECORDS
     assert [record.payload[:8] for record in again.read(100, 2)] == [b"order 10", b"order 10"]
     again.close()
+
+
+@pytest.mark.parametrize("replicated", [True, False])
+def test_after_a_kill_a_damaged_end_before_a_segment_that_was_just_begun_is_no_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, replicated: bool
+) -> None:
+    stands = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", lambda _: stands.wait(30))
+        journal = Journal(tmp_path / "journal", segment_bytes=120)
+        for n in range(1, 5):
+            journal.append(1, b"order %d" % n + bytes(20))
+        first, *_, last = [path for path, _, _ in segments.in_order(journal.folder)]
+        assert last.suffix == ".next"
+        content = bytearray(first.read_bytes())
+        content[-1] ^= 1
+        killed = tmp_path / "killed"
+        shutil.copytree(journal.folder, killed)
+        (killed / first.name).write_bytes(content)
+        rebooted = tmp_path / "rebooted"
+        shutil.copytree(killed, rebooted)
+        (rebooted / "journal.lock").unlink()
+        stands.set()
+        journal.close()
+    if not replicated:
+        with pytest.raises(damage.Damaged, match="2 whole records, up to 4"):
+            Journal(killed)
+    else:
+        again = Journal(killed, replicated=True)
+        assert again.damage is not None and again.damage.records == 2 and again.last_seq == 1
+        again.close()
+    after = Journal(rebooted, replicated=replicated)
+    assert after.damage is None and after.last_seq == 1
+    assert after.lost is not None and after.lost.records == 2 and after.torn_bytes
+    assert all(Path(path).exists() for path in after.lost.kept), "put aside, and said"
+    after.close()
 
 
 def test_a_second_damage_does_not_make_less_of_the_first(copy: Path) -> None:
