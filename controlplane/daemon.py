@@ -20,7 +20,7 @@ import msgspec
 from controlplane import model, store
 from controlplane.api import http
 from controlplane.errors import HftctlError
-from controlplane.host import identity, log, run
+from controlplane.host import identity, log, run, title
 from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
@@ -174,6 +174,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="a name by which clients reach it, besides its address and this machine's name",
     )
     given = parser.parse_args(arguments)
+    title.show("hft-controld", sys.argv[1:])
     # Cancelled at once by a signal: `campaign` gives the key back, the rest only reads.
     sys.exit(run.until_signalled("controld", lambda stop: keep(given)))
 

@@ -34,7 +34,7 @@ from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import files, identity, locks, log, run, sched
+from controlplane.host import files, identity, inherited, locks, log, run, sched, title
 from controlplane.model import Process, bounds, records
 
 T = TypeVar("T")
@@ -400,6 +400,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--site-dir", required=True, type=Path)
     parser.add_argument("--site", default="lab")
     given = parser.parse_args(arguments)
+    title.show("hft-floord", sys.argv[1:])
+    inherited.reset()  # whoever typed `hftctl up`, from whatever shell: all that runs here descends from it
     folders = Folders(given.site_dir)
     # Cancelled at once by a signal: that is what takes the floor down.
     sys.exit(run.until_signalled("floord", lambda stop: keep(folders, given.site), clean_up_s=CLEAN_UP_S))

@@ -1,6 +1,7 @@
 """What the operating system is asked for in one way only, by every process of ours.
 
-run (until signalled) · log · files (replaced whole) · locks · identity · sched · secret · system_clock.
+run (until signalled) · log · log_reading · files (replaced whole) · locks · identity · sched · secret ·
+system_clock · title (in ps and top) · inherited (what a starter leaves a process with).
 log_line, log_file and log_libraries are parts of log; log_line is also the daemons' format
 (hftd/runtime/log.py).
 """
@@ -8,11 +9,14 @@ log_line, log_file and log_libraries are parts of log; log_line is also the daem
 __all__ = [
     "files",
     "identity",
+    "inherited",
     "locks",
     "log",
     "log_line",
+    "log_reading",
     "run",
     "sched",
     "secret",
     "system_clock",
+    "title",
 ]
