@@ -255,3 +255,26 @@ def test_a_folder_that_takes_no_new_file_costs_the_rotation_only(
     monkeypatch.undo()
     os.close(fd)
     assert lines_of(tmp_path / "a.log.1") == ["0123456", "89abcde"], "the old file, under its new name"
+
+
+def test_what_a_library_says_again_and_again_is_said_once_and_then_how_often() -> None:
+    said: list[dict[str, object]] = []
+    now = [1000.0]
+    handler = log_libraries.Handler(
+        lambda level, event, fields: said.append({"event": event, **fields}), lambda: now[0]
+    )
+
+    def emit(name: str, message: str) -> None:
+        handler.emit(logging.LogRecord(name, logging.ERROR, "", 1, message, (), None))
+
+    for _ in range(50):
+        emit("asyncio", "out of descriptors")
+        emit("grpc", "out of descriptors")
+        now[0] += 1
+    assert said == [{"event": name, "message": "out of descriptors"} for name in ("asyncio", "grpc")]
+    now[0] += log_libraries.SAY_AGAIN_S
+    emit("asyncio", "out of descriptors")
+    assert said[2:] == [{"event": "asyncio", "message": "out of descriptors", "repeated": 49}]
+    for number in range(1000):
+        emit("grpc", f"message {number}")
+    assert len(said) == 1003 and len(handler._said) == log_libraries.MESSAGES_MAX
