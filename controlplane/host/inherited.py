@@ -14,8 +14,8 @@ import os
 import resource
 import signal
 
-OF_PYTHON = frozenset({signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT})
-"""Set by the interpreter as it starts."""
+KEPT = frozenset({signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGHUP})
+"""The interpreter sets the first three as it starts; the last is how `nohup` is meant."""
 NEVER = frozenset({signal.SIGKILL, signal.SIGSTOP})
 LIMITS = (
     resource.RLIMIT_NOFILE,  # a crowd of idle clients reaches the usual soft limit of 1,024
@@ -30,10 +30,10 @@ FIRST_PROCESS = 1
 
 
 def signals() -> None:
-    """Block none and ignore none. Of a signal that came while it was blocked, its handler or its default
-    follows at once.
+    """Block none, and ignore none but those KEPT. Of a signal that came while it was blocked, its handler or
+    its default follows at once.
     """
-    for number in signal.valid_signals() - OF_PYTHON - NEVER:
+    for number in signal.valid_signals() - KEPT - NEVER:
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -128,7 +128,9 @@ def test_a_verb_for_another_user_s_floor_says_whose_it_is(floor: floors.Floor) -
     ]
     # It may read what is here: the tests' own interpreter may lie in root's home.
     command = [*nobody, "--ambient-caps=+dac_read_search", *floors.HFTCTL]
-    for verb in ("status", "events", "logs floord", "up --detach", "down"):
+    verbs = ["status", "events", "logs floord", "up --detach", "down", "audit verify", "orders"]
+    verbs += ["diff -f /etc/passwd", "fence show omsd", f"status --site-dir {floor.site_dir}"]
+    for verb in verbs:
         asked = subprocess.run(
             [*command, *verb.split()], env=floor.environment, capture_output=True, text=True, check=False
         )
