@@ -26,7 +26,7 @@ from agents.settings import STATUS_EVERY_S, AgentSettings
 from agents.site_secret import SiteSecret
 from controlplane import store as stores
 from controlplane.errors import HftctlError
-from controlplane.host import cpu, locks, run
+from controlplane.host import cpu, locks, run, title
 from controlplane.http import server
 from controlplane.operations import failover
 from controlplane.site.follower import Follower
@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # for a short slice once they are up.
     slice.ask(slice.LONG_NS)
     given = _settings(arguments)
+    title.show(f"hft-agentd {given.host}@{given.site}", sys.argv[1:])
     # Cancelled at once by a signal: nothing is handed over, everything here goes on without an agent.
     sys.exit(run.until_signalled(f"agent-{given.host}", lambda stop: serve(given), clean_up_s=CLEAN_UP_S))
 

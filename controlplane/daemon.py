@@ -20,7 +20,7 @@ import msgspec
 from controlplane import model, store
 from controlplane.api import http
 from controlplane.errors import HftctlError
-from controlplane.host import identity, log, run
+from controlplane.host import identity, log, run, title
 from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
@@ -46,6 +46,8 @@ class Controller:
         self.follower = follower
         self.clock = SystemClock()
         self.elected = False
+        self.damaged_said = 0
+        """Revision of the controller's record that does not decode, as it was said last."""
         self.url = ""
         self.store_health = Health("", (), False, "", None, "not asked yet")
         self.process = identity.myself("controld")
@@ -69,7 +71,7 @@ class Controller:
         while True:
             try:
                 self.store_health = await self.client.health()
-            except HftctlError as exc:
+            except (HftctlError, OSError) as exc:
                 before = self.store_health
                 self.store_health = Health(
                     before.kind, before.endpoints, False, before.version, None, str(exc)
@@ -86,7 +88,7 @@ class Controller:
                 else:
                     await lease.keep_alive()
                 self.set_elected(await self.hold(lease))
-            except HftctlError as exc:
+            except (HftctlError, OSError) as exc:
                 # Not elected the moment it is not certain: what an elected controller does is not idempotent.
                 self.set_elected(False, str(exc))
                 lease = None
@@ -116,7 +118,11 @@ class Controller:
         try:
             return model.decode(records.ControllerRecord, entry.value)
         except msgspec.DecodeError as exc:
-            log.warning("controller.damaged", key=entry.key, reason=str(exc), consequence="it is replaced")
+            if entry.revision != self.damaged_said:  # once, where it cannot be replaced at once
+                self.damaged_said = entry.revision
+                log.warning(
+                    "controller.damaged", key=entry.key, reason=str(exc), consequence="it is replaced"
+                )
             return None
 
     def set_elected(self, elected: bool, why: str = "") -> None:
@@ -174,6 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="a name by which clients reach it, besides its address and this machine's name",
     )
     given = parser.parse_args(arguments)
+    title.show("hft-controld", sys.argv[1:])
     # Cancelled at once by a signal: `campaign` gives the key back, the rest only reads.
     sys.exit(run.until_signalled("controld", lambda stop: keep(given)))
 

@@ -12,8 +12,9 @@ from starlette.routing import BaseRoute, Route
 
 from agents import settings
 from agents.agent import Agent
-from agents.http import log_files
 from agents.http.other_hosts import OtherHosts
+from controlplane.errors import InvalidInput
+from controlplane.host import log_reading
 from controlplane.http import answers
 from controlplane.model import Phase
 from controlplane.model.observed import InstanceStatus
@@ -88,20 +89,23 @@ class InstanceRoutes:
         return max(0, lease.valid_until_ns - self._agent.clock.boot_ns()) // 1_000_000
 
     async def log(self, request: Request) -> Response:
-        """The last `lines` of an instance's log, or what comes after byte `offset`; X-Next-Offset is where to
-        go on.
+        """The last `lines` of an instance's log, or what comes after `offset`; X-Next-Offset is where to go
+        on, also in a log that is rotated meanwhile.
         """
         name = request.path_params["id"]
-        if not log_files.is_name(name):
+        if not log_reading.is_name(name):
             raise answers.NotFound(f"{name!r} is not the name of a log")
         path = self._agent.paths.log(name)
         if not path.exists():
             return await self._others.forward(self._others.host_of(name), request, f"no log of {name} yet")
         if "offset" in request.query_params:
-            part = await asyncio.to_thread(log_files.after, path, answers.number(request, "offset", 0))
+            place = log_reading.place(request.query_params["offset"])
+            if place is None:
+                raise InvalidInput("offset: neither X-Next-Offset of an earlier answer nor a number of bytes")
+            part = await asyncio.to_thread(log_reading.after, path, place)
         else:
-            part = await asyncio.to_thread(log_files.last, path, answers.number(request, "lines", LINES))
-        return PlainTextResponse(part.text, headers={"X-Next-Offset": str(part.next_offset)})
+            part = await asyncio.to_thread(log_reading.last, path, answers.number(request, "lines", LINES))
+        return PlainTextResponse(part.content, headers={"X-Next-Offset": str(part.next)})
 
     async def ask(self, request: Request) -> Response:
         name, what = request.path_params["id"], request.path_params["what"]

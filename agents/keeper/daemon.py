@@ -24,7 +24,7 @@ from agents.keeper import settings, witnesses
 from agents.keeper.ping_key import PingKey
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
-from controlplane.host import locks, log, run, sched
+from controlplane.host import locks, log, run, sched, title
 from controlplane.host.system_clock import SystemClock
 from controlplane.store import Keys
 from hftd.sched import policy, slice
@@ -44,6 +44,7 @@ takes."""
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
+    title.show(f"hft-keeperd {arguments.host}@{arguments.site}", sys.argv[1:])
     slice.ask(slice.SHORT_NS)  # a death is answered before its successor's interpreter starts to import
     sys.setswitchinterval(0.0005)  # not 5 ms: the thread that writes the log does not hold up a hand-over
     with contextlib.suppress(PermissionError):  # already the leader of its session

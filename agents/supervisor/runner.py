@@ -214,6 +214,7 @@ class ShimRunner:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(ready_shim,),
                 start_new_session=True,
+                cwd="/",
             )
         except OSError as exc:
             os.close(ready)

@@ -5,10 +5,12 @@ Run by path as `python -I -S shim.py KEY=VALUE ... -- ARGV ...`, never imported 
 little as it can (there is one for every daemon), nothing of ours, and parses and writes its few fields by
 hand. The daemon's environment is the shim's own.
 
-Promises: the state file names shim and daemon before the daemon runs its first instruction; the daemon dies
-with the shim; SIGTERM is passed on and followed by SIGKILL after the grace; the exit status is in the state
-file before the shim goes; a full disk or a closed pipe under the log loses lines (counted, and said once
-there is room), never the daemon. Who starts it and reads its state: runner.py.
+Promises: the state file names shim and daemon before the daemon runs its first instruction; the daemon starts
+with nothing that its starter had (signals blocked or ignored, umask, niceness, cores, working directory) and
+dies with the shim; what the daemon has started ends with it; SIGTERM is passed on and followed by SIGKILL
+after the grace; the exit status is in the state file before the shim goes; a full disk or a closed pipe under
+the log loses lines (counted, and said once there is room), never the daemon; a log that was removed or
+renamed is begun anew. Who starts it and reads its state: runner.py.
 """
 
 from __future__ import annotations
@@ -25,9 +27,16 @@ READ_BYTES = 1 << 16
 DRAIN_S = 0.2
 """After the daemon's death its pipe may still be held by a child of its own; what has not come by then is not
 waited for."""
+ORPHANS_S = 1.0
+"""For what a daemon has left behind to die by SIGKILL."""
 F_SETPIPE_SZ = 1031
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
 EXEC_FAILED = 127
+OWNERS_ALONE = 0o077
+FIRST_PROCESS = 1
+TITLE_FIELDS = 45, 46
+"""Of /proc/PID/stat behind the name: where the command line begins and ends in memory."""
 
 
 class Log:
@@ -37,6 +46,7 @@ class Log:
         self.path, self.bytes_max, self.files_max = path, bytes_max, files_max
         self.instance = instance
         self.fd = -1
+        self.file = (0, 0)
         self.size = 0
         self.lines_dropped = 0
         """In all, for the state file."""
@@ -54,9 +64,8 @@ class Log:
 
     def _append(self, chunk: bytes, unsaid_lines: int) -> None:
         try:
-            if self.fd < 0:
-                self.fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-                self.size = os.fstat(self.fd).st_size
+            if self.fd < 0 or not self._is_there():
+                self._open()
             elif self.size + len(chunk) > self.bytes_max:
                 self._rotate()
             while chunk:
@@ -76,9 +85,60 @@ class Log:
             newer = f"{self.path}.{n - 1}" if n > 1 else self.path
             if os.path.exists(newer):  # noqa: PTH110  pathlib would be imported for this alone
                 os.replace(newer, older)  # noqa: PTH105
+        self._open()
+
+    def _is_there(self) -> bool:
+        """False when somebody has removed or renamed it: what goes into the open one would be read by
+        nobody.
+        """
+        try:
+            found = os.stat(self.path)  # noqa: PTH116
+        except OSError:
+            return False
+        self.size = found.st_size
+        return (found.st_dev, found.st_ino) == self.file
+
+    def _open(self) -> None:
         fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        os.close(self.fd)
-        self.fd, self.size = fd, 0
+        if self.fd >= 0:
+            os.close(self.fd)
+        found = os.fstat(fd)
+        self.fd, self.file, self.size = fd, (found.st_dev, found.st_ino), found.st_size
+
+
+def prctl(option: int, value: int) -> None:
+    """By hand: the ctypes package around it costs a shim 0.6 MB."""
+    import _ctypes
+
+    call = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+    _ctypes.call_function(call, (option, value, 0, 0, 0))
+
+
+def show_title(instance: str, words: list[str]) -> None:
+    """In ps and top as `hft-shim INSTANCE`, as controlplane/host/title.py does it. Behind it the command line
+    stays as it is up to its `--`: it is what shim_search.py knows a shim by.
+    """
+    try:
+        encoded = [os.fsencode(word) for word in words]
+        kept = encoded[1 : encoded.index(b"--") + 1]
+        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123
+            fields = file.read().rpartition(b")")[2].split()
+        start, end = (int(fields[number]) for number in TITLE_FIELDS)
+        room = end - start - 1 - sum(len(word) + 1 for word in kept)
+        title = f"hft-shim {instance}".encode()
+        for path, offset, content in (
+            ("/proc/self/comm", 0, title[:15]),
+            ("/proc/self/mem", start, b"\0".join([title[:room], *kept]).ljust(end - start, b"\0")),
+        ):
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                if offset:
+                    os.lseek(fd, offset, os.SEEK_SET)
+                os.write(fd, content)
+            finally:
+                os.close(fd)
+    except (OSError, ValueError, IndexError):
+        pass  # it keeps the name that it was started with
 
 
 def line(level: str, instance: str, text: str) -> bytes:
@@ -147,14 +207,12 @@ class StateFile:
 def become_daemon(argv: list[str], instance: str, shim_pid: int, go: int, out: int) -> None:
     """In the child: wait until the shim has written who we are, then become the daemon. Never returns."""
     try:
-        # Before we may go, for only then a signal is passed on: one that met the shim's own handler here
+        # Signals are blocked until theirs are the daemon's meanings: one that met the shim's own handler here
         # would be lost, and the daemon's end with it.
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        import ctypes  # here and not above: the memory goes at exec
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+        forget_starter()
+        os.setpgid(0, 0)  # so that its group can be ended without the shim
+        prctl(PR_SET_PDEATHSIG, 9)
         if os.getppid() != shim_pid or os.read(go, 1) != b"1":
             os._exit(EXEC_FAILED)  # the shim died before or while it told us to go
         os.dup2(out, 1)
@@ -165,9 +223,32 @@ def become_daemon(argv: list[str], instance: str, shim_pid: int, go: int, out: i
     os._exit(EXEC_FAILED)
 
 
+def forget_starter() -> None:
+    """What the daemon would have from the agent (controlplane/host/inherited.py says why). SIGINT and SIGHUP
+    stay ignored: neither means anything to a daemon, and a leader does not end by a slip.
+    """
+    for number in signal.valid_signals():
+        if number not in (signal.SIGKILL, signal.SIGSTOP, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(OWNERS_ALONE)
+    os.chdir("/")
+    try:  # noqa: SIM105
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
+    except OSError:
+        pass  # not permitted: as nice as the agent
+
+
 def place(pid: int, plan: dict[str, str]) -> list[str]:
-    """CPUs of the daemon before it runs; what was not allowed comes back as a list of words."""
+    """CPUs of the daemon before it runs: its own, else those of the first process, whatever the agent has;
+    what was not allowed comes back as a list of words.
+    """
     left_out = []
+    if not plan.get("cpus"):
+        try:  # noqa: SIM105
+            os.sched_setaffinity(pid, os.sched_getaffinity(FIRST_PROCESS))
+        except OSError:
+            pass
     if plan.get("cpus"):
         try:
             os.sched_setaffinity(pid, {int(cpu) for cpu in plan["cpus"].split(",")})
@@ -183,6 +264,11 @@ def main(arguments: list[str]) -> int:
     ready = int(plan["ready_fd"])
     os.set_inheritable(ready, False)
     log = Log(plan["log"], int(plan["log_bytes"]), int(plan["log_files"]), plan["instance"])
+    show_title(plan["instance"], sys.orig_argv)
+    try:  # noqa: SIM105
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+    except (ImportError, AttributeError, OSError):
+        pass  # no libffi: then what leaves the daemon's group outlives it
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_read, False)
     os.set_blocking(wake_write, False)
@@ -195,10 +281,12 @@ def main(arguments: list[str]) -> int:
     out_read, out_write = os.pipe()
     go_read, go_write = os.pipe()
     shim_pid = os.getpid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     pid = os.fork()
     if not pid:
         os.close(go_write)
         become_daemon(argv, plan["instance"], shim_pid, go_read, out_write)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.close(out_write)
     os.close(go_read)
     import fcntl
@@ -253,14 +341,46 @@ def watch(pid: int, state: StateFile, log: Log, out: int, wake: int, grace_s: fl
             kill_at_mono_s = float("inf")
             log.say("WARNING", f"shim.daemon_killed why='did not stop within {grace_s:g} s'")
             os.kill(pid, signal.SIGKILL)
-        if alive:
-            ended, wait_status = os.waitpid(pid, os.WNOHANG)
-            if ended:
-                alive = False
-                drained_at_mono_s = monotonic() + DRAIN_S
-                state.ended(wait_status)
-                state.write(log)
+        if alive and ended(pid):
+            alive = False
+            end_group(pid)  # before it is reaped: until then its number is nobody else's
+            drained_at_mono_s = monotonic() + DRAIN_S
+            state.ended(os.waitpid(pid, 0)[1])
+            state.write(log)
+            end_orphans()
     return 0
+
+
+def ended(pid: int) -> bool:
+    """Whether the daemon is dead, which leaves it to be reaped. Orphans of it that have died are reaped."""
+    while found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if found.si_pid == pid:
+            return True
+        os.waitpid(found.si_pid, 0)
+    return False
+
+
+def end_group(pid: int) -> None:
+    try:  # noqa: SIM105
+        os.killpg(pid, signal.SIGKILL)
+    except OSError:
+        pass  # nobody but the daemon was in it
+
+
+def end_orphans() -> None:
+    """Kill what the daemon has left behind, in sessions of its own too: it has come to us (subreaper)."""
+    until_mono_s = monotonic() + ORPHANS_S
+    while monotonic() < until_mono_s:
+        try:
+            if os.waitpid(-1, os.WNOHANG)[0]:
+                continue
+            me = os.getpid()
+            with open(f"/proc/{me}/task/{me}/children", "rb") as file:  # noqa: PTH123
+                for child in file.read().split():
+                    os.kill(int(child), signal.SIGKILL)
+        except (ChildProcessError, FileNotFoundError):
+            return  # none is left, or the kernel does not tell
+        select.select([], [], [], 0.005)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Shims that run, found by the kernel's word, for an agent whose state files of them are damaged or gone: a
 daemon that is not found would be started a second time beside itself.
 
-A shim's command line is its plan (shim.py), so it names instance, state file and spec; its one child is the
-daemon. Only processes of this user, running the run folder's own shim, are believed.
+A shim's command line is its plan (shim.py), so it names instance, state file and spec; its eldest child is
+the daemon (others are what the daemon has left behind). Only processes of this user, running the run folder's
+own shim, are believed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def running(run_dir: Path, host: str) -> Iterator[dict[str, Any]]:
         if plan is None or plan.get("host") != host or Path(plan.get("state", "")).parent != run_dir:
             continue
         children = [child for child, parent in parents.items() if parent == pid]
-        state = _state(plan, pid, children[0]) if len(children) == 1 else None
+        born = {child: started for child in children if (started := identity.start_time(child)) is not None}
+        state = _state(plan, pid, min(born, key=lambda child: (born[child], child))) if born else None
         if state is not None:
             yield state
 

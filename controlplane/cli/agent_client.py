@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,70 +24,54 @@ class Floor:
     """The floor of one site folder, as its agents know it."""
 
     def __init__(self, site_dir: Path | None, timeout_s: float = ASK_TIMEOUT_S) -> None:
+        """Raises InUse: it is another user's. FloorUnreachable: none runs there."""
         self.folders = folders.Folders(site_dir or folders.default_site_dir())
         self.timeout_s = timeout_s
+        self.folders.require_ours()
         found = self.folders.running()
         if found is None:
             raise FloorUnreachable(f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)")
         self.hosts: list[str] = list(found.get("hosts", ()))
         self.run_dir = Path(found.get("run_dir", self.folders.run_dir_wanted()))
 
-    def answers(
-        self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None
-    ) -> list[unix.Answer]:
-        """One answer from each agent that gives one.
+    def socket(self, host: str) -> Path:
+        return self.run_dir / f"{host}.agent.sock"
+
+    def first(self, target: str) -> unix.Answer:
+        """The answer to a GET: the first good one, of all agents asked at once (an agent that is only
+        starting says 503; then another may know more).
 
         Raises:
-            FloorUnreachable: none does.
+            FloorUnreachable: no agent answers; with the reason of each.
         """
-        given, silent = [], []
-        for host in self.hosts:
-            try:
-                given.append(
-                    unix.request(
-                        self.run_dir / f"{host}.agent.sock",
-                        method,
-                        target,
-                        body,
-                        timeout_s=timeout_s or self.timeout_s,
-                    )
-                )
-            except FloorUnreachable as exc:
-                silent.append(f"{host}: {str(exc).rpartition(': ')[2]}")
+        told = self._ask(target, lambda answer: answer.status < 400)
+        return min(told, key=lambda answer: answer.status >= 400)
+
+    def living_host(self) -> str:
+        """The host of the agent that answers first, for a request that must not be sent to two: the first
+        may have carried it out before it fell silent. Raises FloorUnreachable.
+        """
+        sockets = [self.socket(host) for host in self.hosts]
+        told = unix.ask(sockets, "GET", "/live", timeout_s=self.timeout_s, enough=lambda answer: True)
+        for host, answer in zip(self.hosts, told, strict=True):
+            if isinstance(answer, unix.Answer):
+                return host
+        raise self._silent(told)
+
+    def _ask(self, target: str, enough: Callable[[unix.Answer], bool]) -> list[unix.Answer]:
+        sockets = [self.socket(host) for host in self.hosts]
+        told = unix.ask(sockets, "GET", target, timeout_s=self.timeout_s, enough=enough)
+        given = [answer for answer in told if isinstance(answer, unix.Answer)]
         if not given:
-            raise FloorUnreachable(
-                f"no agent of the floor in {self.folders.site_dir} answers "
-                f"({'; '.join(silent) or 'it has no hosts'})"
-            )
+            raise self._silent(told)
         return given
 
-    def first(
-        self, method: str, target: str, body: bytes = b"", timeout_s: float | None = None
-    ) -> unix.Answer:
-        """The first good answer (an agent that is only starting says 503; then another may know more)."""
-        refused: unix.Answer | None = None
-        silent = []
-        for host in self.hosts:
-            try:
-                answer = unix.request(
-                    self.run_dir / f"{host}.agent.sock",
-                    method,
-                    target,
-                    body,
-                    timeout_s=timeout_s or self.timeout_s,
-                )
-            except FloorUnreachable as exc:
-                silent.append(f"{host}: {str(exc).rpartition(': ')[2]}")
-                continue
-            if answer.status < 400:
-                return answer
-            refused = refused or answer
-        if refused is None:
-            raise FloorUnreachable(
-                f"no agent of the floor in {self.folders.site_dir} answers "
-                f"({'; '.join(silent) or 'it has no hosts'})"
-            )
-        return refused
+    def _silent(self, told: Sequence[unix.Answer | FloorUnreachable | None]) -> FloorUnreachable:
+        why = (f"{host}: {str(exc).rpartition(': ')[2]}" for host, exc in zip(self.hosts, told, strict=True))
+        return FloorUnreachable(
+            f"no agent of the floor in {self.folders.site_dir} answers "
+            f"({'; '.join(why) or 'it has no hosts'})"
+        )
 
     def get(self, target: str) -> Any:
         """The decoded JSON of one GET. Raises as `body` does."""
@@ -98,7 +83,7 @@ class Floor:
         Raises:
             FloorUnreachable, InvalidInput (no such thing), Refused.
         """
-        answer = self.first("GET", target)
+        answer = self.first(target)
         if answer.status < 400:
             return answer.body
         said = reason_of(answer)

@@ -79,32 +79,24 @@ def request(service: str, reason: str | None, timeout_s: float, site_dir: Path |
     floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S)
     look.service(floor.status(), service)
     body = json.dumps({"reason": reason, "timeout_s": timeout_s}).encode()
-    # Not tried at a second agent: the first may have begun before it fell silent.
-    for host in floor.hosts:
-        socket = floor.run_dir / f"{host}.agent.sock"
-        try:
-            unix.request(socket, "GET", "/live", timeout_s=1)
-        except FloorUnreachable:
-            continue
-        try:
-            answer = unix.request(
-                socket, "POST", f"/v1/site/fences/{service}/reset", body, timeout_s=timeout_s + 5
-            )
-        except FloorUnreachable as exc:
-            return outcome(service, "unknown", f"the agent of {host} did not answer: {exc}")
-        try:
-            found = json.loads(answer.body)
-        except ValueError:
-            found = None
-        if isinstance(found, dict) and "outcome" in found:
-            return found
-        said = agent_client.reason_of(answer)
-        if answer.status == 404:
-            raise InvalidInput(said)
-        if answer.status == 503:
-            raise FloorUnreachable(f"{service}: no fence was changed: {said}")
-        raise HftctlError(f"{service}: {said}")
-    raise FloorUnreachable(f"no agent of the floor in {floor.folders.site_dir} answers")
+    host = floor.living_host()
+    target = f"/v1/site/fences/{service}/reset"
+    try:
+        answer = unix.request(floor.socket(host), "POST", target, body, timeout_s=timeout_s + 5)
+    except FloorUnreachable as exc:
+        return outcome(service, "unknown", f"the agent of {host} did not answer: {exc}")
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and "outcome" in found:
+        return found
+    said = agent_client.reason_of(answer)
+    if answer.status == 404:
+        raise InvalidInput(said)
+    if answer.status == 503:
+        raise FloorUnreachable(f"{service}: no fence was changed: {said}")
+    raise HftctlError(f"{service}: {said}")
 
 
 def outcome(service: str, what: str, reason: str) -> dict[str, Any]:

@@ -10,12 +10,16 @@ import getpass
 import json
 from typing import Annotated, Any, Optional
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import agent_client, render, stderr
 from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
+from controlplane.floor import folders
 from controlplane.http import unix
 from controlplane.site import look
+
+ANSWER_S = 5.0
+"""An agent answers so long after the timeout at the latest."""
 
 
 def history(
@@ -24,23 +28,33 @@ def history(
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
-    """Every change of leader of a service, with cause, actor and reason."""
-    floor = agent_client.Floor(site_dir, timeout)
-    look.service(floor.status(), service)
-    rows = floor.get(f"/v1/site/history/{service}")
+    """Every change of leader of a service, with time, cause, actor and reason."""
+    try:
+        floor = agent_client.Floor(site_dir, timeout)
+        look.service(floor.status(), service)
+        rows = [told(row) for row in floor.get(f"/v1/site/history/{service}")]
+    except FloorUnreachable as exc:
+        from controlplane.cli import kept
+
+        rows = kept.history(folders.Folders(site_dir or folders.default_site_dir()), service)
+        if not rows:
+            raise
+        stderr.say(f"{exc}; these are the changes that its events tell of")
     if output is Output.table:
-        rows = [
-            {
-                **row,
-                "from": row.get("from", row.get("from_instance")),
-                "to": row.get("to", row.get("to_instance")),
-            }
-            for row in rows
-        ]
-        for row in rows:
-            began, ended = row.get("started_ns"), row.get("active_ns")
-            row["took_ms"] = (ended - began) / 1e6 if began and ended else row.get("took_ms")
-    render.show(rows, output, ("epoch", "from", "to", "cause", "took_ms", "actor", "reason"))
+        rows = [{**row, "time": row["at"]} for row in rows]
+    render.show(rows, output, ("time", "epoch", "from", "to", "cause", "took_ms", "actor", "reason"))
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the store, with what people read: when the cause was seen, and how long it took from there."""
+    began, ended = row.get("started_ns"), row.get("active_ns")
+    return {
+        **row,
+        "at": look.iso(began) if began else None,
+        "from": row.get("from", row.get("from_instance")),
+        "to": row.get("to", row.get("to_instance")),
+        "took_ms": round((ended - began) / 1e6, 1) if began and ended else row.get("took_ms"),
+    }
 
 
 def failover(
@@ -52,14 +66,20 @@ def failover(
     timeout: Annotated[
         float, Option("--timeout", min=0.1, help="Seconds until the outcome counts as unknown.")
     ] = 10.0,
+    wait: Annotated[
+        bool,
+        Option(
+            "--wait/--no-wait",
+            help="Wait, within the timeout, for a standby that may lead; else it is refused at once.",
+        ),
+    ] = False,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
 ) -> int:
     """Kill the leader of a service and let a standby lead."""
     try:
-        result = request(
-            service, to, reason, timeout, agent_client.Floor(site_dir, ASK_TIMEOUT_S) if reason else None
-        )
+        floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S) if reason else None
+        result = request(service, to, reason, timeout, floor, wait=wait)
         code = agent_client.EXIT_CODES.get(result["outcome"], 1)
     except HftctlError as exc:
         result, code = (
@@ -76,7 +96,13 @@ def failover(
 
 
 def request(
-    service: str, to: str | None, reason: str | None, timeout_s: float, floor: agent_client.Floor | None
+    service: str,
+    to: str | None,
+    reason: str | None,
+    timeout_s: float,
+    floor: agent_client.Floor | None,
+    *,
+    wait: bool = False,
 ) -> dict[str, Any]:
     """The result of one failover.
 
@@ -86,32 +112,26 @@ def request(
     if not reason or not reason.strip() or floor is None:
         raise InvalidInput(f'failover of "{service}": --reason is missing (it is kept in the history)')
     look.service(floor.status(), service)
-    body = json.dumps(
-        {"service": service, "to": to, "reason": reason, "actor": getpass.getuser(), "timeout_s": timeout_s}
-    ).encode()
-    # Not tried at a second agent: the first may have written the request before it fell silent.
-    for host in floor.hosts:
-        socket = floor.run_dir / f"{host}.agent.sock"
-        try:
-            unix.request(socket, "GET", "/live", timeout_s=1)
-        except FloorUnreachable:
-            continue
-        try:
-            answer = unix.request(socket, "POST", "/v1/site/failover", body, timeout_s=timeout_s + 5)
-        except FloorUnreachable as exc:
-            return outcome(service, "unknown", f"the agent of {host} did not answer: {exc}", to)
-        try:
-            found = json.loads(answer.body)
-        except ValueError:
-            found = None
-        if isinstance(found, dict) and "outcome" in found:
-            return found
-        if answer.status == 404:
-            raise InvalidInput(agent_client.reason_of(answer))
-        return outcome(
-            service, "refused" if answer.status < 500 else "failed", agent_client.reason_of(answer), to
+    asked = {"service": service, "to": to, "reason": reason, "actor": getpass.getuser()}
+    body = json.dumps({**asked, "timeout_s": timeout_s, "wait": wait}).encode()
+    host = floor.living_host()
+    try:
+        answer = unix.request(
+            floor.socket(host), "POST", "/v1/site/failover", body, timeout_s=timeout_s + ANSWER_S
         )
-    raise FloorUnreachable(f"no agent of the floor in {floor.folders.site_dir} answers")
+    except FloorUnreachable as exc:
+        return outcome(service, "unknown", f"the agent of {host} did not answer: {exc}", to)
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and "outcome" in found:
+        return found
+    if answer.status == 404:
+        raise InvalidInput(agent_client.reason_of(answer))
+    return outcome(
+        service, "refused" if answer.status < 500 else "failed", agent_client.reason_of(answer), to
+    )
 
 
 def outcome(service: str, what: str, reason: str, to: str | None = None) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 """`hftctl logs INSTANCE [-f] [-n]`: what an instance printed, across its restarts; the floor's own processes
-too (floord, the store, agent-alpha ...).
+too (floord, the store, agent-alpha ...). Of a floor that is down, from its site folder.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import IO, Annotated
 from urllib.parse import quote
 
-from controlplane.cli import agent_client
+from controlplane.cli import agent_client, stderr
 from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, InvalidInput
+from controlplane.floor import folders
 from controlplane.host.log_line import printable
 from controlplane.http import unix
 
@@ -29,46 +30,73 @@ def logs(
     lines: Annotated[int, Option("--lines", "-n", min=0, help="How many of the last lines.")] = 50,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
-) -> None:
+) -> int:
     """The log of one instance."""
-    floor = agent_client.Floor(site_dir, timeout)
-    answer = ask(floor, instance, f"lines={lines}")
+    try:
+        floor = agent_client.Floor(site_dir, timeout)
+        answer = ask(floor, instance, f"lines={lines}")
+    except FloorUnreachable as exc:
+        from controlplane.cli import kept
+
+        path = kept.log(folders.Folders(site_dir or folders.default_site_dir()), instance)
+        if path is None:
+            raise
+        emit(next(parts(path, lines)))
+        stderr.say(f"{exc}; these lines are from its files")
+        return 0
     if answer is None:
-        own_file(floor, instance, lines, follow)
-        return
+        return own_file(floor, instance, lines, follow)
     emit(answer.body)
     offset = answer.headers.get("x-next-offset")
-    while follow and offset is not None:
+    return following(floor, instance, offset) if follow and offset is not None else 0
+
+
+def following(floor: agent_client.Floor, instance: str, offset: str) -> int:
+    """Until the floor has ended; returns the exit code for how it did."""
+    while True:
         time.sleep(FOLLOW_EVERY_S)
         try:
             more = ask(floor, instance, f"offset={offset}")
         except FloorUnreachable:
-            continue  # its agent restarts; the offset is still good
+            from controlplane.cli import kept
+
+            if end := kept.ended(floor):  # else its agent restarts; the offset is still good
+                emit(kept.log_after(floor.folders, instance, offset))
+                stderr.say(end[0])
+                return end[1]
+            continue
         if more is not None:
             emit(more.body)
             offset = more.headers.get("x-next-offset", offset)
 
 
 def ask(floor: agent_client.Floor, instance: str, query: str) -> unix.Answer | None:
-    """From the agent that has it; None when no agent knows it."""
-    for answer in floor.answers("GET", f"/v1/instances/{quote(instance, safe='')}/log?{query}"):
-        if answer.status == 200:
-            return answer
-    return None
+    """From the agent that has it; None when no agent knows it. Raises FloorUnreachable."""
+    answer = floor.first(f"/v1/instances/{quote(instance, safe='')}/log?{query}")
+    return answer if answer.status == 200 else None
 
 
-def own_file(floor: agent_client.Floor, name: str, lines: int, follow: bool) -> None:
+def own_file(floor: agent_client.Floor, name: str, lines: int, follow: bool) -> int:
     """The floor's own processes write their logs beside those of the instances, on this machine."""
-    path: Path = floor.folders.log(name)
-    if "/" in name or not path.is_file():
-        known = sorted(p.stem for p in floor.folders.logs.glob("*.log"))
-        raise InvalidInput(f'no log of "{name}" (there are {", ".join(known) or "none"})')
+    from controlplane.cli import kept
+
+    path = kept.log(floor.folders, name)
+    if path is None:
+        known = ", ".join(kept.log_names(floor.folders)) or "none"
+        raise InvalidInput(f'no log of "{name}" (there are {known})')
+    end: tuple[str, int] | None = None
     for part in parts(path, lines):
         emit(part)
         if not follow:
-            return
+            return 0
         if not part:
+            if end:
+                break
+            end = kept.ended(floor)  # then once more, for what was written last
             time.sleep(FOLLOW_EVERY_S)
+    assert end is not None, "parts go on for ever"
+    stderr.say(end[0])
+    return end[1]
 
 
 def parts(path: Path, lines: int) -> Iterator[bytes]:

@@ -168,6 +168,7 @@ class _Floor:
         from controlplane.floor import folders
 
         self.folders = folders.Folders(site_dir or folders.default_site_dir())
+        self.folders.require_ours()
         self.file = file
         running, self.url = self.folders.running(), self.folders.store_url()
         if running is None or self.url is None:

@@ -14,6 +14,7 @@ from controlplane.site import look
 
 ORDER_KEYS = ("id", "market", "symbol", "side", "price", "quantity", "filled", "status", "epoch")
 ORDER_KEYS_WIDE = (*ORDER_KEYS, "type", "strategy", "client_order_id", "created", "updated", "reason")
+ENDED = frozenset({"filled", "cancelled", "rejected", "refused"})
 WIRE_DECIMALS = 8
 INSTRUMENT = ("market", "symbol")
 POSITION_KEYS = (*INSTRUMENT, "quantity", "cash", "venue_quantity", "venue_cash")
@@ -26,22 +27,20 @@ WideOption = Annotated[bool, Option("--wide", "-w", help="All that is known of e
 def orders(
     lines: Annotated[
         int,
-        Option("--lines", "-n", min=0, help="How many of the newest; 0: all that omsd still knows."),
+        Option("--lines", "-n", min=0, help="How many, working ones first; 0: all that omsd still knows."),
     ] = 0,
     wide: WideOption = False,
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
-    """Orders, oldest first, as the leading omsd has them. Wide: also type, strategy and its own id, when made
-    and last changed, why ended.
+    """Orders, working ones first, as the leading omsd has them. Of each kind the oldest first. Wide: also
+    type, strategy and its own id, when made and last changed, why ended.
     """
     floor = agent_client.Floor(site_dir, timeout)
     keys = ORDER_KEYS_WIDE if wide else ORDER_KEYS
     orders = ask_daemon(floor, "omsd", "orders")
-    found = [
-        {key: order_field(order, key) for key in keys} for order in (orders[-lines:] if lines else orders)
-    ]
+    found = [{key: order_field(order, key) for key in keys} for order in newest(orders, lines)]
     render.show(found, output, keys)
 
 
@@ -61,6 +60,18 @@ def positions(
         output,
         keys,
     )
+
+
+def newest(orders: list[dict[str, Any]], lines: int) -> list[dict[str, Any]]:
+    """Working orders, then ended ones; with `lines`, the newest of both, but an ended one only where there
+    are not so many that work.
+    """
+    working = [order for order in orders if order.get("status") not in ENDED]
+    ended = [order for order in orders if order.get("status") in ENDED]
+    if not lines:
+        return [*working, *ended]
+    room = max(0, lines - len(working))
+    return [*working[-lines:], *(ended[-room:] if room else [])]
 
 
 def order_field(order: dict[str, Any], key: str) -> Any:

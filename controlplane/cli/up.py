@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 DOWN_TIMEOUT_S = 30.0
 LOOK_EVERY_S = 0.5
+TAKES_DOWN = "Ctrl-C takes the floor down."
+LOOKS_ON = "The floor ran before this command: Ctrl-C ends the looking on, not the floor."
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM: take the floor down, then go with 128 + the signal's number."""
+    """Ctrl-C or SIGTERM: go, with 128 + the signal's number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -127,7 +129,9 @@ def done(watch: floor_wait.ComingUp, started: floor_up.Started) -> str:
 
 
 def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
-    """Until Ctrl-C or SIGTERM, which take the floor down, or until somebody else has."""
+    """Until somebody takes the floor down, or Ctrl-C or SIGTERM: these take down a floor that was started
+    here. One that ran before, of which this only looks on, goes on without it.
+    """
     from controlplane.floor import down as floor_down
     from controlplane.floor import up as floor_up
 
@@ -136,27 +140,31 @@ def in_front(floor: folders.Folders, options: floor_up.Options) -> int:
             signal.signal(each, signal.SIG_IGN)  # once is enough: going down is bounded
         raise Interrupted(number)
 
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # whatever shell it comes from: Ctrl-C is heard
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, interrupt)
-    began = False
+    ours: list[bool] = []
     try:
-        started = floor_up.bring_up(floor, options, render.say)
-        began = True
+        started = floor_up.bring_up(floor, options, render.say, lambda: ours.append(True))
         watch = watch_of(floor, started)
-        return screen(watch) if sys.stdout.isatty() else lines(watch)
+        if not ours:
+            render.say(f"{LOOKS_ON} (without staying: hftctl up --detach)")
+        return screen(watch, TAKES_DOWN if ours else LOOKS_ON) if sys.stdout.isatty() else lines(watch)
     except Interrupted as exc:
-        if began or floor.running() is not None or folders.locked(floor.floor_lock):
+        if ours:
             print("\ntaking the floor down", flush=True)
             render.say(floor_down.take_down(floor, timeout_s=DOWN_TIMEOUT_S))
+        elif floor.running() is not None:
+            print(f"\nthe floor in {floor.site_dir} goes on (hftctl down ends it)", flush=True)
         return 128 + exc.number
 
 
-def screen(watch: floor_wait.ComingUp) -> int:
+def screen(watch: floor_wait.ComingUp, ctrl_c: str) -> int:
     from rich.live import Live
 
     from controlplane.floor import watch_screen
 
-    hint = f"Ctrl-C takes the floor down.   logs: {watch.folders.logs}"
+    hint = f"{ctrl_c}   logs: {watch.folders.logs}"
     with Live(watch_screen.draw(None, hint), screen=True, refresh_per_second=4) as live:
         while not watch.floord_gone():
             live.update(watch_screen.draw(watch.status(), hint))

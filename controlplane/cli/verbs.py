@@ -31,12 +31,12 @@ VERBS: dict[str, Verb] = {
     "host": Verb("host:host", "Hosts of the site."),
     "logs": Verb("logs:logs", "The log of one instance."),
     "events": Verb("events:events", "Events of the site, oldest first."),
-    "orders": Verb("trading:orders", "Orders, oldest first, as the leading omsd has them."),
+    "orders": Verb("trading:orders", "Orders, working ones first, as the leading omsd has them."),
     "positions": Verb(
         "trading:positions", "Positions and cash by instrument, ours beside the venue's own account."
     ),
     "history": Verb(
-        "leadership:history", "Every change of leader of a service, with cause, actor and reason."
+        "leadership:history", "Every change of leader of a service, with time, cause, actor and reason."
     ),
     "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
     "fence": Verb("fence:fences", "The fences that receivers keep of a group."),

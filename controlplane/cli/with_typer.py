@@ -105,11 +105,15 @@ def _for_typer(function: Callable[..., Any]) -> Callable[..., Any]:
 def _hint(hint: Any) -> Any:
     kind, how = (*get_args(hint), None)[:2] if get_origin(hint) is Annotated else (hint, None)
     if isinstance(how, Option):
+        # Whether a path may be read is said by who reads it, who knows what for and whose it is.
         return Annotated[
-            kind, typer.Option(*how.names, help=how.help, min=how.min, max=how.max, envvar=how.envvar)
+            kind,
+            typer.Option(
+                *how.names, help=how.help, min=how.min, max=how.max, envvar=how.envvar, readable=False
+            ),
         ]
     if isinstance(how, Argument):
-        return Annotated[kind, typer.Argument(help=how.help, metavar=how.metavar)]
+        return Annotated[kind, typer.Argument(help=how.help, metavar=how.metavar, readable=False)]
     return hint
 
 

@@ -2,6 +2,8 @@
 it dies.
 
 A child is watched by pidfd, so that one that was adopted (not our child any more) is seen to die as well.
+What hft-floord itself lacks (room, descriptors, memory) is said once and tried again, and takes no child for
+dead.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from controlplane.errors import InUse
-from controlplane.host import identity, sched
+from controlplane.host import identity, sched, standing
 from controlplane.model import Process
 from controlplane.resilience import backoff
 
@@ -24,6 +26,8 @@ LOG_BYTES_MAX = 16 << 20
 """Then it becomes NAME.log.1 at the next start of the child."""
 
 HELD_LOOK_S = 0.1
+DEATHS_SAID = 3
+"""In a row, each of them; from then on it is one that stands."""
 
 
 class Child:
@@ -35,6 +39,7 @@ class Child:
         environment: Mapping[str, str],
         said: Callable[[str], None],
         changed: Callable[[], None],
+        troubles: standing.Troubles | None = None,
         folder: Path = Path("/"),
         real_time_priority: int | None = None,
         held_by: Callable[[], str] = lambda: "",
@@ -54,6 +59,7 @@ class Child:
         self.starts = 0
         self.stopping = False
         self._said = said
+        self._troubles = troubles or standing.Troubles(said)
         self._changed = changed
         """Called when `process` is another: floor.json is written again before anything waits."""
         self._popen: subprocess.Popen[bytes] | None = None
@@ -70,9 +76,9 @@ class Child:
         return True
 
     def start(self) -> None:
-        if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
-            self.log.rename(self.log.with_name(f"{self.log.name}.1"))
-        with self.log.open("ab") as log:
+        """Raises OSError: its binary or folder is gone, or there is no descriptor or memory for it."""
+        log = self._open_log()
+        try:
             # A session of its own: a Ctrl-C at a terminal, or the end of hft-floord, is not its end.
             self._popen = subprocess.Popen(
                 self.command,
@@ -83,11 +89,27 @@ class Child:
                 env=self.environment,
                 cwd=self.folder,
             )
+        finally:
+            if log != subprocess.DEVNULL:
+                os.close(log)
         if self.real_time_priority is not None:
             sched.make_real_time(self._popen.pid, self.real_time_priority)
         self.starts += 1
         self.process = identity.identify(self.name, self._popen.pid)
         self._changed()
+
+    def _open_log(self) -> int:
+        """One that cannot be made (no room, no folder) is no reason not to run."""
+        subject = f"log of {self.name}"
+        try:
+            if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
+                self.log.rename(self.log.with_name(f"{self.log.name}.1"))
+            fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as exc:
+            self._troubles.stands(subject, f"cannot be opened ({exc}); what it says is lost")
+            return subprocess.DEVNULL
+        self._troubles.over(subject)
+        return fd
 
     async def start_when_free(self, within_s: float = math.inf) -> None:
         """Raises InUse: another process goes on holding what it needs."""
@@ -106,26 +128,32 @@ class Child:
         self.start()
 
     async def supervise(self) -> None:
-        """Until cancelled or `stopping`: wait for its death, say how it ended, start it again."""
-        restarts = backoff.Restarts()
+        """Until cancelled or `stopping`: wait for its death, say how it ended, start it again. Whatever
+        stands in the way of that is said and tried again.
+        """
+        restarts, dies = backoff.Restarts(), f"{self.name} dies again and again"
         while not self._let_go():
             if self.process is None:
                 try:
                     await self.start_when_free()
-                except OSError as exc:  # its binary or its folder is gone, no memory: the others go on
+                except Exception as exc:  # its binary or its folder is gone, no memory: the others go on
                     restarts, delay_s = restarts.died(0)
-                    self._said(f"{self.name}: cannot be started ({exc}); tried again in {delay_s:g} s")
+                    self._troubles.stands(self.name, f"cannot be started ({exc}); tried again")
                     await asyncio.sleep(max(delay_s, HELD_LOOK_S))
                     continue
+            self._troubles.over(self.name)
             began_mono_s = time.monotonic()
             await self._death()
             if self._let_go():
                 return
-            restarts, delay_s = restarts.died(time.monotonic() - began_mono_s)
-            self._said(
-                f"{self.name}: {self._ending()}; started again "
-                f"{f'in {delay_s:g} s' if delay_s else 'at once'}"
-            )
+            lived_s = time.monotonic() - began_mono_s
+            restarts, delay_s = restarts.died(lived_s)
+            again = f"started again {f'in {delay_s:g} s' if delay_s else 'at once'}"
+            if restarts.count <= DEATHS_SAID:
+                self._troubles.forget(dies)
+                self._said(f"{self.name}: {self._ending()}; {again}")
+            else:
+                self._troubles.stands(dies, f"{self._ending()}; {again}")
             self.process = None
             await asyncio.sleep(delay_s)
 
@@ -134,18 +162,21 @@ class Child:
 
     async def _death(self) -> None:
         known = self.process
-        if known is None:
+        fd = None
+        while known is not None and fd is None and identity.runs(known):
+            try:
+                fd = identity.open_pidfd(known)
+            except OSError as exc:
+                self._troubles.stands("pidfd", f"cannot be had ({exc}); deaths are noticed a little later")
+                await asyncio.sleep(HELD_LOOK_S)
+        if fd is None:
             return
-        try:
-            fd = os.pidfd_open(known.pid)
-        except OSError:
-            return
+        self._troubles.over("pidfd")
         loop = asyncio.get_running_loop()
         dead = asyncio.Event()
         loop.add_reader(fd, dead.set)
         try:
-            if identity.runs(known):
-                await dead.wait()
+            await dead.wait()
         finally:
             loop.remove_reader(fd)
             os.close(fd)

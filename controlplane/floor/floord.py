@@ -7,8 +7,9 @@ takes the floor down in order. It knows no service: those are in the store, and 
 apply` write them. It is on no critical path: leadership, health and trading go on without it. Under systemd,
 units do its work.
 
-A store that does not answer, or a run.json that cannot be read, is said once a try and tried again; what runs
-goes on.
+Its own trouble (a full disk, no descriptors, a store that does not answer, a run.json or a key that cannot
+be read) is said when it begins and when it is over, and tried again meanwhile; what runs goes on. Its log
+rotates (host/log_file.py), and so do those of its children.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import files, identity, locks, log, run, sched
+from controlplane.host import files, identity, inherited, locks, log, run, sched, standing, title
 from controlplane.model import Process, bounds, records
 
 T = TypeVar("T")
@@ -45,6 +46,8 @@ REASON_MAX = 200
 LOOK_EVERY_S = 0.2
 """At run.json (an `hftctl up` that names the hosts) and at the controller's key."""
 STORE_TRY_AGAIN_S = 0.5
+UNWRITTEN = (-1, -1)
+"""As no file is stamped."""
 STORE_STARTS = 3
 """Ends of the store before it answers, until that is an error: an adopted one may die just now."""
 STORE_FREE_S = 15.0
@@ -74,6 +77,10 @@ class Floord:
         self.controller_url: str | None = None
         self.notes: list[str] = []
         self.started_ns = time.time_ns()
+        self.me = identity.myself("floord")
+        self.troubles = standing.Troubles(self.say)
+        self.goes_on = False
+        """There is a floor that outlives this process: one was adopted, or has come up."""
 
     # --- what is said ---------------------------------------------------------------------------------------
 
@@ -81,17 +88,18 @@ class Floord:
         log.info("floor.said", text=text)
 
     def note(self, text: str) -> None:
-        """Said by `hftctl up` too."""
-        self.notes.append(text)
-        self.say(text)
+        """Said by `hftctl up` too; once."""
+        if text not in self.notes:
+            self.notes.append(text)
+            self.say(text)
 
     def write_floor(self) -> None:
-        me = identity.identify("floord", os.getpid())
+        """What runs, on record. A disk that does not take it is said; `look` tries again."""
         floor = {
             "site": self.site,
             "site_dir": str(self.folders.site_dir),
             "run_dir": str(self.run_dir),
-            "floord": identity.to_plain(me) if me else None,
+            "floord": identity.to_plain(self.me),
             "started_ns": self.started_ns,
             "hosts": self.hosts,
             "store": self.store_said,
@@ -103,13 +111,25 @@ class Floord:
             },
             "notes": self.notes,
         }
-        site_folders.write_atomically(self.folders.floor_json, json.dumps(floor, indent=1).encode() + b"\n")
-        self.floor_written = stamp(self.folders.floor_json)
+        content = json.dumps(floor, indent=1).encode() + b"\n"
+        try:
+            site_folders.write_atomically(self.folders.floor_json, content)
+        except OSError as exc:
+            self.floor_written = UNWRITTEN
+            self.troubles.stands("floor.json", f"cannot be written ({exc}); what runs now is not on record")
+        else:
+            self.floor_written = stamp(self.folders.floor_json)
+            self.troubles.over("floor.json")
 
     # --- the one task ---------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled.
+
+        Raises:
+            HftctlError, OSError: the floor cannot be begun. Once there is one, trouble is said and tried
+            again.
+        """
         self.seen = stamp(self.folders.run_json)  # before the read: a change after it is not missed
         found = run_file.read(self.folders)
         if found is None:
@@ -121,18 +141,39 @@ class Floord:
             child = self.child(name, ["false"])
             if not child.adopt(identity.from_plain(record, name)):
                 del self.children[name]
+        self.goes_on = bool(self.children)
         self.store_said = self.before.get("store") or {}
         self.hosts = list(self.before.get("hosts") or [])
         self.write_floor()
         async with asyncio.TaskGroup() as tasks:
-            client = await self.start_store(tasks)
+            client = await self.begin(tasks)
             try:
-                # Before any host starts: nothing may lead under an incarnation that is about to be raised.
-                await self.settle_incarnation(client)
-                self.start_hosts(tasks)
                 await self.look(client, tasks)
             finally:
                 await client.close()
+
+    async def begin(self, tasks: asyncio.TaskGroup) -> store.Store:
+        """The store, then the hosts; returns a client of it. For a floor that runs it is tried until it
+        succeeds: its processes do without us meanwhile. Raises as `run`.
+        """
+        while True:
+            client: store.Store | None = None
+            try:
+                client = await self.start_store(tasks)
+                # Before any host starts: nothing may lead under an incarnation that is about to be raised.
+                await self.settle_incarnation(client)
+                self.start_hosts(tasks)
+            except Exception as exc:
+                if client is not None:
+                    await client.close()
+                if not self.goes_on:
+                    raise
+                self.troubles.stands("taking over the floor", f"{'; '.join(run.reasons(exc))}; tried again")
+                await asyncio.sleep(STORE_TRY_AGAIN_S)
+            else:
+                self.troubles.over("taking over the floor")
+                self.goes_on = True
+                return client
 
     def child(self, name: str, command: list[str], folder: Path = Path("/")) -> Child:
         environment = {**os.environ, processes.FLOOR_MARK: str(self.folders.site_dir)}
@@ -143,6 +184,7 @@ class Floord:
             environment,
             self.say,
             self.write_floor,
+            self.troubles,
             folder,
             real_time_priority=sched.LEASE_PRIORITY if name in embedded.KINDS else None,
         )
@@ -156,7 +198,6 @@ class Floord:
         self.supervised.add(name)
         if child is None:
             child = self.child(name, command)
-            child.start()
         child.command = command
         tasks.create_task(child.supervise(), name=name)
         return child
@@ -170,6 +211,8 @@ class Floord:
         kind = str(self.store_said.get("kind") or self.wanted.store)
         own = embedded.named(kind)
         child = self.children.get(kind)
+        if kind in self.supervised:
+            return store.connect(self.store_url())  # tried again for what came after it
         if child is None or not self.prepare_adopted(own, child):
             choice = own.choose()
             launch = own.launch(choice, self.folders.site_dir, self.run_dir)
@@ -299,26 +342,36 @@ class Floord:
             return None
 
     async def look(self, client: store.Store, tasks: asyncio.TaskGroup) -> None:
-        """Follow run.json and the controller's key, for as long as the floor is up."""
+        """Follow run.json and the controller's key, for as long as the floor is up. What goes wrong in a
+        look, whatever it is, costs that look: it is said once, and the next one comes.
+        """
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            now = stamp(self.folders.run_json)
-            if stamp(self.folders.floor_json) != self.floor_written:
-                self.say(f"{self.folders.floor_json}: changed or gone by another program; written again")
-                self.write_floor()
             try:
-                if now != self.seen:
-                    self.seen = now
-                    self.wanted = run_file.read(self.folders) or self.wanted
-                    self.start_hosts(tasks)
-                url = await controller_url(client, self.keys)
-            except HftctlError as exc:
-                self.say(f"run.json and the controller's address were not read: {exc}")
+                await self.look_once(client, tasks)
+            except Exception as exc:
+                self.troubles.stands(
+                    "run.json and the controller's address", f"not read: {'; '.join(run.reasons(exc))}"
+                )
                 await asyncio.sleep(STORE_TRY_AGAIN_S)
-                continue
-            if url != self.controller_url:
-                self.controller_url = url
-                self.write_floor()
+            else:
+                self.troubles.over("run.json and the controller's address")
+
+    async def look_once(self, client: store.Store, tasks: asyncio.TaskGroup) -> None:
+        now = stamp(self.folders.run_json)
+        written = stamp(self.folders.floor_json)
+        if written != self.floor_written:
+            if self.floor_written != UNWRITTEN:
+                self.say(f"{self.folders.floor_json}: changed or gone by another program; written again")
+            self.write_floor()
+        if now != self.seen:
+            self.wanted = run_file.read(self.folders) or self.wanted
+            self.start_hosts(tasks)
+            self.seen = now
+        url = await controller_url(client, self.keys)
+        if url != self.controller_url:
+            self.controller_url = url
+            self.write_floor()
 
 
 def _epoch_record(value: bytes) -> records.EpochRecord:
@@ -369,27 +422,36 @@ def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
     return disks
 
 
-async def keep(folders: Folders, site: str) -> int:
-    """Run the floor; whatever ends it (a signal, an error), take it down."""
+async def take_down(floord: Floord) -> None:
+    for child in floord.children.values():
+        child.stopping = True
+    floord.say("taking the floor down")
+    await asyncio.to_thread(down.stop, floord.folders, timeout_s=DOWN_TIMEOUT_S)
+    left = await asyncio.to_thread(down.sweep, floord.folders)
+    floord.say(f"down{', but not: ' + str(left) if left else ''}")
+    if not left:
+        down.remove(floord.folders)
+
+
+async def keep(folders: Folders, site: str, stop: run.Stop) -> int:
+    """Run the floor until a signal, which takes it down, as an error does while it is begun. A floor that
+    runs is not taken down for a trouble of hft-floord's own.
+    """
     make_own(folders.site_dir)
     folders.create()
     with locks.take(folders.floor_lock, "floord", "another hft-floord runs this site folder"):
         floord = Floord(folders, site)
         try:
             await floord.run()
-        except* Exception as failed:
-            # Said before the floor goes down, and not only at the end of the process: that takes seconds.
-            floord.say(f"cannot go on: {'; '.join(run.reasons(failed))}")
+        except BaseException as failed:
+            if not stop.asked:
+                # Said before the floor goes down, and not only at the end of the process: that takes seconds.
+                floord.say(f"cannot go on: {'; '.join(run.reasons(failed))}")
+            if stop.asked or not floord.goes_on:
+                await take_down(floord)
+            else:
+                floord.say("what runs goes on without hft-floord; hftctl up adopts it, hftctl down ends it")
             raise
-        finally:
-            for child in floord.children.values():
-                child.stopping = True
-            floord.say("taking the floor down")
-            await asyncio.to_thread(down.stop, folders, timeout_s=DOWN_TIMEOUT_S)
-            left = await asyncio.to_thread(down.sweep, folders)
-            floord.say(f"down{', but not: ' + str(left) if left else ''}")
-            if not left:
-                down.remove(folders)
     return 0
 
 
@@ -400,9 +462,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--site-dir", required=True, type=Path)
     parser.add_argument("--site", default="lab")
     given = parser.parse_args(arguments)
+    title.show("hft-floord", sys.argv[1:])
+    inherited.reset()  # whoever typed `hftctl up`, from whatever shell: all that runs here descends from it
     folders = Folders(given.site_dir)
     # Cancelled at once by a signal: that is what takes the floor down.
-    sys.exit(run.until_signalled("floord", lambda stop: keep(folders, given.site), clean_up_s=CLEAN_UP_S))
+    serve = functools.partial(keep, folders, given.site)
+    sys.exit(run.until_signalled("floord", serve, clean_up_s=CLEAN_UP_S))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from controlplane.errors import InUse
 from controlplane.host import files
 
 RUN_HASH_DIGITS = 10
+ROOT = 0
 
 
 def default_site_dir() -> Path:
@@ -93,6 +94,22 @@ class Folders:
         """floor.json, or None when there is none (or it is not readable as such: a floor writes it whole)."""
         return read_json(self.floor_json)
 
+    def require_ours(self) -> None:
+        """Raises InUse naming the user whose floor it is, where that is neither this one nor root asks."""
+        me = os.geteuid()
+        if me == ROOT:
+            return
+        for folder in (*reversed(self.site_dir.parents), self.site_dir):
+            try:
+                found = folder.stat()
+            except OSError:
+                return  # there is no such folder
+            if found.st_uid != me and (folder == self.site_dir or not os.access(folder, os.X_OK)):
+                raise InUse(
+                    f"the floor in {self.site_dir} belongs to {user(found.st_uid)}, and you are {user(me)}: "
+                    "only its own user and root may ask or change it (another floor: --site-dir)"
+                )
+
     def store_url(self) -> str | None:
         """Where the floor's store answers, for `store.connect`; None when no floor says so."""
         said = (self.running() or {}).get("store") or {}
@@ -143,6 +160,15 @@ class Folders:
 
 
 read_json = files.read_json
+
+
+def user(uid: int) -> str:
+    import pwd  # here: a verb needs it only where it is refused
+
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
 
 
 def write_atomically(path: Path, content: bytes) -> None:

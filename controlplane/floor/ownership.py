@@ -11,8 +11,8 @@ import stat
 from pathlib import Path
 
 from controlplane.errors import InUse
+from controlplane.floor.folders import ROOT, user
 
-ROOT = 0
 OF_A_FLOOR = frozenset({"floor.lock", "floor.json", "run.json", "desired.json"})
 """One of these is in every site folder."""
 
@@ -36,7 +36,7 @@ def require_own(site_dir: Path) -> None:
         raise InUse(f"site folder {resolved}: not a folder (choose another with --site-dir)")
     if found.st_uid != os.geteuid():
         raise InUse(
-            f"site folder {resolved}: belongs to {_user(found.st_uid)}, and you are {_user(os.geteuid())}; "
+            f"site folder {resolved}: belongs to {user(found.st_uid)}, and you are {user(os.geteuid())}; "
             "what lies in it would be run and ended as you (choose another with --site-dir, or be that user)"
         )
 
@@ -68,7 +68,7 @@ def _require_safe(folder: Path, site_dir: Path) -> None:
         return  # not there yet, or not to be seen: then making the site folder says so
     if found.st_uid not in (ROOT, os.geteuid()):
         raise InUse(
-            f"site folder {site_dir}: {folder} above it belongs to {_user(found.st_uid)}, who could put "
+            f"site folder {site_dir}: {folder} above it belongs to {user(found.st_uid)}, who could put "
             "another in its place (choose another with --site-dir)"
         )
     shared = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and not _private(found.st_gid))
@@ -89,10 +89,3 @@ def _private(gid: int) -> bool:
     except KeyError:
         return False
     return me.pw_gid == gid and group.gr_name == me.pw_name and set(group.gr_mem) <= {me.pw_name}
-
-
-def _user(uid: int) -> str:
-    try:
-        return f"user {pwd.getpwuid(uid).pw_name}"
-    except KeyError:
-        return f"user {uid}"

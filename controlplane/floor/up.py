@@ -23,7 +23,7 @@ from typing import Any
 
 from controlplane import store
 from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
-from controlplane.floor import embedded, ports, processes, run_file, wait
+from controlplane.floor import embedded, ports, processes, run_file, tape, wait
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
@@ -83,8 +83,14 @@ class Started:
     floord: subprocess.Popen[bytes] | None = None
 
 
-def bring_up(folders: Folders, options: Options, say: Callable[[str], None]) -> Started:
-    """Make the floor be what is asked for; returns before it is healthy.
+def bring_up(
+    folders: Folders,
+    options: Options,
+    say: Callable[[str], None],
+    launches: Callable[[], None] = lambda: None,
+) -> Started:
+    """Make the floor be what is asked for; returns before it is healthy. `launches` is called just before a
+    floor is started of which nothing ran.
 
     Raises:
         InvalidInput: the services file or an option; nothing was touched. InUse: port, site folder (whose it
@@ -109,6 +115,7 @@ def bring_up(folders: Folders, options: Options, say: Callable[[str], None]) -> 
     if not runs:
         if before is None:
             ports.require_free_health_ports(wanted.file, wanted.specs, wanted.run)
+            launches()
         floord = _start(folders, wanted, before, say)
     url = wait.store_url(folders, floord)
     changes, applied = asyncio.run(_apply(url, wanted, say, ask_ports=before is not None))
@@ -246,7 +253,7 @@ def _wanted(folders: Folders, options: Options, before: RunFile | None) -> Wante
         services = default_services(options.site)
     overrides: dict[str, Any] = dict(before.overrides.get(VENUE_DAEMON, {})) if before else {}
     if options.tape:
-        overrides["tape"] = [str(_tape(path)) for path in options.tape]
+        overrides["tape"] = [str(tape.require(path, f"--tape {path}")) for path in options.tape]
     if options.speed is not None:
         overrides["speed"] = options.speed
     if options.seed is not None:
@@ -257,25 +264,16 @@ def _wanted(folders: Folders, options: Options, before: RunFile | None) -> Wante
         raise InvalidInput(
             f"{services}: --{next(iter(overrides))} is a setting of {VENUE_DAEMON}, and no service runs it"
         )
+    if before is None and not options.tape:
+        for spec in found:
+            of_file = spec.settings.get("tape") if spec.daemon == VENUE_DAEMON else None
+            for path in of_file if isinstance(of_file, list | tuple) else ():
+                tape.require(Path(str(path)), f"{services}: {spec.name}.settings.tape: {path}")
     port = options.http_port if options.http_port is not None else before.http_port if before else 0
     hosts = {host for spec in found for host in spec.hosts} | set(before.hosts if before else ())
     kind = options.store or (before.store if before else embedded.DEFAULT)
     run = RunFile(options.site, tuple(sorted(hosts)), port, kind, str(services), by_daemon)
     return WantedFloor(run, tuple(found))
-
-
-def _tape(path: Path) -> Path:
-    """As simd will find it: what it could not begin with is refused here, before anything is started."""
-    path = path.expanduser()
-    if not path.exists():
-        raise InvalidInput(f"--tape {path}: no such file or folder")
-    if not path.is_dir() and not path.is_file():
-        raise InvalidInput(f"--tape {path}: not a regular file")
-    if path.is_dir() and next(path.rglob("*.gz"), None) is None:
-        raise InvalidInput(f"--tape {path}: no capture in this folder (*.gz wanted)")
-    if not os.access(path, os.R_OK):
-        raise InvalidInput(f"--tape {path}: cannot be read (permission denied)")
-    return path.resolve()
 
 
 def default_services(site: str) -> Path:

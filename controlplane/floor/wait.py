@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane import store
-from controlplane.errors import FloorUnreachable, HftctlError, Unavailable
+from controlplane.errors import HftctlError, Unavailable
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.host import identity
@@ -22,6 +22,7 @@ from controlplane.model import ServiceSpec
 from controlplane.site import document, look
 
 POLL_S = 0.1
+ASK_S = 2.0
 STORE_TIMEOUT_S = 90.0
 """hft-floord gives an embedded store 20 s, three times."""
 LOG_LINES = 8
@@ -109,14 +110,12 @@ class ComingUp:
 
     def status(self) -> document.StatusDocument | None:
         floor = self.floor()
-        for host in floor.get("hosts", ()):
-            try:
-                answer = unix.request(
-                    Path(floor["run_dir"]) / f"{host}.agent.sock", "GET", "/v1/site/status", timeout_s=2
-                )
-            except FloorUnreachable:
-                continue
-            if answer.status == 200:
+        sockets = [Path(floor["run_dir"]) / f"{host}.agent.sock" for host in floor.get("hosts", ())]
+        told = unix.ask(
+            sockets, "GET", "/v1/site/status", timeout_s=ASK_S, enough=lambda answer: answer.status == 200
+        )
+        for answer in told:
+            if isinstance(answer, unix.Answer) and answer.status == 200:
                 return document.decode(answer.body)
         return None
 

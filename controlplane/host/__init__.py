@@ -1,7 +1,8 @@
 """What the operating system is asked for in one way only, by every process of ours.
 
-cpu (which machines will do) · run (until signalled) · log · files (replaced whole) · locks · identity ·
-sched · secret · system_clock.
+cpu (which machines will do) · run (until signalled) · log · log_reading · files (replaced whole) · locks ·
+identity · sched · secret · system_clock · standing (troubles) · title (in ps and top) · inherited (what a
+starter leaves a process with).
 log_line, log_file and log_libraries are parts of log; log_line is also the daemons' format
 (hftd/runtime/log.py).
 """
@@ -10,11 +11,15 @@ __all__ = [
     "cpu",
     "files",
     "identity",
+    "inherited",
     "locks",
     "log",
     "log_line",
+    "log_reading",
     "run",
     "sched",
     "secret",
+    "standing",
     "system_clock",
+    "title",
 ]

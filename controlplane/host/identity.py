@@ -13,6 +13,8 @@ from typing import Any
 from controlplane.model import Process
 
 PID_MAX = (1 << 31) - 1
+WITHOUT_MEANS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing of what was looked at."""
 
 
 @cache
@@ -22,11 +24,21 @@ def boot_id() -> str:
 
 def start_time(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat in clock ticks, or None when there is no such process (a zombie counts as
-    none).
+    none), or it cannot be looked at.
     """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        return _start_time(pid)
     except OSError:
+        return None
+
+
+def _start_time(pid: int) -> int | None:
+    """Raises OSError: whether there is such a process is not known."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError as exc:
+        if exc.errno in WITHOUT_MEANS:
+            raise
         return None
     fields = stat.rpartition(")")[2].split()  # the name may hold spaces and parentheses
     return None if fields[0] in "ZX" else int(fields[19])
@@ -47,8 +59,14 @@ def myself(instance: str) -> Process:
 
 
 def runs(process: Process) -> bool:
-    """True while exactly this process (not another with its pid, not one of an earlier boot) runs."""
-    return process.boot_id == boot_id() and start_time(process.pid) == process.start_time
+    """True while exactly this process (not another with its pid, not one of an earlier boot) runs. While that
+    cannot be looked at, for want of a descriptor or of memory, its pid decides: who takes a process for dead
+    starts another beside it.
+    """
+    try:
+        return process.boot_id == boot_id() and _start_time(process.pid) == process.start_time
+    except OSError:
+        return os.path.exists(f"/proc/{process.pid}")  # noqa: PTH110  a stat, and no descriptor
 
 
 def open_pidfd(process: Process) -> int | None:

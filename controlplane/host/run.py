@@ -5,8 +5,8 @@
 `serve` is one coroutine that opens what it needs, runs its tasks in a task group of its own (each has a
 name), and closes everything in its `finally`. What it may rely on:
 
-- What it and its children write is this user's alone (umask 077), and they may open as many files as the
-  hard limit allows.
+- What it and its children write is this user's alone (umask 077), they have as much as the hard limits
+  allow, and no signal is blocked or ignored because it was to whoever started them.
 - SIGTERM and SIGINT are taken from before `serve` begins, so one that comes during start-up is not lost.
   Either sets `stop`; then `serve` has `orderly_s` to return, and is cancelled after it (0: at once). It is
   cancelled once in its life, so its `finally` may await. A second signal ends the orderly part early.
@@ -23,16 +23,14 @@ scopes work inside as everywhere. The log (log.py) is started and ended here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import resource
 import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 from controlplane.errors import HftctlError
-from controlplane.host import log, log_libraries, log_line
+from controlplane.host import inherited, log, log_libraries, log_line
 
 OWNERS_ALONE = 0o077
 """umask: files, folders and sockets of ours, and of what we start, are this user's alone."""
@@ -72,7 +70,8 @@ def until_signalled(
 ) -> int:
     """Run `serve` to its end and return the exit code; `name` is the process's in its log."""
     os.umask(OWNERS_ALONE)
-    _take_all_descriptors()
+    inherited.limits()
+    inherited.signals()
     try:
         level = log_line.level_from_environment()
     except HftctlError as exc:
@@ -86,13 +85,6 @@ def until_signalled(
             return _say_failure(name, exc)
         finally:
             life.ended()
-
-
-def _take_all_descriptors() -> None:
-    """As many open files as may be had: a crowd of idle clients reaches the usual soft limit of 1,024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class _Life:

@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -36,6 +38,8 @@ class FailoverRequest(msgspec.Struct):
     to: str | None = None
     actor: str = "unknown"
     timeout_s: float = 10.0
+    wait: bool = False
+    """For what stands in its way for a moment only, as after a death."""
 
 
 def decode(body: bytes) -> FailoverRequest:
@@ -53,30 +57,60 @@ def decode(body: bytes) -> FailoverRequest:
     return asked
 
 
-def judge(view: SiteView, asked: FailoverRequest) -> str | None:
+@dataclass(frozen=True, slots=True)
+class WhyNot:
+    reason: str
+    passes: bool = False
+    """It is a matter of a moment: the same request may be possible soon."""
+
+
+def judge(view: SiteView, asked: FailoverRequest, now_ns: int) -> WhyNot | None:
     """Why it cannot be done as things are, or None. The service is known to exist."""
-    spec = view.specs[asked.service]
+    spec, service = view.specs[asked.service], asked.service
     if spec.mode is not Mode.ACTIVE_STANDBY:
-        return f"{asked.service} is {spec.mode}: it has no leader to fail over"
-    leader = view.leaders.get(asked.service)
+        return WhyNot(f"{service} is {spec.mode}: it has no leader to fail over")
+    members = [slot.instance for slot in spec.slots()]
+    if asked.to is not None and asked.to not in members:
+        return WhyNot(f"{asked.to} is not an instance of {service}")
+    leader = view.leaders.get(service)
     if leader is None or leader.holder is None:
-        return f"{asked.service} has no leader now"
-    electable = view.electable.get(asked.service)
-    standbys = (
-        {process.instance for process in electable.processes} - {leader.holder.instance}
-        if electable
-        else set()
-    )
-    if asked.to is not None:
-        if asked.to not in {slot.instance for slot in spec.slots()}:
-            return f"{asked.to} is not an instance of {asked.service}"
-        if asked.to == leader.holder.instance:
-            return f"{asked.to} leads already"
-        if asked.to not in standbys:
-            return f"{asked.to} is not electable now"
+        return WhyNot(f"{service} has no leader now{_moment(view, asked, members, now_ns)}", passes=True)
+    leads = leader.holder.instance
+    if asked.to == leads:
+        return WhyNot(f"{asked.to} leads already")
+    electable = view.electable.get(service)
+    standbys = {process.instance for process in electable.processes} - {leads} if electable else set()
+    others = [member for member in members if member != leads]
+    if not others:
+        return WhyNot(
+            f"{service} has no electable standby: {leads} is its only member (kill it to restart it)"
+        )
+    if asked.to is not None and asked.to not in standbys:
+        return WhyNot(
+            f"{asked.to} is not electable now{_moment(view, asked, [asked.to], now_ns)}", passes=True
+        )
     if not standbys:
-        return f"{asked.service} has no electable standby"
+        return WhyNot(
+            f"{service} has no electable standby{_moment(view, asked, others, now_ns)}", passes=True
+        )
     return None
+
+
+def _moment(view: SiteView, asked: FailoverRequest, waited_for: Sequence[str], now_ns: int) -> str:
+    """What is going on: the last change of leader, how those are that may lead next, and what to do."""
+    said = []
+    if rows := view.history.get(asked.service):
+        row = rows[-1]
+        ago_s = max(0, now_ns - row.started_ns) / 1e9
+        said.append(f"{row.to_instance or 'no instance'} was chosen {ago_s:.1f} s ago ({row.cause})")
+    found = {each.id: each for host in view.hosts.values() for each in host.instances}
+    for instance in waited_for:
+        each = found.get(instance)
+        state = "not seen yet" if each is None else each.state
+        if each is not None and each.state == "running":
+            state = "ready, and not yet known to be up to date" if each.ready else f"not ready: {each.reason}"
+        said.append(f"{instance} is {state}")
+    return f": {', '.join(said)} (--wait waits for it)"
 
 
 def result(
@@ -119,10 +153,13 @@ class Failovers:
                 f'service "{asked.service}" is not in site {view.site} (there are '
                 f"{', '.join(sorted(view.specs)) or 'none'})"
             )
+        end_mono_s = asyncio.get_running_loop().time() + asked.timeout_s
+        view, why_not = await self._possible(asked, end_mono_s)
         leader = view.leaders.get(asked.service)
         old = leader.holder.instance if leader and leader.holder else None
-        if why_not := judge(view, asked):
-            return result(asked, "refused", why_not, old=old)
+        if why_not is not None:
+            waited = f" (waited {asked.timeout_s:g} s)" if asked.wait and why_not.passes else ""
+            return result(asked, "refused", f"{why_not.reason}{waited}", old=old)
         assert leader is not None
         operation = f"failover-{asked.service}-{os.urandom(5).hex()}"
         request = records.RequestRecord(
@@ -136,7 +173,7 @@ class Failovers:
             time.time_ns(),
         )
         try:
-            async with asyncio.timeout(asked.timeout_s):
+            async with asyncio.timeout_at(end_mono_s):
                 try:
                     await self._write(asked, request)
                 except Refused as exc:
@@ -150,6 +187,23 @@ class Failovers:
                 asked, "unknown", f"{why}; ask for operation {operation}", operation=operation, old=old
             )
         return await self._finish(done)
+
+    async def _possible(self, asked: FailoverRequest, end_mono_s: float) -> tuple[SiteView, WhyNot | None]:
+        """The view in which it is judged; where it is asked to wait, the first in which it can be done, or
+        the last before the time is over.
+        """
+        while True:
+            changed, view = self._follower.changed, self._follower.view
+            assert view is not None, "a follower that has had a view keeps it"
+            gone = asked.service not in view.specs
+            why_not = WhyNot(f"{asked.service} was removed") if gone else judge(view, asked, time.time_ns())
+            if why_not is None or not (asked.wait and why_not.passes):
+                return view, why_not
+            try:
+                async with asyncio.timeout_at(end_mono_s):
+                    await changed.wait()
+            except TimeoutError:
+                return view, why_not
 
     async def _write(self, asked: FailoverRequest, request: records.RequestRecord) -> None:
         """Raises Refused when another operation is under way, Unavailable."""

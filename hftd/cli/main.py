@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.errors import HftctlError, InvalidInput
+from controlplane.host import title
 from controlplane.host.log_line import printable
 from hftd import catalogue, runtime
 from hftd.sched import policy
@@ -24,6 +25,7 @@ def start(arguments: Sequence[str]) -> int:
         kind = catalogue.kind_of(arguments[0])
         build = catalogue.load(kind)
         context = runtime.Context.from_environment()
+        title.show(f"{context.instance}@{context.site}", ["hftd", *arguments])
         loop = build(
             context, catalogue.settings_of(kind, context.config.settings, f"config of {context.instance}")
         )

@@ -75,6 +75,8 @@ def audit_verify(
     from hftd.storage import audit_verify as verifying
 
     floor = site_folders.Folders(site_dir or site_folders.default_site_dir())
+    if folder is None:
+        floor.require_ours()
     where = folder.expanduser().resolve() if folder is not None else floor.site_dir / "audit"
     owner = floor if where == floor.site_dir / "audit" else site_folders.Folders(where.parent)
     given = [public for path in key or () for public in keys.read_public(path.expanduser())]

@@ -113,7 +113,7 @@ def test_no_file_of_the_agent_that_is_damaged_keeps_it_from_adopting_what_runs(
     host: AgentProcess, name: str
 ) -> None:
     path = host.folder / "hosts" / host.host / name
-    before, keeper_before = running(host), keeper(host)
+    before, keeper_before = until("all running", lambda: running(host)), keeper(host)
     for content in contents(path):
         restart_agent(host, lambda content=content: path.write_bytes(content))
         assert running(host) == before and keeper(host) == keeper_before

@@ -249,3 +249,22 @@ def test_a_store_that_is_as_the_keepers_know_it_keeps_its_incarnation() -> None:
     assert incarnation.decide(
         5, {"omsd": (5, 4), "riskd": (5, 9)}, [disk], NOW_MS
     ) == incarnation.Incarnation(5, "")
+
+
+def order(id: int, status: str) -> dict[str, object]:
+    return {"id": id, "status": status}
+
+
+def test_of_the_newest_orders_those_that_work_come_before_the_ended_ones() -> None:
+    told = [order(1, "working"), order(2, "pending_cancel"), order(3, "unknown")]
+    told += [order(4, "filled"), order(5, "cancelled"), order(6, "rejected"), order(7, "refused")]
+
+    def ids(lines: int, orders: list[dict[str, object]] = told) -> list[object]:
+        return [each["id"] for each in trading.newest(orders, lines)]
+
+    assert (
+        ids(4) == [1, 2, 3, 7] and ids(5) == [1, 2, 3, 6, 7] and ids(100) == ids(0) == [1, 2, 3, 4, 5, 6, 7]
+    )
+    assert ids(3) == [1, 2, 3] and ids(2) == [2, 3] and ids(1) == [3]
+    assert ids(2, told[3:]) == [6, 7] and ids(4, []) == []
+    assert ids(0, told[::-1]) == [3, 2, 1, 7, 6, 5, 4], "whatever order they are told in"

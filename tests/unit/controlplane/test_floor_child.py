@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from controlplane.floor.child import Child
+import pytest
+
+from controlplane.floor.child import DEATHS_SAID, Child
+from controlplane.resilience import backoff
 
 SOON_S = 20.0
 
@@ -32,3 +37,72 @@ def test_a_child_that_cannot_be_started_is_said_and_started_when_it_can(tmp_path
         await asyncio.wait_for(task, SOON_S)
 
     asyncio.run(case())
+
+
+def child(tmp_path: Path, said: list[str], command: list[str] | None = None) -> Child:
+    return Child("agent", command or ["sleep", "60"], tmp_path / "log", os.environ, said.append, lambda: None)
+
+
+async def until(what: Callable[[], object]) -> None:
+    async with asyncio.timeout(SOON_S):
+        while not what():  # noqa: ASYNC110  it sets no event
+            await asyncio.sleep(0.01)
+
+
+def test_without_a_descriptor_to_watch_it_a_child_is_not_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    one, tries = child(tmp_path, said), []
+
+    def none_left(pid: int, flags: int = 0) -> int:
+        tries.append(pid)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def case() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "pidfd_open", none_left)
+            task = asyncio.create_task(one.supervise())
+            await until(lambda: len(tries) > 5)
+            assert one.starts == 1 and len(said) == 1 and "Too many open files" in said[0]
+        await until(lambda: len(said) == 2)
+        assert "over" in said[1] and one.starts == 1 and one.process is not None
+        os.kill(one.process.pid, 9)
+        await until(lambda: one.starts == 2)
+        one.stopping = True
+        os.kill(one.process.pid, 9)
+        await asyncio.wait_for(task, SOON_S)
+
+    asyncio.run(case())
+
+
+def test_a_log_that_cannot_be_opened_costs_the_log(tmp_path: Path) -> None:
+    said: list[str] = []
+    one = child(tmp_path, said, ["sh", "-c", "echo lost; exec sleep 60"])
+    (tmp_path / "log").mkdir()
+    one.start()
+    assert one.process is not None and said[0].startswith("log of agent: cannot be opened")
+    os.kill(one.process.pid, 9)
+    (tmp_path / "log").rmdir()
+    one.start()
+    assert said[1].startswith("log of agent: over") and len(said) == 2
+    os.kill(one.process.pid, 9)
+
+
+def test_one_that_dies_again_and_again_is_said_a_few_times_and_then_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    one = child(tmp_path, said, ["false"])
+
+    async def case() -> None:
+        task = asyncio.create_task(one.supervise())
+        await until(lambda: one.starts > 20)
+        task.cancel()
+
+    monkeypatch.setattr(
+        backoff.Restarts, "died", lambda self, lived_s: (backoff.Restarts(self.count + 1), 0.0)
+    )
+    asyncio.run(case())
+    assert all("started again at once" in line for line in said) and len(said) == DEATHS_SAID + 1
+    assert said[-1].startswith("agent dies again and again: pid ")

@@ -206,13 +206,38 @@ def test_a_file_that_is_not_appended_to_is_not_ours_to_rotate(tmp_path: Path) ->
     assert [each.name for each in tmp_path.iterdir()] == ["a.log"]
 
 
-def test_a_log_that_was_moved_or_removed_goes_on_where_it_is(tmp_path: Path) -> None:
-    fd = appended(tmp_path / "a.log")
-    file = LogFile(fd, bytes_max=10, files_max=3)
-    file.write(b"0123456\n")
-    (tmp_path / "a.log").unlink()
-    assert file.write(b"0123456\n") and list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("how", ["removed", "renamed", "renamed and made anew"])
+def test_a_log_that_somebody_removed_or_renamed_is_begun_anew_under_its_name(
+    tmp_path: Path, how: str
+) -> None:
+    path = tmp_path / "a.log"
+    fd = appended(path)
+    file = LogFile(fd)
+    assert file.write(b"before\n")
+    if how == "removed":
+        path.unlink()
+    else:
+        path.rename(tmp_path / "old")
+        if how != "renamed":
+            path.write_bytes(b"by another\n")
+    assert file.write(b"after\n") and file.write(b"and on\n")
     os.close(fd)
+    assert lines_of(path)[-2:] == ["after", "and on"]
+    if how != "removed":
+        assert lines_of(tmp_path / "old") == ["before"]
+
+
+def test_a_log_whose_folder_is_gone_costs_no_error_and_comes_back_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    fd = appended(folder / "a.log")
+    file = LogFile(fd)
+    folder.rename(tmp_path / "away")
+    assert file.write(b"into the old one\n")
+    folder.mkdir()
+    assert file.write(b"back\n")
+    os.close(fd)
+    assert lines_of(folder / "a.log") == ["back"]
 
 
 def test_a_folder_that_takes_no_new_file_costs_the_rotation_only(
@@ -230,3 +255,26 @@ def test_a_folder_that_takes_no_new_file_costs_the_rotation_only(
     monkeypatch.undo()
     os.close(fd)
     assert lines_of(tmp_path / "a.log.1") == ["0123456", "89abcde"], "the old file, under its new name"
+
+
+def test_what_a_library_says_again_and_again_is_said_once_and_then_how_often() -> None:
+    said: list[dict[str, object]] = []
+    now = [1000.0]
+    handler = log_libraries.Handler(
+        lambda level, event, fields: said.append({"event": event, **fields}), lambda: now[0]
+    )
+
+    def emit(name: str, message: str) -> None:
+        handler.emit(logging.LogRecord(name, logging.ERROR, "", 1, message, (), None))
+
+    for _ in range(50):
+        emit("asyncio", "out of descriptors")
+        emit("grpc", "out of descriptors")
+        now[0] += 1
+    assert said == [{"event": name, "message": "out of descriptors"} for name in ("asyncio", "grpc")]
+    now[0] += log_libraries.SAY_AGAIN_S
+    emit("asyncio", "out of descriptors")
+    assert said[2:] == [{"event": "asyncio", "message": "out of descriptors", "repeated": 49}]
+    for number in range(1000):
+        emit("grpc", f"message {number}")
+    assert len(said) == 1003 and len(handler._said) == log_libraries.MESSAGES_MAX
