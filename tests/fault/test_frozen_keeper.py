@@ -87,7 +87,7 @@ def keepers(agent: AgentProcess) -> list[int]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             line = process.cmdline()
-            if "agents.keeper.daemon" in line and f"--site-dir={agent.folder}" in line:
+            if line and line[0].startswith("hft-keeperd") and f"--site-dir={agent.folder}" in line:
                 found.append(process.pid)
     return found
 
