@@ -105,8 +105,10 @@ def merge(
     return [rows[key] for key in sorted(rows)]
 
 
-def decimal(value: str | int) -> str:
-    """An exact decimal text; a whole number is in units of the wire, 1e-8."""
+def decimal(value: str | int | None) -> str | None:
+    """An exact decimal text; a whole number is in units of the wire, 1e-8. None: not known."""
+    if value is None:
+        return None
     if isinstance(value, str):
         return value
     whole, fraction = divmod(abs(value), 10**WIRE_DECIMALS)

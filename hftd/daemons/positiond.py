@@ -221,13 +221,15 @@ class PositionBook:
                 if bids > 0 and asks > 0:
                     self.positions.mark(instrument.market, instrument.symbol, (bid + ask) // 2)
 
-    def ask(self, _: dict[str, object]) -> list[dict[str, str]]:
+    def ask(self, _: dict[str, object]) -> list[dict[str, str | None]]:
+        """Decimals as exact texts; the value of what is open is None while there is no price for it."""
         names = ("quantity", "cash", "average_price", "realised", "unrealised")
         return [
             {
                 "market": found.market,
                 "symbol": found.symbol,
                 **{name: fixed.text(getattr(found, name)) for name in names},
+                **({} if found.marked or not found.quantity else {"unrealised": None}),
             }
             for found in self.positions
         ]

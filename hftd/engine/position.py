@@ -77,6 +77,8 @@ class Position:
     """Names of the fields above that are over 64 bits: the nearest value that fits stands there."""
     doubtful: bool = False
     """The quantity is not to be relied on: an execution could not be booked, or it is over 64 bits itself."""
+    marked: bool = True
+    """A price to value it by is known."""
 
 
 class Refused(NamedTuple):
@@ -161,6 +163,7 @@ class Positions:
             last_execution=open_.last_execution,
             saturated=over,
             doubtful=key in self.refused or "quantity" in over,
+            marked=mark is not None,
         )
 
     def __iter__(self) -> Iterator[Position]:

@@ -54,7 +54,7 @@ class Trading:
         if of.contract != "inverse" and best != self._best.get(line.instrument) and best[0] and best[2]:
             self._best[line.instrument] = best
             key = base.Instrument(of.market, of.symbol)
-            self.risk.on_top(of.market, of.symbol, best[0], best[2], self.now_ns)
+            self.risk.on_top(of.market, of.symbol, best[0], best[2], self.now_ns, self.now_ns)
             self.decided(
                 self.maker.on_quote(
                     base.Quote(key, base.Level(*best[:2]), base.Level(*best[2:]), 1, 1), self.now_ns

@@ -215,9 +215,9 @@ class Gate:
                 (bid, bids), (ask, asks) = message.bids[0], message.asks[0]
                 if not (bids > 0 and asks > 0):
                     bid = ask = 0
-                self.risk.on_top(instrument.market, instrument.symbol, bid, ask, now_ns)
+                self.risk.on_top(instrument.market, instrument.symbol, bid, ask, message.last, now_ns)
             elif message.kind == market.Kind.STATUS and not message.flags & market.IN_STEP:
-                self.risk.on_top(instrument.market, instrument.symbol, 0, 0, now_ns)
+                self.risk.on_top(instrument.market, instrument.symbol, 0, 0, 0, now_ns)
 
     def on_position(self, frame: bytes) -> None:
         message = orders.decode_position(frame)

@@ -107,7 +107,10 @@ class Bucket:
 class _Touch:
     bid: int
     ask: int
+    update: int
+    """Of the book that it was read from."""
     at_ns: int
+    """When the book last moved."""
 
 
 class _Exposure:
@@ -130,12 +133,18 @@ class Risk:
 
     # --- what it knows --------------------------------------------------------------------------------------
 
-    def on_top(self, market: str, symbol: str, bid: int, ask: int, now_ns: int) -> None:
-        """Best bid and offer; either 0 (a side is empty, or the book is out of step): no price is known."""
-        if bid > 0 and ask > 0:
-            self._touches[market, symbol] = _Touch(bid, ask, now_ns)
-        else:
-            self._touches.pop((market, symbol), None)
+    def on_top(self, market: str, symbol: str, bid: int, ask: int, update: int, now_ns: int) -> None:
+        """Best bid and offer of the book at this update id; either 0 (a side is empty, or the book is out of
+        step): no price is known. A top that is only said again is no younger for it: its age counts from the
+        last update of the book.
+        """
+        key = (market, symbol)
+        if bid <= 0 or ask <= 0:
+            self._touches.pop(key, None)
+            return
+        known = self._touches.get(key)
+        if known is None or (known.bid, known.ask, known.update) != (bid, ask, update):
+            self._touches[key] = _Touch(bid, ask, update, now_ns)
 
     def on_position(
         self, market: str, symbol: str, quantity: int, last_execution: int, *, doubtful: bool = False

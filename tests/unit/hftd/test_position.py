@@ -158,6 +158,16 @@ ANY_UNITS = st.one_of(
 )
 
 
+def test_what_is_open_without_a_price_is_not_worth_nothing() -> None:
+    ours = Positions()
+    for each in executions([(Side.BUY, ONE, ONE)]):
+        ours.apply(each)
+    assert not ours.of("spot", "BTCUSDT").marked
+    ours.mark("spot", "BTCUSDT", 2 * ONE)
+    held = ours.of("spot", "BTCUSDT")
+    assert held.marked and held.unrealised == ONE
+
+
 @given(
     made=st.lists(st.tuples(st.sampled_from(Side), ANY_UNITS, ANY_UNITS), max_size=12),
     mark=ANY_UNITS,

@@ -66,7 +66,7 @@ def report(of: Place, state: OrderState, filled: int = 0, execution: int = 0, la
 
 def ready(limits: risks.Limits = LIMITS) -> risks.Risk:
     risk = risks.Risk(limits, approvals.Macs(bytes(32)))
-    risk.on_top(*BTC, 99 * ONE, 101 * ONE, 0)
+    risk.on_top(*BTC, 99 * ONE, 101 * ONE, 1, 0)
     risk.on_position(*BTC, 0, 0)
     return risk
 
@@ -119,12 +119,27 @@ def test_a_refusal_says_what_was_found_and_what_was_wanted() -> None:
 def test_nothing_is_judged_by_a_price_that_is_old_gone_or_by_a_position_not_known() -> None:
     risk = risks.Risk(LIMITS, approvals.Macs(bytes(32)))
     assert code(risk.approve(place(1), 1, 0)) == reasons.NO_PRICE
-    risk.on_top(*BTC, 99 * ONE, 101 * ONE, 0)
+    risk.on_top(*BTC, 99 * ONE, 101 * ONE, 1, 0)
     assert code(risk.approve(place(2), 1, 0)) == reasons.NO_POSITION
     risk.on_position(*BTC, 0, 0)
     assert code(risk.approve(place(3), 1, LIMITS.price_age_max_ns + 1)) == reasons.STALE_PRICE
-    risk.on_top(*BTC, 99 * ONE, 0, 0)
+    risk.on_top(*BTC, 99 * ONE, 0, 1, 0)
     assert code(risk.approve(place(4), 1, 0)) == reasons.NO_PRICE
+
+
+def test_a_price_that_is_only_said_again_grows_old_all_the_same() -> None:
+    """Marks repeat the last top four times a second, also of a feed that is dead. Any move of the book makes
+    it young, of one side, of one level below, or of a new session that counts from one.
+    """
+    risk, age_ns = ready(), LIMITS.price_age_max_ns
+    for n in range(1, 9):
+        risk.on_top(*BTC, 99 * ONE, 101 * ONE, 1, n * age_ns // 4)
+    assert code(risk.approve(place(1), 1, 2 * age_ns)) == reasons.STALE_PRICE
+    for n, (bid, ask, update) in enumerate(((99, 101, 2), (98, 101, 2), (98, 102, 2), (98, 102, 1)), start=2):
+        now_ns = n * 2 * age_ns
+        assert code(risk.approve(place(n), 1, now_ns)) == reasons.STALE_PRICE
+        risk.on_top(*BTC, bid * ONE, ask * ONE, update, now_ns)
+        assert risk.approve(place(10 * n), 1, now_ns + age_ns) is None
 
 
 def test_working_orders_count_until_they_end_and_fills_until_positiond_has_them() -> None:
