@@ -12,7 +12,7 @@ PROVISION := $(VENV)/.installed-provision
 PIP := flock $(VENV)/.pip-lock $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story bench lock clean etcd
+.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story soak bench lock clean etcd
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -78,6 +78,9 @@ fuzz: dev            ## feed every decoder with bytes that are almost right, for
 
 contract integration fault story: dev etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@
+
+soak: dev etcd            ## ten minutes of random kills, freezes and rubbish on a floor (HFT_SOAK_S, HFT_SOAK_SEED)
+	HFT_SOAK_S=$${HFT_SOAK_S:-600} HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q -s tests/fault/test_random_floor.py
 
 bench: dev            ## measure: each figure beside its baseline from the same run
 	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
