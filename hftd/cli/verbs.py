@@ -32,6 +32,9 @@ COLUMNS = (
     "quotes_compared",
     "quotes_equal",
     "clock_offset_ms",
+    "waiting",
+    "snapshots_compared",
+    "snapshots_equal",
 )
 STORE_ASK_S = 2.0
 
@@ -49,6 +52,8 @@ def data_verify(
         render.show(found["instruments"], output, COLUMNS)
         for bad in found["bad_lines"]:
             render.say(f"{bad['file']}:{bad['line']}: {bad['reason']}")
+        for line in (*report.unproved, *report.notes):
+            render.say(line)
     else:
         render.show(found, output)
     return 0 if report.clean else 1

@@ -106,6 +106,14 @@ def pack(message: Message) -> bytes:
     )
 
 
+_TRADE_AT = RECORD.size - 8
+
+
+def trade_of(packed: bytes) -> tuple[int, bytes]:
+    """The trade id of a packed TRADE, and its price and quantity as they are packed."""
+    return int.from_bytes(packed[_TRADE_AT : RECORD.size], "little"), packed[RECORD.size :]
+
+
 _TWO_LEVELS = struct.Struct(f"{RECORD.format}4q")
 
 

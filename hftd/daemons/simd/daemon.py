@@ -105,6 +105,8 @@ class Simd:
             reason = self.venue.line(line.instrument, line.receive_ns, line.raw)
             if reason:
                 self._on_bad(replay.BadLine(line.file, line.number, reason))
+            if self.venue.book_news:
+                self._on_books(line)
         self.context.count("messages", len(lines))
         self._position.write(self.feeder.position, self._session_id)
         self.session.pump()
@@ -112,6 +114,21 @@ class Simd:
     def _on_skipped(self, lines: tape.Lines) -> None:
         for line in lines:
             self.venue.rebuild(line.instrument, line.receive_ns, line.raw)
+            if self.venue.book_news:
+                self._on_books(line)
+
+    def _on_books(self, line: replay.Line) -> None:
+        for name, lost in self.venue.book_news:
+            if lost:
+                self.context.count("books_lost")
+                text = (
+                    f"{name}: the venue's book is lost at {line.file} line {line.number}: {lost}; no order "
+                    "is taken in it until the tape brings a snapshot (what a tape lacks: hftctl data verify)"
+                )
+                self.context.alarm(f"book:{name}", "warning", text, subject=name)
+            else:
+                self.context.clear(f"book:{name}")
+        self.venue.book_news.clear()
 
     def _on_bad(self, line: replay.BadLine) -> None:
         self.context.count("bad_lines")
