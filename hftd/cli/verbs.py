@@ -7,6 +7,7 @@ when it runs.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -52,10 +53,12 @@ def data_verify(
         render.show(found["instruments"], output, COLUMNS)
         for bad in found["bad_lines"]:
             render.say(f"{bad['file']}:{bad['line']}: {bad['reason']}")
-        for line in (*report.unproved, *report.notes):
+        for line in (*report.findings, *report.notes):
             render.say(line)
     else:
         render.show(found, output)
+        for line in report.findings:
+            print(line, file=sys.stderr)
     return 0 if report.clean else 1
 
 

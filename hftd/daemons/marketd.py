@@ -20,7 +20,7 @@ from controlplane.errors import InvalidInput
 from hftd import bus, runtime
 from hftd.engine.market import credit
 from hftd.settings import MarketSettings
-from hftd.venues import bad_lines, base, intake, replay
+from hftd.venues import bad_lines, base, intake, reference, replay
 from hftd.wire import codec, control, feed, market, requests
 
 REFERENCE_EVERY_S = 1.0
@@ -233,7 +233,8 @@ class Market:
     # --- files instead of a feed ----------------------------------------------------------------------------
 
     def _open(self, files: tuple[str, ...]) -> None:
-        self._tape = replay.Tape([Path(file) for file in files])
+        known = reference.of(self._settings.instruments, self._settings.exchange_info)
+        self._tape = replay.Tape([Path(file) for file in files], known)
         self._lines = iter(self._tape)
         self._begin(self._tape.instruments)
 
@@ -282,7 +283,7 @@ class Market:
             median_ns = offset.median_ns()
             if median_ns is None:
                 continue
-            context.gauge(f'clock_offset_ms{{market="{name}"}}', median_ns / 1e6)
+            context.gauge(f'clock_offset_seconds{{market="{name}"}}', median_ns / 1e9)
             if median_ns < -settings.clock_offset_max_ms * 1e6:
                 text = (
                     f"{name}: received {-median_ns / 1e6:.0f} ms before the venue's event time (median): "

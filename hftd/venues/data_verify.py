@@ -67,17 +67,17 @@ class Report:
     instruments: list[InstrumentReport] = field(default_factory=list)
     bad_lines: list[replay.BadLine] = field(default_factory=list)
     bad_lines_unlisted: int = 0
-    unproved: list[str] = field(default_factory=list)
-    """What could not be checked, a line each: such a capture is not clean."""
+    findings: list[str] = field(default_factory=list)
+    """What could not be checked, and trades that are missing: such a capture is not clean. A line each."""
     notes: list[str] = field(default_factory=list)
     """What a reader should know of a capture, and what is no finding."""
 
     @property
     def clean(self) -> bool:
-        """No bad line, no gap, never crossed, every compared quote and snapshot equal, no diff that waits;
-        and where there is depth, a book was built of it.
+        """No bad line, no gap, never crossed, every compared quote and snapshot equal, no diff waits, no
+        trade is missing; and where there is depth, a book was built of it.
         """
-        return not self.bad_lines and not self.unproved and all(one.whole for one in self.instruments)
+        return not self.bad_lines and not self.findings and all(one.whole for one in self.instruments)
 
     def plain(self) -> dict[str, Any]:
         bad = [{"file": one.file, "line": one.number, "reason": one.reason} for one in self.bad_lines]
@@ -104,7 +104,7 @@ class _Series:
         self._microseconds = False
 
     def take(self, message: market.Message) -> str:
-        """What its trade id says of the lines before it; empty when it says nothing."""
+        """Why its line is a bad one all the same: a trade that came before. Else empty."""
         report, event_ns = self.report, message.event_ns
         if event_ns:
             self.offsets_ns.append(message.receive_ns - event_ns)
@@ -114,13 +114,10 @@ class _Series:
             report.level_updates += len(message.bids) + len(message.asks)
         elif message.kind == market.Kind.SNAPSHOT:
             self.snapshots += 1
-        elif message.kind == market.Kind.TRADE:
-            ids = self.normalise.trades
-            missing = ids.missing
-            if not ids.take(message.trade_or_bar, event_ns, message.bids[0]):
-                return f"trade {message.trade_or_bar} again; it counts once"
-            missing = ids.missing - missing
-            return f"{missing} trades are missing before trade {message.trade_or_bar}" if missing > 0 else ""
+        elif message.kind == market.Kind.TRADE and not self.normalise.trades.take(
+            message.trade_or_bar, event_ns, message.bids[0]
+        ):
+            return f"trade {message.trade_or_bar} again; it counts once"
         self.book.apply(message)
         return ""
 
@@ -144,6 +141,10 @@ class _Series:
         else:
             why = "there is no diff"
         return f"{self._name}: no diff could be applied: {why}"
+
+    def trades_missing(self) -> str:
+        missing = self.normalise.trades.missing
+        return f"{self._name}: trades missing by their ids: {missing}" if missing else ""
 
     def notes(self) -> list[str]:
         found = []
@@ -191,6 +192,6 @@ def verify(paths: Sequence[Path]) -> Report:
         if message is not None and (wrong := one.take(message)):
             bad(replay.BadLine(line.file, line.number, wrong))
     report.instruments = [one.finished() for one in series]
-    report.unproved = [why for one in series if (why := one.unproved())]
+    report.findings = [why for one in series for why in (one.unproved(), one.trades_missing()) if why]
     report.notes = [note for one in series for note in one.notes()]
     return report

@@ -48,10 +48,12 @@ class Intake:
         if found is None or isinstance(found, base.Undecodable):
             return found
         kind, event_ns, packed = found
-        if kind == _TRADE:
-            number, what = market.trade_of(packed)
-            if not normalise.trades.take(number, event_ns, what):
-                return None
+        if kind == _TRADE and not normalise.trades.take(
+            int.from_bytes(packed[market.TRADE_AT : market.TRADE_END], "little"),
+            event_ns,
+            packed[market.TRADE_END :],
+        ):
+            return None
         if event_ns:
             self._sample[instrument](receive_ns - event_ns)
         self.counts[instrument][kind] += 1

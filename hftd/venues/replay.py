@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controlplane.errors import InvalidInput
+from hftd.venues import reference
 from hftd.wire import feed, market, requests
 
 BLOCK_BYTES = 1 << 16
@@ -71,10 +72,12 @@ class Tape:
 
     Raises:
         InvalidInput: a path does not exist, is not a regular file or may not be read, a file is in a folder
-        that is no market, or there is no capture at all. Nothing has been read then.
+        that is no market, its instrument is not in the reference data, or there is no capture at all. Nothing
+        has been read then.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], known: reference.Reference | None = None) -> None:
+        """`known`: reference data; an instrument that is not in it is refused, where there is any."""
         self.paths = tuple(paths)
         series: dict[tuple[str, str], list[tuple[str, Path]]] = {}
         for path in captures(paths):
@@ -86,9 +89,7 @@ class Tape:
         self.files: list[list[Path]] = []
         """For each instrument, its files in the order of the times in their names."""
         for number, (market_name, symbol) in enumerate(sorted(series)):
-            self.instruments.append(
-                requests.Instrument(number, market_name, symbol, EXPONENT, EXPONENT, MARKETS[market_name])
-            )
+            self.instruments.append(_instrument(number, market_name, symbol, known))
             self.files.append([path for _, path in sorted(series[market_name, symbol])])
 
     def __repr__(self) -> str:
@@ -100,6 +101,25 @@ class Tape:
         series = (_series(number, files) for number, files in enumerate(self.files))
         for item in heapq.merge(*series):
             yield item.line if isinstance(item, _Bad) else item
+
+
+def _instrument(
+    number: int, market_name: str, symbol: str, known: reference.Reference | None
+) -> requests.Instrument:
+    contract = MARKETS[market_name]
+    if known:
+        terms = known.get((market_name, symbol))
+        if terms is None:
+            raise InvalidInput(
+                f"{market_name}:{symbol} is not among the {len(known)} instruments of the reference data "
+                "(settings instruments and exchange_info)"
+            )
+        if terms.contract != contract:
+            raise InvalidInput(
+                f"{market_name}:{symbol}: the reference data says {terms.contract}, its folder {contract}"
+            )
+        contract = terms.booked_as
+    return requests.Instrument(number, market_name, symbol, EXPONENT, EXPONENT, contract)
 
 
 class _Bad(NamedTuple):

@@ -26,6 +26,7 @@ levels on the recorded day) a reader that resynchronises has every level, and th
 wire's 1 MiB."""
 ENDED_KEPT = 10_000
 """Final reports, for cancels that come late: minutes of a busy strategy."""
+_TRADE = int(market.Kind.TRADE)
 
 
 class Told(NamedTuple):
@@ -46,8 +47,7 @@ class Instrument:
 
     @property
     def tradable(self) -> bool:
-        """Inverse contracts only feed books: their cash would be in the base currency."""
-        return self.reference.contract != "inverse"
+        return not self.reference.untradable
 
 
 class Venue:
@@ -110,7 +110,7 @@ class Venue:
             return ""
         if isinstance(message, base.Undecodable):
             return message.reason
-        if message.kind == market.Kind.TRADE:
+        if message.kind == _TRADE:
             price, quantity = what = message.bids[0]
             new = of.normalise.trades.take(message.trade_or_bar, message.event_ns, what)
             if new and of.matching.orders:
@@ -137,10 +137,11 @@ class Venue:
     def _apply(
         self, of: Instrument, message: market.Message
     ) -> book.Outcome | book.Restored | book.Ignored | None:
-        before = of.book.in_step
-        outcome = of.book.apply(message)
-        if of.book.in_step is not before:
-            self.book_news.append((of.reference.name, "" if of.book.in_step else of.book.lost))
+        shown = of.book
+        before = shown.in_step
+        outcome = shown.apply(message)
+        if shown.in_step is not before:
+            self.book_news.append((of.reference.name, "" if shown.in_step else shown.lost))
         return outcome
 
     def end(self) -> int:

@@ -106,13 +106,8 @@ def pack(message: Message) -> bytes:
     )
 
 
-_TRADE_AT = RECORD.size - 8
-
-
-def trade_of(packed: bytes) -> tuple[int, bytes]:
-    """The trade id of a packed TRADE, and its price and quantity as they are packed."""
-    return int.from_bytes(packed[_TRADE_AT : RECORD.size], "little"), packed[RECORD.size :]
-
+TRADE_AT, TRADE_END = RECORD.size - 8, RECORD.size
+"""Where the trade id of a packed TRADE stands; its price and quantity are behind it."""
 
 _TWO_LEVELS = struct.Struct(f"{RECORD.format}4q")
 

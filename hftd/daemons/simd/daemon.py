@@ -24,7 +24,7 @@ from hftd.daemons.claim_check import ClaimCheck
 from hftd.daemons.simd import journal, session, snapshots, tape
 from hftd.settings import SimSettings
 from hftd.storage import fences
-from hftd.venues import replay, sim, sim_faults, synthetic
+from hftd.venues import reference, replay, sim, sim_faults, synthetic
 from hftd.wire import orders
 
 FEED_HWM = 16
@@ -54,6 +54,7 @@ class Simd:
             context.instance,
             time.time_ns,
         )
+        self._say_untradable()
         self.snapshots = snapshots.Snapshots(context, self.venue)
         self.fences = fences.Fences(folder / "fences.json", context.store_tokens.highest)
         self.claims = ClaimCheck(context)
@@ -80,6 +81,14 @@ class Simd:
             on_gap=self._on_gap,
             on_end=self._on_end,
         )
+
+    def _say_untradable(self) -> None:
+        for each in self.venue.instruments:
+            if why := each.untradable:
+                self.context.event("instrument.refused", instrument=each.name, why=why)
+            if why and each.contract != "inverse":
+                text = f"{each.name} only feeds books, and orders in it are refused: {why}"
+                self.context.alarm(f"instrument:{each.name}", "info", text, subject=each.name)
 
     def _recover(self) -> int:
         """Report what worked when the last process ended as cancelled; returns how many lines of the tape had
@@ -209,7 +218,10 @@ class Simd:
 def build(context: runtime.Context, settings: SimSettings) -> runtime.Loop:
     """Nothing is sent or received before the loop runs. Raises InvalidInput for a tape that is not there."""
     source: Source = (
-        replay.Tape([Path(path) for path in settings.tape])
+        replay.Tape(
+            [Path(path) for path in settings.tape],
+            reference.of(settings.instruments, settings.exchange_info),
+        )
         if settings.tape
         else synthetic.Synthetic(settings.seed)
     )

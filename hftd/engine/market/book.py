@@ -32,15 +32,17 @@ KEPT_MAX = 20_000
 check finds what that breaks."""
 SNAPSHOTS_KEPT_MAX = 4
 """Snapshots kept of a book in step: several readers may ask at once, and an answer may come late."""
-STALE_MAX = 1_000
-"""Diffs in a row that are older than the book: more than any snapshot was ahead of its diffs (23 on the
-recorded day). Beyond it the book stands at an id that the stream does not come to."""
+STALE_MAX = 10_000
+"""Diffs in a row that are older than the book: more than a snapshot can be ahead of its diffs, also in a
+replay at full speed, where it overtakes all that is on its way. Beyond it the book stands at an id that the
+stream does not come to."""
 STALE_NS_MAX = 5_000_000_000
-"""The same in the venue's time, while no diff has been applied since the snapshot: a snapshot is ahead of the
-diffs by a part of a second."""
+"""Diffs that are older than the snapshot and were received this long after it: it was ahead by a part of a
+second."""
 HEAP_SLACK = 4_096
 """Prices that have left the book but not yet the heap of bests, beyond as many as the book has: then the heap
 is made anew."""
+_DIFF, _SNAPSHOT, _TICKER = int(market.Kind.DIFF), int(market.Kind.SNAPSHOT), int(market.Kind.TICKER)
 _NOTHING = (0, 0, 0, 0)
 _NO_PRICE_MAX = 1 << 63
 
@@ -113,6 +115,7 @@ class KeptDiff(NamedTuple):
 
 class Snapshot(NamedTuple):
     last: int
+    receive_ns: int
     bids: dict[int, int]
     """price -> quantity, never 0."""
     asks: dict[int, int]
@@ -150,7 +153,9 @@ class Book:
         """The snapshot has come, the first diff after it has not."""
         self._event_ns = 0
         """Of the diff applied last, by the venue's clock."""
-        self._stale_row = self._stale_since_ns = 0
+        self._stale_row = 0
+        self._snapshot_ns = 0
+        """When the snapshot was received that the book began with."""
         self._snapshots: deque[Snapshot] = deque(maxlen=SNAPSHOTS_KEPT_MAX)
         """Of a book in step: what the next diffs may follow."""
         self._low, self._high = 0, _NO_PRICE_MAX
@@ -222,14 +227,22 @@ class Book:
         for every other kind.
         """
         kind = message.kind
-        if kind == market.Kind.DIFF:
-            return self.diff(
-                message.first, message.last, message.previous, message.bids, message.asks, message.event_ns
-            )
-        if kind == market.Kind.SNAPSHOT:
-            return self.snapshot(message.last, message.bids, message.asks)
-        if kind == market.Kind.TICKER and message.bids and message.asks:
+        if kind == _TICKER:
+            if message.last != self.last or not message.bids or not message.asks:
+                return None
             return None if self.quote(message.last, message.bids[0] + message.asks[0]) else WAITING
+        if kind == _DIFF:
+            return self.diff(
+                message.first,
+                message.last,
+                message.previous,
+                message.bids,
+                message.asks,
+                message.event_ns,
+                message.receive_ns,
+            )
+        if kind == _SNAPSHOT:
+            return self.snapshot(message.last, message.bids, message.asks, message.receive_ns)
         return None
 
     def diff(
@@ -240,6 +253,7 @@ class Book:
         bids: Iterable[Level],
         asks: Iterable[Level],
         event_ns: int = 0,
+        receive_ns: int = 0,
     ) -> Outcome | Restored:
         """Restored: diffs are missing before this one, and a snapshot that had been kept closes the gap."""
         if not self.in_step:
@@ -247,14 +261,17 @@ class Book:
         outcome = self._judge(first, last, previous, event_ns)
         if outcome is APPLIED:
             return self._write(last, bids, asks, event_ns)
-        if outcome is STALE and not self._stale_too_long(event_ns):
+        if outcome is STALE and not self._stale_too_long(receive_ns):
             self.counts["stale"] += 1
             return STALE
         return self._break(KeptDiff(first, last, previous, bids, asks, event_ns))
 
-    def snapshot(self, last: int, bids: Iterable[Level], asks: Iterable[Level]) -> Restored | Ignored:
+    def snapshot(
+        self, last: int, bids: Iterable[Level], asks: Iterable[Level], receive_ns: int = 0
+    ) -> Restored | Ignored:
         shown = Snapshot(
             last,
+            receive_ns,
             {price: quantity for price, quantity in bids if quantity},
             {price: quantity for price, quantity in asks if quantity},
         )
@@ -307,13 +324,10 @@ class Book:
             return GAP if event_ns > self._event_ns else STALE
         return APPLIED if (previous == mine if previous else first <= mine + 1) else GAP
 
-    def _stale_too_long(self, event_ns: int) -> bool:
+    def _stale_too_long(self, receive_ns: int) -> bool:
         self._stale_row += 1
-        if not self._first_pending:
-            return self._stale_row > STALE_MAX
-        if self._stale_row == 1:
-            self._stale_since_ns = event_ns
-        return self._stale_row > STALE_MAX or event_ns - self._stale_since_ns > STALE_NS_MAX
+        long = self._first_pending and receive_ns - self._snapshot_ns > STALE_NS_MAX
+        return long or self._stale_row > STALE_MAX
 
     def _write(self, last: int, bids: Iterable[Level], asks: Iterable[Level], event_ns: int) -> Outcome:
         self.last, self._event_ns = last, event_ns
@@ -407,7 +421,7 @@ class Book:
             self.counts["resyncs"] += 1
         self.last, self.in_step = shown.last, True
         self._began = self._first_pending = True
-        self._stale_row = 0
+        self._stale_row, self._snapshot_ns = 0, shown.receive_ns
         self._replace(shown)
         for number, one in enumerate(kept):
             outcome = self._judge(one.first, one.last, one.previous, one.event_ns)

@@ -166,7 +166,8 @@ class Books:
             self._diff(number, entry, message)
         elif kind == _TICKER:
             if (
-                message.bids
+                message.last == entry.book.last
+                and message.bids
                 and message.asks
                 and not entry.book.quote(message.last, message.bids[0] + message.asks[0])
             ):
@@ -200,7 +201,13 @@ class Books:
     def _diff(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
         entry.level_updates += len(message.bids) + len(message.asks)
         outcome = entry.book.diff(
-            message.first, message.last, message.previous, message.bids, message.asks, message.event_ns
+            message.first,
+            message.last,
+            message.previous,
+            message.bids,
+            message.asks,
+            message.event_ns,
+            message.receive_ns,
         )
         if outcome is book.APPLIED:
             self._look_at_top(entry, message)
@@ -211,7 +218,7 @@ class Books:
             self._regain(number, entry, message)
 
     def _restore(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
-        if isinstance(entry.book.snapshot(message.last, message.bids, message.asks), book.Restored):
+        if isinstance(entry.book.apply(message), book.Restored):
             self._regain(number, entry, message)
 
     def _regain(self, number: int, entry: InstrumentBook, message: market.Message) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 
 RECENT_MAX = 1_024
-"""Trades remembered as they were: what comes twice comes within seconds."""
+"""This many trades, and up to as many before them, are remembered as they were: what comes twice comes within
+seconds."""
 HOLES_MAX = 1_000
 """Remembered, for trades that come late."""
 MISSING_MAX = 1_000_000
@@ -22,6 +23,8 @@ class TradeIds:
         self.doubled = self.missing = 0
         self._last = self._event_ns = 0
         self._recent: dict[int, object] = {}
+        self._before: dict[int, object] = {}
+        """Id -> contents: of the newest trades, and of those before them."""
         self._holes: deque[tuple[int, int]] = deque(maxlen=HOLES_MAX)
         """(first, last) ids that have not come."""
 
@@ -33,6 +36,12 @@ class TradeIds:
         is no id.
         """
         last, recent = self._last, self._recent
+        if number == last + 1:
+            self._last, self._event_ns = number, event_ns
+            recent[number] = what
+            if len(recent) >= RECENT_MAX:
+                self._before, self._recent = recent, {}
+            return True
         if number <= last:
             return self._again(number, event_ns, what)
         if not number:
@@ -41,25 +50,24 @@ class TradeIds:
             self.missing += min(number - last - 1, MISSING_MAX)
             self._holes.append((last + 1, number - 1))
         self._last, self._event_ns = number, event_ns
-        recent[number] = (event_ns, what)
-        if len(recent) > RECENT_MAX:
-            del recent[next(iter(recent))]
+        recent[number] = what
         return True
 
     def _again(self, number: int, event_ns: int, what: object) -> bool:
         if not number:
             return True
-        before = self._recent.get(number)
+        before = self._recent.get(number, self._before.get(number))
         if before is None:
             for at, (first, last) in enumerate(self._holes):
                 if first <= number <= last and event_ns <= self._event_ns:
                     self._fill(at, first, number, last)
                     return True
-        elif before != (event_ns, what) and event_ns <= self._event_ns:
+        elif before != what and event_ns <= self._event_ns:
             return True  # another trade under an id that was used
         if event_ns > self._event_ns:
             self._holes.clear()
             self._recent.clear()
+            self._before.clear()
             self._last = 0
             return self.take(number, event_ns, what)
         self.doubled += 1

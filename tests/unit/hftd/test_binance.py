@@ -104,30 +104,11 @@ DIFF_STREAMS = ("depth", "depth@0ms", "depth@100ms", "depth@250ms", "depth@500ms
 PACES = ("", "@100ms", "@250ms", "@500ms", "@1000ms")
 OTHER_STREAMS = (
     *(f"depth{levels}{pace}" for levels in (5, 10, 20) for pace in PACES),
-    *(
-        [
-            "aggTrade",
-            "blockTrade",
-            "kline_1m",
-            "kline_1M",
-            "kline_1h@+08:00",
-            "continuousKline_1m",
-            "markPriceKline_1m",
-        ]
-    ),
-    *(
-        [
-            "indexPriceKline_5m",
-            "markPrice",
-            "markPrice@1s",
-            "indexPrice",
-            "indexPrice@1s",
-            "forceOrder",
-            "avgPrice",
-        ]
-    ),
-    *(["ticker", "miniTicker", "ticker_1h", "ticker_4h", "ticker_1d", "referencePrice", "rpiDepth@500ms"]),
-    *(["compositeIndex", "assetIndex", "contractInfo", "tradingSession"]),
+    *(f"{kind}_1m" for kind in ("kline", "continuousKline", "markPriceKline", "indexPriceKline")),
+    *("kline_1M", "kline_1h@+08:00", "markPrice", "markPrice@1s", "indexPrice", "indexPrice@1s"),
+    *("aggTrade", "blockTrade", "forceOrder", "avgPrice", "referencePrice", "rpiDepth@500ms"),
+    *("ticker", "miniTicker", "ticker_1h", "ticker_4h", "ticker_1d"),
+    *("compositeIndex", "assetIndex", "contractInfo", "tradingSession"),
 )
 ALL_STREAMS = ("!miniTicker@arr", "!ticker@arr", "!markPrice@arr", "!markPrice@arr@1s", "!forceOrder@arr")
 

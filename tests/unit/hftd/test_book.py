@@ -230,15 +230,16 @@ def test_a_quote_at_the_same_id_that_is_another_empties_the_book() -> None:
     assert (one.counts["quotes_compared"], one.counts["quotes_equal"]) == (2, 1)
 
 
-def test_stale_diffs_in_a_row_are_bounded_by_number_and_by_the_venues_time() -> None:
-    one = restored(10_000)
+def test_stale_diffs_in_a_row_are_bounded_by_number_and_by_time() -> None:
+    one = restored(100_000)
     for number in range(1, book.STALE_MAX + 1):
         assert one.diff(number, number, 0, [], [], 1) is book.STALE
-    assert one.diff(1_001, 1_001, 0, [], [], 1) is book.GAP and not one.in_step
-    one = restored(10_000)
-    assert one.diff(1, 1, 0, [], [], 1) is book.STALE
-    assert one.diff(2, 2, 0, [], [], 1 + book.STALE_NS_MAX) is book.STALE
-    assert one.diff(3, 3, 0, [], [], 2 + book.STALE_NS_MAX) is book.GAP
+    assert one.diff(book.STALE_MAX, book.STALE_MAX, 0, [], [], 1) is book.GAP and not one.in_step
+    one = book.Book()
+    one.snapshot(10_000, [(1, 1)], [(2, 1)], receive_ns=5)
+    assert one.diff(1, 1, 0, [], [], 1, 1) is book.STALE
+    assert one.diff(2, 2, 0, [], [], 1, 5 + book.STALE_NS_MAX) is book.STALE
+    assert one.diff(3, 3, 0, [], [], 1, 6 + book.STALE_NS_MAX) is book.GAP
     assert one.snapshot(2, [(1, 1)], [(2, 1)]) == book.Restored(1, 0, 0, False, True)
 
 
