@@ -154,8 +154,9 @@ class Book:
         self._event_ns = 0
         """Of the diff applied last, by the venue's clock."""
         self._stale_row = 0
-        self._snapshot_ns = 0
-        """When the snapshot was received that the book began with."""
+        self._snapshot_ns = self._receive_ns = 0
+        """When the snapshot was received that the book began with, or a diff before it that came later; and
+        the diff that came last."""
         self._snapshots: deque[Snapshot] = deque(maxlen=SNAPSHOTS_KEPT_MAX)
         """Of a book in step: what the next diffs may follow."""
         self._low, self._high = 0, _NO_PRICE_MAX
@@ -256,6 +257,7 @@ class Book:
         receive_ns: int = 0,
     ) -> Outcome | Restored:
         """Restored: diffs are missing before this one, and a snapshot that had been kept closes the gap."""
+        self._receive_ns = receive_ns
         if not self.in_step:
             return self._keep(KeptDiff(first, last, previous, bids, asks, event_ns))
         outcome = self._judge(first, last, previous, event_ns)
@@ -421,7 +423,7 @@ class Book:
             self.counts["resyncs"] += 1
         self.last, self.in_step = shown.last, True
         self._began = self._first_pending = True
-        self._stale_row, self._snapshot_ns = 0, shown.receive_ns
+        self._stale_row, self._snapshot_ns = 0, max(shown.receive_ns, self._receive_ns)
         self._replace(shown)
         for number, one in enumerate(kept):
             outcome = self._judge(one.first, one.last, one.previous, one.event_ns)
