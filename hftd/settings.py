@@ -264,13 +264,13 @@ def _check_market_files(settings: MarketSettings) -> None:
 def _check_files(
     files: tuple[str, ...], instruments: tuple[InstrumentTerms, ...], exchange_info: tuple[str, ...]
 ) -> None:
-    here = [path for path in map(Path, files) if path.exists()]
-    if here or exchange_info:
+    paths = [Path(file).expanduser() for file in files]
+    here = [path for path in paths if path.exists()]  # the others may be on the host that the service runs on
+    if here:
         from hftd.venues import reference, replay  # only for whoever starts it
 
-        known = reference.of(instruments, exchange_info)
-        if here:
-            replay.Tape(here, known)
+        known = all(Path(path).exists() for path in exchange_info)
+        replay.Tape(here, reference.of(instruments, exchange_info) if known else None)
 
 
 # --- the venue ----------------------------------------------------------------------------------------------

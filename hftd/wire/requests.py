@@ -22,7 +22,7 @@ class Instrument(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: int
     """Valid within one session of the feed; orders and journals name market and symbol instead."""
     market: str
-    """spot, usdm, cm, or the folder's name of a capture."""
+    """spot, usdm or cm."""
     symbol: str
     price_exponent: int
     quantity_exponent: int
@@ -39,9 +39,12 @@ class Instrument(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """Why it only feeds books, and every order in it is refused; empty where it may be traded. Said when
         a daemon begins with it, so that no order ends by it later.
         """
-        return UNTRADABLE.get(self.contract, "")
+        if self.contract in TRADABLE:
+            return ""
+        return UNTRADABLE.get(self.contract, f"a contract of the unknown kind {self.contract[:40]!r}")
 
 
+TRADABLE = ("spot", "linear")
 UNTRADABLE = {
     "inverse": "an inverse contract: its cash would be in the base currency",
     "sized": "a contract stands for more or less than one unit, and accounts count units",

@@ -31,7 +31,10 @@ def folder() -> Iterator[Path]:
 
 def played(folder: Path, case: str, shift: cases.Shift) -> _pair.Pair:
     """The three daemons after the whole capture of a case at full speed."""
-    tape = cases.capture(folder, case, shift)
+    return played_tape(folder, cases.capture(folder, case, shift))
+
+
+def played_tape(folder: Path, tape: Path) -> _pair.Pair:
     floor = _pair.Pair(folder)
     floor.start("simd", settings.SimSettings(tape=(str(tape),), speed="max"))
     floor.start("marketd", settings.MarketSettings())
@@ -94,10 +97,7 @@ def test_a_book_that_waits_is_an_alarm_that_names_what_lost_it(
             target = folder / "cut" / path.relative_to(source)
             target.parent.mkdir(parents=True)
             target.write_bytes(gzip.compress(text))
-        floor = _pair.Pair(folder)
-        floor.start("simd", settings.SimSettings(tape=(str(folder / "cut"),), speed="max"))
-        floor.start("marketd", settings.MarketSettings())
-        floor.start("bookd", settings.BookSettings())
+        floor = played_tape(folder, folder / "cut")
     else:
         floor = played(folder, case, shift)
     with floor:
