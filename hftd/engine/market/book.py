@@ -158,7 +158,7 @@ class Book:
         """When the snapshot was received that the book began with, or a diff before it that came later; and
         the diff that came last."""
         self._snapshots: deque[Snapshot] = deque(maxlen=SNAPSHOTS_KEPT_MAX)
-        """Of a book in step: what the next diffs may follow."""
+        """What the next diffs may follow: those that came while the book was in step."""
         self._low, self._high = 0, _NO_PRICE_MAX
         """The prices that the book's own snapshot showed: bids from the first, asks up to the second."""
         self._kept: deque[KeptDiff] = deque(maxlen=KEPT_MAX)
@@ -256,7 +256,9 @@ class Book:
         event_ns: int = 0,
         receive_ns: int = 0,
     ) -> Outcome | Restored:
-        """Restored: diffs are missing before this one, and a snapshot that had been kept closes the gap."""
+        """Restored: the book waits, or diffs are missing before this one, and a snapshot that had been kept
+        closes the gap.
+        """
         self._receive_ns = receive_ns
         if not self.in_step:
             return self._keep(KeptDiff(first, last, previous, bids, asks, event_ns))
@@ -370,23 +372,19 @@ class Book:
         """A diff that does not follow: a snapshot that had been kept is the book now, or there is none."""
         self.counts["gaps"] += 1
         before, back = self.last, one.last <= self.last
-        snapshots = [
-            shown
-            for shown in self._snapshots
-            # Of the chain that this diff is of: ids begin again lower, or some are missing.
-            if (shown.last < before if back else shown.last > before)
-            and _follows(shown.last, one.first, one.last, one.previous) is not GAP
-        ]
+        # Of the chain that this diff is of: ids begin again lower, or some are missing.
+        snapshots = [each for each in self._snapshots if (each.last < before if back else each.last > before)]
         self.forget(
             f"ids begin again lower: {one.last} after {before}"
             if back
             else f"diffs are missing between update ids {before} and {one.previous or one.first}"
         )
-        self._put(one)
         self._hole_said = True
-        return self._restore(snapshots[-1]) if snapshots else GAP
+        self._put(one)
+        self._snapshots.extend(snapshots)
+        return self._restore_by(one) or GAP
 
-    def _keep(self, one: KeptDiff) -> Outcome:
+    def _keep(self, one: KeptDiff) -> Outcome | Restored:
         last, event_ns = self._kept_last, self._kept_event_ns
         hole = False
         if not self._kept:
@@ -397,14 +395,31 @@ class Book:
         elif event_ns < one.event_ns:  # ids begin again lower: no snapshot to come is of the chain before
             hole = True
             self._kept.clear()
+            self._snapshots.clear()
             self._put(one)
         else:
             self._kept.append(one)  # sent again
+        found = self._restore_by(one) if self._snapshots else None
+        if found is not None:
+            return found
         if not hole or self._hole_said:
             return WAITING
         self._hole_said = True
         self.counts["gaps"] += 1
         return GAP
+
+    def _restore_by(self, one: KeptDiff) -> Restored | None:
+        """The book is the newest kept snapshot that this diff goes on from. One that it has left behind is of
+        no use; one that is ahead of it is not used before a diff has come to it: it may be of the chain
+        before.
+        """
+        judged = [(each, _follows(each.last, one.first, one.last, one.previous)) for each in self._snapshots]
+        for each, outcome in reversed(judged):
+            if outcome is APPLIED:
+                return self._restore(each)
+        self._snapshots.clear()
+        self._snapshots.extend(each for each, outcome in judged if outcome is STALE)
+        return None
 
     def _put(self, one: KeptDiff) -> None:
         self._kept.append(one)

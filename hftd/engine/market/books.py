@@ -214,7 +214,8 @@ class Books:
         elif outcome is book.GAP or outcome is book.CROSSED:
             self._lose(number, entry, message)
         elif isinstance(outcome, book.Restored):
-            self._say_loss(entry, message)
+            if number not in self.wanted:
+                self._say_loss(entry, message)
             self._regain(number, entry, message)
 
     def _restore(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
