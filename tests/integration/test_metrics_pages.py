@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agents import metrics
+from hftd.engine.market import book
+from hftd.venues import intake
 from tests.support import floors, http_get, promtool
+from tests.unit.agents.test_metrics import OWN, observed
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +53,16 @@ def test_promtool_has_nothing_against_any_page_of_a_trading_floor(tool: Path, fl
 def test_promtool_is_awake(tool: Path) -> None:
     page = b"# HELP hft_clock_offset_ms x\n# TYPE hft_clock_offset_ms gauge\nhft_clock_offset_ms 1\n"
     assert promtool.faults(tool, page)
+
+
+def test_promtool_has_nothing_against_any_name_that_a_daemon_can_say(tool: Path) -> None:
+    """A counter appears when it first counts: those of faults are on no page of a healthy floor."""
+    source = "\n".join(path.read_text() for path in sorted((ROOT / "hftd").rglob("*.py")))
+    counted = re.findall(r"""(?:\bcount\(|counters\[|"counts": \{)\s*f?["']([a-z_]+)""", source)
+    counted += [*book.COUNTED, *intake.Intake(()).tallies()]
+    gauges = re.findall(r"""\bgauge\(\s*f?["']([a-z_]+)""", source)
+    histograms = re.findall(r"""\bhistogram\(\s*["']([a-z_]+)""", source)
+    assert len(set(counted)) > 40 and len(set(gauges)) > 10 and len(set(histograms)) >= 3
+    status = observed(counters=dict.fromkeys(counted, 1), histograms={name: {100: 1} for name in histograms})
+    page = metrics.text([status], {status.id: dict.fromkeys(gauges, 1.0)}, OWN)
+    assert promtool.faults(tool, page) == []
