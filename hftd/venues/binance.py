@@ -270,7 +270,7 @@ class Normaliser:
         if not (0 <= receive_ns <= market.TIME_NS_MAX and 0 <= event_ns <= market.TIME_NS_MAX):
             return base.Undecodable(f"a receive or event time before 1970 or after {market.TIME_MAX_TEXT}")
         if min(first, last, previous, trade) < 0 or max(first, last, previous, trade) > _ID_MAX:
-            return base.Undecodable("unknown shape: an id is negative or over 63 bits")
+            return base.Undecodable("unknown shape: an id is negative or, with its sign, over 64 bits")
         if len(bids) + len(asks) > market.LEVELS_MAX:
             return base.Undecodable(
                 f"{len(bids) + len(asks)} levels; at most {market.LEVELS_MAX} are allowed"

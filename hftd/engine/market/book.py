@@ -292,6 +292,7 @@ class Book:
         if shown.crossed:
             return Ignored(last)
         self.counts["resyncs"] += 1
+        self.lost = f"the venue's snapshot of update id {last} says otherwise"
         self._replace(shown)
         return Restored(0, 0, 0, False, True)
 

@@ -220,6 +220,8 @@ class Books:
 
     def _restore(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
         if isinstance(entry.book.apply(message), book.Restored):
+            if number not in self.wanted:
+                self._say_loss(entry, message)
             self._regain(number, entry, message)
 
     def _regain(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
