@@ -36,21 +36,16 @@ class TradeIds:
         is no id.
         """
         last, recent = self._last, self._recent
-        if number == last + 1:
-            self._last, self._event_ns = number, event_ns
-            recent[number] = what
-            if len(recent) >= RECENT_MAX:
-                self._before, self._recent = recent, {}
-            return True
-        if number <= last:
-            return self._again(number, event_ns, what)
-        if not number:
-            return True
-        if last and number > last + 1:
-            self.missing += min(number - last - 1, MISSING_MAX)
-            self._holes.append((last + 1, number - 1))
+        if number != last + 1:
+            if number <= last:
+                return self._again(number, event_ns, what)
+            if last:
+                self.missing += min(number - last - 1, MISSING_MAX)
+                self._holes.append((last + 1, number - 1))
         self._last, self._event_ns = number, event_ns
         recent[number] = what
+        if len(recent) >= RECENT_MAX:
+            self._before, self._recent = recent, {}
         return True
 
     def _again(self, number: int, event_ns: int, what: object) -> bool:
