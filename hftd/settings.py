@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from controlplane.errors import InvalidInput, InvalidSettings
@@ -223,6 +224,55 @@ class AuditSettings:
 AUDITD = DaemonKind("auditd", AuditSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.auditd")
 
 
+# --- instruments --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class InstrumentTerms:
+    """Reference data of one instrument, until a daemon of its own has it."""
+
+    market: Literal["spot", "usdm", "cm"]
+    symbol: str
+    """In upper case, as the venue has it."""
+
+    contract: Literal["spot", "linear", "inverse"]
+
+    tick: str
+    """Prices are whole multiples of it."""
+
+    lot: str
+    """Quantities are whole multiples of it. Where tick x lot is not whole in 1e-8, the instrument only feeds
+    books: a fill could not be booked exactly."""
+
+    contract_size: str = "1"
+    """What one contract stands for, in the base currency (linear) or in the quote currency (inverse)."""
+
+    def __post_init__(self) -> None:
+        name = f"instruments {self.market}:{self.symbol}"
+        _positive(name, tick=self.tick, lot=self.lot, contract_size=self.contract_size)
+
+
+def _check_tape(settings: SimSettings) -> None:
+    """What a capture's place says of its market, before anything is started with it."""
+    _check_files(settings.tape, settings.instruments, settings.exchange_info)
+
+
+def _check_market_files(settings: MarketSettings) -> None:
+    _check_files(settings.files, settings.instruments, settings.exchange_info)
+
+
+def _check_files(
+    files: tuple[str, ...], instruments: tuple[InstrumentTerms, ...], exchange_info: tuple[str, ...]
+) -> None:
+    paths = [Path(file).expanduser() for file in files]
+    here = [path for path in paths if path.exists()]  # the others may be on the host that the service runs on
+    if here:
+        from hftd.venues import reference, replay  # only for whoever starts it
+
+        known = all(Path(path).exists() for path in exchange_info)
+        replay.Tape(here, reference.of(instruments, exchange_info) if known else None)
+
+
 # --- the venue ----------------------------------------------------------------------------------------------
 
 
@@ -238,11 +288,19 @@ class SimSettings:
     seed: int = 1
     """Of the synthetic market: same seed, same bytes."""
 
+    instruments: tuple[InstrumentTerms, ...] = ()
+    """Reference data of the tape's instruments. Where it or `exchange_info` names any, an instrument of the
+    tape that neither names is refused. Without both, spot and USD-M are single units and COIN-M only feeds
+    books."""
+
+    exchange_info: tuple[str, ...] = ()
+    """Files with the venue's answers to exchangeInfo, as recorded: the same for all of a market's symbols."""
+
     def __post_init__(self) -> None:
         _within("simd", {"seed": (self.seed, 0, (1 << 63) - 1)})
 
 
-SIMD = DaemonKind("simd", SimSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.simd")
+SIMD = DaemonKind("simd", SimSettings, frozenset({Mode.SINGLETON}), "hftd.daemons.simd", check=_check_tape)
 
 
 # --- market data --------------------------------------------------------------------------------------------
@@ -256,6 +314,12 @@ class MarketSettings:
     files: tuple[str, ...] = ()
     """Capture files or folders to read instead of the feed, as fast as the readers' credit allows: for
     measuring without a venue."""
+
+    instruments: tuple[InstrumentTerms, ...] = ()
+    """Reference data of the instruments in `files`, as simd's settings have it of its tape."""
+
+    exchange_info: tuple[str, ...] = ()
+    """Files with the venue's answers to exchangeInfo, as recorded."""
 
     clock_offset_max_ms: float = 100.0
     """How far receive time may be before the venue's event time (median of a market) until an alarm says that
@@ -281,6 +345,7 @@ MARKETD = DaemonKind(
     frozenset({Mode.SINGLETON}),
     "hftd.daemons.marketd",
     hot=True,
+    check=_check_market_files,
 )
 
 

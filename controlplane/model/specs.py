@@ -4,10 +4,10 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -109,6 +109,9 @@ class DaemonKind:
     modes: frozenset[Mode]
     module: str
     """Where `build(context, settings) -> Loop` is; imported only in the daemon's own process."""
+    check: Callable[[Any], None] | None = None
+    """What only the machine that reads a services file can say of these settings, before anything is started
+    or changed: raises InvalidInput."""
     hot: bool = False
     """It is on the way from tick to order: woken before the others where the scheduler lets it ask
     (hftd/sched/slice.py)."""

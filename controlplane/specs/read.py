@@ -10,7 +10,7 @@ on in apply.py, which writes these specs into the store, and in the agents, whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
@@ -80,15 +80,27 @@ def read(services: Path, overrides: Mapping[str, Mapping[str, object]] | None = 
         raise InvalidInput(f"{services}: cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise InvalidInput(f"{services}: not UTF-8 text (byte {exc.start})") from exc
+    kinds = installed_kinds()
     found = parse(
         text,
         str(services),
-        Surroundings(installed_kinds(), known_hosts(services), online_cpus()),
+        Surroundings(kinds, known_hosts(services), online_cpus()),
         overrides or {},
     )
     if isinstance(found, list):
+        _check_here(found, kinds)
         return found
     raise InvalidInput("\n".join(str(finding) for finding in found.all))
+
+
+def _check_here(specs: Sequence[ServiceSpec], kinds: Mapping[str, DaemonKind]) -> None:
+    for spec in specs:
+        kind = kinds[spec.daemon]
+        if kind.check is not None:
+            try:
+                kind.check(msgspec.convert(spec.settings, kind.settings))
+            except InvalidInput as exc:
+                raise InvalidInput(f"service {spec.name!r}: {exc}") from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ when it runs.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
@@ -32,6 +33,9 @@ COLUMNS = (
     "quotes_compared",
     "quotes_equal",
     "clock_offset_ms",
+    "waiting",
+    "snapshots_compared",
+    "snapshots_equal",
 )
 STORE_ASK_S = 2.0
 
@@ -49,8 +53,12 @@ def data_verify(
         render.show(found["instruments"], output, COLUMNS)
         for bad in found["bad_lines"]:
             render.say(f"{bad['file']}:{bad['line']}: {bad['reason']}")
+        for line in (*report.findings, *report.notes):
+            render.say(line)
     else:
         render.show(found, output)
+        for line in report.findings:
+            print(line, file=sys.stderr)
     return 0 if report.clean else 1
 
 

@@ -12,7 +12,7 @@ import time
 
 from controlplane.errors import InvalidInput
 from hftd import bus, runtime
-from hftd.engine.market import books
+from hftd.engine.market import book, books
 from hftd.settings import BookSettings
 from hftd.wire import codec, control, market, requests
 
@@ -22,6 +22,9 @@ woken by each tick."""
 CREDIT_EVERY_S = 0.25
 """Said again at least this often: a lost one delays a replay by no more, and marketd knows that we are
 there."""
+BOOK_WAITS_S = 2
+"""A book without a snapshot for longer than this is an alarm, also when no message proved it wrong: one that
+is only beginning has it in a part of a second."""
 CREDIT_SHARE = 8
 """Credit goes out when this part of the window has been used up: few messages, and the publisher never runs
 dry."""
@@ -40,6 +43,11 @@ class Bookd:
         """Sequence number in the market session up to which credit was given."""
         self._asked: set[int] = set()
         """Instruments whose snapshot has been asked for since the last retry."""
+        self._waits_s: dict[int, int] = {}
+        """Instrument -> seconds for which its book has waited for a snapshot."""
+        self._losses_said: dict[int, int] = {}
+        self._alarmed: set[str] = set()
+        """Names of the books that wait, as an alarm says."""
         self._tops = bus.publish.Publisher(context.bind("tops"))
         self._marks = bus.publish.Publisher(context.bind("marks"))
         self._marked = market.Batch(time.time_ns())
@@ -149,9 +157,39 @@ class Bookd:
             state.lost,
             state.conflated,
         )
-        for outcome in ("applied", "stale", "gaps", "resyncs", "crossed"):
+        for outcome in book.COUNTED:
             counters[outcome] = state.total(outcome)
         counters["unknown_instrument"], counters["bar_overflows"] = state.unknown, state.overflows
+        counters["late_trades"] = state.bars.late
         waiting = [entry.instrument.name for number, entry in state.entries.items() if number in state.wanted]
         context.gauge("books_in_step", len(state.entries) - len(waiting))
         context.gauge("books_waiting", len(waiting))
+        standing = self._alarmed
+        self._alarmed = {
+            entry.instrument.name
+            for number, entry in state.entries.items()
+            if self._say_of_book(number, entry)
+        }
+        for name in standing - self._alarmed:
+            context.clear(f"book:{name}")
+
+    def _say_of_book(self, number: int, entry: books.InstrumentBook) -> bool:
+        """Once a second: an event for what was lost meanwhile, an alarm while the book waits (True)."""
+        context, name = self._context, entry.instrument.name
+        lost = entry.losses - self._losses_said.get(number, 0)
+        if lost > 0:
+            context.event("book.lost", instrument=name, times=lost, why=entry.loss)
+        self._losses_said[number] = entry.losses
+        if number not in self._books.wanted or entry.session != self._books.session:
+            self._waits_s.pop(number, None)
+            return False
+        waits_s = self._waits_s[number] = self._waits_s.get(number, -1) + 1
+        if not entry.loss and waits_s < BOOK_WAITS_S:
+            return False
+        text = (
+            f"{name}: its book is not in step: {entry.trouble()}; no best bid and offer of it is published, "
+            "so nothing trades on it; it comes back with the venue's next snapshot, which is asked for every "
+            f"{self._settings.snapshot_retry_s:g} s"
+        )
+        context.alarm(f"book:{name}", "warning", text, subject=name)
+        return True

@@ -11,7 +11,7 @@ the rest. Next: daemons/bookd.py.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from controlplane.errors import InvalidInput
 from hftd import bus, runtime
 from hftd.engine.market import credit
 from hftd.settings import MarketSettings
-from hftd.venues import bad_lines, base, intake, replay
+from hftd.venues import bad_lines, base, intake, reference, replay
 from hftd.wire import codec, control, feed, market, requests
 
 REFERENCE_EVERY_S = 1.0
@@ -46,6 +46,8 @@ class Market:
         self._batch = market.Batch(0)
         self._before = 0
         """Messages of earlier sessions of this process."""
+        self._tallies_before: Counter[str] = Counter()
+        """The same of what was skipped, came twice or never came."""
         self._credits = credit.Credits(int(settings.reader_silence_s * 1e9))
         self._held: deque[tuple[int, bytes]] = deque()
         """Feed frames read but not allowed out yet, with the time they were read; at most one burst of the
@@ -113,7 +115,7 @@ class Market:
             head = feed.header(frame)
             if self._feed_reader.is_new_session(head):
                 context.event("feed.session", session=head.session)
-                self._intake = intake.Intake(())
+                self._take_in(())
                 self._ask_for_instruments(0)
                 return False
             expected = self._feed_reader.expected
@@ -158,7 +160,7 @@ class Market:
         """
         self._flush()
         self._before += self._batch.sequence - 1
-        self._intake = intake.Intake(instruments)
+        self._take_in(instruments)
         session = time.time_ns()
         self._batch = market.Batch(session)
         self._credits.begin(session)
@@ -166,6 +168,10 @@ class Market:
         self._context.event("market.session", session=session, instruments=len(instruments))
         self._say_reference()
         self._context.set_ready(True)
+
+    def _take_in(self, instruments: Sequence[requests.Instrument]) -> None:
+        self._tallies_before.update(self._intake.tallies())
+        self._intake = intake.Intake(instruments)
 
     def _say_reference(self) -> None:
         for packed in self._intake.reference(time.time_ns()):
@@ -227,7 +233,8 @@ class Market:
     # --- files instead of a feed ----------------------------------------------------------------------------
 
     def _open(self, files: tuple[str, ...]) -> None:
-        self._tape = replay.Tape([Path(file) for file in files])
+        known = reference.of(self._settings.instruments, self._settings.exchange_info)
+        self._tape = replay.Tape([Path(file) for file in files], known)
         self._lines = iter(self._tape)
         self._begin(self._tape.instruments)
 
@@ -263,6 +270,11 @@ class Market:
     def _each_second(self, now_ns: int) -> None:
         context, settings = self._context, self._settings
         context.counters["messages"] = self._before + self._batch.sequence - 1
+        missing = context.counters.get("trades_missing", 0)
+        context.counters.update(self._tallies_before + Counter(self._intake.tallies()))
+        missing = context.counters.get("trades_missing", 0) - missing
+        if missing > 0:
+            context.event("trades.missing", trades=missing)
         for reader in self._credits.forget_silent(now_ns):
             context.event("reader.gone", reader=reader)
         if self._intake.instruments:
@@ -271,7 +283,7 @@ class Market:
             median_ns = offset.median_ns()
             if median_ns is None:
                 continue
-            context.gauge(f'clock_offset_ms{{market="{name}"}}', median_ns / 1e6)
+            context.gauge(f'clock_offset_seconds{{market="{name}"}}', median_ns / 1e9)
             if median_ns < -settings.clock_offset_max_ms * 1e6:
                 text = (
                     f"{name}: received {-median_ns / 1e6:.0f} ms before the venue's event time (median): "

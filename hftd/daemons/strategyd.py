@@ -171,7 +171,7 @@ class Strategist:
     # --- from the context -----------------------------------------------------------------------------------
 
     def _trades(self, instrument: requests.Instrument) -> bool:
-        return instrument.market in self.settings.markets and instrument.contract != "inverse"
+        return instrument.market in self.settings.markets and not instrument.untradable
 
     def on_market(self, frame: bytes) -> None:
         for instrument, message, sequence in self.reader.read(frame):

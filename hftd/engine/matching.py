@@ -17,13 +17,14 @@ of it is then taken).
 - Own never meets own: the order that came last is cancelled where it would meet one, after it took what
 stands before that one in the queue.
 
-A fill is booked before it is an event: `accept` books it, or says why not, and then the order ends there and
-nothing was filled. What an order is to its owner is engine/orders/order.py; who sends and reports is
-venues/sim.py.
+A resting order is filled by what can be booked exactly, and keeps the rest. A fill is booked before it is an
+event: `accept` books it, or says why not, and then the order ends there and nothing was filled. What an order
+is to its owner is engine/orders/order.py; who sends and reports is venues/sim.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -184,7 +185,7 @@ class Matching:
                     step = min(quantity, max(0, order.ahead - passed))
                     passed += step
                     quantity -= step
-                amount = min(quantity, order.remaining)
+                amount = _whole(own, min(quantity, order.remaining))
                 if amount and self._fill(order, own, amount, events):
                     quantity -= amount
             for order in queues.get(own, ()):
@@ -258,7 +259,7 @@ class Matching:
                     if own < level if side is Side.BUY else own > level:
                         break
                     for order in list(queues[own]):
-                        amount = min(left, order.remaining)
+                        amount = _whole(own, min(left, order.remaining))
                         if amount and self._fill(order, own, amount, events):
                             left -= amount
                 if left < available:
@@ -290,6 +291,15 @@ class Matching:
         queue.remove(order)
         if not queue:
             del self._queues[order.side][order.price]
+
+
+def _whole(price: int, quantity: int) -> int:
+    """As much of it as can be booked exactly: a resting order, which is whole itself, is filled by that and
+    goes on resting. What the tape trades need not be a multiple of what our cash can say.
+    """
+    if price * quantity % accounts.UNIT:
+        quantity -= quantity % (accounts.UNIT // math.gcd(price, accounts.UNIT))
+    return quantity
 
 
 _OPPOSITE = {Side.BUY: Side.SELL, Side.SELL: Side.BUY}

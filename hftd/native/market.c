@@ -55,6 +55,8 @@ enum { DIFF = 2, TICKER = 4, TRADE = 5, BUYER_IS_MAKER = 1 };
 
 #define UNIT INT64_C(100000000)
 #define NS_PER_MS INT64_C(1000000)
+#define NS_PER_US INT64_C(1000)
+#define MICROSECONDS_FROM INT64_C(100000000000000) /* a time from here on is in microseconds, below in milliseconds */
 #define TIME_NS_MAX INT64_C(4102444800000000000)
 #define SPAN_MAX (INT64_C(1) << 32)
 
@@ -171,7 +173,7 @@ static bool skip(Cursor *in)
 
 typedef struct {
     uint64_t seen; /* a bit for each key that has come */
-    int64_t event_ms, first, last, previous, trade;
+    int64_t event, first, last, previous, trade;
     int64_t bid, bid_quantity, ask, ask_quantity; /* of a ticker; a trade's price and quantity are the first two */
     uint32_t bids, asks;
     bool buyer_is_maker;
@@ -223,7 +225,7 @@ static bool diff_member(Line *line, unsigned key, Cursor *in)
 {
     switch (key) {
     case 'e': return take_all(in, "\"depthUpdate\"");
-    case 'E': return integer(in, &line->event_ms);
+    case 'E': return integer(in, &line->event);
     case 's': return string(in, &line->symbol);
     case 'U': return integer(in, &line->first);
     case 'u': return integer(in, &line->last);
@@ -237,7 +239,8 @@ static bool diff_member(Line *line, unsigned key, Cursor *in)
 static bool ticker_member(Line *line, unsigned key, Cursor *in)
 {
     switch (key) {
-    case 'E': return integer(in, &line->event_ms);
+    case 'e': return take_all(in, "\"bookTicker\"");
+    case 'E': return integer(in, &line->event);
     case 's': return string(in, &line->symbol);
     case 'u': return integer(in, &line->last);
     case 'b': return decimal(in, &line->bid);
@@ -251,7 +254,9 @@ static bool ticker_member(Line *line, unsigned key, Cursor *in)
 static bool trade_member(Line *line, unsigned key, Cursor *in)
 {
     switch (key) {
-    case 'E': return integer(in, &line->event_ms);
+    case 'e': return take_all(in, "\"trade\"");
+    case 'X': return take_all(in, "\"MARKET\""); /* anything else is a booking, or unknown */
+    case 'E': return integer(in, &line->event);
     case 's': return string(in, &line->symbol);
     case 't': return integer(in, &line->trade);
     case 'p': return decimal(in, &line->bid) && line->bid != 0; /* a booking at price 0 is no trade */
@@ -285,17 +290,38 @@ static bool members(Cursor *in, Line *line, Member member, uint64_t wanted)
 
 /* --- a line ------------------------------------------------------------------------------------------------------------- */
 
-/* DIFF, TICKER or TRADE by the two letters behind the stream's first @, as the twin tells them; else 0. */
+/* The rest of a depth stream's name: nothing, or how often it comes, as in @100ms. */
+static bool is_pace(Text rest)
+{
+    Cursor in = {rest.at, rest.at + rest.length};
+    int64_t ms;
+    return rest.length == 0 || (take(&in, '@') && take_digits(&in, 5, &ms) && take_all(&in, "ms") && in.at == in.end);
+}
+
+/* DIFF, TICKER or TRADE by the stream's whole name behind its first @, as the twin tells them; else 0. */
 static int kind_of(Cursor *in)
 {
-    enum { AT_MAX = 64 - 11 }; /* the twin looks for the @ in the first 64 bytes, of which {"stream":" takes 11 */
+    enum { AT_MAX = 64 - 11 }; /* a symbol is not longer */
     Text stream;
     if (!take_all(in, "{\"stream\":") || !string(in, &stream) || !take_all(in, ",\"data\":{"))
         return 0;
     const unsigned char *at = memchr(stream.at, '@', stream.length < AT_MAX ? stream.length : AT_MAX);
-    if (at == NULL || stream.at + stream.length - at < 3)
+    if (at == NULL || at == stream.at || *stream.at == '!')
         return 0;
-    return memcmp(at + 1, "de", 2) == 0 ? DIFF : memcmp(at + 1, "bo", 2) == 0 ? TICKER : memcmp(at + 1, "tr", 2) == 0 ? TRADE : 0;
+    Text name = {at + 1, (size_t)(stream.at + stream.length - at - 1)};
+    if (name.length == 10 && memcmp(name.at, "bookTicker", 10) == 0)
+        return TICKER;
+    if (name.length == 5 && memcmp(name.at, "trade", 5) == 0)
+        return TRADE;
+    return name.length >= 5 && memcmp(name.at, "depth", 5) == 0 && is_pace((Text){name.at + 5, name.length - 5}) ? DIFF : 0;
+}
+
+/* The venue's time in ns, by its size in milliseconds or microseconds; false when it is after TIME_NS_MAX. */
+static bool event_ns_of(int64_t event, int64_t *ns)
+{
+    int64_t unit = event < MICROSECONDS_FROM ? NS_PER_MS : NS_PER_US;
+    *ns = event <= TIME_NS_MAX / unit ? event * unit : 0;
+    return event <= TIME_NS_MAX / unit;
 }
 
 /* Ids in their order and close together, as the twin wants them: one id from nowhere would make all later diffs stale. */
@@ -313,7 +339,7 @@ static bool decode(Cursor *in, Text symbol, Line *line, Record *record)
     case TICKER: plain = members(in, line, ticker_member, SEEN_TICKER); break;
     default: plain = members(in, line, trade_member, SEEN_TRADE); break;
     }
-    if (!plain || !take(in, '}') || in->at != in->end || line->event_ms > TIME_NS_MAX / NS_PER_MS)
+    if (!plain || !take(in, '}') || in->at != in->end || !event_ns_of(line->event, &record->event_ns))
         return false;
     if (symbol.length && (symbol.length != line->symbol.length || memcmp(symbol.at, line->symbol.at, symbol.length) != 0))
         return false;
@@ -326,7 +352,6 @@ static bool decode(Cursor *in, Text symbol, Line *line, Record *record)
     record->flags = line->buyer_is_maker ? BUYER_IS_MAKER : 0;
     record->levels = line->bids + line->asks;
     record->bids = line->bids;
-    record->event_ns = line->event_ms * NS_PER_MS;
     record->first = (uint64_t)line->first;
     record->last = (uint64_t)line->last;
     record->previous = (uint64_t)line->previous;

@@ -7,10 +7,12 @@ interest, or undecodable. These are all values, not exceptions: one bad frame co
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple, Protocol
 
 from controlplane.errors import InvalidInput
 from hftd.engine import fixed
+from hftd.engine.market import trade_ids
 from hftd.wire import market
 
 
@@ -19,10 +21,17 @@ class Undecodable(NamedTuple):
 
 
 class Normaliser(Protocol):
+    skipped: Counter[str]
+    """What it is -> frames without market data of ours."""
+    trades: trade_ids.TradeIds
+    """Has the ids of bookings; the caller gives it those of the trades that it takes."""
+
     def __call__(
         self, raw: bytes, receive_ns: int, origin_ns: int = 0
     ) -> market.Message | Undecodable | None:
-        """None: a valid frame without market data, such as the answer to a subscription."""
+        """None: a valid frame without market data of ours, such as the answer to a subscription, a stream
+        that is not read, or a booking among the trades.
+        """
 
     def packed(
         self, raw: bytes, receive_ns: int, origin_ns: int

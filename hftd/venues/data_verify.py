@@ -2,7 +2,8 @@
 
 It reads the files through venues/replay.py, venues/binance.py and engine/market/book.py, as the floor does,
 and counts by the venue's rules. Every bookTicker whose update id is that of the diff applied last is compared
-with the rebuilt best bid and offer. Nothing is judged between a gap and the next snapshot. Findings are in
+with the rebuilt best bid and offer, every such snapshot with the rebuilt book. Between a gap and the next
+snapshot only the chain of ids is judged. What could not be checked at all is a finding too. Findings are in
 the report, not exceptions.
 """
 
@@ -34,15 +35,31 @@ class InstrumentReport:
     applied: int = 0
     stale: int = 0
     gaps: int = 0
+    """Holes in the chain of update ids, also among diffs that wait for a snapshot; once until that comes."""
     resyncs: int = 0
     crossed: int = 0
-    """Diffs that left bid >= ask."""
+    """Diffs that left bid >= ask; the book was emptied each time."""
     quotes_compared: int = 0
     quotes_equal: int = 0
     """Price and quantity on both sides."""
     clock_offset_ms: float | None = None
     """Median of receive minus event time; None where no message says when it happened. Negative: the
     recorder's clock is behind the venue's."""
+    waiting: int = 0
+    """Diffs that wait for a snapshot at the end of the capture."""
+    snapshots_compared: int = 0
+    """Those that came for a book in step at its own update id."""
+    snapshots_equal: int = 0
+
+    @property
+    def whole(self) -> bool:
+        return not (
+            self.gaps
+            or self.crossed
+            or self.waiting
+            or self.quotes_compared != self.quotes_equal
+            or self.snapshots_compared != self.snapshots_equal
+        )
 
 
 @dataclass(slots=True)
@@ -50,14 +67,17 @@ class Report:
     instruments: list[InstrumentReport] = field(default_factory=list)
     bad_lines: list[replay.BadLine] = field(default_factory=list)
     bad_lines_unlisted: int = 0
+    findings: list[str] = field(default_factory=list)
+    """What could not be checked, and trades that are missing: such a capture is not clean. A line each."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader should know of a capture, and what is no finding."""
 
     @property
     def clean(self) -> bool:
-        """No bad line, no gap, never crossed, every compared quote equal."""
-        return not self.bad_lines and all(
-            not one.gaps and not one.crossed and one.quotes_compared == one.quotes_equal
-            for one in self.instruments
-        )
+        """No bad line, no gap, never crossed, every compared quote and snapshot equal, no diff waits, no
+        trade is missing; and where there is depth, a book was built of it.
+        """
+        return not self.bad_lines and not self.findings and all(one.whole for one in self.instruments)
 
     def plain(self) -> dict[str, Any]:
         bad = [{"file": one.file, "line": one.number, "reason": one.reason} for one in self.bad_lines]
@@ -80,46 +100,67 @@ class _Series:
         self.normalise = binance.Normaliser(market, symbol=symbol)
         self.book = book.Book()
         self.offsets_ns = array("q")
+        self.diffs = self.snapshots = 0
+        self._microseconds = False
 
-    def take(self, message: market.Message) -> None:
-        report = self.report
-        if message.event_ns:
-            self.offsets_ns.append(message.receive_ns - message.event_ns)
-        kind = message.kind
-        if kind == market.Kind.DIFF:
+    def take(self, message: market.Message) -> str:
+        """Why its line is a bad one all the same: a trade that came before. Else empty."""
+        report, event_ns = self.report, message.event_ns
+        if event_ns:
+            self.offsets_ns.append(message.receive_ns - event_ns)
+            self._microseconds = self._microseconds or event_ns % 1_000_000 != 0
+        if message.kind == market.Kind.DIFF:
+            self.diffs += 1
             report.level_updates += len(message.bids) + len(message.asks)
-            outcome = self.book.diff(
-                message.first, message.last, message.previous, message.bids, message.asks
-            )
-            if outcome is book.APPLIED:
-                report.applied += 1
-                report.crossed += self.book.crossed
-            elif outcome is book.STALE:
-                report.stale += 1
-            elif outcome is book.GAP:
-                report.gaps += 1
-        elif kind == market.Kind.SNAPSHOT:
-            self._restore(self.book.snapshot(message.last, message.bids, message.asks))
-        elif kind == market.Kind.TICKER and message.last == self.book.at_diff:
-            report.quotes_compared += 1
-            report.quotes_equal += self.book.best() == message.bids[0] + message.asks[0]
-
-    def _restore(self, restored: book.Restored | book.Ignored) -> None:
-        if isinstance(restored, book.Ignored):
-            return
-        report = self.report
-        report.applied += restored.applied
-        report.crossed += restored.crossed
-        report.gaps += restored.gap
-        if restored.resync:
-            report.resyncs += 1
-        else:
-            report.stale += restored.stale
+        elif message.kind == market.Kind.SNAPSHOT:
+            self.snapshots += 1
+        elif message.kind == market.Kind.TRADE and not self.normalise.trades.take(
+            message.trade_or_bar, event_ns, message.bids[0]
+        ):
+            return f"trade {message.trade_or_bar} again; it counts once"
+        self.book.apply(message)
+        return ""
 
     def finished(self) -> InstrumentReport:
+        report = self.report
+        for name, count in self.book.counts.items():
+            setattr(report, name, count)
+        report.waiting = self.book.waiting
         if self.offsets_ns:
-            self.report.clock_offset_ms = round(statistics.median(self.offsets_ns) / 1e6, 3)
-        return self.report
+            report.clock_offset_ms = round(statistics.median(self.offsets_ns) / 1e6, 3)
+        return report
+
+    def unproved(self) -> str:
+        """Why nothing could be checked where there is depth; empty when something was, or there is none."""
+        if self.report.applied or not (self.diffs or self.snapshots or self._skipped("partial depth")):
+            return ""
+        if self.diffs and not self.snapshots:
+            why = "no snapshot"
+        elif self.diffs:
+            why = "no snapshot that a diff follows"
+        else:
+            why = "there is no diff"
+        return f"{self._name}: no diff could be applied: {why}"
+
+    def trades_missing(self) -> str:
+        missing = self.normalise.trades.missing
+        return f"{self._name}: trades missing by their ids: {missing}" if missing else ""
+
+    def notes(self) -> list[str]:
+        found = []
+        if self._microseconds:
+            found.append(f"{self._name}: event times in microseconds")
+        skipped = ", ".join(f"{kind} {count}" for kind, count in sorted(self.normalise.skipped.items()))
+        if skipped:
+            found.append(f"{self._name}: skipped, no data of ours: {skipped}")
+        return found
+
+    def _skipped(self, kind: str) -> int:
+        return self.normalise.skipped.get(kind, 0)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.report.market} {self.report.symbol}"
 
 
 def verify(paths: Sequence[Path]) -> Report:
@@ -148,7 +189,9 @@ def verify(paths: Sequence[Path]) -> Report:
             bad(replay.BadLine(line.file, line.number, message.reason))
             continue
         one.report.messages += 1
-        if message is not None:
-            one.take(message)
+        if message is not None and (wrong := one.take(message)):
+            bad(replay.BadLine(line.file, line.number, wrong))
     report.instruments = [one.finished() for one in series]
+    report.findings = [why for one in series for why in (one.unproved(), one.trades_missing()) if why]
+    report.notes = [note for one in series for note in one.notes()]
     return report

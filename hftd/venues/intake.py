@@ -14,6 +14,8 @@ from hftd.engine.market import clock_offset
 from hftd.venues import base, binance
 from hftd.wire import market, requests
 
+_TRADE = int(market.Kind.TRADE)
+
 
 class Intake:
     def __init__(self, instruments: Sequence[requests.Instrument]) -> None:
@@ -36,7 +38,9 @@ class Intake:
     def line(
         self, instrument: int, raw: bytes, receive_ns: int, origin_ns: int
     ) -> bytes | base.Undecodable | None:
-        """The packed message; None for a frame that says nothing about the market."""
+        """The packed message; None for a frame that says nothing about the market, or a trade that came
+        before.
+        """
         normalise = self._normalise.get(instrument)
         if normalise is None:
             return base.Undecodable(f"instrument {instrument} is not known")
@@ -44,6 +48,12 @@ class Intake:
         if found is None or isinstance(found, base.Undecodable):
             return found
         kind, event_ns, packed = found
+        if kind == _TRADE and not normalise.trades.take(
+            int.from_bytes(packed[market.TRADE_AT : market.TRADE_END], "little"),
+            event_ns,
+            packed[market.TRADE_END :],
+        ):
+            return None
         if event_ns:
             self._sample[instrument](receive_ns - event_ns)
         self.counts[instrument][kind] += 1
@@ -72,6 +82,15 @@ class Intake:
             )
             for number, instrument in self.instruments.items()
         ]
+
+    def tallies(self) -> dict[str, int]:
+        """Counters of what came twice, what never came, and what was skipped."""
+        every = self._normalise.values()
+        return {
+            "trades_doubled": sum(one.trades.doubled for one in every),
+            "trades_missing": sum(one.trades.missing for one in every),
+            "skipped": sum(one.skipped.total() for one in every),
+        }
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Name -> kind -> messages, for people and for the benchmark."""

@@ -2,8 +2,9 @@
 (benchmark) and `data verify`.
 
 A capture file is gzip with one message on each line: `<local receive time, UNIX ns> <verbatim JSON>`. The
-market is the folder's name; the symbol is the file's name without its date, in upper case. The files of one
-instrument are chained by date. All instruments are merged by receive time, lazily: memory is bounded by one
+market is the folder's name, one of MARKETS and nothing else, since it decides about money; the symbol is the
+file's name without its date or hour, in upper case. The files of one instrument are chained by the time that
+their names mean. All instruments are merged by receive time, lazily: memory is bounded by one
 block of each open file. What the JSON means: venues/binance.py.
 
 Bad input never ends the tape. A line that cannot be used comes out at once, in its place, as a BadLine with
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from controlplane.errors import InvalidInput
+from hftd.venues import reference
 from hftd.wire import feed, market, requests
 
 BLOCK_BYTES = 1 << 16
@@ -37,9 +39,16 @@ JUMP_NS_MAX = 60_000_000_000
 """A line further than this ahead of both its neighbours has a wrong time. A recorder that paused is believed
 once a second line confirms it."""
 EXPONENT = -8
-CONTRACTS = {"spot": "spot", "usdm": "linear", "cm": "inverse"}
+MARKETS = {"spot": "spot", "usdm": "linear", "cm": "inverse"}
+"""Folder -> contract."""
 
-_NAME = re.compile(r"(?P<symbol>.+?)(?:[_-](?P<date>\d{8}|\d{4}-\d\d-\d\d))?")
+# A day, an hour of it, or more: 20250303, 2025-03-03, 2025030312, 2025-03-03T12, 20250303_1230. A contract's
+# own date has six digits (BTCUSDT_250328) and stays in its symbol.
+_TIME = (
+    r"(?P<year>20\d\d)(?P<dash>[-_.]?)(?P<month>0[1-9]|1[0-2])(?P=dash)(?P<day>0[1-9]|[12]\d|3[01])"
+    r"(?:[-_.tT]?(?P<hour>[01]\d|2[0-3])(?:[-_:]?(?P<minute>[0-5]\d)(?:[-_:]?(?P<second>[0-5]\d))?)?)?[zZ]?"
+)
+_NAME = re.compile(rf"(?P<symbol>[^.]+?)(?:[-_.]{_TIME})?(?:\..*)?", re.ASCII)
 _GZIP = zlib.MAX_WBITS | 16
 
 
@@ -62,11 +71,13 @@ class Tape:
     """Can be iterated any number of times; each iteration starts at the beginning.
 
     Raises:
-        InvalidInput: a path does not exist, is not a regular file or may not be read, or there is no capture
-        at all. Nothing has been read then.
+        InvalidInput: a path does not exist, is not a regular file or may not be read, a file is in a folder
+        that is no market, its instrument is not in the reference data, or there is no capture at all. Nothing
+        has been read then.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], known: reference.Reference | None = None) -> None:
+        """`known`: reference data; an instrument that is not in it is refused, where there is any."""
         self.paths = tuple(paths)
         series: dict[tuple[str, str], list[tuple[str, Path]]] = {}
         for path in captures(paths):
@@ -76,12 +87,9 @@ class Tape:
             raise InvalidInput(f"{len(series)} instruments; at most {market.INSTRUMENTS_MAX} are allowed")
         self.instruments: list[requests.Instrument] = []
         self.files: list[list[Path]] = []
-        """For each instrument, its files in the order of their dates."""
+        """For each instrument, its files in the order of the times in their names."""
         for number, (market_name, symbol) in enumerate(sorted(series)):
-            contract = CONTRACTS.get(market_name, "spot")
-            self.instruments.append(
-                requests.Instrument(number, market_name, symbol, EXPONENT, EXPONENT, contract)
-            )
+            self.instruments.append(_instrument(number, market_name, symbol, known))
             self.files.append([path for _, path in sorted(series[market_name, symbol])])
 
     def __repr__(self) -> str:
@@ -93,6 +101,25 @@ class Tape:
         series = (_series(number, files) for number, files in enumerate(self.files))
         for item in heapq.merge(*series):
             yield item.line if isinstance(item, _Bad) else item
+
+
+def _instrument(
+    number: int, market_name: str, symbol: str, known: reference.Reference | None
+) -> requests.Instrument:
+    contract = MARKETS[market_name]
+    if known:
+        terms = known.get((market_name, symbol))
+        if terms is None:
+            raise InvalidInput(
+                f"{market_name}:{symbol} is not among the {len(known)} instruments of the reference data "
+                "(settings instruments and exchange_info)"
+            )
+        if terms.contract != contract:
+            raise InvalidInput(
+                f"{market_name}:{symbol}: the reference data says {terms.contract}, its folder {contract}"
+            )
+        contract = terms.booked_as
+    return requests.Instrument(number, market_name, symbol, EXPONENT, EXPONENT, contract)
 
 
 class _Bad(NamedTuple):
@@ -123,17 +150,25 @@ def captures(paths: Sequence[Path]) -> list[Path]:
     for path in found:
         if not os.access(path, os.R_OK):
             raise InvalidInput(f"{path}: cannot be read (permission denied)")
-        if not "".join(named(path)).isprintable():
+        folder, symbol, time = named(path)
+        if not "".join((folder, symbol, time)).isprintable():
             raise InvalidInput(f"{str(path)!r}: a name with unprintable characters cannot name an instrument")
+        if folder not in MARKETS:
+            raise InvalidInput(
+                f"{path}: the folder {folder!r} is no market; wanted: {', '.join(MARKETS)} (Binance's spot, "
+                "USD-M and COIN-M), because contract and money follow from it"
+            )
     return list(found)
 
 
 def named(path: Path) -> tuple[str, str, str]:
-    """(market, symbol, date or "") of a capture file."""
-    match = _NAME.fullmatch(path.name.split(".", 1)[0])
+    """(folder, symbol, time as YYYYMMDDhhmmss or "") of a capture file."""
+    folder, match = path.absolute().parent.name, _NAME.fullmatch(path.name)
     if match is None:
-        return path.absolute().parent.name, path.name.upper(), ""
-    return path.absolute().parent.name, match["symbol"].upper(), match["date"] or ""
+        return folder, path.name.upper(), ""
+    parts = match.group("year", "month", "day", "hour", "minute", "second")
+    time = "".join(part or "00" for part in parts) if parts[0] else ""
+    return folder, match["symbol"].upper(), time
 
 
 def _series(instrument: int, files: list[Path]) -> Iterator[Line | _Bad]:

@@ -26,6 +26,7 @@ levels on the recorded day) a reader that resynchronises has every level, and th
 wire's 1 MiB."""
 ENDED_KEPT = 10_000
 """Final reports, for cancels that come late: minutes of a busy strategy."""
+_TRADE = int(market.Kind.TRADE)
 
 
 class Told(NamedTuple):
@@ -46,8 +47,7 @@ class Instrument:
 
     @property
     def tradable(self) -> bool:
-        """Inverse contracts only feed books: their cash would be in the base currency."""
-        return self.reference.contract != "inverse"
+        return not self.reference.untradable
 
 
 class Venue:
@@ -64,6 +64,9 @@ class Venue:
         self.working: dict[str, orders.Place] = {}
         self.closed = False
         """The tape has ended: no more orders are taken."""
+        self.book_news: list[tuple[str, str]] = []
+        """Books that were lost, and why, or are in step again (""); whoever gives the lines takes it after
+        each."""
         self._ended: dict[str, orders.Report] = {}
         self._source, self._wall_ns = source, wall_ns
         self._instruments = {each.id: self._instrument(each) for each in instruments}
@@ -107,31 +110,39 @@ class Venue:
             return ""
         if isinstance(message, base.Undecodable):
             return message.reason
-        match message.kind:
-            case market.Kind.DIFF:
-                if (
-                    of.book.diff(message.first, message.last, message.previous, message.bids, message.asks)
-                    is book.APPLIED
-                    and of.matching.orders
-                ):
-                    self._say(of.matching.changed(message.bids, message.asks))
-            case market.Kind.SNAPSHOT:
-                if isinstance(of.book.snapshot(message.last, message.bids, message.asks), book.Restored):
-                    self._say(of.matching.restated())
-            case market.Kind.TRADE if of.matching.orders:
-                price, quantity = message.bids[0]
+        if message.kind == _TRADE:
+            price, quantity = what = message.bids[0]
+            new = of.normalise.trades.take(message.trade_or_bar, message.event_ns, what)
+            if new and of.matching.orders:
                 self._say(of.matching.traded(price, quantity, bool(message.flags & market.BUYER_IS_MAKER)))
+            return ""
+        outcome = self._apply(of, message)
+        if outcome is book.APPLIED:
+            if of.matching.orders:
+                self._say(of.matching.changed(message.bids, message.asks))
+        elif isinstance(outcome, book.Restored):
+            self._say(of.matching.restated())
         return ""
 
     def rebuild(self, instrument: int, receive_ns: int, raw: bytes) -> None:
         """Apply one line that was sent before a crash: only the book needs it, and nothing is reported."""
-        if b"@trade" in raw[:64] or b"@bookTicker" in raw[:64]:
-            return  # they do not move the book, and are nine lines out of ten
+        if b"@trade" in raw[:64]:
+            return  # it does not move the book
         of = self._instruments[instrument]
         message = of.normalise(raw, receive_ns)
         of.receive_ns = receive_ns
         if isinstance(message, market.Message):
-            of.book.apply(message)
+            self._apply(of, message)
+
+    def _apply(
+        self, of: Instrument, message: market.Message
+    ) -> book.Outcome | book.Restored | book.Ignored | None:
+        shown = of.book
+        before = shown.in_step
+        outcome = shown.apply(message)
+        if shown.in_step is not before:
+            self.book_news.append((of.reference.name, "" if shown.in_step else shown.lost))
+        return outcome
 
     def end(self) -> int:
         """The tape has ended: cancel all working orders and take no more; returns how many were cancelled."""

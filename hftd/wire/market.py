@@ -106,6 +106,9 @@ def pack(message: Message) -> bytes:
     )
 
 
+TRADE_AT, TRADE_END = RECORD.size - 8, RECORD.size
+"""Where the trade id of a packed TRADE stands; its price and quantity are behind it."""
+
 _TWO_LEVELS = struct.Struct(f"{RECORD.format}4q")
 
 

@@ -22,17 +22,35 @@ class Instrument(msgspec.Struct, array_like=True, frozen=True, gc=False):
     id: int
     """Valid within one session of the feed; orders and journals name market and symbol instead."""
     market: str
-    """spot, usdm, cm, or the folder's name of a capture."""
+    """spot, usdm or cm."""
     symbol: str
     price_exponent: int
     quantity_exponent: int
     contract: str
-    """spot, linear or inverse."""
+    """spot, linear or inverse, as the venue has it; sized or inexact where reference data says that it cannot
+    be booked in our units."""
 
     @property
     def name(self) -> str:
         return f"{self.market}:{self.symbol}"
 
+    @property
+    def untradable(self) -> str:
+        """Why it only feeds books, and every order in it is refused; empty where it may be traded. Said when
+        a daemon begins with it, so that no order ends by it later.
+        """
+        if self.contract in TRADABLE:
+            return ""
+        return UNTRADABLE.get(self.contract, f"a contract of the unknown kind {self.contract[:40]!r}")
+
+
+TRADABLE = ("spot", "linear")
+UNTRADABLE = {
+    "inverse": "an inverse contract: its cash would be in the base currency",
+    "sized": "a contract stands for more or less than one unit, and accounts count units",
+    "inexact": "tick x lot is below 1e-8 of the quote currency, which cash is counted in",
+}
+"""Contract -> why nobody trades it."""
 
 IDS = range(1 << 16)
 """As wide as an instrument's id in the market stream."""

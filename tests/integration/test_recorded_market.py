@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 from pathlib import Path
 
@@ -115,3 +116,33 @@ def test_marketd_would_raise_its_clock_alarm(recorded: Path) -> None:
     for offset in taken.offsets.values():
         median_ns = offset.median_ns()
         assert median_ns is not None and -1_300_000_000 < median_ns < -1_200_000_000
+
+
+def test_a_recorder_that_was_away_comes_back_with_the_snapshot_before_its_first_diff(
+    recorded: Path, tmp_path: Path
+) -> None:
+    """Seconds 60 to 65 are missing; the snapshot, of 1,000 levels, stands before the first diff behind
+    them."""
+    (source,) = (recorded / "usdm").glob("btcusdt_*.gz")
+    tape, whole = replay.Tape([source]), book.Book()
+    normalise = binance.Normaliser("usdm", 0, "BTCUSDT")
+    lines: list[bytes] = []
+    begin_ns, back = 0, False
+    for line in tape:
+        assert isinstance(line, replay.Line)
+        begin_ns = begin_ns or line.receive_ns
+        if (away := line.receive_ns - begin_ns) < 65 * 10**9:
+            message = normalise(line.raw, line.receive_ns)
+            assert isinstance(message, market.Message)
+            whole.apply(message)
+        elif not back:
+            back = True
+            lines.append(b"%d %s" % (line.receive_ns, binance.snapshot(whole.last, *whole.depth(1_000))))
+        if not 60 * 10**9 <= away < 65 * 10**9:
+            lines.append(b"%d %s" % (line.receive_ns, line.raw))
+    path = tmp_path / "usdm" / source.name
+    path.parent.mkdir()
+    path.write_bytes(gzip.compress(b"\n".join(lines), 1))
+    (one,) = data_verify.verify([path]).instruments
+    assert (one.applied, one.stale, one.gaps, one.resyncs) == (6_451, 4, 1, 1)
+    assert (one.quotes_compared, one.quotes_equal, one.crossed) == (125, 125, 0)

@@ -24,7 +24,7 @@ from hftd.daemons.claim_check import ClaimCheck
 from hftd.daemons.simd import journal, session, snapshots, tape
 from hftd.settings import SimSettings
 from hftd.storage import fences
-from hftd.venues import replay, sim, sim_faults, synthetic
+from hftd.venues import reference, replay, sim, sim_faults, synthetic
 from hftd.wire import orders
 
 FEED_HWM = 16
@@ -54,6 +54,7 @@ class Simd:
             context.instance,
             time.time_ns,
         )
+        self._say_untradable()
         self.snapshots = snapshots.Snapshots(context, self.venue)
         self.fences = fences.Fences(folder / "fences.json", context.store_tokens.highest)
         self.claims = ClaimCheck(context)
@@ -82,6 +83,14 @@ class Simd:
             on_end=self._on_end,
         )
 
+    def _say_untradable(self) -> None:
+        for each in self.venue.instruments:
+            if why := each.untradable:
+                self.context.event("instrument.refused", instrument=each.name, why=why)
+            if why and each.contract != "inverse":
+                text = f"{each.name} only feeds books, and orders in it are refused: {why}"
+                self.context.alarm(f"instrument:{each.name}", "info", text, subject=each.name)
+
     def _recover(self) -> int:
         """Report what worked when the last process ended as cancelled; returns how many lines of the tape had
         been sent.
@@ -108,6 +117,8 @@ class Simd:
             reason = self.venue.line(line.instrument, line.receive_ns, line.raw)
             if reason:
                 self._on_bad(replay.BadLine(line.file, line.number, reason))
+            if self.venue.book_news:
+                self._on_books(line)
         self.context.count("messages", len(lines))
         self._position.write(self.feeder.position, self._session_id)
         self.session.pump()
@@ -115,6 +126,21 @@ class Simd:
     def _on_skipped(self, lines: tape.Lines) -> None:
         for line in lines:
             self.venue.rebuild(line.instrument, line.receive_ns, line.raw)
+            if self.venue.book_news:
+                self._on_books(line)
+
+    def _on_books(self, line: replay.Line) -> None:
+        for name, lost in self.venue.book_news:
+            if lost:
+                self.context.count("books_lost")
+                text = (
+                    f"{name}: the venue's book is lost at {line.file} line {line.number}: {lost}; no order "
+                    "is taken in it until the tape brings a snapshot (what a tape lacks: hftctl data verify)"
+                )
+                self.context.alarm(f"book:{name}", "warning", text, subject=name)
+            else:
+                self.context.clear(f"book:{name}")
+        self.venue.book_news.clear()
 
     def _on_bad(self, line: replay.BadLine) -> None:
         self.context.count("bad_lines")
@@ -195,7 +221,10 @@ class Simd:
 def build(context: runtime.Context, settings: SimSettings) -> runtime.Loop:
     """Nothing is sent or received before the loop runs. Raises InvalidInput for a tape that is not there."""
     source: Source = (
-        replay.Tape([Path(path) for path in settings.tape])
+        replay.Tape(
+            [Path(path) for path in settings.tape],
+            reference.of(settings.instruments, settings.exchange_info),
+        )
         if settings.tape
         else synthetic.Synthetic(settings.seed)
     )

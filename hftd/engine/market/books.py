@@ -30,26 +30,38 @@ _EMPTY = (0, 0, 0, 0)
 class InstrumentBook:
     """One instrument."""
 
-    __slots__ = ("book", "counts", "instrument", "level_updates", "outcomes", "pending", "top")
+    __slots__ = (
+        "book",
+        "counts",
+        "instrument",
+        "level_updates",
+        "loss",
+        "losses",
+        "pending",
+        "session",
+        "top",
+    )
 
     def __init__(self, instrument: requests.Instrument) -> None:
         self.instrument = instrument
+        self.session = 0
+        """In which it was introduced last."""
         self.book = book.Book()
         self.counts = dict.fromkeys(_KINDS, 0)
         self.level_updates = 0
-        self.outcomes = {
-            "applied": 0,
-            "stale": 0,
-            "gaps": 0,
-            "resyncs": 0,
-            "crossed": 0,
-            "quotes_compared": 0,
-            "quotes_equal": 0,
-        }
+        self.losses = 0
+        """How often the venue's own messages proved the book wrong."""
+        self.loss = ""
+        """Why the last time, and by which message, for people. Empty when there was none since frames were
+        lost or the feed began anew."""
         self.top = _EMPTY
         """Best bid and offer as published last, or pending."""
         self.pending: market.Message | None = None
         """The message whose change of the best has not been published yet."""
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        return self.book.counts
 
     def plain(self) -> dict[str, Any]:
         bid, bid_quantity, ask, ask_quantity = map(fixed.text, self.book.best())
@@ -65,6 +77,10 @@ class InstrumentBook:
             "level_updates": self.level_updates,
             **self.outcomes,
         }
+
+    def trouble(self) -> str:
+        """Why the book waits for a snapshot, for an operator; empty while it is in step."""
+        return "" if self.book.in_step else self.loss or self.book.lost
 
 
 class Books:
@@ -89,6 +105,7 @@ class Books:
         )
 
     def total(self, outcome: str) -> int:
+        """Of all books, one of `book.COUNTED`."""
         return sum(entry.outcomes[outcome] for entry in self.entries.values())
 
     def plain(self) -> dict[str, Any]:
@@ -115,13 +132,16 @@ class Books:
         return whole
 
     def _broken(self, head: market.Frame) -> None:
-        if head.session == self.session:
+        before = self.session
+        if head.session == before:
             self.lost += max(0, head.sequence - self.sequence)
         else:
-            self.out += [_packed_bar(bar) for bar in self.bars.close(bars.NEVER_NS)]
+            self.out += [_packed_bar(bar) for bar in self.bars.resume()]
         self.session, self.sequence = head.session, head.sequence
+        why = "messages of the feed were lost" if head.session == before else "the feed began anew"
         for number, entry in self.entries.items():
-            entry.book.forget()
+            entry.book.forget(why if entry.book.in_step else entry.book.lost)
+            entry.loss = ""
             self._waits(number, entry)
 
     def _take(self, message: market.Message) -> None:
@@ -145,9 +165,13 @@ class Books:
         if kind == _DIFF:
             self._diff(number, entry, message)
         elif kind == _TICKER:
-            if message.last == entry.book.at_diff and message.bids and message.asks:
-                entry.outcomes["quotes_compared"] += 1
-                entry.outcomes["quotes_equal"] += entry.book.best() == message.bids[0] + message.asks[0]
+            if (
+                message.last == entry.book.last
+                and message.bids
+                and message.asks
+                and not entry.book.quote(message.last, message.bids[0] + message.asks[0])
+            ):
+                self._lose(number, entry, message)
         elif kind == _TRADE and message.bids:
             price, quantity = message.bids[0]
             if not self.bars.trade(number, receive_ns, price, quantity):
@@ -165,41 +189,57 @@ class Books:
         entry = self.entries.get(message.instrument)
         if entry is None or entry.instrument != instrument:
             entry = self.entries[message.instrument] = InstrumentBook(instrument)
+            self.bars.forget(message.instrument)
             self.out.append(market.pack(message))
             self.wanted.discard(message.instrument)
             self._waits(message.instrument, entry)
+        entry.session = self.session
         entry.counts[_INSTRUMENT] += 1
 
     # --- books ----------------------------------------------------------------------------------------------
 
     def _diff(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
         entry.level_updates += len(message.bids) + len(message.asks)
-        outcome = entry.book.diff(message.first, message.last, message.previous, message.bids, message.asks)
+        outcome = entry.book.diff(
+            message.first,
+            message.last,
+            message.previous,
+            message.bids,
+            message.asks,
+            message.event_ns,
+            message.receive_ns,
+        )
         if outcome is book.APPLIED:
-            entry.outcomes["applied"] += 1
             self._look_at_top(entry, message)
-        elif outcome is book.STALE:
-            entry.outcomes["stale"] += 1
-        elif outcome is book.GAP:
-            entry.outcomes["gaps"] += 1
-            self._waits(number, entry)
+        elif outcome is book.GAP or outcome is book.CROSSED:
+            self._lose(number, entry, message)
+        elif isinstance(outcome, book.Restored):
+            if number not in self.wanted:
+                self._say_loss(entry, message)
+            self._regain(number, entry, message)
 
     def _restore(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
-        restored = entry.book.snapshot(message.last, message.bids, message.asks)
-        if isinstance(restored, book.Ignored):
-            return
-        outcomes = entry.outcomes
-        outcomes["applied"] += restored.applied
-        outcomes["crossed"] += restored.crossed
-        outcomes["resyncs"] += restored.resync
-        if not restored.resync:
-            outcomes["stale"] += restored.stale
-        if restored.gap:
-            outcomes["gaps"] += 1
+        if isinstance(entry.book.apply(message), book.Restored):
+            if number not in self.wanted:
+                self._say_loss(entry, message)
+            self._regain(number, entry, message)
+
+    def _regain(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
+        if not entry.book.in_step:  # the diffs after the snapshot lost it again
+            self._lose(number, entry, message)
             return
         self.wanted.discard(number)
         self.out.append(_packed_status(number, message.receive_ns, in_step=True))
         self._look_at_top(entry, message)
+
+    def _lose(self, number: int, entry: InstrumentBook, message: market.Message) -> None:
+        self._say_loss(entry, message)
+        self._waits(number, entry)
+
+    def _say_loss(self, entry: InstrumentBook, message: market.Message) -> None:
+        entry.losses += 1
+        when = f", event time {message.event_ns}" if message.event_ns else ""
+        entry.loss = f"{entry.book.lost} (update id {message.last}, received at {message.receive_ns}{when})"
 
     def _waits(self, number: int, entry: InstrumentBook) -> None:
         entry.pending, entry.top = None, _EMPTY
@@ -216,7 +256,6 @@ class Books:
             else:
                 self.conflated += 1
             entry.pending = message
-            entry.outcomes["crossed"] += 0 < top[2] <= top[0]
 
     # --- out ------------------------------------------------------------------------------------------------
 

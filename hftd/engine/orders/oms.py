@@ -27,6 +27,8 @@ Journaled = orders.Place | orders.Cancel | orders.Report | orders.Attach
 
 decode_journaled: codec.Decoder[Journaled] = codec.Decoder(Journaled)
 
+EPOCHS_KEPT = 1_000
+"""Of which the highest order is known; orders of those before them have ended."""
 ORDERS_SHOWN = 200
 """Ended orders in the answer to "orders", beside all that work."""
 
@@ -57,6 +59,11 @@ class Oms:
         self.orders: dict[str, order.Order] = {}
         """Those that have not ended, by order id."""
         self.closed: OrderedDict[str, order.Order] = OrderedDict()
+        self._highest: dict[int, int] = {}
+        """Epoch -> sequence in the id of its highest order that was placed or has been forgotten: one up to
+        there that is not in memory has ended."""
+        self._epochs_ended = 0
+        """No order of an epoch up to this one is open that is not in memory."""
         self.executions: deque[orders.Report] = deque()
         self._execution_ids: set[int] = set()
         self.last_execution = 0
@@ -130,9 +137,11 @@ class Oms:
         again).
         """
         known = self.orders.get(report.order_id) or self.closed.get(report.order_id)
-        if known is None:
-            return _of_report(report)
         fill = report.execution_id != 0 and report.execution_id not in self._execution_ids
+        if known is None and not self._forgotten(report.order_id):
+            return _of_report(report)
+        if known is None:
+            return _late_fill(report) if fill else None
         after = dataclasses.replace(known)
         try:
             if after.reported(report.state, report.filled, report.reason) or fill:
@@ -173,9 +182,30 @@ class Oms:
             self.orders.pop(after.order_id, None)
             self.closed[after.order_id] = after
             if len(self.closed) > self._bounds.closed_orders_max:
-                self.closed.popitem(last=False)
+                self._ended_up_to(self.closed.popitem(last=False)[0])
         if report.execution_id and report.execution_id not in self._execution_ids:
             self._remember(report)
+
+    def _ended_up_to(self, order_id: str) -> None:
+        """This order is in memory, or was: one of its epoch that is not, and is not above it, has ended."""
+        id = ids.parse(order_id)
+        if id is None or id.group != self.group:
+            return
+        highest = self._highest
+        if id.epoch not in highest and len(highest) >= EPOCHS_KEPT:
+            oldest = min(highest)
+            del highest[oldest]
+            self._epochs_ended = max(self._epochs_ended, oldest)
+        highest[id.epoch] = max(highest.get(id.epoch, 0), id.sequence)
+
+    def _forgotten(self, order_id: str) -> bool:
+        """Has an order that is not in memory been there, and ended? An order above the highest of its epoch
+        was a dead leader's, which had not replicated it.
+        """
+        id = ids.parse(order_id)
+        if id is None or id.group != self.group:
+            return False
+        return id.epoch <= self._epochs_ended or id.sequence <= self._highest.get(id.epoch, 0)
 
     def _remember(self, report: orders.Report) -> None:
         """Keep an execution, rising; one that comes late (the venue's answer at a take-over) goes where it
@@ -205,6 +235,7 @@ class Oms:
             replaced.updated_ns = place.sent_ns
         epoch = place.token.epoch if place.token else 0
         self.orders[place.order_id] = order.Order.of(place, place.order_id, epoch)
+        self._ended_up_to(place.order_id)
         self._client_ids[place.strategy, place.client_order_id] = place.order_id
         if len(self._client_ids) > self._bounds.client_order_ids_max:
             self._client_ids.popitem(last=False)
@@ -302,6 +333,15 @@ def _of_report(report: orders.Report) -> order.Order:
         reason=report.reason,
         answered=True,
     )
+
+
+def _late_fill(report: orders.Report) -> order.Order:
+    """An order that had ended and been forgotten, as an execution that was not known shows it: it stays
+    ended."""
+    after = _of_report(report)
+    if after.open:
+        after.state = OrderState.FILLED if after.filled >= after.quantity else OrderState.CANCELLED
+    return after
 
 
 # --- reports that we make ourselves, and the audit ----------------------------------------------------------

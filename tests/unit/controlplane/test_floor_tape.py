@@ -79,14 +79,16 @@ def test_the_verb_refuses_it_with_2_before_anything_is_made(
 def test_a_tape_that_a_services_file_names_is_looked_at_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "services.yml"
+    file, capture = tmp_path / "services.yml", tmp_path / "spot" / "btcusdt_20240808.gz"
+    capture.parent.mkdir()
+    capture.write_bytes(Path("/etc/passwd").read_bytes())
     file.write_text(
         "services:\n  - name: simd\n    daemon: simd\n    mode: singleton\n    hosts: [alpha]\n"
-        "    settings: {tape: [/etc/passwd]}\n"
+        f"    settings: {{tape: [{capture}]}}\n"
     )
     words = ["up", "--detach", "--services", str(file), "--site-dir", str(tmp_path / "site")]
     assert main.run(words) == 2
-    assert "simd.settings.tape: /etc/passwd: not one line of market data" in capsys.readouterr().err
+    assert f"simd.settings.tape: {capture}: not one line of market data" in capsys.readouterr().err
 
 
 @given(st.binary(max_size=200))

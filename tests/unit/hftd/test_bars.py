@@ -36,3 +36,37 @@ def test_volume_over_64_bits_is_refused_not_wrapped() -> None:
 def test_no_length_is_refused() -> None:
     with pytest.raises(ValueError):
         bars.Bars(0)
+
+
+def test_a_trade_of_a_bar_that_is_out_or_behind_an_open_one_is_in_no_bar() -> None:
+    kept = bars.Bars(100)
+    kept.trade(1, 110, 5, 1)
+    assert len(kept.close(200)) == 1
+    assert kept.trade(1, 199, 9, 1) and kept.late == 1 and kept.close(300) == []
+    kept.trade(1, 310, 6, 1)
+    assert kept.trade(1, 299, 9, 1) and kept.late == 2
+    assert kept.close(400) == [bars.Bar(1, 300, 100, 6, 6, 6, 6, 1, 1)]
+    assert kept.trade(1, 250, 9, 1) and kept.late == 3, (
+        "behind one that is out, though it had none of its own"
+    )
+    assert kept.trade(2, 250, 9, 1) and kept.late == 3, "another instrument is not touched"
+
+
+def test_the_edge_of_a_bar_belongs_to_the_next_one() -> None:
+    kept = bars.Bars(100)
+    kept.trade(1, 100, 5, 1)
+    assert [bar.begin_ns for bar in kept.close(200)] == [100]
+    kept.trade(1, 200, 6, 1)
+    assert kept.late == 0 and [bar.begin_ns for bar in kept.close(300)] == [200]
+
+
+def test_a_stream_that_goes_on_inside_a_bar_makes_no_second_one_and_a_new_one_does() -> None:
+    kept = bars.Bars(100)
+    kept.trade(1, 110, 5, 1)
+    assert len(kept.resume()) == 1
+    kept.trade(1, 150, 6, 1)
+    kept.trade(1, 250, 7, 1)
+    assert kept.late == 1 and [bar.begin_ns for bar in kept.close(300)] == [200]
+    assert kept.resume() == []
+    kept.trade(1, 20, 5, 1)
+    assert [bar.begin_ns for bar in kept.close(100)] == [0] and kept.late == 1

@@ -100,6 +100,78 @@ def test_keys_in_another_order_and_spaces_mean_the_same() -> None:
     assert message(b'{"bids":[],"asks":[],"lastUpdateId":9}').kind == Kind.SNAPSHOT
 
 
+DIFF_STREAMS = ("depth", "depth@0ms", "depth@100ms", "depth@250ms", "depth@500ms", "depth@1000ms")
+PACES = ("", "@100ms", "@250ms", "@500ms", "@1000ms")
+OTHER_STREAMS = (
+    *(f"depth{levels}{pace}" for levels in (5, 10, 20) for pace in PACES),
+    *(f"{kind}_1m" for kind in ("kline", "continuousKline", "markPriceKline", "indexPriceKline")),
+    *("kline_1M", "kline_1h@+08:00", "markPrice", "markPrice@1s", "indexPrice", "indexPrice@1s"),
+    *("aggTrade", "blockTrade", "forceOrder", "avgPrice", "referencePrice", "rpiDepth@500ms"),
+    *("ticker", "miniTicker", "ticker_1h", "ticker_4h", "ticker_1d"),
+    *("compositeIndex", "assetIndex", "contractInfo", "tradingSession"),
+)
+ALL_STREAMS = ("!miniTicker@arr", "!ticker@arr", "!markPrice@arr", "!markPrice@arr@1s", "!forceOrder@arr")
+
+
+@pytest.mark.parametrize("stream", DIFF_STREAMS)
+def test_a_diff_is_told_by_the_whole_name_of_its_stream(stream: str) -> None:
+    assert message(FUTURES_DIFF.replace(b"depth@0ms", stream.encode())).kind == Kind.DIFF
+
+
+@pytest.mark.parametrize("stream", OTHER_STREAMS)
+def test_what_other_streams_send_is_skipped_and_counted_whatever_it_looks_like(stream: str) -> None:
+    normalise = binance.Normaliser("usdm", 3, "BTCUSDT")
+    for looks in (FUTURES_DIFF, SPOT_DIFF, TRADE, COINM_TICKER):
+        name = looks.split(b'"')[3]
+        assert normalise(looks.replace(name, b"btcusdt@" + stream.encode()), 1) is None
+    assert normalise.skipped.total() == 4
+    assert isinstance(
+        normalise(b'{"stream":"btcusdt@%s","data":{"e":"x"' % stream.encode(), 1), base.Undecodable
+    )
+
+
+@pytest.mark.parametrize("stream", ALL_STREAMS)
+def test_the_streams_of_all_symbols_are_skipped(stream: str) -> None:
+    assert binance.Normaliser("usdm")(b'{"stream":"%s","data":[{"e":"x"}]}' % stream.encode(), 1) is None
+
+
+def test_the_best_quotes_of_all_symbols_are_quotes() -> None:
+    assert message(COINM_TICKER.replace(b"btcusd_perp@bookTicker", b"!bookTicker")).kind == Kind.TICKER
+
+
+@pytest.mark.parametrize(
+    "stream",
+    ["depth@", "depth@100", "depth@100msx", "deal", "bookTickers", "trades", "depth5x", "", "tr", "@trade"],
+)
+def test_a_stream_that_nobody_knows_is_a_bad_line(stream: str) -> None:
+    for looks in (FUTURES_DIFF, TRADE, SPOT_TICKER):
+        name = looks.split(b'"')[3]
+        assert reason(looks.replace(name, b"btcusdt@" + stream.encode()))
+
+
+@pytest.mark.parametrize("stream", [b"btcusdt@trade", b"btcusdt@bookTicker", b"btcusdt@depth@100ms"])
+def test_a_frame_that_says_of_itself_that_it_is_another_is_a_bad_line(stream: bytes) -> None:
+    for looks in (TRADE, COINM_TICKER, FUTURES_DIFF):
+        name = looks.split(b'"')[3]
+        if name.split(b"@")[1] != stream.split(b"@")[1]:
+            assert reason(looks.replace(name, stream))
+    assert reason(TRADE.replace(b'"e":"trade"', b'"e":"aggTrade"'))
+    assert reason(COINM_TICKER.replace(b'"e":"bookTicker"', b'"e":"24hrTicker"'))
+
+
+@pytest.mark.parametrize("raw", [SPOT_DIFF, FUTURES_DIFF, SPOT_TICKER, COINM_TICKER, TRADE])
+def test_a_frame_without_envelope_means_the_same(raw: bytes) -> None:
+    assert message(raw[raw.index(b'"data":') + 7 : -1]) == message(raw)
+
+
+def test_other_kinds_without_envelope_are_skipped_and_counted() -> None:
+    normalise = binance.Normaliser("usdm")
+    for event in ("aggTrade", "kline", "markPriceUpdate", "forceOrder", "24hrTicker", "24hrMiniTicker"):
+        assert normalise(b'{"e":"%s","E":1,"s":"X"}' % event.encode(), 1) is None
+    assert normalise.skipped == {"aggTrade": 1, "kline": 1, "markPrice": 1, "forceOrder": 1, "ticker": 2}
+    assert isinstance(normalise(b'{"e":"news","E":1}', 1), base.Undecodable)
+
+
 def test_the_answer_to_a_subscription_is_nothing_for_us() -> None:
     assert binance.Normaliser("spot")(b'{"result":null,"id":1}', 0) is None
 

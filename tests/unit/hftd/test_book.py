@@ -99,7 +99,7 @@ def test_after_a_gap_kept_diffs_that_the_snapshot_holds_are_dropped_and_newer_on
     assert one.bids == {9: 1, 5: 5}
 
 
-def test_a_snapshot_for_a_book_in_step_is_ignored() -> None:
+def test_a_snapshot_with_another_id_leaves_a_book_in_step_as_it_is() -> None:
     one = restored(100)
     assert one.snapshot(90, [], []) == book.Ignored(90)
     assert one.best() == (10, 5, 12, 4)
@@ -133,10 +133,134 @@ def test_at_diff_is_zero_until_a_diff_has_been_applied() -> None:
 # --- the whole ----------------------------------------------------------------------------------------------
 
 
-def test_crossed_is_seen() -> None:
+def test_a_diff_that_crosses_the_book_is_applied_and_empties_it() -> None:
     one = restored()
+    assert one.diff(101, 101, 0, [(12, 1)], []) is book.CROSSED
+    assert not one.in_step and not one.crossed and one.levels == 0 and "101" in one.lost
+    assert (one.counts["applied"], one.counts["crossed"], one.counts["gaps"]) == (1, 1, 0)
+    assert one.diff(102, 102, 0, [(12, 0)], []) is book.WAITING
+    assert one.snapshot(101, [(11, 1)], [(12, 1)]) == book.Restored(1, 0, 0, False, True)
+
+
+def test_a_kept_diff_that_crosses_the_snapshot_empties_the_book_and_the_rest_waits() -> None:
+    one = book.Book()
     one.diff(101, 101, 0, [(12, 1)], [])
-    assert one.crossed
+    one.diff(102, 102, 0, [(12, 0)], [])
+    assert one.snapshot(100, [(10, 1)], [(12, 1)]) == book.Restored(1, 0, 1, False, False)
+    assert not one.in_step and one.waiting == 1
+
+
+def test_a_crossed_snapshot_is_of_no_use() -> None:
+    one = book.Book()
+    assert one.snapshot(100, [(12, 1)], [(12, 1)]) == book.Ignored(100) and not one.in_step
+
+
+# --- what the stream says against a book in step ------------------------------------------------------------
+
+
+def test_lower_ids_are_old_by_an_earlier_time_and_a_new_chain_by_a_later_one() -> None:
+    one = restored(100)
+    one.diff(101, 105, 0, [], [], 50)
+    assert one.diff(90, 95, 0, [], [], 50) is book.STALE
+    assert one.diff(1, 2, 0, [(5, 1)], [], 51) is book.GAP and "begin again lower" in one.lost
+    assert one.snapshot(1, [(4, 1)], [(6, 1)]) == book.Restored(1, 0, 0, False, True)
+    assert one.best() == (5, 1, 6, 1)
+
+
+@pytest.mark.parametrize("futures", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_snapshot_before_the_first_new_diff_closes_the_gap(futures: bool, late: bool) -> None:
+    """Also with an older answer behind it, and with one that overtook some diffs of the new chain."""
+    one = restored(100)
+    one.diff(101, 105, 100 if futures else 0, [], [], 1)
+    assert one.snapshot(200, [(20, 1)], [(22, 1)]) == book.Ignored(200) and one.in_step
+    if late:
+        assert one.snapshot(104, [(1, 1)], [(2, 1)]) == book.Ignored(104)
+    found = one.diff(199, 203, 198 if futures else 0, [(21, 3)], [], 2)
+    assert found == book.Restored(1, 0, 0, False, True) and one.in_step
+    assert one.best() == (21, 3, 22, 1) and one.at_diff == 203
+    assert (one.counts["gaps"], one.counts["resyncs"], one.counts["applied"]) == (1, 1, 2)
+
+
+def test_a_snapshot_that_overtakes_the_first_new_diffs_closes_the_gap_too() -> None:
+    one = restored(100)
+    one.diff(101, 105, 0, [], [], 1)
+    one.snapshot(200, [(20, 1)], [(22, 1)])
+    assert one.diff(190, 195, 0, [(19, 1)], [], 2) is book.GAP and not one.in_step
+    assert one.diff(196, 199, 0, [], [], 3) is book.WAITING, (
+        "it may be of another chain, until a diff is there"
+    )
+    assert one.diff(200, 201, 0, [(21, 1)], [], 4) == book.Restored(1, 2, 0, False, True)
+    assert one.best() == (21, 1, 22, 1)
+
+
+def test_a_snapshot_of_the_old_chain_is_not_taken_for_the_new_one() -> None:
+    """It is ahead of the book when ids begin again lower: all diffs of the new chain would be old to it."""
+    one = restored(100)
+    one.diff(101, 105, 0, [], [], 1)
+    one.snapshot(110, [(20, 1)], [(22, 1)])
+    assert one.diff(1, 3, 0, [], [], 2) is book.GAP and not one.in_step
+
+
+def test_a_chain_that_goes_on_leaves_the_snapshot_aside_until_it_has_passed_it() -> None:
+    one = restored(100)
+    one.diff(101, 105, 0, [(10, 7)], [])
+    one.snapshot(110, [(20, 1)], [(22, 1)])
+    assert one.diff(106, 107, 0, [], []) is book.APPLIED and one.best() == (10, 7, 12, 4)
+    assert isinstance(one.diff(110, 112, 0, [], []), book.Restored), "it was of use after all"
+    one.snapshot(115, [(30, 1)], [(32, 1)])
+    assert one.diff(113, 116, 0, [], []) is book.APPLIED
+    assert one.diff(118, 119, 0, [], []) is book.GAP
+
+
+def test_a_snapshot_at_the_books_own_diff_is_compared_within_what_both_know() -> None:
+    one = restored(100, bids=[(10, 5), (9, 7)], asks=[(12, 4), (13, 6)])
+    one.diff(101, 101, 0, [(3, 1)], [(20, 1)])  # beyond what the book's own snapshot showed
+    assert one.snapshot(101, [(10, 5), (9, 7), (8, 1)], [(12, 4)]) == book.Ignored(101)
+    assert (one.counts["snapshots_compared"], one.counts["snapshots_equal"]) == (1, 1)
+    assert one.snapshot(101, [(10, 5), (9, 7)], [(12, 5)]) == book.Restored(0, 0, 0, False, True)
+    assert (one.counts["snapshots_compared"], one.counts["snapshots_equal"]) == (2, 1)
+    assert one.best() == (10, 5, 12, 5) and one.at_diff == 101
+    assert one.diff(102, 102, 0, [], []) is book.APPLIED
+
+
+def test_a_quote_at_the_same_id_that_is_another_empties_the_book() -> None:
+    one = restored(100)
+    assert one.quote(100, (1, 1, 2, 2)), "no diff yet: the snapshot's own id proves nothing"
+    one.diff(101, 101, 0, [], [])
+    assert one.quote(101, (10, 5, 12, 4)) and one.quote(99, (1, 1, 2, 2)) and one.in_step
+    assert not one.quote(101, (10, 5, 12, 5)) and not one.in_step
+    assert (one.counts["quotes_compared"], one.counts["quotes_equal"]) == (2, 1)
+
+
+def test_stale_diffs_in_a_row_are_bounded_by_number_and_by_time() -> None:
+    one = restored(100_000)
+    for number in range(1, book.STALE_MAX + 1):
+        assert one.diff(number, number, 0, [], [], 1) is book.STALE
+    assert one.diff(book.STALE_MAX, book.STALE_MAX, 0, [], [], 1) is book.GAP and not one.in_step
+    one = book.Book()
+    one.snapshot(10_000, [(1, 1)], [(2, 1)], receive_ns=5)
+    assert one.diff(1, 1, 0, [], [], 1, 1) is book.STALE
+    assert one.diff(2, 2, 0, [], [], 1, 5 + book.STALE_NS_MAX) is book.STALE
+    assert one.diff(3, 3, 0, [], [], 1, 6 + book.STALE_NS_MAX) is book.GAP
+    assert one.snapshot(2, [(1, 1)], [(2, 1)]) == book.Restored(1, 0, 0, False, True)
+
+
+def test_the_chain_of_diffs_that_wait_is_checked_and_a_hole_said_once() -> None:
+    one = book.Book()
+    outcomes = [one.diff(n, n, 0, [], [], n) for n in (1, 2, 4, 6)]
+    assert outcomes == [book.WAITING, book.WAITING, book.GAP, book.WAITING] and one.waiting == 4
+    assert one.snapshot(3, [(1, 1)], [(2, 1)]).__class__ is book.Restored
+    assert one.counts["gaps"] == 1, "the next hole was there before the snapshot, and has been said"
+
+
+def test_ids_that_begin_again_while_diffs_wait_leave_only_the_new_chain() -> None:
+    one = book.Book()
+    for number in (1_000, 1_001):
+        one.diff(number, number, 0, [], [], number)
+    assert one.diff(7, 7, 0, [(3, 1)], [], 2_000) is book.GAP and one.waiting == 1
+    assert one.snapshot(6, [(1, 1)], [(9, 1)]) == book.Restored(1, 0, 0, False, False)
+    assert one.best() == (3, 1, 9, 1)
 
 
 def test_apply_takes_messages_and_leaves_other_kinds_alone() -> None:

@@ -153,3 +153,22 @@ def test_the_answer_to_an_ask_is_plain_and_exact(stream: Stream) -> None:
         True,
     )
     assert plain["counts"] == {"instrument": 1, "snapshot": 1}
+
+
+def test_a_snapshot_that_says_otherwise_is_the_book_and_is_said(stream: Stream) -> None:
+    stream.send(diff(0, 101, 101))
+    assert stream.send(snapshot(0, 101)) == [] and stream.books.entries[0].losses == 0
+    out = stream.send(snapshot(0, 101, 9, 13))
+    assert statuses(out) == [(0, 1)] and tops(out) == [(0, 9, 13)]
+    entry = stream.books.entries[0]
+    assert (
+        entry.losses == 1 and "snapshot of update id 101 says otherwise" in entry.loss and not entry.trouble()
+    )
+
+
+def test_a_quote_that_contradicts_the_book_silences_it_until_a_snapshot(stream: Stream) -> None:
+    stream.send(diff(0, 101, 101))
+    quote = Message(0, Kind.TICKER, 0, 3, 0, 0, 0, 101, 0, 0, [(10, 2)], [(12, 1)])
+    assert statuses(stream.send(quote)) == [(0, 0)] and stream.books.wanted == {0}
+    assert "quote at update id 101" in stream.books.entries[0].trouble()
+    assert tops(stream.send(snapshot(0, 101, 10, 12))) == [(0, 10, 12)]

@@ -76,12 +76,16 @@ def test_a_quote_at_the_snapshots_own_id_is_not_compared(tmp_path: Path) -> None
     assert verify(tmp_path, spot(snapshot(100), ticker(100)))[0].quotes_compared == 0
 
 
-def test_crossing_diffs_are_counted_kept_ones_too(tmp_path: Path) -> None:
-    one, report = verify(
-        tmp_path,
-        spot(diff(101, 101, [(12, 1)]), snapshot(100), diff(102, 102, [(12, 0)]), diff(103, 103, [(13, 1)])),
-    )
-    assert one.crossed == 2 and not report.clean
+def test_a_crossing_diff_empties_the_book_kept_ones_too(tmp_path: Path) -> None:
+    lines = [
+        diff(101, 101, [(12, 1)]),
+        snapshot(100),
+        diff(102, 102),
+        snapshot(102),
+        diff(103, 103, [(13, 1)]),
+    ]
+    one, report = verify(tmp_path, spot(*lines))
+    assert (one.applied, one.crossed, one.resyncs) == (2, 2, 1) and not report.clean
 
 
 def test_the_clock_offset_is_a_median_in_ms(tmp_path: Path) -> None:
@@ -128,4 +132,31 @@ def test_the_report_has_the_fields_of_the_issue_and_no_others(tmp_path: Path) ->
         "resyncs",
         "crossed",
     ]
-    assert list(plain["instruments"][0]) == [*names, "quotes_compared", "quotes_equal", "clock_offset_ms"]
+    behind = ["clock_offset_ms", "waiting", "snapshots_compared", "snapshots_equal"]
+    assert list(plain["instruments"][0]) == [*names, "quotes_compared", "quotes_equal", *behind]
+
+
+def test_trades_that_come_twice_or_never_are_named(tmp_path: Path) -> None:
+    trades = [
+        binance.trade("BTCUSDT", n, number, 10, 1, buyer_is_maker=True)
+        for n, number in ((1, 8), (2, 9), (2, 9), (5, 12), (4, 11), (6, 13))
+    ]
+    _, report = verify(tmp_path, spot(*trades))
+    assert [(line.number, line.reason) for line in report.bad_lines] == [(3, "trade 9 again; it counts once")]
+    assert report.findings == ["spot BTCUSDT: trades missing by their ids: 1"] and not report.clean
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ([diff(1, 1)], "no diff could be applied: no snapshot"),
+        ([diff(1, 1), snapshot(9)], "no diff could be applied: no snapshot that a diff follows"),
+        ([snapshot(9)], "no diff could be applied: there is no diff"),
+        ([ticker(9), binance.trade("BTCUSDT", 1, 1, 10, 1, buyer_is_maker=True)], ""),
+    ],
+)
+def test_a_capture_with_depth_in_which_nothing_was_proved_says_so(
+    tmp_path: Path, lines: list[bytes], why: str
+) -> None:
+    _, report = verify(tmp_path, spot(*lines))
+    assert report.findings == ([f"spot BTCUSDT: {why}"] if why else []) and report.clean is not bool(why)

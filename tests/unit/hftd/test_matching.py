@@ -430,3 +430,16 @@ def test_own_orders_never_cross_and_keep_their_turn(script: list[tuple[Any, ...]
 @given(steps)
 def test_the_same_list_gives_the_same_events(script: list[tuple[Any, ...]]) -> None:
     assert Venue(BIDS, ASKS).run(numbered(script)) == Venue(BIDS, ASKS).run(numbered(script))
+
+
+def test_a_resting_order_is_filled_by_what_can_be_booked_and_never_cancelled_for_the_rest() -> None:
+    """A tick of 0.001 and a lot of 0.000001: price x lot is below 1e-8 of the quote currency."""
+    kept = accounts.Accounts()
+    price, quantity = 1_234_500_000, 200_000  # 12.345 and 0.002: whole; so are multiples of 0.000002 only
+    engine = matching.Matching(Shown(), lambda side, at, amount: kept.book("spot", "X", side, at, amount))
+    events = engine.place("a", BUY, LIMIT, price, quantity)
+    for traded in (300, 100, 50_100, 100, 10**9):
+        events += engine.traded(price, traded, True)
+    assert [event.quantity for event in events] == [0, 200, 50_000, 149_800]
+    assert events[-1].state is OrderState.FILLED
+    assert kept.of("spot", "X").cash == -(price * quantity // accounts.UNIT)

@@ -121,6 +121,12 @@ def test_golden_bytes_of_a_frame() -> None:
         TRADE.replace(b'"0.006"', b'"0.006000000000000000"'),
         TRADE.replace(b'"0.006"', b'"0"'),
         TRADE.replace(b'"m":true', b'"m":false'),
+        TRADE.replace(b'"X":"MARKET",', b""),
+        TRADE.replace(b'"E":1723161256322', b'"E":100000000000000'),
+        TRADE.replace(b'"E":1723161256322', b'"E":4102444800000000'),
+        DIFF.replace(b'"E":1723161255208', b'"E":1723161255208456'),
+        DIFF.replace(b"@depth@100ms", b"@depth"),
+        DIFF.replace(b"@depth@100ms", b"@depth@99999ms"),
     ],
 )
 def test_the_edge_of_what_is_plain(raw: bytes) -> None:
@@ -170,6 +176,22 @@ def test_the_edge_of_what_is_plain(raw: bytes) -> None:
         DIFF.replace(b'"E"', b'"x":{},"E"'),
         DIFF.replace(b"btcusdt@depth", b"btcusdt@kline"),
         DIFF.replace(b"btcusdt@", b"b" * 60 + b"@"),
+        DIFF.replace(b"@depth@100ms", b"@depth5@100ms"),
+        DIFF.replace(b"@depth@100ms", b"@depth20"),
+        DIFF.replace(b"@depth@100ms", b"@depth@"),
+        DIFF.replace(b"@depth@100ms", b"@depth@100000ms"),
+        DIFF.replace(b"@depth@100ms", b"@depth@100msx"),
+        DIFF.replace(b"btcusdt@depth@100ms", b"!depth"),
+        DIFF.replace(b"btcusdt@depth@100ms", b"@depth"),
+        DIFF.replace(b'"E":1723161255208', b'"E":99999999999999'),
+        DIFF.replace(b'"E":1723161255208', b'"E":4102444800000001'),
+        TRADE.replace(b"@trade", b"@tradeX"),
+        TRADE.replace(b"@trade", b"@tr"),
+        TRADE.replace(b'"MARKET"', b'"ADL"'),
+        TRADE.replace(b'"MARKET"', b'"market"'),
+        TRADE.replace(b'"MARKET"', b"null"),
+        TRADE.replace(b'"e":"trade"', b'"e":"aggTrade"'),
+        PLAIN["coin-m ticker"].replace(b'"e":"bookTicker"', b'"e":"ticker"'),
         TRADE.replace(b"61800.30", b"0"),
         TRADE.replace(b'"m":true', b'"m":1'),
         test_binance.SNAPSHOT,
@@ -314,8 +336,10 @@ def test_a_number_is_read_like_the_twin_reads_it(number: bytes) -> None:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from("eEsTUutpqmbaBAx"),
-            st.sampled_from(['"1"', '"X"', "1", "0", "true", "[]", '[["1","2"]]', '"depthUpdate"']),
+            st.sampled_from("eEsTUutpqmbaBAxX"),
+            st.sampled_from(
+                ['"1"', '"X"', "1", "0", "true", "[]", '[["1","2"]]', '"depthUpdate"', '"trade"', '"MARKET"']
+            ),
         ),
         max_size=12,
     )
@@ -323,11 +347,12 @@ def test_a_number_is_read_like_the_twin_reads_it(number: bytes) -> None:
 @settings(max_examples=800)
 def test_members_in_any_order_and_of_any_type(pairs: list[tuple[str, str]]) -> None:
     data = ",".join(f'"{key}":{value}' for key, value in pairs)
-    for stream in ("depth", "trade", "bookTicker"):
+    for stream in ("depth", "trade", "bookTicker", "depth5@100ms"):
         check(f'{{"stream":"x@{stream}","data":{{{data}}}}}'.encode())
 
 
-EDGES = [0, 1, 10**18 - 1, 10**18, 4_102_444_800_000, 1 << 32, 1 << 62]
+EDGES = [0, 1, 10**18 - 1, 10**18, 4_102_444_800_000, 4_102_444_800_000_000, 1 << 32, 1 << 62]
+EDGES += [10**14 - 1, 10**14, 10**19 - 1, 10**20]
 EDGES += [(1 << bits) + off for bits in (63, 64, 127) for off in (-1, 0, 1)]
 NUMBERS = st.one_of(
     st.integers(-2, 1 << 66),

@@ -4,13 +4,16 @@ the same orders again, however often.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane.model import Phase, Token
-from hftd.engine import reasons
+from hftd.engine import fixed, reasons
 from hftd.engine.orders import answers, oms, term
 from hftd.engine.orders.takeover import Due, Takeover
 from hftd.wire import codec, orders
@@ -409,3 +412,82 @@ def test_standing_by_forgets_the_lead() -> None:
     lead = reconciling()
     lead.stand_by()
     assert (lead.phase, lead.token, lead.leading, lead.due(10_000)) == (Phase.STANDBY, None, False, None)
+
+
+# --- what was forgotten and is named again ------------------------------------------------------------------
+
+EVENTS = json.loads(
+    (Path(__file__).resolve().parents[2] / "cases/orders/15-forgotten-order.json").read_text()
+)
+
+
+@pytest.mark.parametrize(("ids", "executions"), [(0, 0), (7_000_000, 90_000)])
+def test_an_old_report_opens_no_order_that_was_forgotten_and_a_late_fill_counts(
+    ids: int, executions: int
+) -> None:
+    known, said = oms.Oms("omsd", "riskd", oms.Bounds(**EVENTS["bounds"]), believed), []
+    for event in EVENTS["events"]:
+        epoch, number = map(int, event["order"].split("-")[1:])
+        name = f"omsd-{epoch}-{number + ids}"
+        of = ("strategy-mm", "spot", "BTCUSDT", Side.BUY)
+        price, quantity, filled, last = (
+            fixed.parse(event.get(key, "0")) for key in ("price", "quantity", "filled", "last")
+        )
+        if event["what"] == "place":
+            head = (*HEAD[:4], codec.TokenOnWire(1, "omsd", 1))
+            known.apply(
+                orders.Place(*head, event["client"], *of, Kind.LIMIT, price, quantity, 0, 0, order_id=name)
+            )
+            continue
+        execution = event["execution"] + executions if event["execution"] else 0
+        state = OrderState[event["state"]]
+        found = orders.Report(
+            *HEAD, 0, execution, name, event["client"], *of, state, price, quantity, filled,
+            price if last else 0, last, "", "", 0,
+        )  # fmt: skip
+        news = known.judge(found) is not None
+        known.apply(found)
+        if event.get("again"):
+            open_numbers = [int(order_id.split("-")[2]) - ids for order_id in known.orders]
+            said.append((news, open_numbers, [one.execution_id - executions for one in known.executions]))
+    assert said == [
+        (False, [], [1, 2]),
+        (False, [], [1, 2]),
+        (True, [], [1, 2, 3]),
+        (True, [9], [1, 2, 3]),
+    ]
+
+
+def test_reports_of_a_dead_leaders_orders_are_taken_in_any_order(known: oms.Oms) -> None:
+    """It had replicated up to the first; what it placed behind that is not ended because a later one is
+    known."""
+    take(known, place(1))
+    for n in (5, 3, 4):
+        take(known, report(n, OrderState.WORKING))
+    assert [*known.orders] == ["omsd-3-1", "omsd-3-5", "omsd-3-3", "omsd-3-4"]
+
+
+def test_orders_of_epochs_that_are_no_longer_counted_have_ended() -> None:
+    known = oms.Oms("omsd", "riskd", BOUNDS, believed)
+    for epoch in range(1, oms.EPOCHS_KEPT + 3):
+        name = f"omsd-{epoch}-1"
+        take(known, place(epoch, order_id=name))
+        take(known, msgspec.structs.replace(report(epoch, OrderState.CANCELLED), order_id=name))
+    old = msgspec.structs.replace(report(9, OrderState.WORKING), order_id="omsd-2-7")
+    assert known.judge(old) is None
+    assert known.judge(msgspec.structs.replace(old, order_id="omsd-3-7")) is not None
+    assert known.judge(msgspec.structs.replace(old, order_id="other-2-7")) is not None
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.sampled_from(list(OrderState)), st.integers(0, 9)), max_size=80)
+)
+def test_what_has_ended_stays_ended_however_often_it_is_told(
+    reports: list[tuple[int, OrderState, int]],
+) -> None:
+    known = oms.Oms("omsd", "riskd", oms.Bounds(100, 1_000, 3, 50), believed)
+    for n in range(1, 21):
+        take(known, place(n), report(n, OrderState.CANCELLED))
+    for n, state, execution in reports:
+        take(known, report(n, state, filled=QUANTITY if execution else 0, execution=execution))
+    assert all(int(order_id.rsplit("-")[-1]) > 20 for order_id in known.orders)

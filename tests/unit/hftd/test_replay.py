@@ -24,6 +24,13 @@ def capture(path: Path, *lines: tuple[int, str]) -> Path:
     return path
 
 
+@pytest.fixture
+def spot(tmp_path: Path) -> Path:
+    folder = tmp_path / "spot"
+    folder.mkdir()
+    return folder
+
+
 def read(*paths: Path) -> tuple[list[replay.Line], list[replay.BadLine]]:
     items = list(replay.Tape(paths))
     return [item for item in items if isinstance(item, replay.Line)], [
@@ -111,8 +118,8 @@ def test_a_damaged_block_gives_all_lines_before_the_damage(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("content", [b"", b"1 {}\n", b"\x00\x01"])
-def test_what_is_not_gzip_is_said_at_line_one(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.gz"
+def test_what_is_not_gzip_is_said_at_line_one(spot: Path, content: bytes) -> None:
+    path = spot / "a.gz"
     path.write_bytes(content)
     lines, bad = read(path)
     assert (
@@ -122,8 +129,8 @@ def test_what_is_not_gzip_is_said_at_line_one(tmp_path: Path, content: bytes) ->
     )
 
 
-def test_several_gzip_members_and_padding_are_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "a.gz"
+def test_several_gzip_members_and_padding_are_one_file(spot: Path) -> None:
+    path = spot / "a.gz"
     path.write_bytes(gzip.compress(b"1 {}\n2 {") + gzip.compress(b"}\n3 {}") + b"\0" * 64)
     lines, bad = read(path)
     assert [line.receive_ns for line in lines] == [1, 2, 3] and not bad
@@ -132,8 +139,8 @@ def test_several_gzip_members_and_padding_are_one_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["", "x {}", "12", "12 []", "-1 {}", "1.5 {}", "99999999999999999999 {}", "1619378326.39: {}"]
 )
-def test_a_line_of_another_shape_is_named_and_skipped(tmp_path: Path, line: str) -> None:
-    path = tmp_path / "a.gz"
+def test_a_line_of_another_shape_is_named_and_skipped(spot: Path, line: str) -> None:
+    path = spot / "a.gz"
     path.write_bytes(gzip.compress(f"1 {{}}\n{line}\n2 {{}}\n".encode()))
     lines, bad = read(path)
     assert (
@@ -143,26 +150,26 @@ def test_a_line_of_another_shape_is_named_and_skipped(tmp_path: Path, line: str)
     )
 
 
-def test_a_line_out_of_order_is_named_and_given_all_the_same(tmp_path: Path) -> None:
-    path = capture(tmp_path / "a.gz", (10, "{}"), (30, "{}"), (20, "{}"), (25, "{}"))
+def test_a_line_out_of_order_is_named_and_given_all_the_same(spot: Path) -> None:
+    path = capture(spot / "a.gz", (10, "{}"), (30, "{}"), (20, "{}"), (25, "{}"))
     lines, bad = read(path)
     assert [line.receive_ns for line in lines] == [10, 30, 20, 25]
     assert [(one.number, "out of order" in one.reason) for one in bad] == [(3, True)]
 
 
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_without_end_does_not_fill_the_memory(spot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "LINE_BYTES_MAX", 1_000)
-    path = tmp_path / "a.gz"
+    path = spot / "a.gz"
     path.write_bytes(gzip.compress(b"1 {}\n2 {" + b" " * (3 << 20)))
     lines, bad = read(path)
     assert len(lines) == 1 and "a line of over 1000 bytes" in bad[0].reason
 
 
 def test_blocks_that_inflate_beyond_the_bound_lose_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay, "INFLATED_BYTES_MAX", 100)
-    path = capture(tmp_path / "a.gz", *((n, '{"same":"same"}') for n in range(1, 5_001)))
+    path = capture(spot / "a.gz", *((n, '{"same":"same"}') for n in range(1, 5_001)))
     lines, bad = read(path)
     assert [line.receive_ns for line in lines] == list(range(1, 5_001)) and not bad
 
@@ -174,13 +181,13 @@ HOUR_NS = 3_600_000_000_000
 
 @pytest.mark.parametrize("receive_ns", [market.TIME_NS_MAX + 1, 1 << 63, 9_999_999_999_999_999_999])
 def test_a_receive_time_that_is_none_is_a_bad_line_and_the_others_fit_the_feed(
-    tmp_path: Path, receive_ns: int
+    spot: Path, receive_ns: int
 ) -> None:
-    path = capture(tmp_path / "a.gz", (1, "{}"), (receive_ns, "{}"), (2, "{}"))
+    path = capture(spot / "a.gz", (1, "{}"), (receive_ns, "{}"), (2, "{}"))
     lines, bad = read(path)
     assert [line.receive_ns for line in lines] == [1, 2]
     assert [(one.number, one.reason) for one in bad] == [(2, f"received at {receive_ns}: after 2100-01-01")]
-    last = capture(tmp_path / "b.gz", (market.TIME_NS_MAX, "{}"))
+    last = capture(spot / "b.gz", (market.TIME_NS_MAX, "{}"))
     feed.pack([(line.instrument, line.receive_ns, line.raw) for line in read(last)[0]], 1, 1)
 
 
@@ -199,21 +206,21 @@ def test_one_line_from_the_future_is_dropped_and_holds_up_no_other(tmp_path: Pat
     )
 
 
-def test_a_recorder_that_paused_is_believed(tmp_path: Path) -> None:
-    path = capture(tmp_path / "a.gz", (10, "{}"), (HOUR_NS, "{}"), (HOUR_NS + 1, "{}"), (3 * HOUR_NS, "{}"))
+def test_a_recorder_that_paused_is_believed(spot: Path) -> None:
+    path = capture(spot / "a.gz", (10, "{}"), (HOUR_NS, "{}"), (HOUR_NS + 1, "{}"), (3 * HOUR_NS, "{}"))
     lines, bad = read(path)
     assert [line.receive_ns for line in lines] == [10, HOUR_NS, HOUR_NS + 1, 3 * HOUR_NS] and not bad
 
 
-def test_a_bad_line_comes_out_before_the_next_good_one_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.gz"
+def test_a_bad_line_comes_out_before_the_next_good_one_is_read(spot: Path) -> None:
+    path = spot / "a.gz"
     path.write_bytes(gzip.compress(b"1 {}\n2 {}\n" + b"\n" * 5_000 + b"3 {}\n"))
     items = iter(replay.Tape([path]))
     assert [type(item) for item in itertools.islice(items, 3)] == [replay.Line, replay.Line, replay.BadLine]
 
 
-def test_kilobytes_of_compressed_newlines_cost_neither_memory_nor_time(tmp_path: Path) -> None:
-    path, after = tmp_path / "a.gz", capture(tmp_path / "b.gz", (5, "{}"))
+def test_kilobytes_of_compressed_newlines_cost_neither_memory_nor_time(spot: Path) -> None:
+    path, after = spot / "a.gz", capture(spot / "b.gz", (5, "{}"))
     path.write_bytes(gzip.compress(b"\n" * (20 << 20)))
     assert path.stat().st_size < 21_000
     tracemalloc.start()
@@ -228,11 +235,9 @@ def test_kilobytes_of_compressed_newlines_cost_neither_memory_nor_time(tmp_path:
     assert bad[-1].reason == "after 10000 bad lines in a row the rest of the file is skipped"
 
 
-def test_good_lines_between_bad_ones_keep_a_file_going(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_good_lines_between_bad_ones_keep_a_file_going(spot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "BAD_IN_A_ROW_MAX", 3)
-    path = tmp_path / "a.gz"
+    path = spot / "a.gz"
     path.write_bytes(gzip.compress(b"1 {}\n\n\n2 {}\n\n\n3 {}\n\n\n\n4 {}\n"))
     lines, bad = read(path)
     assert [line.receive_ns for line in lines] == [1, 2, 3] and len(bad) == 8 and bad[-1].number == 11
