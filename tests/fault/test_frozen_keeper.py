@@ -99,7 +99,9 @@ def down(agent: AgentProcess) -> str:
 
 
 def healthy(agent: AgentProcess) -> bool:
-    return bool((agent.get("/v1/site/status") or {}).get("healthy"))
+    """But for the controller, which this site has not."""
+    reasons = (agent.get("/v1/site/status") or {}).get("reasons", [""])
+    return all("no controller is elected" in each for each in reasons)
 
 
 def as_before(agent: AgentProcess, pid: int, epoch: int) -> None:
