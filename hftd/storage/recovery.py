@@ -79,7 +79,7 @@ def recovered(folder: Path, recent_max: int, *, replicated: bool, restarted: boo
         InvalidInput: a file is no segment, or its sequences do not rise.
         OSError: a file cannot be read or put right.
     """
-    for leftover in (folder / "room.probe", *folder.glob("*.fresh")):
+    for leftover in (folder / "room.probe", *folder.glob("[0-9]*.fresh")):
         leftover.unlink(missing_ok=True)
     found = Contents(deque(maxlen=recent_max))
     found.damage = damage.read_note(folder)

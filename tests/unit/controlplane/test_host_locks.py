@@ -75,6 +75,14 @@ def test_it_is_free_when_its_holder_is_killed_and_then_names_the_next(path: Path
     assert not locks.held(path)
 
 
+def test_its_last_holder_is_named_when_it_is_free_again(path: Path) -> None:
+    assert locks.last_holder(path) is None
+    locks.take(path, "agent").close()
+    assert locks.last_holder(path) == identity.myself("agent") and not locks.held(path)
+    path.write_bytes(b"rubbish")
+    assert locks.last_holder(path) is None
+
+
 def test_a_child_does_not_inherit_it(path: Path) -> None:
     with locks.take(path, "parent"):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
