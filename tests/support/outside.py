@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from controlplane.errors import FloorUnreachable
 from controlplane.http import unix
+from hftd.daemons.simd import journal
 from hftd.shm import pages
 from hftd.storage import segments
 from hftd.wire import orders
@@ -25,7 +25,6 @@ TOLD_S = 8.0
 """So long may something be wrong before `healthy` says so."""
 GROUPS = ("omsd", "riskd", "execd")
 PARTS = ("hft-floord", "hft-controld", "etcd")
-_decode: Any = orders.decode_towards_venue
 
 
 @dataclass(frozen=True)
@@ -156,13 +155,12 @@ class Observer:
 def seen_by_venue(site_dir: Path) -> set[str]:
     """Order ids that the venue has taken, from its own journal."""
     found = set()
-    for path in sorted((site_dir / "data").glob("simd-*/journal/[0-9]*.journal")):
+    for path in sorted((site_dir / "simd" / "journal").glob("[0-9]*.journal")):
         content = path.read_bytes()
         for record, _ in segments.records(content, len(segments.MAGIC)):
-            with contextlib.suppress(Exception):
-                message = _decode(record.payload)
-                if isinstance(message, orders.Place):
-                    found.add(message.order_id)
+            message = journal.decode_record(record.payload)
+            if isinstance(message, orders.Place):
+                found.add(message.order_id)
     return found
 
 
