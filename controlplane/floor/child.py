@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import math
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from controlplane.model import Process
 from controlplane.resilience import backoff
 
 LOG_BYTES_MAX = 16 << 20
-"""Then it becomes NAME.log.1 at the next start of the child."""
+"""Then it becomes NAME.log.1: at the next start of the child, or while it runs (`rotate_log`)."""
 
 HELD_LOOK_S = 0.1
 DEATHS_SAID = 3
@@ -110,6 +111,23 @@ class Child:
             return subprocess.DEVNULL
         self._troubles.over(subject)
         return fd
+
+    def rotate_log(self) -> None:
+        """Of a child that does not rotate its log itself, while it runs: copied and cut in place, as the
+        child has it open. Blocking.
+        """
+        subject = f"log of {self.name}"
+        try:
+            if self.log.stat().st_size <= LOG_BYTES_MAX:
+                return
+            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+            os.truncate(self.log, 0)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            self._troubles.stands(subject, f"cannot be rotated ({exc}); it grows")
+        else:
+            self._troubles.over(subject)
 
     async def start_when_free(self, within_s: float = math.inf) -> None:
         """Raises InUse: another process goes on holding what it needs."""

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import shutil
 import signal
-import threading
-from pathlib import Path
 
-from controlplane.errors import FloorUnreachable, HftctlError
+from controlplane.errors import HftctlError
 from controlplane.floor import embedded, processes
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
@@ -61,21 +59,22 @@ def stop(folders: Folders, *, timeout_s: float) -> None:
     """
     floor = folders.running() or {}
     run_dir = folders.run_dir()
-    asks = [
-        threading.Thread(target=_ask_to_shut_down, args=(path,), daemon=True)
-        for path in sorted(run_dir.glob("*.agent.sock"))
-    ]
-    for ask in asks:
-        ask.start()
-    for ask in asks:
-        ask.join(SHUTDOWN_ASK_S + 1)
+    sockets = sorted(run_dir.glob("*.agent.sock"))
+    told = unix.ask(sockets, "POST", "/v1/shutdown", timeout_s=SHUTDOWN_ASK_S)
+    deaf = {
+        f"agent-{socket.name.removesuffix('.agent.sock')}"
+        for socket, answer in zip(sockets, told, strict=True)
+        if not isinstance(answer, unix.Answer)
+    }
     recorded = {
         name: identity.from_plain(record, name) for name, record in (floor.get("processes") or {}).items()
     }
     known = {name: process for name, process in recorded.items() if process is not None}
-    agents = [process for name, process in known.items() if name.startswith("agent")]
-    silent = processes.wait_gone(agents, timeout_s) if asks else agents
-    processes.end(silent)
+    agents = {name: process for name, process in known.items() if name.startswith("agent")}
+    # One that is dead or hung is not waited for: its processes are ended by their pids.
+    hung = [process for name, process in agents.items() if name in deaf]
+    silent = processes.wait_gone([each for each in agents.values() if each not in hung], timeout_s)
+    processes.end([*silent, *hung])
     # An agent that was dead has not stopped its keeper and shims. A shim passes SIGTERM on to its daemon.
     of_hosts = [
         k
@@ -88,13 +87,6 @@ def stop(folders: Folders, *, timeout_s: float) -> None:
     kind = (floor.get("store") or {}).get("kind")
     if kind in known and kind in embedded.KINDS:
         processes.end([known[kind]], grace_s=embedded.named(kind).stop_grace_s)
-
-
-def _ask_to_shut_down(socket: Path) -> None:
-    try:
-        unix.request(socket, "POST", "/v1/shutdown", timeout_s=SHUTDOWN_ASK_S)
-    except FloorUnreachable:
-        return  # dead or hung: its processes are ended by their pids
 
 
 def sweep(folders: Folders) -> list[Process]:

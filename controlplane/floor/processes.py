@@ -134,9 +134,11 @@ def wait_gone(all_known: Iterable[Process], timeout_s: float) -> list[Process]:
 
 def end(all_known: Iterable[Process], grace_s: float = KILL_AFTER_S) -> list[Process]:
     """SIGTERM, then SIGKILL for what does not go; what even that does not end (never, short of a hung kernel)
-    is returned.
+    is returned. What is stopped (SIGSTOP) goes on, to end in order.
     """
     wanted = [known for known in all_known if send(known, signal.SIGTERM)]
+    for known in wanted:
+        send(known, signal.SIGCONT)
     stubborn = wait_gone(wanted, grace_s)
     for known in stubborn:
         send(known, signal.SIGKILL)

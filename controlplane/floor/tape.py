@@ -42,11 +42,13 @@ def require(path: Path, subject: str) -> Path:
         raise InvalidInput(f"{subject}: no capture in this folder (*.gz wanted)")
     if not os.access(path, os.R_OK):
         raise InvalidInput(f"{subject}: cannot be read (permission denied)")
-    why = {file: _why_not(file) for file in files}
-    if all(why.values()):
-        first = f"{files[0].name}: " if path.is_dir() else ""
-        raise InvalidInput(f"{subject}: not one line of market data ({first}{why[files[0]]}; {WANTED})")
-    return path.resolve()
+    first = ""
+    for file in files:
+        why = _why_not(file)
+        if not why:
+            return path.resolve()
+        first = first or (f"{file.name}: {why}" if path.is_dir() else why)
+    raise InvalidInput(f"{subject}: not one line of market data ({first}; {WANTED})")
 
 
 def _why_not(file: Path) -> str:

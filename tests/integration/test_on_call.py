@@ -139,6 +139,20 @@ def test_a_verb_for_another_user_s_floor_says_whose_it_is(floor: floors.Floor) -
     assert floor.healthy()
 
 
+def test_down_waits_for_no_agent_that_hangs_and_ends_all_in_order() -> None:
+    with floors.floor() as floor:
+        found = of_floor(floor)
+        agents = [floor.holder(host, "agent") for host in ("alpha", "beta")]
+        for pid in [*agents, floor.holder("beta", "keeper")]:
+            os.kill(pid, signal.SIGSTOP)
+        began = time.monotonic()
+        down = floor.run("down", "--timeout", str(4 * PATIENCE_S))
+        assert down.returncode == 0 and time.monotonic() - began < 2 * PATIENCE_S, down.stderr
+        assert not any(identity.start_time(pid) for pid in found)
+        log = (floor.site_dir / "logs" / "keeper-beta.log").read_text()
+        assert log.splitlines()[-1].endswith("keeper.stopped"), "it went on, to end in order"
+
+
 FOLLOWED = ["events -f", "logs -f omsd-alpha-1", "logs -f floord", "logs -f agent-beta"]
 
 

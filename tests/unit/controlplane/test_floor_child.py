@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.floor import child as floor_child
 from controlplane.floor.child import DEATHS_SAID, Child
 from controlplane.resilience import backoff
 
@@ -106,3 +107,24 @@ def test_one_that_dies_again_and_again_is_said_a_few_times_and_then_stands(
     asyncio.run(case())
     assert all("started again at once" in line for line in said) and len(said) == DEATHS_SAID + 1
     assert said[-1].startswith("agent dies again and again: pid ")
+
+
+def test_a_log_is_copied_and_cut_while_its_child_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(floor_child, "LOG_BYTES_MAX", 1000)
+    said: list[str] = []
+    one = child(tmp_path, said, ["sh", "-c", "while echo 0123456789; do sleep 0.01; done"])
+    one.rotate_log()
+    one.start()
+
+    async def case() -> None:
+        await until(lambda: one.log.stat().st_size > 1000)
+        one.rotate_log()
+        assert (tmp_path / "log.1").stat().st_size > 1000
+        await until(lambda: 0 < one.log.stat().st_size < 1000)
+        assert one.log.read_bytes().startswith(b"0123456789"), "no hole in front"
+
+    asyncio.run(case())
+    assert one.process is not None and not said
+    os.kill(one.process.pid, 9)
