@@ -224,6 +224,7 @@ class Member:
             slots=site.slots(self.service),
             lead=lead,
             word_closed=instance.words.closed_rank(me),
+            word_armed=instance.words.armed_rank(me),
             changed_ns=self._changed_ns,
             request_ns=self._request_ns,
             renew_ns=self._renew_ns,
@@ -295,6 +296,8 @@ class Member:
                 if self.lead is not None and self.lead.closed is None:
                     self.instance.words.stand_by(self.lead)
                 self._lead_is(None)
+            case decide.Disarm(lead):
+                self.instance.words.stand_by(lead)
             case _:
                 # R5: what was decided on is what is compared. The task starts later, and a newer view may
                 # have come in by then.

@@ -106,6 +106,15 @@ class Words:
             and now.wanted is pages.Wanted.LEAD
         )
 
+    def armed_rank(self, process: Process) -> Rank | None:
+        """The epoch in which the word tells `process` to lead (its time may be over)."""
+        now = self.lease()
+        return (
+            (now.incarnation, now.epoch)
+            if now.process == process and now.wanted is pages.Wanted.LEAD
+            else None
+        )
+
     def closed_rank(self, process: Process) -> Rank | None:
         """The epoch that the word, addressed to `process`, calls handed over."""
         now = self.lease()

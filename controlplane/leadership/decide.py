@@ -134,6 +134,8 @@ class GroupView:
     word_closed: Rank | None = None
     """The epoch that the lease word, addressed to `me`, says is handed over: a closing survives a keeper's
     restart (R7)."""
+    word_armed: Rank | None = None
+    """The epoch in which the lease word tells `me` to lead, whether that has run out or not."""
     changed_ns: int = 0
     """When this keeper first saw the present revision of the leader record (R4)."""
     request_ns: int = 0
@@ -172,6 +174,13 @@ class Close:
 @dataclass(frozen=True, slots=True)
 class StandDown:
     """Zero the word; the lead is another's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disarm:
+    """Zero a word that an earlier keeper armed: its epoch is over, and its daemon does not know it."""
+
+    lead: Lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +224,9 @@ class RecordActive:
     """Complete the history row of the epoch that is led."""
 
 
-Action = Close | StandDown | Renew | Claim | Campaign | HandOver | WriteElectable | Settle | RecordActive
+Action = (
+    Close | StandDown | Disarm | Renew | Claim | Campaign | HandOver | WriteElectable | Settle | RecordActive
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,6 +352,9 @@ def _stand_by(view: GroupView, group: Group, now_ns: int) -> Decision:
     record = group.leader
     if record and record.holder and record.holder.instance == view.me.instance:
         return _named(view, record, record.holder, now_ns)
+    if view.word_armed is not None and view.word_armed <= group.rank:
+        lead = Lead(view.me, *view.word_armed)
+        return _do(Disarm(lead), f"ends epoch {lead.epoch} here: {_name(group.holder)} leads")
     if view.leaving:
         return _wait("stops")
     if group.incarnation is None:

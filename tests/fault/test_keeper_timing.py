@@ -14,6 +14,7 @@ from agents.keeper import protocol
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane.leadership import budget
 from controlplane.model import records
+from hftd.shm.pages import Wanted
 from tests.fault.test_keeper_leadership import never_two
 from tests.support.keepers import Floor, run, until
 
@@ -96,5 +97,21 @@ def test_a_disk_that_is_slow_to_sync_holds_up_no_renewal(
             await asyncio.sleep(0.005)
         first.kill()
         await until(second.leads, "beta takes over with its own disk as slow")
+
+    run(tmp_path, case)
+
+
+def test_a_keeper_that_comes_back_after_its_lead_was_taken_ends_it_in_the_word(tmp_path: Path) -> None:
+    """The word of a keeper that was killed stays as it was; its daemon must hear that it leads no more."""
+
+    async def case(floor: Floor) -> None:
+        first, second = await floor.pair()
+        await floor.kill_keeper("alpha")
+        await never_two([first, second], second.leads, "beta leads")
+        assert first.lease().wanted is Wanted.LEAD
+        again = await floor.keeper("alpha")
+        again.apply(protocol.Table((first.entry(),)))
+        await never_two([first, second], lambda: first.lease().wanted is Wanted.STANDBY, "alpha hears it")
+        assert second.leads() and second.lease().epoch == 2
 
     run(tmp_path, case)

@@ -12,6 +12,7 @@ from controlplane.leadership.decide import (
     Cause,
     Claim,
     Close,
+    Disarm,
     Group,
     GroupView,
     HandOver,
@@ -449,6 +450,20 @@ def test_every_take_settles_a_request_by_what_it_did() -> None:
     assert decide.settled(replace(REQUEST, to=GAMMA.instance), ALPHA.instance, BETA).state == "failed"
     assert decide.settled(REQUEST, ALPHA.instance, ALPHA_AGAIN).state == "failed"
     assert decide.settled(REQUEST, ALPHA.instance, None).state == "failed"
+
+
+def test_a_word_that_an_earlier_keeper_left_armed_is_ended_once_another_leads() -> None:
+    """A keeper that starts anew knows of no lead; its daemon would fence for the old epoch for ever."""
+    led_by_beta = replace(
+        LED, leader=replace(RELEASED.leader, holder=BETA), epoch=records.EpochRecord(INC, 4)
+    )  # type: ignore[type-var]
+    for group in (led_by_beta, RELEASED):
+        view = alpha(group, lead=None, word_armed=(INC, 3))
+        assert action(view) == Disarm(Lead(ALPHA, INC, 3))
+        assert not isinstance(action(replace(view, word_armed=None)), Disarm)
+    assert action(alpha(LED, lead=None, word_armed=(INC, 3))) == Claim(), "it is named: a renewal says more"
+    newer = alpha(led_by_beta, lead=None, word_armed=(INC, 5))
+    assert not isinstance(action(newer), Disarm), "this keeper's view is older than the word"
 
 
 # --- hosts with different profiles --------------------------------------------------------------------------
