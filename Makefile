@@ -83,7 +83,7 @@ contract integration fault story: dev etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@
 
 soak: dev etcd            ## ten minutes of random kills, freezes and rubbish on a floor (HFT_SOAK_S, HFT_SOAK_SEED)
-	HFT_SOAK_S=$${HFT_SOAK_S:-600} HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q -s tests/fault/test_random_floor.py
+	HFT_SOAK_S=$${HFT_SOAK_S:-600} HFT_SOAK_SEED=$${HFT_SOAK_SEED:-$$(date +%N | sed "s/^0*//")} HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q -s tests/fault/test_random_floor.py
 
 bench: dev            ## measure: each figure beside its baseline from the same run
 	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
