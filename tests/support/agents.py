@@ -27,7 +27,7 @@ from controlplane import model, store
 from controlplane.errors import FloorUnreachable
 from controlplane.host import identity
 from controlplane.http import unix
-from controlplane.model import Mode, ServiceSpec
+from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.store import Keys, Store
 from hftd import settings as schemas
 
@@ -96,14 +96,16 @@ class Client:
 async def site_in_process(
     *specs: ServiceSpec, hosts: tuple[str, ...] = ("alpha",)
 ) -> AsyncIterator[tuple[list[Client], Store]]:
-    """Agents of one site over one memory store, without keepers; shut down, with their daemons, on every
-    path.
+    """Agents of one site over one memory store, without keepers, and a controller as far as the store tells;
+    shut down, with their daemons, on every path.
     """
     where = f"memory://agents-{next(_numbers)}"
     with site_folder() as folder:
         writer = store.connect(where)
         for one in specs:
             await writer.put(KEYS.spec(one.name), model.encode(one))
+        elected = records.ControllerRecord("http://127.0.0.1:1", Process("controld", "boot", 1, 1), 1)
+        await writer.put(KEYS.controller(), model.encode(elected))
         async with contextlib.AsyncExitStack() as stack:
             clients = []
             for host in hosts:
