@@ -115,7 +115,7 @@ def test_executions_are_booked_once_over_kill_9_whatever_their_order(
         def marked() -> bool:
             bookd.instrument()
             bookd.top(129 * ONE, 131 * ONE)
-            return bool(positiond.ask("positions")[0]["unrealised"] != "0")
+            return positiond.ask("positions")[0]["unrealised"] not in ("0", None)
 
         daemons.wait_for("a mark", marked)
         # 2 at 100, 1 sold at 120 before the 2 at 110 came: average 310 / 3 is not whole, and what is rounded
@@ -173,7 +173,11 @@ def value_at(bookd: daemons.Bookd, positiond: daemons.Daemon, price: int, symbol
     def valued() -> bool:
         bookd.instrument()
         bookd.top(price * ONE, price * ONE)
-        return any(row["unrealised"] != "0" for row in positiond.ask("positions") if row["symbol"] == symbol)
+        return any(
+            row["unrealised"] not in ("0", None)
+            for row in positiond.ask("positions")
+            if row["symbol"] == symbol
+        )
 
     daemons.wait_for("a mark", valued)
 

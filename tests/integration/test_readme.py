@@ -24,6 +24,7 @@ FIGURES = [
     (r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME"),
     (r"/tmp/[^\s:;]*", "FOLDER"),
     (r"\b(alpha|beta)\b", "HOST"),
+    (r"\?/s", "0/s"),  # a rate, before it is known
     (r"-?\b\d+(\.\d+)*", "0"),
     (r"\s+", " "),
 ]
