@@ -104,4 +104,4 @@ def test_a_market_data_daemon_that_hangs_is_a_reason_and_its_rate_is_not_known(f
         unhealthy_for(floor, row["id"])
         floors.wait_for("no rate", lambda: floor.status()["flow"]["messages_per_s"] is None)
         assert floor.status()["flow"]["messages"] > 0, "a total stays"
-        assert "(?/s)" in floor.run("status").stdout
+        floors.wait_for("people see it", lambda: "(?/s)" in floor.run("status").stdout)
