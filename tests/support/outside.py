@@ -58,8 +58,8 @@ def _name(words: list[str]) -> str:
         return title.partition("@")[0]
     if title.partition(" ")[0] in PARTS:
         return title.partition(" ")[0]
-    if title.endswith("/etcd"):
-        return "etcd"
+    if title.endswith("/etcd") and any(word.startswith("--data-dir") for word in words):
+        return "etcd"  # and not one that is only asked for its version
     return title.partition("@")[0] if "@" in title and "hftd" in words[1:3] else ""
 
 
