@@ -126,8 +126,8 @@ class KeeperProcess:
             row, delay_s = row.died(time.monotonic() - began_mono_s)
             self.restarts += 1
             self._is_troubled(
-                f"the keeper has ended ({words}; {row.count} times in a row): {UNLED}. Its last line: "
-                f"{await asyncio.to_thread(self._last_line)}"
+                f"the keeper has ended ({words}; {row.count} times in a row): {UNLED}; see {self._logs}. Its "
+                f"last line: {await asyncio.to_thread(self._last_line)}"
             )
             self._report(
                 "keeper.exited", pid=keeper.pid if keeper else None, reason=words, restart_in_s=delay_s
@@ -186,7 +186,9 @@ class KeeperProcess:
             lease = budget.profile(self._profile())
             if not silence.alarming(lease):
                 continue
-            self._is_troubled(f"the keeper (pid {keeper.pid}) says nothing and is started anew: {UNLED}")
+            self._is_troubled(
+                f"the keeper (pid {keeper.pid}) says nothing and is started anew: {UNLED}; see {self._logs}"
+            )
             if silence.to_be_ended(lease):
                 self._silence = keeper_silence.Silence(started=True)  # one signal, and time to die
                 self._report("keeper.killed", pid=keeper.pid, silent_s=round(silence.s, 2))
@@ -197,6 +199,10 @@ class KeeperProcess:
         if trouble != self.trouble:
             self.trouble = trouble
             self._troubled(trouble)
+
+    @property
+    def _logs(self) -> str:
+        return f"`hftctl logs keeper-{self._folders.host}`"
 
     def _last_line(self) -> str:
         """What the keeper has logged last; a few words when it has logged nothing, or it cannot be read."""

@@ -179,7 +179,7 @@ def test_a_keeper_that_cannot_start_is_not_healthy_and_says_why(host: AgentProce
     blocked.unlink()
     blocked.mkdir()
     os.kill(old, signal.SIGKILL)
-    until("its last words are shown", lambda: "Its last line: " in down(host) and str(blocked) in down(host))
+    until("its last words are shown", lambda: "last line: " in down(host) and str(blocked) in down(host))
     assert not healthy(host)
     status = host.get("/v1/site/status")
     assert any("the keeper has ended" in reason for reason in status["reasons"])

@@ -353,8 +353,10 @@ class Receivers:
                 self.audit.answered(answer)
             case orders.AuditSeen() as seen:
                 self.audit.acknowledged(seen.up_to, now_ns)
-            case orders.Refusal(reason=reasons.NOT_ATTACHED):
-                self.audit.attach()  # what it did not take is sent again
+            case orders.Refusal(reason=reasons.NOT_ATTACHED) if self.audit.attached:
+                # Once for a whole batch of refused records, which is sent again.
+                self.audit.attached = False
+                self.audit.attach()
             case _:
                 pass
 
