@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from controlplane import model, store
+from controlplane import store
 from controlplane.host import files, locks
 from controlplane.model import Mode
 from hftd.shm import pages
@@ -35,18 +35,10 @@ def host() -> Iterator[AgentProcess]:
     """One host whose riskd leads; every test leaves it so."""
     with servers.running(servers.etcd()) as server:
         where = f"etcd://{server.endpoint}"
-        asyncio.run(_fill(where))
+        agents.fill(where, *FLOOR)
         with agents.agent_process(where) as agent:
             until("riskd leads", lambda: led(agent))
             yield agent
-
-
-async def _fill(where: str) -> None:
-    client = store.connect(where)
-    await client.put(KEYS.incarnation, b"1700000000000")
-    for spec in FLOOR:
-        await client.put(KEYS.spec(spec.name), model.encode(spec))
-    await client.close()
 
 
 def until(what: str, claim: Callable[[], Any]) -> Any:

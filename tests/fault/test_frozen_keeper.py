@@ -7,7 +7,6 @@ keeper is there afterwards, the same daemon leads, and epochs rise.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import signal
@@ -18,12 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from controlplane import model, store
 from controlplane.host import locks
 from controlplane.model import Mode
 from hftd.shm import pages
 from tests.support import agents, servers
-from tests.support.agents import KEYS, AgentProcess
+from tests.support.agents import AgentProcess
 
 pytestmark = pytest.mark.timeout(300)
 RISKD = "riskd-alpha-1"
@@ -34,18 +32,10 @@ def host() -> Iterator[AgentProcess]:
     """One host whose riskd leads; every test leaves it so."""
     with servers.running(servers.etcd()) as server:
         where = f"etcd://{server.endpoint}"
-        asyncio.run(_fill(where))
+        agents.fill(where, agents.spec("riskd", mode=Mode.ACTIVE_STANDBY))
         with agents.agent_process(where) as agent:
             until("riskd leads", lambda: leads(agent))
             yield agent
-
-
-async def _fill(where: str) -> None:
-    client = store.connect(where)
-    await client.put(KEYS.incarnation, b"1700000000000")
-    spec = agents.spec("riskd", mode=Mode.ACTIVE_STANDBY)
-    await client.put(KEYS.spec(spec.name), model.encode(spec))
-    await client.close()
 
 
 def until(what: str, claim: Callable[[], Any]) -> Any:

@@ -196,6 +196,19 @@ class AgentProcess:
             self.kill()
 
 
+def fill(where: str, *specs: ServiceSpec) -> None:
+    """A store with an incarnation and these specs, for agents as processes."""
+
+    async def put() -> None:
+        client = store.connect(where)
+        await client.put(KEYS.incarnation, b"1700000000000")
+        for one in specs:
+            await client.put(KEYS.spec(one.name), model.encode(one))
+        await client.close()
+
+    asyncio.run(put())
+
+
 @contextlib.contextmanager
 def agent_process(where: str, *words: str, host: str = "alpha") -> Iterator[AgentProcess]:
     with site_folder() as folder:
