@@ -3,7 +3,8 @@
 `Runner` is what supervisor.py needs (a systemd runner is a later room beside this one); `ShimRunner` starts
 one shim.py for each instance. A process is adopted only when boot id, pid and start time of shim AND daemon
 match its state file: a pid alone may belong to another process by now. Nothing here ever signals a process
-that it has not identified so.
+that it has not identified so. A daemon whose shim is dead is to be dead too; the kernel may have forgotten
+that (shim.py), so one that lives on is adopted, killed, and only then started again: never beside itself.
 """
 
 from __future__ import annotations
@@ -36,6 +37,10 @@ LOG_BYTES_MAX = 8 << 20
 LOG_FILES_MAX = 3
 LAST_WORDS_S = 2.0
 """After the daemon's death the shim drains its pipe and writes how it ended."""
+
+
+OUTLIVES_S = 0.5
+"""After its shim's death a daemon gets its SIGKILL from the kernel, at once."""
 
 
 class StartFailed(HftctlError):
@@ -99,10 +104,13 @@ class Running:
     """Of the daemon; readable when it is dead."""
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     """The shim, when it is this agent's own child and has to be reaped."""
+    report: Callable[..., None] = field(default=lambda kind, **fields: None, repr=False)
 
     async def death(self) -> Exit | None:
-        """Wait until the daemon is dead, then say how; None when its shim was killed with it."""
-        await readable(self.pidfd)
+        """Wait until the daemon is dead, then say how; None when its shim was killed with it. A daemon that
+        outlives its shim is killed.
+        """
+        await self._end()
         deadline_mono_s = time.monotonic() + LAST_WORDS_S
         while True:
             # Asked before the state is read: the shim writes how its daemon ended, and then ends itself.
@@ -113,6 +121,30 @@ class Running:
             if last_look:
                 return None
             await asyncio.sleep(0.005)
+
+    async def _end(self) -> None:
+        try:
+            shim_pidfd = identity.open_pidfd(self.shim)
+        except OSError:
+            await readable(self.pidfd)  # no descriptor left: then it is seen at the next agent's start
+            return
+        try:
+            if shim_pidfd is not None:
+                await readable(self.pidfd, shim_pidfd)
+        finally:
+            if shim_pidfd is not None:
+                os.close(shim_pidfd)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OUTLIVES_S):
+                await readable(self.pidfd)
+            return
+        text = (
+            f"its shim (pid {self.shim.pid}) is dead and it was not: killed, and started again under another "
+            "one; a program with file capabilities does not hear of its parent's death"
+        )
+        self.report("instance.outlived_shim", instance=self.process.instance, pid=self.process.pid, text=text)
+        self.kill()
+        await readable(self.pidfd)
 
     def stop(self) -> None:
         """Ask the shim to stop its daemon within the grace of its plan; it does so even if this agent dies
@@ -160,14 +192,17 @@ def wait_for(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-async def readable(fd: int) -> None:
+async def readable(*fds: int) -> None:
+    """One of them."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    loop.add_reader(fd, event.set)
+    for fd in fds:
+        loop.add_reader(fd, event.set)
     try:
         await event.wait()
     finally:
-        loop.remove_reader(fd)
+        for fd in fds:
+            loop.remove_reader(fd)
 
 
 def read_state(path: Path) -> ShimState | None:
@@ -226,8 +261,7 @@ class ShimRunner:
                 await readable(ready)
             told = os.read(ready, 1)
         except BaseException as exc:
-            child.kill()
-            child.wait()
+            self._abandon(instance, child)
             if isinstance(exc, TimeoutError):
                 raise StartFailed(f"{instance}: its shim said nothing for {START_TIMEOUT_S} s") from exc
             raise
@@ -235,8 +269,7 @@ class ShimRunner:
             os.close(ready)
         state = read_state(folders.shim_state(instance)) if told else None
         if state is None or state.shim.pid != child.pid:
-            child.kill()
-            child.wait()
+            self._abandon(instance, child)
             raise StartFailed(f"{instance}: its shim ended before it had started {program.argv[0]}")
         running = self._running(instance, state, child)
         if running is None:  # dead already: no pidfd can be had, but the shim has the status
@@ -244,6 +277,17 @@ class ShimRunner:
             ended = self.last_exit(instance)
             raise StartFailed(f"{instance}: ended at once: {ended.words if ended else 'how is not known'}")
         return running
+
+    def _abandon(self, instance: str, child: subprocess.Popen[bytes]) -> None:
+        """End a shim that is not to be waited for, and the daemon that it may have started."""
+        child.kill()
+        child.wait()
+        state = read_state(self._folders.shim_state(instance))
+        if state is not None and state.shim.pid == child.pid and state.exit is None:
+            running = self._running(instance, state, None)
+            if running is not None:
+                running.kill()
+                os.close(running.pidfd)
 
     def adopt(self, instance: str) -> Running | None:
         state = read_state(self._folders.shim_state(instance))
@@ -254,8 +298,6 @@ class ShimRunner:
             or state.exit is not None
         ):
             return None
-        if identity.start_time(state.shim.pid) != state.shim.start_time:
-            return None  # the daemon died with its shim
         return self._running(instance, state, None)
 
     def found(self) -> list[Slot]:
@@ -269,8 +311,11 @@ class ShimRunner:
         return [Slot(state.instance, state.service, state.host) for state in mine]
 
     def _rebuild(self) -> None:
-        """Write state files that are damaged or gone again, of the shims that run without a good one."""
-        for found in shim_search.running(self._folders.run_dir, self._folders.host):
+        """Write state files that are damaged or gone again, of the shims and of the daemons without one that
+        run without a good one.
+        """
+        run_dir, host = self._folders.run_dir, self._folders.host
+        for found in (*shim_search.running(run_dir, host), *shim_search.orphans(run_dir, host)):
             path = self._folders.shim_state(found["instance"])
             if read_state(path) is not None:
                 continue
@@ -330,4 +375,5 @@ class ShimRunner:
             left_out=tuple(state.left_out),
             pidfd=pidfd,
             child=child,
+            report=self._report,
         )
