@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.errors import HftctlError, InvalidInput
-from controlplane.host import title
+from controlplane.host import first_process, title
 from controlplane.host.log_line import printable
 from hftd import catalogue, runtime
 from hftd.runtime import parent
@@ -50,6 +50,7 @@ def start(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
+    first_process.leave_to_another()
     try:
         code = start(sys.argv[1:])
     except HftctlError as exc:

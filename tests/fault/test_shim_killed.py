@@ -214,11 +214,11 @@ def test_a_daemon_of_ours_dies_with_its_shim_in_spite_of_file_capabilities(
 
 
 def test_a_daemon_whose_shim_died_before_it_could_be_tied_to_it_does_not_start() -> None:
-    environment = {**os.environ, "HFT_SHIM": "1"}
+    environment = {**os.environ, "HFT_SHIM": "4194304"}
     done = subprocess.run(
         [sys.executable, "-m", "hftd", "auditd"], env=environment, capture_output=True, text=True, check=False
     )
-    assert done.returncode != 0 and "its shim (pid 1) is dead: not started" in done.stderr
+    assert done.returncode != 0 and "its shim (pid 4194304) is dead: not started" in done.stderr
 
 
 def test_an_ordinary_daemon_is_tied_and_the_log_has_no_word_of_it(tmp_path: Path) -> None:
