@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import py_compile
 import shutil
 import signal
 import subprocess
@@ -136,21 +137,24 @@ def python(folder: Path) -> Path:
     return made
 
 
+def environment() -> dict[str, str]:
+    found = {"PATH": os.environ["PATH"], "PYTHONHOME": sys.base_prefix}
+    paths = [ROOT, *(each for each in sys.path if "site-packages" in each)]
+    return {**found, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def shim_of(folder: Path, python: Path, *argv: str) -> tuple[subprocess.Popen[bytes], int]:
     """A shim run by another user, and its daemon's pid."""
     ready, write = os.pipe()
-    script = Path(runner.__file__).with_name("shim.py")
+    script = folder / "shim.pyc"
+    py_compile.compile(str(Path(runner.__file__).with_name("shim.py")), cfile=str(script), doraise=True)
     plan = {"instance": "x-alpha-1", "service": "x", "host": "alpha", "restarts": 0, "spec_hash": "h"}
     plan |= {"config_revision": 1, "state": folder / "state", "log": folder / "log", "log_bytes": 1 << 20}
     plan |= {"log_files": 3, "ready_fd": write, "grace_s": 5, "cpus": ""}
     words = [f"{key}={value}" for key, value in plan.items()]
-    environment = {"PATH": os.environ["PATH"], "PYTHONHOME": sys.base_prefix}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [ROOT, *(each for each in sys.path if "site-packages" in each)]
-    )
     shim = subprocess.Popen(
         [str(python), "-I", "-S", str(script), *words, "--", str(python), *argv],
-        env=environment,
+        env=environment(),
         pass_fds=(write,),
         user=NOBODY,
         group=NOBODY,
@@ -199,6 +203,32 @@ def test_a_program_with_file_capabilities_outlives_its_shim_and_the_log_has_said
         os.kill(pid, signal.SIGKILL)
 
 
+def test_a_shim_with_file_capabilities_is_found_without_its_state_file(folder: Path, python: Path) -> None:
+    """Though whoever runs it may not look into it: its environment cannot be read."""
+    shim, pid = shim_of(folder, python, "-c", "import time; time.sleep(600)")
+    try:
+        search = (
+            "import os, pathlib, sys; from agents.supervisor import shim_search; "
+            "found = list(shim_search.running(pathlib.Path(sys.argv[1]), 'alpha')); "
+            "pids = [each['daemon']['pid'] for each in found]; "
+            'print(pids, os.access(f\'/proc/{found[0]["shim"]["pid"]}/environ\', os.R_OK))'
+        )
+        done = subprocess.run(
+            [str(python), "-c", search, str(folder)],
+            env=environment(),
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout == f"[{pid}] False\n", done.stderr
+    finally:
+        shim.terminate()
+        shim.wait(20)
+
+
 def test_a_daemon_of_ours_dies_with_its_shim_in_spite_of_file_capabilities(
     folder: Path, python: Path
 ) -> None:
@@ -214,9 +244,9 @@ def test_a_daemon_of_ours_dies_with_its_shim_in_spite_of_file_capabilities(
 
 
 def test_a_daemon_whose_shim_died_before_it_could_be_tied_to_it_does_not_start() -> None:
-    environment = {**os.environ, "HFT_SHIM": "4194304"}
+    given = {**os.environ, "HFT_SHIM": "4194304"}
     done = subprocess.run(
-        [sys.executable, "-m", "hftd", "auditd"], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "hftd", "auditd"], env=given, capture_output=True, text=True, check=False
     )
     assert done.returncode != 0 and "its shim (pid 4194304) is dead: not started" in done.stderr
 
