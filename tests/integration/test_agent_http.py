@@ -207,7 +207,10 @@ async def test_any_agent_answers_for_the_whole_site() -> None:
         events = await beta.until(
             "/v1/site/events", lambda found: {event["host"] for event in found} == {"alpha", "beta"}
         )
-        assert [event["n"] for event in events] == sorted(event["n"] for event in events)
+        assert [event["at"] for event in events] == sorted(event["at"] for event in events)
+        for host in ("alpha", "beta"):
+            numbers = [event["n"] for event in events if event["host"] == host]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 @sync
