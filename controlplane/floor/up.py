@@ -28,7 +28,7 @@ from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import cpu, identity, sched
+from controlplane.host import cpu, identity, run_folder, sched
 from controlplane.model import ServiceSpec
 from controlplane.specs import apply as specs_apply
 from controlplane.specs import read as service_specs
@@ -162,7 +162,6 @@ def _start(
     for port in () if before is not None else ports.of_http(wanted.run):
         ports.require_free(port, "choose another with --http-port")
     folders.create()
-    run_dir = folders.create_run_dir()
     own.prepare(choice, folders.site_dir)  # data of another version is refused before anything runs
     say(choice.sentence)
     if any(spec.real_time for spec in wanted.specs) and not sched.may_be_real_time():
@@ -173,7 +172,9 @@ def _start(
     if before is not None:
         say("hft-floord had died; what it had started still runs and is adopted")
     else:
-        _forget_the_dead(folders, run_dir)
+        _forget_the_dead(folders, run_folder.make(folders.run_dir_wanted()))
+        if lost := run_folder.ends_at_logout():
+            say(lost)
     run_file.write(folders, dataclasses.replace(wanted.run, hosts=before.hosts if before is not None else ()))
     return start_floord(folders, wanted.run.site)
 
