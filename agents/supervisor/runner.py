@@ -199,7 +199,10 @@ class ShimRunner:
         self._report = report
         self._log_bytes_max = log_bytes_max
         self._script = folders.run_dir / shim_search.SCRIPT
-        # Compiled once: a shim that compiles its own source stays 1 MB larger for life.
+        self._make_script()
+
+    def _make_script(self) -> None:
+        """Compiled once: a shim that compiles its own source stays 1 MB larger for life."""
         py_compile.compile(str(Path(__file__).with_name("shim.py")), cfile=str(self._script), doraise=True)
 
     async def start(self, program: programs.Program, restarts: int) -> Running:
@@ -213,6 +216,8 @@ class ShimRunner:
                 folders.journal(instance),
             ):
                 folder.mkdir(parents=True, exist_ok=True)
+            if not self._script.exists():
+                self._make_script()
             programs.write_config(program)
             ready, ready_shim = os.pipe()
         except OSError as exc:

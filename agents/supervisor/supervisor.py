@@ -111,18 +111,20 @@ class Supervisor:
         report: Report,
         changed: Callable[[], None] = lambda: None,
         released: Callable[[Instance], bool] = lambda instance: True,
+        reachable: Callable[[], bool] = lambda: True,
         environment: Mapping[str, str] | None = None,
         real_time: bool | None = None,
         command: Callable[[ServiceSpec], tuple[str, ...]] = programs.command,
     ) -> None:
         """`changed` is called after every change of an instance's process or state; `released` may hold back
-        a restart for a changed spec.
+        a restart for a changed spec or lost pages; `reachable` says whether a daemon can come to this agent.
         """
         self._folders = folders
         self._runner = runner
         self._report = report
         self._changed = changed
         self._released = released
+        self._reachable = reachable
         self._environment = os.environ if environment is None else environment
         self._real_time = sched.may_be_real_time() if real_time is None else real_time
         self._command = command
@@ -324,10 +326,12 @@ class Supervisor:
     async def _look_at_words(self) -> None:
         """A daemon whose pages are gone goes on with those that it has mapped, and so does its keeper; nobody
         else ever sees it again. It is restarted as for a changed spec: standbys first, a leader when another
-        may take over.
+        may take over. An agent whose own socket went as well is started anew first.
         """
         while True:
             await anyio.sleep(WORDS_LOOK_S)
+            if not self._reachable():
+                continue
             for instance in self.instances.values():
                 if instance.state is not State.RUNNING or instance.lost or instance.desired is None:
                     continue

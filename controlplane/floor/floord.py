@@ -34,7 +34,7 @@ from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import identity, inherited, locks, log, run, sched, standing, title
+from controlplane.host import identity, inherited, locks, log, run, run_folder, sched, standing, title
 from controlplane.model import Process, records
 
 LOOK_EVERY_S = 0.2
@@ -174,6 +174,8 @@ class Floord:
 
     def child(self, name: str, command: list[str], folder: Path = Path("/")) -> Child:
         environment = {**os.environ, processes.FLOOR_MARK: str(self.folders.site_dir)}
+        if self.wanted.journal_dir is not None:
+            environment["HFT_JOURNAL_DIR"] = self.wanted.journal_dir
         self.children[name] = Child(
             name,
             command,
@@ -192,7 +194,6 @@ class Floord:
         """Start it, or go on with the adopted one (the command is for its next start). Once is enough."""
         child = self.children.get(name)
         if child is not None and name in self.supervised:
-            child.command = command
             return child
         self.supervised.add(name)
         if child is None:
@@ -245,9 +246,7 @@ class Floord:
         """Its next start, with the binary that runs. The command is made here and not taken from floor.json:
         a file is no authority for what runs as this user. False: it has just died.
         """
-        said = [str(each) for each in self.store_said.get("endpoints", ())]
-        here = f"unix:{self.run_dir}/"
-        at = [each for each in said if each.startswith(here) or not each.startswith("unix:")]
+        at = [str(each) for each in self.store_said.get("endpoints", ())]
         pid = child.process.pid if child.process else 0
         try:
             binary = str(Path(f"/proc/{pid}/exe").readlink())
@@ -312,34 +311,19 @@ class Floord:
             else:
                 self.troubles.over("run.json and the controller's address")
 
-    async def keep_reachable(self, tasks: asyncio.TaskGroup) -> None:
+    async def keep_reachable(self) -> None:
         """Make the run folder again where it is lost, and start again the children whose sockets went with it
         (lost_folder.py).
         """
-        run_dir = lost_folder.taken(self.folders, {"run_dir": str(self.run_dir)})
+        run_folder.make(self.run_dir)
         cut_off = [child for child in self.children.values() if child.cut_off]
-        if run_dir != self.run_dir:
-            self.say(f"{self.run_dir}: lost, and cannot be made again; the floor moves to {run_dir}")
-            self.run_dir = run_dir
-            self.move(tasks)
-        if not cut_off:
-            return
-        names = ", ".join(sorted(child.name for child in cut_off))
-        self.say(
-            f"{run_dir}: sockets are gone from it (a logout, or a cleaner); started again: {names}, and the "
-            "daemons one by one"
-        )
-        await lost_folder.start_again(cut_off)
-
-    def move(self, tasks: asyncio.TaskGroup) -> None:
-        """To another run folder, at the next start of each child."""
-        kind = str(self.store_said["kind"])
-        own, child = embedded.named(kind), self.children[kind]
-        self.launched(child, own.launch(own.chosen(child.command[0]), self.folders.site_dir, self.run_dir))
-        self.start_hosts(tasks)
-        for name, child in self.children.items():
-            child.socket = lost_folder.socket_of(name, self.run_dir, self.store_said["endpoints"])
-        self.client = store.connect(self.store_url())
+        if cut_off:
+            names = ", ".join(sorted(child.name for child in cut_off))
+            self.say(
+                f"{self.run_dir}: sockets are gone from it (a logout, or a cleaner); started again: {names}, "
+                "and the daemons one by one"
+            )
+            await lost_folder.start_again(cut_off)
 
     def launched(self, child: Child, launch: embedded.Launch) -> None:
         """This is how the store is started from now on, and where it answers then."""
@@ -348,7 +332,7 @@ class Floord:
         child.socket = lost_folder.socket_of(child.name, self.run_dir, launch.endpoints)
 
     async def look_once(self, tasks: asyncio.TaskGroup) -> None:
-        await self.keep_reachable(tasks)
+        await self.keep_reachable()
         now = stamp(self.folders.run_json)
         written = stamp(self.folders.floor_json)
         if written != self.floor_written:

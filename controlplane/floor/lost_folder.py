@@ -3,8 +3,7 @@
 Who had a connection before goes on; nobody new finds anybody. So hft-floord makes the folder again and starts
 its children again, each once, when their sockets are gone: the store first, on its data, then agents and
 controller. The daemons run through it; each agent restarts its own one by one (agents/supervisor), and a
-keeper makes its socket again itself. Where the folder cannot be made in its old place (that of an earlier
-release was $XDG_RUNTIME_DIR), it is made in the default one.
+keeper makes its socket again itself.
 """
 
 from __future__ import annotations
@@ -34,17 +33,18 @@ def taken(folders: Folders, before: Mapping[str, object]) -> Path:
     """The run folder of the floor that `before` (its floor.json) is about, made again where it is gone.
 
     Raises:
-        InUse: it can be made nowhere.
+        InUse: it cannot be made, as where an earlier release had it and its user has logged out.
     """
-    default = folders.run_dir_wanted()
     said = before.get("run_dir")
-    own = Path(said) if isinstance(said, str) else processes.run_dir_of(processes.marked(folders)) or default
+    run_dir = Path(said) if isinstance(said, str) else processes.run_dir_of(processes.marked(folders))
     try:
-        return run_folder.make(own)
-    except InUse:
-        if own == default:
+        return run_folder.make(run_dir or folders.run_dir_wanted())
+    except InUse as exc:
+        if run_dir is None:
             raise
-        return run_folder.make(default)
+        raise InUse(
+            f"{exc}; what runs has its sockets there: `hftctl down` ends it, `hftctl up` starts it anew"
+        ) from exc
 
 
 def living(folders: Folders) -> dict[str, Process]:
