@@ -184,12 +184,17 @@ def _ports() -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def running(binary: Path, more: dict[str, Any] | None = None, token: str = "") -> Iterator[Server]:
-    """A server of its own with empty data; killed and its data removed at the end."""
+def running(
+    binary: Path,
+    more: dict[str, Any] | None = None,
+    token: str = "",
+    ports: Mapping[str, int] | None = None,
+) -> Iterator[Server]:
+    """A server of its own with empty data; killed and its data removed at the end. `ports`: more of them."""
     with tempfile.TemporaryDirectory(prefix="hft-consul-") as scratch:
         folder = Path(scratch) / "data"
         folder.mkdir(mode=0o700)
-        server = Server(binary, folder, _ports(), more=more or {}, token=token)
+        server = Server(binary, folder, _ports() | dict(ports or {}), more=more or {}, token=token)
         try:
             server.start()
             yield server

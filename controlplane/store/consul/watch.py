@@ -33,6 +33,10 @@ from controlplane.store.latest import Latest
 BURST = 10
 PER_S = 4.0
 """New connections: ten at once (a rolling restart of the cluster), then four a second."""
+NO_NEWS_BURST, NO_NEWS_PER_S = 20, 5.0
+"""Answers without news before the wait is over: Consul wakes early now and then; one that never waits is
+asked no faster than this.
+"""
 SPREAD_S = 0.1
 """A crowd that lost its server comes back within this, not at one moment."""
 WAIT_JITTER = 1 / 16
@@ -106,6 +110,7 @@ class _Followed:
         """Of the last answer; 0: list first."""
         self._server = 0
         self._bucket = backoff.Bucket(BURST, PER_S)
+        self._no_news = backoff.Bucket(NO_NEWS_BURST, NO_NEWS_PER_S)
 
     async def run(self) -> None:
         while not self._calls.closed:
@@ -130,7 +135,9 @@ class _Followed:
                 answer = await self._ask(server, connection)
                 if answer.status not in calls.GOOD:
                     raise self._calls.error_of(server, "GET", f"kv/{self._prefix}", answer)
-                self._take(answer, asked_ns)
+                early = self._store.clock.boot_ns() - asked_ns < self._calls.settings.probe_every_s / 2 * 1e9
+                if not self._take(answer, asked_ns) and early:
+                    await asyncio.sleep(self._no_news.take(time.monotonic()))
         finally:
             await self._calls.close_connection(connection)
 
@@ -156,12 +163,14 @@ class _Followed:
             raise Unavailable(f"store consul {server.address}: watch {self._prefix}: the server hung up")
         return answer
 
-    def _take(self, answer: Answer, asked_ns: int) -> None:
+    def _take(self, answer: Answer, asked_ns: int) -> bool:
+        """True: there was news."""
         index = client.index_of(answer)
         if index < self._index:
             self._index = 0  # and the next question lists; what this one says may be older than what we have
-            return
-        if index != self._index or self._index == 0:
+            return False
+        news = index != self._index
+        if news:
             try:
                 found = kv.entries(kv.pairs.decode(answer.body) if answer.status == 200 else [])
             except msgspec.DecodeError as exc:
@@ -172,3 +181,4 @@ class _Followed:
             self._latest.replace(Snapshot(revision, found))
         # The moment of the question, not of the answer: that may have been on its way for long.
         self._latest.confirmed_boot_ns = asked_ns
+        return news
