@@ -44,7 +44,6 @@ __all__ = [
     "Store",
     "Watch",
     "connect",
-    "consul",
     "endpoint",
     "etcd",
     "limits",
