@@ -4,7 +4,7 @@
 one shim.py for each instance. A process is adopted only when boot id, pid and start time of shim AND daemon
 match its state file: a pid alone may belong to another process by now. Nothing here ever signals a process
 that it has not identified so. A daemon whose shim is dead is to be dead too; the kernel may have forgotten
-that (shim.py), so one that lives on is adopted, killed, and only then started again: never beside itself.
+that (shim.py), so one that lives on is ended before another is started: never beside itself.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from agents.supervisor import program as programs
 from agents.supervisor import shim_search
 from controlplane import model
 from controlplane.errors import HftctlError
-from controlplane.host import files, identity
+from controlplane.host import files, identity, locks
 from controlplane.model import Process, Slot
 
 START_TIMEOUT_S = 10.0
 """From fork to the shim's first byte; tens of milliseconds on an idle machine."""
+LOCKED_OUT = b"0"
+"""A shim's first byte, where another process has its instance's lock."""
 LOG_BYTES_MAX = 8 << 20
 LOG_FILES_MAX = 3
 LAST_WORDS_S = 2.0
@@ -138,12 +140,7 @@ class Running:
             async with asyncio.timeout(OUTLIVES_S):
                 await readable(self.pidfd)
             return
-        text = (
-            f"its shim (pid {self.shim.pid}) is dead and it was not: killed, and started again under another "
-            "one; a program with file capabilities does not hear of its parent's death"
-        )
-        self.report("instance.outlived_shim", instance=self.process.instance, pid=self.process.pid, text=text)
-        self.kill()
+        await end_orphan(self.process, self.pidfd, self.report)
         await readable(self.pidfd)
 
     def stop(self) -> None:
@@ -180,6 +177,11 @@ class Runner(Protocol):
         `adopt` says.
         """
 
+    async def living(self, instance: str) -> Running | None:
+        """Asked before each start: what runs under this name all the same, by its lock; None: nothing does (a
+        daemon that had outlived its shim is ended first). Raises StartFailed: what cannot be taken over.
+        """
+
     def last_exit(self, instance: str) -> Exit | None:
         """How the last process of this name ended, when it did while no agent was looking."""
 
@@ -205,6 +207,19 @@ async def readable(*fds: int) -> None:
             loop.remove_reader(fd)
 
 
+async def end_orphan(daemon: Process, pidfd: int, report: Callable[..., None]) -> bool:
+    """End a daemon that has outlived its shim; nobody looks after it. False when it does not end."""
+    for number, wait_s in ((signal.SIGTERM, programs.STOP_GRACE_S), (signal.SIGKILL, LAST_WORDS_S)):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await readable(pidfd)
+                report("instance.orphan_ended", instance=daemon.instance, pid=daemon.pid)
+                return True
+    return False
+
+
 def read_state(path: Path) -> ShimState | None:
     """None when there is none or it is not readable as one (an old layout, a torn disk): what runs is then
     found by shim_search.py.
@@ -226,16 +241,26 @@ class ShimRunner:
         self._folders = folders
         self._report = report
         self._log_bytes_max = log_bytes_max
-        self._script = folders.run_dir / "shim.pyc"
-        # Compiled once: a shim that compiles its own source stays 1 MB larger for life.
+        self._script = folders.run_dir / shim_search.SCRIPT
+        self._make_script()
+
+    def _make_script(self) -> None:
+        """Compiled once: a shim that compiles its own source stays 1 MB larger for life."""
         py_compile.compile(str(Path(__file__).with_name("shim.py")), cfile=str(self._script), doraise=True)
 
     async def start(self, program: programs.Program, restarts: int) -> Running:
         instance = program.slot.instance
         folders = self._folders
         try:
-            for folder in (folders.log(instance).parent, folders.data(instance), folders.journal(instance)):
+            for folder in (
+                folders.log(instance).parent,
+                folders.lock(instance).parent,
+                folders.data(instance),
+                folders.journal(instance),
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
+            if not self._script.exists():
+                self._make_script()
             programs.write_config(program)
             ready, ready_shim = os.pipe()
         except OSError as exc:
@@ -261,15 +286,20 @@ class ShimRunner:
                 await readable(ready)
             told = os.read(ready, 1)
         except BaseException as exc:
-            self._abandon(instance, child)
+            child.kill()
+            child.wait()
             if isinstance(exc, TimeoutError):
                 raise StartFailed(f"{instance}: its shim said nothing for {START_TIMEOUT_S} s") from exc
             raise
         finally:
             os.close(ready)
+        if told == LOCKED_OUT:
+            await asyncio.to_thread(wait_for, child)
+            raise StartFailed(f"{instance}: {self._held(instance)}")
         state = read_state(folders.shim_state(instance)) if told else None
         if state is None or state.shim.pid != child.pid:
-            self._abandon(instance, child)
+            child.kill()
+            child.wait()
             raise StartFailed(f"{instance}: its shim ended before it had started {program.argv[0]}")
         running = self._running(instance, state, child)
         if running is None:  # dead already: no pidfd can be had, but the shim has the status
@@ -278,16 +308,42 @@ class ShimRunner:
             raise StartFailed(f"{instance}: ended at once: {ended.words if ended else 'how is not known'}")
         return running
 
-    def _abandon(self, instance: str, child: subprocess.Popen[bytes]) -> None:
-        """End a shim that is not to be waited for, and the daemon that it may have started."""
-        child.kill()
-        child.wait()
-        state = read_state(self._folders.shim_state(instance))
-        if state is not None and state.shim.pid == child.pid and state.exit is None:
-            running = self._running(instance, state, None)
-            if running is not None:
-                running.kill()
-                os.close(running.pidfd)
+    async def living(self, instance: str) -> Running | None:
+        lock = self._folders.lock(instance)
+        deadline_mono_s = time.monotonic() + LAST_WORDS_S
+        while locks.held(lock):
+            self._rebuild()
+            if (running := self.adopt(instance)) is not None:
+                return running
+            if time.monotonic() > deadline_mono_s:
+                await self._end_orphan(instance)
+                return None
+            await asyncio.sleep(0.05)
+        return None
+
+    async def _end_orphan(self, instance: str) -> None:
+        """A daemon that has outlived its shim: nobody looks after it, and nothing may be started beside it.
+
+        Raises:
+            StartFailed: whoever has the lock is not to be known, or does not end.
+        """
+        daemon = locks.held_by(self._folders.lock(instance))
+        pidfd = identity.open_pidfd(daemon) if daemon is not None else None
+        if daemon is None or pidfd is None:
+            raise StartFailed(f"{instance}: {self._held(instance)}")
+        try:
+            ended = await end_orphan(daemon, pidfd, self._report)
+        finally:
+            os.close(pidfd)
+        if not ended:
+            raise StartFailed(f"{instance}: {self._held(instance)}")
+
+    def _held(self, instance: str) -> str:
+        lock = self._folders.lock(instance)
+        pid = locks.flocked_by(lock)
+        daemon = locks.held_by(lock)
+        who = f"pid {daemon.pid if daemon else pid}" if daemon or pid else "another process"
+        return f"{who} has its lock ({lock}) and runs as it; nothing is started beside it"
 
     def adopt(self, instance: str) -> Running | None:
         state = read_state(self._folders.shim_state(instance))
@@ -298,6 +354,8 @@ class ShimRunner:
             or state.exit is not None
         ):
             return None
+        if identity.start_time(state.shim.pid) != state.shim.start_time:
+            return None  # the daemon died with its shim, or `living` ends it
         return self._running(instance, state, None)
 
     def found(self) -> list[Slot]:
@@ -311,11 +369,8 @@ class ShimRunner:
         return [Slot(state.instance, state.service, state.host) for state in mine]
 
     def _rebuild(self) -> None:
-        """Write state files that are damaged or gone again, of the shims and of the daemons without one that
-        run without a good one.
-        """
-        run_dir, host = self._folders.run_dir, self._folders.host
-        for found in (*shim_search.running(run_dir, host), *shim_search.orphans(run_dir, host)):
+        """Write state files that are damaged or gone again, of the shims that run without a good one."""
+        for found in shim_search.running(self._folders):
             path = self._folders.shim_state(found["instance"])
             if read_state(path) is not None:
                 continue
@@ -340,6 +395,7 @@ class ShimRunner:
             "spec_hash": program.spec_hash,
             "config_revision": program.config_revision,
             "state": self._folders.shim_state(instance),
+            "lock": self._folders.lock(instance),
             "log": self._folders.log(instance),
             "log_bytes": self._log_bytes_max,
             "log_files": LOG_FILES_MAX,

@@ -145,7 +145,7 @@ def test_a_shim_as_pid_1_reaps_orphans_and_knows_how_its_daemon_ended(tmp_path: 
         "log": tmp_path / "daemon",
         "log_bytes": 1 << 20,
     }
-    plan |= {"log_files": 3, "ready_fd": 1, "grace_s": 5, "cpus": ""}
+    plan |= {"log_files": 3, "ready_fd": 1, "grace_s": 5, "cpus": "", "lock": tmp_path / "lock"}
     shim = [sys.executable, "-I", "-S", str(Path(runner.__file__).with_name("shim.py"))]
     daemon = "import os, time; print(os.getppid(), flush=True); time.sleep(600)"
     words = [f"{key}={value}" for key, value in plan.items()]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from agents import paths
 from agents.supervisor import runner
 from controlplane.host import identity
 from hftd.shm import pages
@@ -28,12 +29,6 @@ FORGETS = (
     "pathlib.Path({mark!r}, str(os.getpid())).touch(); time.sleep(600)"
 )
 """What the exec of a program with file capabilities does to it; leaves a file for each process of it."""
-HEARTBEAT = (
-    "import os, sys; sys.path.insert(0, {root!r}); from hftd.shm import pages; "
-    "from controlplane.host import identity; "
-    "page = pages.HeartbeatPage(__import__('pathlib').Path(os.environ['HFT_ALIVE']), writable=True); "
-    "page.write(pages.Alive(os.getpid(), identity.start_time(os.getpid()), 1, 0, 0, 0, 0)); "
-)
 ROOT = str(Path(__file__).parents[2])
 
 
@@ -42,10 +37,10 @@ def living(mark: Path) -> list[int]:
     return [int(each.name) for each in mark.iterdir() if identity.start_time(int(each.name)) is not None]
 
 
-def marked(tmp_path: Path, before: str = "") -> tuple[Path, str]:
+def marked(tmp_path: Path) -> tuple[Path, str]:
     mark = tmp_path / "mark"
     mark.mkdir()
-    return mark, before + FORGETS.format(mark=str(mark))
+    return mark, FORGETS.format(mark=str(mark))
 
 
 @sync
@@ -61,8 +56,7 @@ async def test_a_daemon_that_outlives_its_shim_is_killed_and_started_again_once(
         os.kill(state.shim.pid, signal.SIGKILL)
         await until(lambda: first not in living(mark) and living(mark))
         assert len(living(mark)) == 1 and host.kinds().count("instance.started") == 2
-        said = host.fields("instance.outlived_shim")
-        assert said["pid"] == first and f"shim (pid {state.shim.pid}) is dead" in said["text"]
+        assert host.fields("instance.orphan_ended")["pid"] == first
         assert host.fields("instance.exited")["reason"] == "killed together with its shim"
 
 
@@ -98,15 +92,14 @@ async def next_agent(tmp_path: Path, mark: Path, code: str, damage: Callable[[Pa
 async def test_the_next_agent_starts_no_daemon_beside_one_that_has_lost_its_shim(tmp_path: Path) -> None:
     mark, code = marked(tmp_path)
     second = await next_agent(tmp_path, mark, code, lambda path: None)
-    assert second.kinds().index("instance.outlived_shim") < second.kinds().index("instance.started")
+    assert second.kinds().index("instance.orphan_ended") < second.kinds().index("instance.started")
 
 
 @sync
 async def test_nor_beside_one_whose_state_file_is_gone_too(tmp_path: Path) -> None:
-    mark, code = marked(tmp_path, HEARTBEAT.format(root=ROOT))
+    mark, code = marked(tmp_path)
     second = await next_agent(tmp_path, mark, code, Path.unlink)
-    assert "rebuilt from the processes that run" in second.fields("state.damaged")["text"]
-    assert second.kinds().index("instance.adopted") < second.kinds().index("instance.started")
+    assert second.kinds().index("instance.orphan_ended") < second.kinds().index("instance.started")
 
 
 # --- with file capabilities, for real -----------------------------------------------------------------------
@@ -143,6 +136,14 @@ def environment() -> dict[str, str]:
     return {**found, "PYTHONPATH": os.pathsep.join(paths)}
 
 
+def lock_of(folder: Path) -> Path:
+    lock = paths.Paths("lab", "alpha", folder, folder).lock("x-alpha-1")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    for each in (lock.parent, lock.parent.parent, lock.parent.parent.parent):
+        each.chmod(0o777)
+    return lock
+
+
 def shim_of(folder: Path, python: Path, *argv: str) -> tuple[subprocess.Popen[bytes], int]:
     """A shim run by another user, and its daemon's pid."""
     ready, write = os.pipe()
@@ -150,7 +151,7 @@ def shim_of(folder: Path, python: Path, *argv: str) -> tuple[subprocess.Popen[by
     py_compile.compile(str(Path(runner.__file__).with_name("shim.py")), cfile=str(script), doraise=True)
     plan = {"instance": "x-alpha-1", "service": "x", "host": "alpha", "restarts": 0, "spec_hash": "h"}
     plan |= {"config_revision": 1, "state": folder / "state", "log": folder / "log", "log_bytes": 1 << 20}
-    plan |= {"log_files": 3, "ready_fd": write, "grace_s": 5, "cpus": ""}
+    plan |= {"log_files": 3, "ready_fd": write, "grace_s": 5, "cpus": "", "lock": lock_of(folder)}
     words = [f"{key}={value}" for key, value in plan.items()]
     shim = subprocess.Popen(
         [str(python), "-I", "-S", str(script), *words, "--", str(python), *argv],
@@ -208,8 +209,9 @@ def test_a_shim_with_file_capabilities_is_found_without_its_state_file(folder: P
     shim, pid = shim_of(folder, python, "-c", "import time; time.sleep(600)")
     try:
         search = (
-            "import os, pathlib, sys; from agents.supervisor import shim_search; "
-            "found = list(shim_search.running(pathlib.Path(sys.argv[1]), 'alpha')); "
+            "import os, pathlib, sys; from agents import paths; from agents.supervisor import shim_search; "
+            "folder = pathlib.Path(sys.argv[1]); "
+            "found = list(shim_search.running(paths.Paths('lab', 'alpha', folder, folder))); "
             "pids = [each['daemon']['pid'] for each in found]; "
             'print(pids, os.access(f\'/proc/{found[0]["shim"]["pid"]}/environ\', os.R_OK))'
         )
