@@ -60,6 +60,27 @@ async def test_a_daemon_that_outlives_its_shim_is_killed_and_started_again_once(
         assert host.fields("instance.exited")["reason"] == "killed together with its shim"
 
 
+TIED = (
+    "import ctypes, os, sys, time; sys.path.insert(0, {root!r}); from hftd.runtime import parent; "
+    "ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); parent.die_with_shim(os.environ); "
+    "print('tied', flush=True); time.sleep(600)"
+)
+
+
+@sync
+async def test_a_daemon_of_ours_asks_again_for_what_the_kernel_forgot(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    async with supervised(host):
+        host.want(spec(TIED.format(root=ROOT)))
+        await until(lambda: "tied" in host.log())
+        before = host.pid()
+        state = runner.read_state(host.folders.shim_state("bookd-alpha-1"))
+        assert state is not None and before is not None
+        os.kill(state.shim.pid, signal.SIGKILL)
+        await until(lambda: host.pid() not in (None, before))
+        assert "instance.orphan_ended" not in host.kinds(), "it was dead by itself"
+
+
 async def next_agent(tmp_path: Path, mark: Path, code: str, damage: Callable[[Path], object]) -> Host:
     """The shim is killed while no agent runs; another agent comes. Never do two daemons run."""
     first = Host(tmp_path)
@@ -274,6 +295,6 @@ def test_an_ordinary_daemon_is_tied_and_the_log_has_no_word_of_it(tmp_path: Path
             assert state is not None
             os.kill(state.shim.pid, signal.SIGKILL)
             await until(lambda: host.pid() not in (None, before))
-            assert "instance.outlived_shim" not in host.kinds()
+            assert "instance.orphan_ended" not in host.kinds()
 
     asyncio.run(case())
