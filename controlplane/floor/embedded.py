@@ -8,7 +8,6 @@ floor, the agents or the verbs knows which kinds there are. Clients reach any of
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from controlplane import store
 from controlplane.errors import HftctlError, InvalidInput, Unavailable
 
 KINDS = {"etcd": "controlplane.floor.etcd:Etcd", "consul": "controlplane.floor.consul:Consul"}
@@ -81,6 +79,10 @@ async def wait_ready(url: str, died: Callable[[], bool], timeout_s: float = READ
         Unavailable: it did not in `timeout_s`, or `died` became true (the process has ended: say why from its
             log).
     """
+    import asyncio  # as is the store: `up --help` names the kinds and asks none
+
+    from controlplane import store
+
     deadline_mono_s = time.monotonic() + timeout_s
     client = store.connect(url)
     try:
