@@ -27,7 +27,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With HFT_TEST_STORE, the suites run on a floor of that kind; what cannot is in a list with its reason."""
+    """With HFT_TEST_STORE, suites run on a floor of that kind; what cannot is in a list with its reason."""
     kind = os.environ.get("HFT_TEST_STORE", "etcd")
     listed = ROOT / "tests" / f"not_on_{kind}.txt"
     if not listed.exists():
