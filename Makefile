@@ -82,7 +82,7 @@ integration: provision promtool
 fuzz: dev            ## feed every decoder with bytes that are almost right, for some two minutes
 	$(BIN)/pytest -q tests/fuzz
 
-contract integration: consul
+contract integration fault: consul
 
 contract integration fault story: dev etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@
