@@ -221,6 +221,7 @@ class Floord:
                 "endpoints": list(launch.endpoints),
                 "version": choice.version,
                 "sentence": choice.sentence,
+                **({"token_file": str(launch.token_file)} if launch.token_file else {}),
             }
             self.say(choice.sentence)
             child = self.child(kind, list(launch.command), launch.folder)
@@ -232,7 +233,7 @@ class Floord:
             await child.start_when_free(STORE_FREE_S)
         for starts_left in reversed(range(STORE_STARTS)):
             try:
-                await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, child.process))
+                await embedded.wait_ready(self.store_url(), functools.partial(_dead, child.process))
                 break
             except Unavailable as exc:
                 if not _dead(child.process) or not starts_left:
@@ -270,7 +271,7 @@ class Floord:
         return True
 
     def store_url(self) -> str:
-        return f"{self.store_said['kind']}://{','.join(self.store_said['endpoints'])}"
+        return site_folders.url_of(self.store_said)
 
     def start_hosts(self, tasks: asyncio.TaskGroup) -> None:
         """The agents that run.json asks for and that are not looked after yet, and with the first of them the
