@@ -58,6 +58,7 @@ def observe(
         ready=said is not None and said.ready and instance.state is State.RUNNING,
         started_ns=instance.running.started_ns if instance.running else None,
         restarts=instance.restarts,
+        crashes=instance.crashes,
         cpus=desired.spec.cpus if desired else (),
         sched=program.scheduling(desired.spec, real_time=sched.may_be_real_time()) if desired else "other",
         endpoints=heard.endpoints if heard else {},
