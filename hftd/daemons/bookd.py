@@ -25,6 +25,9 @@ there."""
 BOOK_WAITS_S = 2
 """A book without a snapshot for longer than this is an alarm, also when no message proved it wrong: one that
 is only beginning has it in a part of a second."""
+BOOK_LOST_S = 3
+"""So long may a book that has a chain of diffs wait for its snapshot before it is lost, and the site not
+healthy: live, the answer takes a part of a second, and is asked for again every `snapshot_retry_s`."""
 CREDIT_SHARE = 8
 """Credit goes out when this part of the window has been used up: few messages, and the publisher never runs
 dry."""
@@ -191,5 +194,7 @@ class Bookd:
             "so nothing trades on it; it comes back with the venue's next snapshot, which is asked for every "
             f"{self._settings.snapshot_retry_s:g} s"
         )
-        context.alarm(f"book:{name}", "warning", text, subject=name)
+        # Of an instrument that is traded and has no depth in the feed there is no book to lose.
+        lost = waits_s >= BOOK_LOST_S and entry.counts[int(market.Kind.DIFF)] > 0
+        context.alarm(f"book:{name}", "critical" if lost else "warning", text, subject=name)
         return True
