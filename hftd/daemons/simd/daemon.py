@@ -191,6 +191,7 @@ class Simd:
             context.alarm("journal_full", "critical", f"no orders are taken: {desk.full}")
         else:
             context.clear("journal_full")
+        self.feeder.beat()
         for name, (since_ns, text) in self._lost.items():
             if now_ns - since_ns >= BOOK_LOST_NS:
                 context.alarm(f"book:{name}", "critical", text, subject=name)
