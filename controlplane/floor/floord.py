@@ -35,7 +35,7 @@ from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import files, identity, inherited, locks, log, run, sched, standing, title
+from controlplane.host import beat, files, identity, inherited, locks, log, run, sched, standing, title
 from controlplane.model import Process, bounds, records
 
 T = TypeVar("T")
@@ -146,6 +146,7 @@ class Floord:
         self.hosts = list(self.before.get("hosts") or [])
         self.write_floor()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(beat.keep(self.run_dir / beat.FLOORD), name="beat")
             client = await self.begin(tasks)
             try:
                 await self.look(client, tasks)
