@@ -27,8 +27,9 @@ class Alarms:
             self._report("alarm.raised", id=id, severity=severity, text=text)
 
     def clear(self, id: str) -> None:
-        if self._standing.pop(id, None) is not None:
-            self._report("alarm.cleared", id=id)
+        stood = self._standing.pop(id, None)
+        if stood is not None:
+            self._report("alarm.cleared", id=id, text=stood.text)
 
     def standing(self) -> tuple[Alarm, ...]:
         return tuple(self._standing.values())

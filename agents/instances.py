@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agents import health, hello_files
+from agents.alarm_events import AlarmEvents
 from agents.bus import Bus, Reported
 from agents.ended_counters import Ledger
 from agents.hello_files import HelloFiles
@@ -36,11 +37,13 @@ class Instances:
         report: Callable[..., None],
         changed: Callable[[], None],
         wall_ns: Callable[[], int],
+        alarm_events: AlarmEvents,
     ) -> None:
         """`changed` is called after each change; `report(kind, **fields)` records an event of the host."""
         self._paths, self._report, self._changed, self._wall_ns = paths, report, changed, wall_ns
         self._hellos = HelloFiles(paths.run_dir)
         self._ended = Ledger()
+        self._alarm_events = alarm_events
         self._supervisor: Supervisor | None = None
         self._bus: Bus | None = None
         self.on_heard: Callable[[str], None] = lambda name: None
@@ -91,6 +94,7 @@ class Instances:
                 if report.status is not None:
                     self._ended.take(report.daemon, report.status.counters, report.status.histograms)
                 self.bus.forget(name)
+                self._alarm_events.ended(name)
         self._changed()
 
     def adopt(self) -> None:
@@ -132,6 +136,7 @@ class Instances:
                 self._report(message.kind, instance=name, **fields)
             case control.Status():
                 self.supervisor.ready(instance, message.ready)
+                self._alarm_events.look(name, health.alarms_of(report))
         if self._hellos.save(report):
             self.process_changed()
         self.on_heard(name)

@@ -1,8 +1,8 @@
 """What is known of the site, and what is made of it for people.
 
 follower.py (keeps the newest view, and tells what changed) · view.py (what a view holds) · status.py and
-document.py (the status document) · look.py (what is asked of it). nouns.py, the caches behind a view, is this
-room's own but for `Changes`; so is reasons.py, why a site is not healthy.
+document.py (the status document) · look.py (what is asked of it) · reasons.py (why a site is not healthy).
+nouns.py, the caches behind a view, is this room's own but for `Changes`.
 """
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "histogram",
     "look",
     "nouns",
+    "reasons",
     "status",
     "view",
 ]
