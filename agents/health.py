@@ -41,6 +41,7 @@ def observe(
     phase = alive.phase if alive else Phase.STARTING
     led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
     health, reason = judge(instance, heard, now_mono_s, now_wall_ns, trouble)
+    fresh = heard is not None and now_mono_s - heard.status_mono_s <= settings.STATUS_STALE_S
     if led and keeper_trouble and health != "critical":
         health, reason = "critical", "its keeper is dead or silent: it leads no longer than its lease lasts"
     return InstanceStatus(
@@ -55,7 +56,7 @@ def observe(
         epoch=alive.epoch if alive else 0,
         health=health,
         reason=bounds.cut(reason),
-        ready=said is not None and said.ready and instance.state is State.RUNNING,
+        ready=said is not None and fresh and said.ready and instance.state is State.RUNNING,
         started_ns=instance.running.started_ns if instance.running else None,
         restarts=instance.restarts,
         crashes=instance.crashes,
@@ -65,7 +66,7 @@ def observe(
         version=heard.version if heard else "",
         config_revision=revision_of(instance),
         counters=said.counters if said else {},
-        rates=heard.rates if heard and now_mono_s - heard.status_mono_s <= settings.STATUS_STALE_S else {},
+        rates=heard.rates if heard and fresh else {},
         histograms=said.histograms if said else {},
     )
 
@@ -127,6 +128,15 @@ def judge(
     if not report.status.ready:
         return "warning", report.status.reason or "not ready"
     return "passing", ""
+
+
+def turns(instance: Instance, report: Reported | None, now_mono_s: float, now_wall_ns: int) -> bool:
+    """Its loop turns, as far as can be told: it reports, or is given time to begin."""
+    if instance.running is None:
+        return False
+    if report is not None and report.process == instance.process and report.status is not None:
+        return now_mono_s - report.status_mono_s <= settings.STATUS_STALE_S
+    return (now_wall_ns - instance.running.started_ns) / 1e9 <= settings.START_PATIENCE_S
 
 
 def crash_loop(instance: Instance, now_mono_s: float) -> str:

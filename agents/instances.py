@@ -161,6 +161,13 @@ class Instances:
         instance = self.find(name)
         return None if instance is None else self._observe(instance)
 
+    def turns(self, name: str) -> bool:
+        """Its process runs and its loop turns."""
+        instance = self.find(name)
+        if instance is None:
+            return False
+        return health.turns(instance, self.report_of(name), time.monotonic(), self._wall_ns())
+
     def _observe(self, instance: Instance) -> InstanceStatus:
         report, heartbeat = self.report_of(instance.id), self.heartbeat_page(instance.id)
         keeper = self.keeper_trouble()

@@ -24,8 +24,9 @@ from controlplane.host import identity, log, run, title
 from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
-from controlplane.site import document, status
+from controlplane.site import document, reasons, status
 from controlplane.site.follower import Follower
+from controlplane.site.status import Now
 from controlplane.store import Health
 
 LEASE_TTL_S = 5.0
@@ -62,8 +63,15 @@ class Controller:
         view = self.follower.view
         if view is None:
             return None
+        return status.build(view, self._now())
+
+    def reasons(self) -> list[reasons.Reason] | None:
+        view = self.follower.view
+        return None if view is None else status.why_not_healthy(view, self._now())
+
+    def _now(self) -> Now:
         remaining_ms = self.follower.lease_remaining_ms()
-        return status.build(view, status.Now(self.clock.wall_ns(), self.store_health, remaining_ms))
+        return Now(self.clock.wall_ns(), self.store_health, remaining_ms)
 
     # --- tasks ----------------------------------------------------------------------------------------------
 

@@ -28,6 +28,11 @@ class Reason:
     """Of an instance: its host, whose agent knows most about it."""
 
     @property
+    def brief(self) -> str:
+        """As any local user may read it: of an alarm no text, which may have what only the owner may see."""
+        return f"alarm {self.subject}" if self.kind == ALARM else self.text
+
+    @property
     def key(self) -> tuple[str, str]:
         return self.kind, self.subject
 
