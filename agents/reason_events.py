@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import anyio
 
-from agents import events, settings
+from agents import events
 from agents.agent import Agent
 from controlplane.site import reasons
 
-HOLD_S = 1.5
-"""A reason is told once it has stood for two looks: a hand-over, or a restart, has events of its own."""
+LOOK_EVERY_S = 0.5
+"""What stood for less may have no event; a look takes less than a millisecond."""
 SETTLE_S = 30.0
 """Until the site has been healthy once, or for so long, nothing new is told: while a floor comes up
 everything is a reason."""
@@ -33,8 +33,6 @@ class ReasonEvents:
         self._host, self._report = host, report
         self._told: dict[tuple[str, str], tuple[str, int]] = {}
         """Key of a reason -> its text, and UNIX ns since when."""
-        self._seen: dict[tuple[str, str], float] = {}
-        """Key of a reason -> monotonic seconds since when it stands."""
         self._settled_mono_s: float | None = None
         for event in told:
             key = str(event.fields.get("of", "")), str(event.fields.get("subject", ""))
@@ -53,13 +51,12 @@ class ReasonEvents:
         now_mono_s: float,
         now_wall_ns: int,
     ) -> None:
-        """Once a second: what stands now, and the hosts whose agents report, this one among them."""
+        """At each look: what stands now, and the hosts whose agents report, this one among them."""
         if self._settled_mono_s is None:
             self._settled_mono_s = now_mono_s + SETTLE_S
         if not found:
             self._settled_mono_s = now_mono_s
         now = {each.key: each for each in self._own(found, min(hosts, default=self._host) == self._host)}
-        self._seen = {key: self._seen.get(key, now_mono_s) for key in now}
         stands = {each.key for each in found}
         for key in self._told.keys() - now.keys():
             text, since_ns = self._told.pop(key)
@@ -69,12 +66,9 @@ class ReasonEvents:
             self._report(CLEARED, of=key[0], subject=key[1], text=text, lasted_s=lasted_s)
         if now_mono_s < self._settled_mono_s:
             return
-        for key, since_mono_s in self._seen.items():
-            if key not in self._told and now_mono_s - since_mono_s >= HOLD_S:
-                text = now[key].text
-                since_ns = now_wall_ns - int((now_mono_s - since_mono_s) * 1e9)
-                self._told[key] = text, since_ns
-                self._report(RAISED, of=key[0], subject=key[1], text=text)
+        for key in now.keys() - self._told.keys():
+            self._told[key] = now[key].text, now_wall_ns
+            self._report(RAISED, of=key[0], subject=key[1], text=now[key].text)
 
     def _own(self, found: Sequence[reasons.Reason], speaks_for_all: bool) -> Iterator[reasons.Reason]:
         for each in found:
@@ -90,4 +84,4 @@ async def tell_reasons(agent: Agent) -> None:
         if known is not None:
             found, heard = known
             told.look(found, heard, time.monotonic(), agent.clock.wall_ns())
-        await anyio.sleep(settings.STATUS_EVERY_S)
+        await anyio.sleep(LOOK_EVERY_S)

@@ -80,14 +80,6 @@ def test_a_reason_that_stands_is_told_once_and_its_end_with_how_long() -> None:
     assert told.all[-1].fields["lasted_s"] == 5.0
 
 
-def test_one_look_is_a_hand_over_and_tells_nothing() -> None:
-    told = Told()
-    events = settled(told)
-    events.look([GONE], BOTH, 1.0, 0)
-    events.look([], BOTH, 2.0, 0)
-    assert told.new() == []
-
-
 def test_the_words_may_change_while_the_reason_is_the_same() -> None:
     told = Told()
     events = settled(told, "beta")
@@ -127,7 +119,6 @@ def test_of_a_silent_first_host_the_next_one_tells() -> None:
         events.look([silent], ("beta",), second, 0)
     assert told.new() == [("reason.raised", silent.text)]
     events.look([silent, GONE], ("beta",), 4.0, 0)
-    events.look([silent, GONE], ("beta",), 6.0, 0)
     assert told.new() == [("reason.raised", GONE.text)]
     events.look([GONE], BOTH, 7.0, 0)
     assert told.new() == [("reason.cleared", silent.text)]
