@@ -136,7 +136,7 @@ class Instances:
                 self._report(message.kind, instance=name, **fields)
             case control.Status():
                 self.supervisor.ready(instance, message.ready)
-                self._alarm_events.look(name, health.alarms_of(report))
+                self._alarm_events.look(name, health.alarms_of(report), time.monotonic())
         if self._hellos.save(report):
             self.process_changed()
         self.on_heard(name)

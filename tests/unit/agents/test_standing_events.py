@@ -35,30 +35,40 @@ class Told:
 def test_an_alarm_of_a_daemon_is_told_when_it_begins_when_it_gets_worse_and_when_it_is_over() -> None:
     told = Told()
     alarms = AlarmEvents(told.report, ())
-    for _ in range(3):
-        alarms.look("bookd-alpha-1", [LOST])
+    for second in range(3):
+        alarms.look("bookd-alpha-1", [LOST], second)
     assert told.new() == [("alarm.raised", LOST.text)]
     graver = Alarm(LOST.id, "critical", LOST.subject, LOST.text, 1)
-    alarms.look("bookd-alpha-1", [graver])
+    alarms.look("bookd-alpha-1", [graver], 3)
     assert told.new() == [("alarm.raised", LOST.text)] and told.all[-1].fields["severity"] == "critical"
-    alarms.look("bookd-beta-1", [LOST])
-    alarms.look("bookd-alpha-1", [])
-    assert told.new() == [("alarm.raised", LOST.text), ("alarm.cleared", LOST.text)]
-    alarms.ended("bookd-beta-1")
+    for second in range(4, 9):
+        alarms.look("bookd-alpha-1", [], second)
     assert told.new() == [("alarm.cleared", LOST.text)]
-    alarms.look("bookd-alpha-1", [Alarm("tape_end", "info", "tape", "the tape has ended", 1)])
+    alarms.look("bookd-beta-1", [LOST], 9)
+    alarms.ended("bookd-beta-1")
+    assert told.new() == [("alarm.raised", LOST.text), ("alarm.cleared", LOST.text)]
+    alarms.look("bookd-alpha-1", [Alarm("tape_end", "info", "tape", "the tape has ended", 1)], 9)
     assert told.new() == []
+
+
+def test_an_alarm_that_comes_and_goes_is_told_once() -> None:
+    told = Told()
+    alarms = AlarmEvents(told.report, ())
+    for second in range(100):
+        alarms.look("marketd-alpha-1", [LOST] if second % 3 else [], second)
+    assert told.new() == [("alarm.raised", LOST.text)]
 
 
 def test_the_next_agent_tells_no_alarm_again_and_its_end() -> None:
     told = Told()
-    AlarmEvents(told.report, ()).look("bookd-alpha-1", [LOST])
+    AlarmEvents(told.report, ()).look("bookd-alpha-1", [LOST], 0)
     told.report("alarm.raised", id="store.silent", severity="critical", text="an agent's own")
     told.new()
     again = AlarmEvents(told.report, told.all)
-    again.look("bookd-alpha-1", [LOST])
+    again.look("bookd-alpha-1", [LOST], 100)
     assert told.new() == []
-    again.look("bookd-alpha-1", [])
+    for second in range(101, 105):
+        again.look("bookd-alpha-1", [], second)
     assert told.new() == [("alarm.cleared", LOST.text)]
 
 
