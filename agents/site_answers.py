@@ -12,6 +12,7 @@ from controlplane.host import identity
 from controlplane.model.observed import HostRecord
 from controlplane.site import document, reasons, status
 from controlplane.site.follower import Follower
+from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
 from controlplane.site.view import SiteView
 from controlplane.store import Health
@@ -36,6 +37,7 @@ class Known(Protocol):
 class SiteAnswers:
     def __init__(self, known: Known) -> None:
         self._known = known
+        self._last_heard = LastHeard()
 
     def host_record(self) -> HostRecord:
         known = self._known
@@ -87,5 +89,6 @@ class SiteAnswers:
             return None
         here = self.host_record()  # fresher than the store's copy of it
         leases = self.lease_remaining_ms()
-        now = Now(known.clock.wall_ns(), known.store_health, leases, here.alarms)
-        return site.with_host(here), now
+        site = site.with_host(here)
+        gone = self._last_heard.look(site.hosts)
+        return site, Now(known.clock.wall_ns(), known.store_health, leases, here.alarms, gone)

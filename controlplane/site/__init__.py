@@ -1,14 +1,16 @@
 """What is known of the site, and what is made of it for people.
 
 follower.py (keeps the newest view, and tells what changed) · view.py (what a view holds) · status.py and
-document.py (the status document) · look.py (what is asked of it) · reasons.py (why a site is not healthy).
-nouns.py, the caches behind a view, is this room's own but for `Changes`.
+document.py (the status document) · last_heard.py (of hosts that are gone) · look.py (what is asked of the
+document) · reasons.py (why a site is not healthy). nouns.py, the caches behind a view, is this room's own but
+for `Changes`.
 """
 
 __all__ = [
     "document",
     "follower",
     "histogram",
+    "last_heard",
     "look",
     "nouns",
     "reasons",

@@ -87,6 +87,8 @@ class Now:
     record says."""
     alarms: Sequence[Alarm] = ()
     """The asker's own, beside those in the host records."""
+    gone: Sequence[HostRecord] = ()
+    """The last records of hosts that have none any more (last_heard.py); of them only the totals count."""
 
 
 def build(view: Site, now: Now) -> document.StatusDocument:
@@ -94,6 +96,9 @@ def build(view: Site, now: Now) -> document.StatusDocument:
     services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
     newest = sorted(view.operations, key=lambda operation: -operation.created_ns)[:OPERATIONS_MAX]
     ended = [counters for record in view.hosts.values() for counters in record.ended_counters]
+    for record in now.gone:
+        ended += [EndedCounters(each.daemon, each.counters, each.histograms) for each in record.instances]
+        ended += record.ended_counters
     alarms = _alarms(view, now)
     found = _reasons(view, now, services, alarms)
     return document.StatusDocument(

@@ -12,7 +12,7 @@ from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
 from controlplane.model.specs import Tombstone
-from controlplane.site import document, histogram, look, status
+from controlplane.site import document, histogram, last_heard, look, status
 from controlplane.store import Health
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -276,8 +276,14 @@ def test_of_a_feed_whose_agent_is_silent_or_gone_the_totals_stay_and_the_rate_is
     site.hosts["beta"] = host("beta", feeds["beta"], age_ms=3500)
     flow = build(site)["flow"]
     assert (flow["messages"], flow["messages_per_s"]) == (10, None)
-    del site.hosts["beta"]
-    assert build(site)["flow"]["messages_per_s"] is None
+    heard = last_heard.LastHeard()
+    assert heard.look(site.hosts) == ()
+    beta = site.hosts.pop("beta")
+    flow = build(site, gone=heard.look(site.hosts))["flow"]
+    assert (flow["messages"], flow["messages_per_s"]) == (10, None)
+    site.hosts["beta"] = beta
+    flow = build(site, gone=heard.look(site.hosts))["flow"]
+    assert flow["messages"] == 10, "counted once when it is back"
 
 
 def test_restarts_count_every_start_and_crashes_those_that_nobody_asked_for() -> None:
