@@ -17,7 +17,9 @@ from agents.agent import Agent
 from controlplane.site import reasons
 
 LOOK_EVERY_S = 0.5
-"""What stood for less may have no event; a look takes less than a millisecond."""
+"""What stood for less may have no event; a look takes about a millisecond."""
+LOOK_SHARE = 50
+"""Of a large site, looks come so much further apart than they take."""
 SETTLE_S = 30.0
 """Until the site has been healthy once, or for so long, nothing new is told: while a floor comes up
 everything is a reason."""
@@ -80,8 +82,9 @@ async def tell_reasons(agent: Agent) -> None:
     """Until cancelled."""
     told = ReasonEvents(agent.given.host, agent.report, agent.events.after(0, events.RING_MAX))
     while True:
+        began_cpu_s = time.thread_time()
         known = None if agent.leaving else agent.answers.reasons()
         if known is not None:
             found, heard = known
             told.look(found, heard, time.monotonic(), agent.clock.wall_ns())
-        await anyio.sleep(LOOK_EVERY_S)
+        await anyio.sleep(max(LOOK_EVERY_S, LOOK_SHARE * (time.thread_time() - began_cpu_s)))
