@@ -18,8 +18,8 @@ from agents.agent import Agent
 from controlplane.host import beat, locks
 
 DEAD, HUNG = "floord.dead", "floord.hung"
-HUNG_AFTER_S = 4.0
-"""Eight beats; more than a disk that is slow to sync floor.json, and told within 8 s all the same."""
+HUNG_AFTER_S = 3.0
+"""Six beats; told within 8 s, with the look and the host record."""
 _MEANS = "what runs goes on, and nobody restarts the store, an agent or the controller when it dies"
 
 
