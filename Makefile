@@ -12,7 +12,7 @@ PROVISION := $(VENV)/.installed-provision
 PIP := flock $(VENV)/.pip-lock $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story soak bench lock clean etcd promtool
+.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story soak bench lock clean etcd consul promtool
 
 help:            ## list the targets
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -71,6 +71,9 @@ unit: dev
 etcd: dev            ## get an etcd that keeps data safely, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.servers etcd
 
+consul: dev            ## get a Consul, for the tests and for `up` (HFT_CONSUL, PATH, or built once by Go; cached)
+	@$(BIN)/python -m tests.support.consul_servers
+
 promtool: dev            ## get promtool out of Debian's package, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.promtool
 
@@ -78,6 +81,8 @@ integration: provision promtool
 
 fuzz: dev            ## feed every decoder with bytes that are almost right, for some two minutes
 	$(BIN)/pytest -q tests/fuzz
+
+contract integration: consul
 
 contract integration fault story: dev etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@

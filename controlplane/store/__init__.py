@@ -1,5 +1,5 @@
-"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd/, and
-memory.py for tests and drills.
+"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd/, consul/,
+and memory.py for tests and drills.
 
 `connect` is the one door. grpc is imported only when an etcd store is really asked for, because that costs
 100 ms and 20 MB.
@@ -55,9 +55,9 @@ _memories: dict[str, memory.Memory] = {}
 def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -> Store:
     """A client of the store at `where`.
 
-    "etcd://127.0.0.1:2379,127.0.0.1:2479", "etcd://unix:/ABSOLUTE/PATH", a list of such endpoints, or
-    "memory://NAME" (one server for each name in this process). Opens no connection yet, so it does not fail
-    when the store is away: `health` tells. Used and closed in one event loop.
+    "etcd://127.0.0.1:2379,127.0.0.1:2479", "etcd://unix:/ABSOLUTE/PATH", a list of such endpoints, the same
+    with "consul://", or "memory://NAME" (one server for each name in this process). Opens no connection yet,
+    so it does not fail when the store is away: `health` tells. Used and closed in one event loop.
     """
     if not isinstance(where, str):
         return _etcd(list(where), settings)
@@ -66,13 +66,17 @@ def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -
         return _etcd(where.split(","), settings)
     if kind == "etcd":
         return _etcd(rest.rstrip("/").split(","), settings)
+    if kind == "consul":
+        from controlplane.store import consul
+
+        return consul.ConsulStore(rest.rstrip("/").split(","), settings or StoreSettings())
     if kind == "memory":
         from controlplane.store import memory
 
         return memory.MemoryStore(_memories.setdefault(rest, memory.Memory()))
     raise InvalidSettings(
         f'store "{where}": no such kind of store; wanted etcd://HOST:PORT[,HOST:PORT...], '
-        "etcd://unix:/ABSOLUTE/PATH or memory://NAME"
+        "etcd://unix:/ABSOLUTE/PATH, the same with consul://, or memory://NAME"
     )
 
 
