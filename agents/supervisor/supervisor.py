@@ -296,6 +296,7 @@ class Supervisor:
         try:
             living = await self._runner.living(instance.id)
             if living is not None:
+                instance.restarts, instance.crashes = living.restarts, living.crashes
                 self._took(instance, living, None)
                 self._report("instance.adopted", instance=instance.id, pid=living.process.pid)
                 return

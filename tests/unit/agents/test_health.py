@@ -12,8 +12,9 @@ from agents.supervisor import supervisor
 from agents.supervisor.runner import Running
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
-from controlplane.model import Process, Slot
+from controlplane.model import Phase, Process, Slot
 from hftd.runtime.health import Health
+from hftd.shm import pages
 from hftd.wire import codec, control
 
 PROCESS = Process("auditd-alpha-1", "boot", 7, 70)
@@ -64,8 +65,9 @@ def test_one_that_says_no_more_is_neither_ready_nor_live_and_its_rates_are_not_k
     report = Reported(PROCESS, "auditd", "0.1.0", {}, b"", said, 100.0, {"messages": 3.0})
     instance = Instance(Slot(PROCESS.instance, "auditd", "alpha"), state=State.RUNNING)
     instance.running = Running(PROCESS, PROCESS, Path(), "", 1, 0, 1, (), -1)
+    page = pages.Alive(PROCESS.pid, PROCESS.start_time, 1, Phase.STARTING, 0, 0, 0)
     for now_s, turns in ((100.5, True), (103.0, True), (103.1, False)):
-        found = health.observe(instance, report, None, now_s, 0)
+        found = health.observe(instance, report, page, now_s, 0)
         assert (found.ready, health.turns(instance, report, now_s, 0)) == (turns, turns)
         assert found.rates == ({"messages": 3.0} if turns else {}), "a rate is of now"
         assert found.counters == {"messages": 9}, "a total stays"
