@@ -79,11 +79,17 @@ def why_not_healthy(known: Known) -> list[Reason]:
         if service.mode == Mode.ACTIVE_STANDBY:
             found += _of_group(service, known)
     found += [
-        Reason(ALARM, f"{alarm.id} of {alarm.subject}", f"{alarm.subject}: {alarm.text}")
+        Reason(ALARM, f"{alarm.id} of {alarm.subject}", _of_alarm(alarm))
         for alarm in known.alarms
         if alarm.severity == "critical"
     ]
     return found
+
+
+def _of_alarm(alarm: document.AlarmState) -> str:
+    """Its subject and its text, which may begin with the subject already."""
+    named = alarm.text.startswith(f"{alarm.subject}:")
+    return alarm.text if named else f"{alarm.subject}: {alarm.text}"
 
 
 def _of_instances(service: document.ServiceRow, known: Known) -> Iterator[Reason]:

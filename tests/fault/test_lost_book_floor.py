@@ -68,14 +68,11 @@ def test_a_lost_book_is_a_reason_until_the_next_snapshot_and_restarts_nobody(
 ) -> None:
     up, name = floor
     before = up.pids()
+    floors.wait_for("unhealthy for the lost book", lambda: not up.status()["healthy"], seconds=LOST_AT_S + 60)
     found = floors.wait_for(
-        "unhealthy for the lost book",
-        lambda: (now := up.status()) and not now["healthy"] and now,
-        seconds=LOST_AT_S + 60,
+        "bookd and simd say so", lambda: len((now := up.status())["reasons"]) == 2 and now
     )
-    floors.wait_for("bookd and simd say so", lambda: len(up.status()["reasons"]) == 2)
-    found = up.status()
-    assert [name in each for each in found["reasons"]] == [True, True], found["reasons"]
+    assert [each.startswith(f"{name}: ") for each in found["reasons"]] == [True, True], found["reasons"]
     rows = [row for service in found["services"] for row in service["instances"]]
     assert all(row["ready"] and row["health"] == "passing" for row in rows), "no restart helps"
     floors.wait_for("healthy by the snapshot", up.healthy, seconds=SNAPSHOT_AT_S)

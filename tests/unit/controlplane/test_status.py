@@ -187,6 +187,13 @@ def test_a_critical_alarm_is_a_reason_and_a_warning_is_none(severity: str, healt
     ]
 
 
+def test_a_reason_names_its_subject_once() -> None:
+    site = floor()
+    lost = Alarm("book:spot:X", "critical", "spot:X", "spot:X: its book is not in step", NOW_NS)
+    site.hosts["beta"] = host("beta", observed("omsd-beta-1"), alarms=(lost,))
+    assert why_not(build(site)) == ["spot:X: its book is not in step"]
+
+
 def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy() -> None:
     not_ready = floor()
     not_ready.hosts["alpha"] = host(
