@@ -48,7 +48,7 @@ class Agent:
         self.follower = follower
         self.events = events.Events(given.host, self.paths.host_dir / "events.jsonl", self.clock.wall_ns)
         self.report = self.events.report
-        self.alarms = Alarms(f"agent-{given.host}", self.report, self.clock.wall_ns)
+        self.alarms = Alarms(f"agent-{given.host}", self.report, self.clock)
         self.instances = Instances(
             self.paths,
             report=self.report,

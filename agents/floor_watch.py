@@ -2,8 +2,8 @@
 agents, the controller.
 
 Asked once a second. Dead: nobody holds the lock of the site folder, which every hft-floord holds for as long
-as it lives. Hung: it does not beat (controlplane/host/beat.py). Where there is no such lock (systemd runs the
-agents), there is nothing to look at.
+as it lives. Hung: it does not beat (controlplane/host/locks.py). Where there is no such lock (systemd runs
+the agents), there is nothing to look at.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import anyio
 
 from agents import settings
 from agents.agent import Agent
-from controlplane.host import beat, locks
+from controlplane.host import locks
 
 DEAD, HUNG = "floord.dead", "floord.hung"
 HUNG_AFTER_S = 3.0
@@ -26,7 +26,7 @@ _MEANS = "what runs goes on, and nobody restarts the store, an agent or the cont
 async def look_after_floord(agent: Agent) -> None:
     """Until cancelled."""
     lock = agent.given.site_dir / "floor.lock"
-    watch = beat.Watch(agent.given.run_dir / beat.FLOORD)
+    watch = locks.BeatWatch(agent.given.run_dir / locks.FLOORD_BEAT)
     while True:
         trouble = {DEAD: "", HUNG: ""} if agent.leaving else look(lock, watch, time.monotonic())
         for alarm, text in trouble.items():
@@ -37,7 +37,7 @@ async def look_after_floord(agent: Agent) -> None:
         await anyio.sleep(settings.STATUS_EVERY_S)
 
 
-def look(lock: Path, watch: beat.Watch, now_mono_s: float) -> dict[str, str]:
+def look(lock: Path, watch: locks.BeatWatch, now_mono_s: float) -> dict[str, str]:
     """Alarm -> its text; empty: it does not stand."""
     silent_s = watch.silent_s(now_mono_s)
     pid = locks.flocked_by(lock)

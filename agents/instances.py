@@ -21,6 +21,7 @@ from agents.hello_files import HelloFiles
 from agents.paths import Paths
 from agents.supervisor.supervisor import Instance, Supervisor
 from controlplane.errors import InvalidInput
+from controlplane.host import identity
 from controlplane.model import Phase, Process, Token
 from controlplane.model.observed import Alarm, EndedCounters, InstanceStatus
 from hftd.shm import pages
@@ -166,12 +167,15 @@ class Instances:
         instance = self.find(name)
         if instance is None:
             return False
-        return health.turns(instance, self.report_of(name), time.monotonic(), self._wall_ns())
+        age_s = identity.age_ns(instance.process) / 1e9 if instance.process else 0.0
+        return health.turns(instance, self.report_of(name), time.monotonic(), age_s)
 
     def _observe(self, instance: Instance) -> InstanceStatus:
         report, heartbeat = self.report_of(instance.id), self.heartbeat_page(instance.id)
         keeper = self.keeper_trouble()
-        return health.observe(instance, report, heartbeat, time.monotonic(), self._wall_ns(), keeper)
+        age_ns = identity.age_ns(instance.process) if instance.process else 0
+        now_mono_s, wall_ns = time.monotonic(), self._wall_ns()
+        return health.observe(instance, report, heartbeat, now_mono_s, wall_ns, keeper, age_ns)
 
     def alarms(self) -> list[Alarm]:
         return [alarm for report in self.bus.reports.values() for alarm in health.alarms_of(report)]

@@ -39,7 +39,7 @@ class ReasonEvents:
         for event in told:
             key = str(event.fields.get("of", "")), str(event.fields.get("subject", ""))
             if event.kind == RAISED:
-                self._told[key] = str(event.fields.get("text", "")), event.n
+                self._told[key] = str(event.fields.get("text", "")), event.at_ns or event.n
             elif event.kind == CLEARED:
                 self._told.pop(key, None)
 

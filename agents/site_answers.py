@@ -80,7 +80,7 @@ class SiteAnswers:
         if seen is None:
             return None
         site, now = seen
-        heard = status.hosts_of(site) - status.silent_hosts(site, now.wall_ns).keys()
+        heard = status.hosts_of(site) - status.silent_hosts(site, now).keys()
         return status.why_not_healthy(site, now), heard
 
     def _seen(self) -> tuple[SiteView, Now] | None:
@@ -89,6 +89,8 @@ class SiteAnswers:
             return None
         here = self.host_record()  # fresher than the store's copy of it
         leases = self.lease_remaining_ms()
+        silent_ms = {**known.follower.silent_ms(), here.host: 0}
         site = site.with_host(here)
         gone = self._last_heard.look(site.hosts)
-        return site, Now(known.clock.wall_ns(), known.store_health, leases, here.alarms, gone)
+        wall_ns = known.clock.wall_ns()
+        return site, Now(wall_ns, known.store_health, leases, here.alarms, silent_ms, gone)

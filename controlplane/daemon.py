@@ -73,8 +73,14 @@ class Controller:
         return None if view is None else status.why_not_healthy(view, self._now(view))
 
     def _now(self, view: SiteView) -> Now:
-        remaining_ms, gone = self.follower.lease_remaining_ms(), self.last_heard.look(view.hosts)
-        return Now(self.clock.wall_ns(), self.store_health, remaining_ms, gone=gone)
+        follower = self.follower
+        return Now(
+            self.clock.wall_ns(),
+            self.store_health,
+            follower.lease_remaining_ms(),
+            silent_ms=follower.silent_ms(),
+            gone=self.last_heard.look(view.hosts),
+        )
 
     # --- tasks ----------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import beat, identity, inherited, locks, log, run, run_folder, sched, standing, title
+from controlplane.host import identity, inherited, locks, log, run, run_folder, sched, standing, title
 from controlplane.model import Process, records
 
 LOOK_EVERY_S = 0.2
@@ -143,12 +143,18 @@ class Floord:
         self.hosts = list(self.before.get("hosts") or [])
         self.write_floor()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(beat.keep(self.run_dir / beat.FLOORD), name="beat")
+            tasks.create_task(self.beat(), name="beat")
             self.client = await self.begin(tasks)
             try:
                 await self.look(tasks)
             finally:
                 await self.client.close()
+
+    async def beat(self) -> None:
+        """For the agents, which raise an alarm when this loop does not turn (agents/floor_watch.py)."""
+        while True:
+            locks.beat(self.run_dir / locks.FLOORD_BEAT)
+            await asyncio.sleep(locks.BEAT_EVERY_S)
 
     async def begin(self, tasks: asyncio.TaskGroup) -> store.Store:
         """The store, then the hosts; returns a client of it. For a floor that runs it is tried until it
@@ -222,6 +228,7 @@ class Floord:
                 "endpoints": list(launch.endpoints),
                 "version": choice.version,
                 "sentence": choice.sentence,
+                **({"token_file": str(launch.token_file)} if launch.token_file else {}),
             }
             self.say(choice.sentence)
             child = self.child(kind, list(launch.command), launch.folder)
@@ -233,7 +240,7 @@ class Floord:
             await child.start_when_free(STORE_FREE_S)
         for starts_left in reversed(range(STORE_STARTS)):
             try:
-                await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, child.process))
+                await embedded.wait_ready(self.store_url(), functools.partial(_dead, child.process))
                 break
             except Unavailable as exc:
                 if not _dead(child.process) or not starts_left:
@@ -271,7 +278,7 @@ class Floord:
         return True
 
     def store_url(self) -> str:
-        return f"{self.store_said['kind']}://{','.join(self.store_said['endpoints'])}"
+        return site_folders.url_of(self.store_said)
 
     def start_hosts(self, tasks: asyncio.TaskGroup) -> None:
         """The agents that run.json asks for and that are not looked after yet, and with the first of them the
@@ -344,9 +351,9 @@ class Floord:
             self.wanted = run_file.read(self.folders) or self.wanted
             self.start_hosts(tasks)
             self.seen = now
-        kind = str(self.store_said.get("kind"))  # the others rotate theirs themselves
+        kind = str(self.store_said.get("kind"))  # the others look after theirs themselves
         if kind in self.children:
-            await asyncio.to_thread(self.children[kind].rotate_log)
+            await asyncio.to_thread(self.children[kind].look_after_log)
         url = await controller_url(self.client, self.keys)
         if url != self.controller_url:
             self.controller_url = url

@@ -5,6 +5,7 @@ it (host/run_folder.py). Imports nothing heavy: every `hftctl` verb comes throug
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ class Folders:
     def store_url(self) -> str | None:
         """Where the floor's store answers, for `store.connect`; None when no floor says so."""
         said = (self.running() or {}).get("store") or {}
-        return f"{said['kind']}://{','.join(said['endpoints'])}" if said.get("endpoints") else None
+        return url_of(said) if said.get("endpoints") else None
 
     def agent_socket(self, host: str) -> Path:
         return self.run_dir() / f"{host}.agent.sock"
@@ -135,6 +136,12 @@ class Folders:
 
 
 read_json = files.read_json
+
+
+def url_of(said: Mapping[str, Any]) -> str:
+    """For `store.connect`, of what floor.json says of the store."""
+    token = said.get("token_file")
+    return f"{said['kind']}://{','.join(said['endpoints'])}" + (f"?token_file={token}" if token else "")
 
 
 def user(uid: int) -> str:

@@ -107,7 +107,8 @@ def test_a_lost_run_folder_is_made_again_and_each_daemon_restarted_once_in_its_t
         assert set(restarts.values()) == {1}, restarts
         now = floor.parent()
         assert now["run_dir"] == str(run_dir) and now["floord"] == parent["floord"]
-        assert now["processes"]["etcd"]["pid"] != parent["processes"]["etcd"]["pid"]
+        kind = parent["store"]["kind"]
+        assert now["processes"][kind]["pid"] != parent["processes"][kind]["pid"]
         omsd = floor.service("omsd")
         assert omsd["leader"] not in (None, leader), "the leader handed over to its standby"
         row = floor.json("history", "omsd")[-1]

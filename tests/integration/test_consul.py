@@ -210,10 +210,19 @@ async def test_a_right_that_is_missing_is_never_taken_for_a_lost_compare(
     for compares in ([], [Compare("hft/a", 0)], [Compare("hft/a", 12345)]):
         with pytest.raises(Denied, match=r"[Pp]ermission denied"):
             await client.txn(compares, [Put("hft/a", b"1")])
+    assert (await client.range("hft/")).entries == {}
+    blind = store.connect(
+        f"consul://{guarded.endpoint}",
+        StoreSettings(token_file=_file(tmp_path / "blind", made(guarded, 'key "other" { policy = "read" }'))),
+    )
     master = store.connect(
         f"consul://{guarded.endpoint}", StoreSettings(token_file=_file(tmp_path / "master", MASTER))
     )
     assert await master.txn([Compare("hft/b", 12345)], [Put("hft/b", b"1")]) == Lost()
+    await master.put("hft/b", b"1")
+    with pytest.raises(Denied, match="may not read all"):  # Consul's own answer is an empty list
+        await blind.range("hft/")
+    await blind.close()
     await client.close()
     await master.close()
 

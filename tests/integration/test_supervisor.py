@@ -46,10 +46,12 @@ class Host:
         run_dir = tmp_path / "run"
         run_dir.mkdir(exist_ok=True)
         self.folders = paths.Paths("lab", "alpha", tmp_path / "site", run_dir)
-        self.runner = runner.ShimRunner(
-            self.folders, log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX)
-        )
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.runner = runner.ShimRunner(
+            self.folders,
+            log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX),
+            report=lambda kind, **fields: self.events.append((kind, fields)),
+        )
         self.supervisor = supervisor.Supervisor(
             self.folders,
             self.runner,
@@ -462,7 +464,7 @@ def child(*sessions):
     if pid == 0:
         for _ in sessions:
             os.setsid()
-        print("child", os.getpid(), flush=True)
+        os.write(1, b"child %d\\n" % os.getpid())  # a line at once: others write beside it
         time.sleep(600)
 child()
 child("a session of its own")

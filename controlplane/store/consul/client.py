@@ -10,7 +10,7 @@ from dataclasses import replace
 import msgspec
 
 from controlplane import clock as clocks
-from controlplane.errors import HftctlError
+from controlplane.errors import Denied, HftctlError
 from controlplane.host.system_clock import SystemClock
 from controlplane.settings import StoreSettings
 from controlplane.store import limits
@@ -64,7 +64,9 @@ class ConsulStore:
         return kv.entries(pairs).get(key)
 
     async def range(self, prefix: str) -> Snapshot:
-        return listed(await self.calls.ask("GET", f"kv/{prefix}", {"recurse": "", **CONSISTENT}))
+        answer = await self.calls.ask("GET", f"kv/{prefix}", {"recurse": "", **CONSISTENT})
+        require_all_shown(answer, prefix, self.calls.token)
+        return listed(answer)
 
     async def put(
         self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None
@@ -130,6 +132,24 @@ class ConsulStore:
         for watch in list(self._watches):
             await watch.aclose()
         await self.calls.close()
+
+
+def require_all_shown(answer: Answer, prefix: str, token: str) -> None:
+    """Consul leaves out of a list what the token may not read, and answers as if it were not there: a keeper
+    would take a site for empty.
+
+    Raises:
+        Denied: that has happened, or may have.
+    """
+    if not token and answer.headers.get("x-consul-default-acl-policy") == "deny":
+        raise Denied(
+            f'store consul: list of "{prefix}": the store wants a token, and no token_file was given'
+        )
+    if answer.headers.get("x-consul-results-filtered-by-acls") == "true":
+        raise Denied(
+            f'store consul: list of "{prefix}": the token may not read all of it; wanted one with write on '
+            "that key_prefix"
+        )
 
 
 def listed(answer: Answer) -> Snapshot:

@@ -78,9 +78,8 @@ def test_one_that_has_not_spoken_is_live_for_as_long_as_its_start_may_take() -> 
     instance = Instance(Slot(PROCESS.instance, "auditd", "alpha"), state=State.STARTING)
     assert not health.turns(instance, None, 0.0, 0), "nothing runs"
     instance.running = Running(PROCESS, PROCESS, Path(), "", 1, 0, 1, (), -1)
-    patience_ns = int(settings.START_PATIENCE_S * 1e9)
-    assert health.turns(instance, None, 0.0, patience_ns)
-    assert not health.turns(instance, None, 0.0, patience_ns + 1_000_000_000)
+    assert health.turns(instance, None, 0.0, settings.START_PATIENCE_S)
+    assert not health.turns(instance, None, 0.0, settings.START_PATIENCE_S + 1)
 
 
 def test_a_change_is_told_once_and_the_reason_goes_with_the_trouble() -> None:

@@ -280,8 +280,7 @@ def test_of_a_feed_whose_agent_is_silent_or_gone_the_totals_stay_and_the_rate_is
     }
     site.hosts = {name: host(name, feed) for name, feed in feeds.items()}
     assert build(site)["flow"]["messages_per_s"] == 18.0
-    site.hosts["beta"] = host("beta", feeds["beta"], age_ms=3500)
-    flow = build(site)["flow"]
+    flow = build(site, silent_ms={"beta": 3500})["flow"]
     assert (flow["messages"], flow["messages_per_s"]) == (10, None)
     heard = last_heard.LastHeard()
     assert heard.look(site.hosts) == ()
@@ -319,15 +318,15 @@ def test_a_lease_that_ran_out_leads_nobody() -> None:
 
 def test_an_agent_that_is_silent_leaves_its_instances_shown_as_last_heard_of() -> None:
     site = floor()
-    site.hosts["beta"] = host("beta", observed("omsd-beta-1"), age_ms=5000)
-    found = build(site)
+    site.hosts["beta"] = host("beta", observed("omsd-beta-1"))
+    found = build(site, silent_ms={"alpha": 100, "beta": 5000})
     standby = service(found, "omsd")["instances"][1]
     assert (standby["health"], standby["reason"], standby["pid"]) == (
         "warning",
         "agent of beta silent for 5 s",
         7,
     )
-    assert found["hosts"][1]["state"] == "silent"
+    assert (found["hosts"][1]["state"], found["hosts"][1]["last_seen_ms"]) == ("silent", 5000)
     silent = "agent of beta silent for 5 s: it is dead, hung, or cut off from the store"
     assert [reason.startswith(silent) for reason in why_not(found)] == [True], "one, and not one a row"
 
@@ -335,11 +334,22 @@ def test_an_agent_that_is_silent_leaves_its_instances_shown_as_last_heard_of() -
 def test_what_was_wrong_before_its_agent_fell_silent_stays_a_reason() -> None:
     site = floor()
     broken = observed("omsd-beta-1", health="critical", reason="its disk is full", ready=False)
-    site.hosts["beta"] = host("beta", broken, age_ms=5000)
-    assert [reason.partition(":")[0] for reason in why_not(build(site))] == [
+    site.hosts["beta"] = host("beta", broken)
+    assert [reason.partition(":")[0] for reason in why_not(build(site, silent_ms={"beta": 5000}))] == [
         "agent of beta silent for 5 s",
         "omsd-beta-1",
     ]
+
+
+@pytest.mark.parametrize("ahead_ms", [3_600_000, -3_600_000])
+def test_a_host_whose_clock_is_an_hour_off_is_neither_silent_nor_up_for_an_hour_more(ahead_ms: int) -> None:
+    site = floor()
+    its_now_ns = NOW_NS + ahead_ms * 1_000_000
+    started = observed("omsd-beta-1", role="standby", started_ns=its_now_ns - 20 * 10**9)
+    site.hosts["beta"] = host("beta", started, age_ms=-ahead_ms)
+    found = build(site, silent_ms={"alpha": 0, "beta": 500})
+    assert found["healthy"] and found["hosts"][1]["state"] == "up"
+    assert service(found, "omsd")["instances"][1]["uptime_s"] == 20.5
 
 
 def test_a_host_that_has_vanished_is_down_and_its_registered_instances_keep_pid_and_endpoints() -> None:
