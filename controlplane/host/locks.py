@@ -223,7 +223,9 @@ def _why(rule: str) -> str:
 
 
 def beat(path: Path) -> None:
-    """To be called every BEAT_EVERY_S. A file that cannot be made (its folder is gone) is for the next time."""
+    """To be called every BEAT_EVERY_S. A file that cannot be made now (its folder is gone) is for the next
+    time.
+    """
     try:
         os.utime(path)
     except OSError:
