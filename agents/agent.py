@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Mapping
 
 from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings, strangers
+from agents.alarm_events import AlarmEvents
 from agents.alarms import Alarms
 from agents.group_tokens import GroupTokens
 from agents.instances import Instances
@@ -49,7 +50,11 @@ class Agent:
         self.report = self.events.report
         self.alarms = Alarms(f"agent-{given.host}", self.report, self.clock)
         self.instances = Instances(
-            self.paths, report=self.report, changed=self.changed, wall_ns=self.clock.wall_ns
+            self.paths,
+            report=self.report,
+            changed=self.changed,
+            wall_ns=self.clock.wall_ns,
+            alarm_events=AlarmEvents(self.report, self.events.after(0, events.RING_MAX)),
         )
         self.supervisor = Supervisor(
             self.paths,

@@ -32,8 +32,9 @@ class Alarms:
 
     def clear(self, id: str) -> None:
         self._since_boot_ns.pop(id, None)
-        if self._standing.pop(id, None) is not None:
-            self._report("alarm.cleared", id=id)
+        stood = self._standing.pop(id, None)
+        if stood is not None:
+            self._report("alarm.cleared", id=id, text=stood.text)
 
     def standing(self) -> tuple[Alarm, ...]:
         """Each since when it stands by the wall clock as it is now: it may have been set meanwhile."""

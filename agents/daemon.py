@@ -19,7 +19,15 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from agents import audit_head, floor_watch, host_record, keeper_process, last_specs, store_watch
+from agents import (
+    audit_head,
+    floor_watch,
+    host_record,
+    keeper_process,
+    last_specs,
+    reason_events,
+    store_watch,
+)
 from agents.agent import SITE_NEWS, Agent
 from agents.http import application, instance_ports, listening
 from agents.settings import STATUS_EVERY_S, AgentSettings
@@ -145,6 +153,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
             )
             tasks.start_soon(store_watch.ask_store_health, agent, store, name="store health")
             tasks.start_soon(floor_watch.look_after_floord, agent, name="hft-floord")
+            tasks.start_soon(reason_events.tell_reasons, agent, name="reasons")
             if agent.keeper is not None:
                 tasks.start_soon(agent.keeper.run, name="keeper")
             await agent.shutdown.wait()

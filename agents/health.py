@@ -46,6 +46,7 @@ def observe(
     phase = alive.phase if alive else Phase.STARTING
     led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
     health, reason = judge(instance, heard, now_mono_s, age_ns / 1e9, trouble)
+    fresh = heard is not None and now_mono_s - heard.status_mono_s <= settings.STATUS_STALE_S
     if led and keeper_trouble and health != "critical":
         health, reason = "critical", "its keeper is dead or silent: it leads no longer than its lease lasts"
     return InstanceStatus(
@@ -60,16 +61,17 @@ def observe(
         epoch=alive.epoch if alive else 0,
         health=health,
         reason=bounds.cut(reason),
-        ready=said is not None and said.ready and instance.state is State.RUNNING,
+        ready=said is not None and fresh and said.ready and instance.state is State.RUNNING,
         started_ns=clock.restamped(running.started_ns, age_ns, now_wall_ns) if running else None,
         restarts=instance.restarts,
+        crashes=instance.crashes,
         cpus=desired.spec.cpus if desired else (),
         sched=program.scheduling(desired.spec, real_time=sched.may_be_real_time()) if desired else "other",
         endpoints=heard.endpoints if heard else {},
         version=heard.version if heard else "",
         config_revision=revision_of(instance),
         counters=said.counters if said else {},
-        rates=heard.rates if heard and now_mono_s - heard.status_mono_s <= settings.STATUS_STALE_S else {},
+        rates=heard.rates if heard and fresh else {},
         histograms=said.histograms if said else {},
     )
 
@@ -130,6 +132,17 @@ def judge(
     if not report.status.ready:
         return "warning", report.status.reason or "not ready"
     return "passing", ""
+
+
+def turns(instance: Instance, report: Reported | None, now_mono_s: float, age_s: float) -> bool:
+    """Its loop turns, as far as can be told: it reports, or is given time to begin. `age_s`: for how long its
+    process has run.
+    """
+    if instance.running is None:
+        return False
+    if report is not None and report.process == instance.process and report.status is not None:
+        return now_mono_s - report.status_mono_s <= settings.STATUS_STALE_S
+    return age_s <= settings.START_PATIENCE_S
 
 
 def crash_loop(instance: Instance, now_mono_s: float) -> str:

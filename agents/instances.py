@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agents import health, hello_files
+from agents.alarm_events import AlarmEvents
 from agents.bus import Bus, Reported
 from agents.ended_counters import Ledger
 from agents.hello_files import HelloFiles
@@ -37,11 +38,13 @@ class Instances:
         report: Callable[..., None],
         changed: Callable[[], None],
         wall_ns: Callable[[], int],
+        alarm_events: AlarmEvents,
     ) -> None:
         """`changed` is called after each change; `report(kind, **fields)` records an event of the host."""
         self._paths, self._report, self._changed, self._wall_ns = paths, report, changed, wall_ns
         self._hellos = HelloFiles(paths.run_dir)
         self._ended = Ledger()
+        self._alarm_events = alarm_events
         self._supervisor: Supervisor | None = None
         self._bus: Bus | None = None
         self.on_heard: Callable[[str], None] = lambda name: None
@@ -92,6 +95,7 @@ class Instances:
                 if report.status is not None:
                     self._ended.take(report.daemon, report.status.counters, report.status.histograms)
                 self.bus.forget(name)
+                self._alarm_events.ended(name)
         self._changed()
 
     def adopt(self) -> None:
@@ -133,6 +137,7 @@ class Instances:
                 self._report(message.kind, instance=name, **fields)
             case control.Status():
                 self.supervisor.ready(instance, message.ready)
+                self._alarm_events.look(name, health.alarms_of(report), time.monotonic())
         if self._hellos.save(report):
             self.process_changed()
         self.on_heard(name)
@@ -156,6 +161,14 @@ class Instances:
         """None: no such instance on this host."""
         instance = self.find(name)
         return None if instance is None else self._observe(instance)
+
+    def turns(self, name: str) -> bool:
+        """Its process runs and its loop turns."""
+        instance = self.find(name)
+        if instance is None:
+            return False
+        age_s = identity.age_ns(instance.process) / 1e9 if instance.process else 0.0
+        return health.turns(instance, self.report_of(name), time.monotonic(), age_s)
 
     def _observe(self, instance: Instance) -> InstanceStatus:
         report, heartbeat = self.report_of(instance.id), self.heartbeat_page(instance.id)

@@ -142,6 +142,7 @@ def _of_instance(status: InstanceStatus) -> Iterator[tuple[str, float]]:
     yield "instance_leads", float(status.role == "leader")
     yield "instance_epoch", float(status.epoch)
     yield "instance_restarts", float(status.restarts)
+    yield "instance_crashes", float(status.crashes)
     if status.started_ns:
         yield "instance_started_seconds", status.started_ns / 1e9
 

@@ -10,8 +10,10 @@ from agents.settings import AgentSettings
 from controlplane.clock import Clock
 from controlplane.host import identity
 from controlplane.model.observed import HostRecord
-from controlplane.site import document, status
+from controlplane.site import document, reasons, status
 from controlplane.site.follower import Follower
+from controlplane.site.last_heard import LastHeard
+from controlplane.site.status import Now
 from controlplane.site.view import SiteView
 from controlplane.store import Health
 
@@ -35,6 +37,7 @@ class Known(Protocol):
 class SiteAnswers:
     def __init__(self, known: Known) -> None:
         self._known = known
+        self._last_heard = LastHeard()
 
     def host_record(self) -> HostRecord:
         known = self._known
@@ -66,11 +69,28 @@ class SiteAnswers:
 
     def status(self) -> document.StatusDocument | None:
         """None until the site has been seen."""
+        seen = self._seen()
+        return None if seen is None else status.build(*seen)
+
+    def reasons(self) -> tuple[list[reasons.Reason], set[str]] | None:
+        """The reasons of `status` with their keys, and the hosts whose agents report, this one among them;
+        None until the site has been seen.
+        """
+        seen = self._seen()
+        if seen is None:
+            return None
+        site, now = seen
+        heard = status.hosts_of(site) - status.silent_hosts(site, now).keys()
+        return status.why_not_healthy(site, now), heard
+
+    def _seen(self) -> tuple[SiteView, Now] | None:
         known, site = self._known, self._known.site
         if site is None:
             return None
         here = self.host_record()  # fresher than the store's copy of it
         leases = self.lease_remaining_ms()
         silent_ms = {**known.follower.silent_ms(), here.host: 0}
-        now = status.Now(known.clock.wall_ns(), known.store_health, leases, here.alarms, silent_ms)
-        return status.build(site.with_host(here), now)
+        site = site.with_host(here)
+        gone = self._last_heard.look(site.hosts)
+        wall_ns = known.clock.wall_ns()
+        return site, Now(wall_ns, known.store_health, leases, here.alarms, silent_ms, gone)

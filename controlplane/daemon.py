@@ -24,8 +24,11 @@ from controlplane.host import identity, log, run, title
 from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
-from controlplane.site import document, status
+from controlplane.site import document, reasons, status
 from controlplane.site.follower import Follower
+from controlplane.site.last_heard import LastHeard
+from controlplane.site.status import Now
+from controlplane.site.view import SiteView
 from controlplane.store import Health
 
 LEASE_TTL_S = 5.0
@@ -45,6 +48,7 @@ class Controller:
         self.client = client
         self.follower = follower
         self.clock = SystemClock()
+        self.last_heard = LastHeard()
         self.elected = False
         self.damaged_said = 0
         """Revision of the controller's record that does not decode, as it was said last."""
@@ -62,11 +66,21 @@ class Controller:
         view = self.follower.view
         if view is None:
             return None
-        remaining_ms = self.follower.lease_remaining_ms()
-        now = status.Now(
-            self.clock.wall_ns(), self.store_health, remaining_ms, silent_ms=self.follower.silent_ms()
+        return status.build(view, self._now(view))
+
+    def reasons(self) -> list[reasons.Reason] | None:
+        view = self.follower.view
+        return None if view is None else status.why_not_healthy(view, self._now(view))
+
+    def _now(self, view: SiteView) -> Now:
+        follower = self.follower
+        return Now(
+            self.clock.wall_ns(),
+            self.store_health,
+            follower.lease_remaining_ms(),
+            silent_ms=follower.silent_ms(),
+            gone=self.last_heard.look(view.hosts),
         )
-        return status.build(view, now)
 
     # --- tasks ----------------------------------------------------------------------------------------------
 
@@ -79,6 +93,8 @@ class Controller:
                 self.store_health = Health(
                     before.kind, before.endpoints, False, before.version, None, str(exc)
                 )
+            if self.follower.view is not None:
+                self.last_heard.look(self.follower.view.hosts)
             await asyncio.sleep(HEALTH_EVERY_S)
 
     async def campaign(self) -> None:

@@ -34,6 +34,7 @@ class HostRoutes:
         ]
 
     async def live(self, request: Request) -> Response:
+        """This loop turns, or nobody would answer."""
         return answers.verdict(True)
 
     async def ready(self, request: Request) -> Response:
@@ -41,9 +42,14 @@ class HostRoutes:
         return answers.verdict(self._agent.site is not None)
 
     async def health(self, request: Request) -> Response:
-        found = self._agent.instances.statuses()
-        passing = all(instance.health == "passing" for instance in found)
-        return answers.verdict(self._agent.site is not None and passing)
+        """Of this host: its instances, and what critical alarms its agent and its daemons have raised. Of
+        the whole site the controller answers.
+        """
+        agent = self._agent
+        passing = all(instance.health == "passing" for instance in agent.instances.statuses())
+        alarms = (*agent.instances.alarms(), *agent.alarms.standing())
+        critical = any(alarm.severity == "critical" for alarm in alarms)
+        return answers.verdict(agent.site is not None and passing and not critical)
 
     async def metrics(self, request: Request) -> Response:
         instances = self._agent.instances

@@ -2,9 +2,9 @@
 its spec says so.
 
 A check that knows only ADDRESS:PORT of a registration (Consul's, a load balancer's) asks there as if the
-daemon itself had HTTP: /health and /ready give 200 `OK` or 503 `UNHEALTHY`, /live whether its process runs,
-/metrics what the daemon counts. A port that another process holds is an alarm, and is tried again; nothing
-else waits for it.
+daemon itself had HTTP: /health and /ready give 200 `OK` or 503 `UNHEALTHY`, /live whether its process runs
+and its loop turns, /metrics what the daemon counts. A port that another process holds is an alarm, and is
+tried again; nothing else waits for it.
 """
 
 from __future__ import annotations
@@ -105,8 +105,7 @@ def application(agent: Agent, name: str) -> ASGIApp:
         return agent.instances.observe(name)
 
     async def live(request: Request) -> Response:
-        found = observed()
-        return answers.verdict(found is not None and found.pid is not None)
+        return answers.verdict(agent.instances.turns(name))
 
     async def ready(request: Request) -> Response:
         found = observed()

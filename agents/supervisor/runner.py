@@ -86,6 +86,7 @@ class ShimState(msgspec.Struct, frozen=True):
     stop_asked: bool = False
     log_lines_dropped: int = 0
     exit: Exit | None = None
+    crashes: int = 0
 
 
 @dataclass(slots=True)
@@ -106,6 +107,8 @@ class Running:
     """Of the daemon; readable when it is dead."""
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     """The shim, when it is this agent's own child and has to be reaped."""
+    crashes: int = 0
+    """Of this slot before it: how often it ended, or could not be started, unasked."""
     report: Callable[..., None] = field(default=lambda kind, **fields: None, repr=False)
 
     async def death(self) -> Exit | None:
@@ -166,7 +169,7 @@ class Running:
 
 
 class Runner(Protocol):
-    async def start(self, program: programs.Program, restarts: int) -> Running:
+    async def start(self, program: programs.Program, restarts: int, crashes: int = 0) -> Running:
         """Raises StartFailed."""
 
     def adopt(self, instance: str) -> Running | None:
@@ -248,7 +251,7 @@ class ShimRunner:
         """Compiled once: a shim that compiles its own source stays 1 MB larger for life."""
         py_compile.compile(str(Path(__file__).with_name("shim.py")), cfile=str(self._script), doraise=True)
 
-    async def start(self, program: programs.Program, restarts: int) -> Running:
+    async def start(self, program: programs.Program, restarts: int, crashes: int = 0) -> Running:
         instance = program.slot.instance
         folders = self._folders
         try:
@@ -267,7 +270,7 @@ class ShimRunner:
             raise StartFailed(f"{instance}: cannot prepare its folders: {exc}") from exc
         try:
             child = subprocess.Popen(  # noqa: ASYNC220  vfork and exec: a millisecond
-                self._arguments(program, restarts, ready_shim),
+                self._arguments(program, restarts, crashes, ready_shim),
                 env=dict(program.env),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -385,13 +388,14 @@ class ShimRunner:
         state = read_state(self._folders.shim_state(instance))
         return state.exit if state is not None and state.boot_id == identity.boot_id() else None
 
-    def _arguments(self, program: programs.Program, restarts: int, ready_fd: int) -> list[str]:
+    def _arguments(self, program: programs.Program, restarts: int, crashes: int, ready_fd: int) -> list[str]:
         instance = program.slot.instance
         plan = {
             "instance": instance,
             "service": program.slot.service,
             "host": program.slot.host,
             "restarts": restarts,
+            "crashes": crashes,
             "spec_hash": program.spec_hash,
             "config_revision": program.config_revision,
             "state": self._folders.shim_state(instance),
@@ -427,6 +431,7 @@ class ShimRunner:
             spec_hash=state.spec_hash,
             config_revision=state.config_revision,
             restarts=state.restarts,
+            crashes=state.crashes,
             started_ns=state.started_ns,
             left_out=tuple(state.left_out),
             pidfd=pidfd,

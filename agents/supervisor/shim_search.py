@@ -62,6 +62,7 @@ def _state(plan: dict[str, str], shim_pid: int, daemon_pid: int) -> dict[str, An
         return {
             **{name: plan[name] for name in ("instance", "service", "host", "spec_hash")},
             **{name: int(plan[name]) for name in ("config_revision", "restarts")},
+            "crashes": int(plan.get("crashes", "0")),
             "boot_id": identity.boot_id(),
             "started_ns": time.time_ns() - int(age_s * 1e9),
             "shim": {"pid": shim_pid, "start_time": shim},

@@ -61,6 +61,9 @@ class Instance:
     death: asyncio.Task[runners.Exit | None] | None = None
     """Ends when `running` has; one for its whole life, as a pidfd has one reader."""
     restarts: int = 0
+    """Starts after the first, whoever asked for them."""
+    crashes: int = 0
+    """Times that it ended, or could not be started, unasked."""
     reason: str = ""
     """Why it is not running."""
     ready_since_mono_s: float | None = None
@@ -151,7 +154,7 @@ class Supervisor:
             if running is None:
                 continue
             instance = self.instances[slot.instance] = Instance(
-                slot, restarts=running.restarts, started_before=True
+                slot, restarts=running.restarts, crashes=running.crashes, started_before=True
             )
             self._took(instance, running, Move.ADOPT)
             self._report("instance.adopted", instance=instance.id, pid=running.process.pid)
@@ -293,11 +296,12 @@ class Supervisor:
         try:
             living = await self._runner.living(instance.id)
             if living is not None:
+                instance.restarts, instance.crashes = living.restarts, living.crashes
                 self._took(instance, living, None)
                 self._report("instance.adopted", instance=instance.id, pid=living.process.pid)
                 return
             self._make_words(instance.id, desired.spec.mode)
-            running = await self._runner.start(program, instance.restarts)
+            running = await self._runner.start(program, instance.restarts, instance.crashes)
         except (runners.StartFailed, OSError) as exc:
             self._ended(instance, str(exc))
             return
@@ -421,6 +425,7 @@ class Supervisor:
         instance.reason = words
         delay_s = 0.0
         if not asked:
+            instance.crashes += 1
             instance.row, delay_s = instance.row.died(healthy_s)
             instance.due_mono_s = time.monotonic() + delay_s
             instance.short_lives = instance.short_lives + 1 if healthy_s < STABLE_S else 0

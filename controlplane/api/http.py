@@ -1,5 +1,6 @@
 """The controller's HTTP: /live /ready /health /metrics, and over its unix socket GET /api/v1/status. Answered
-from the watched view; the store is not asked.
+from the watched view; the store is not asked. /live: this loop turns. /ready: it has seen the site. /health:
+the site is healthy, as `status` says; if not, 503 with the reasons.
 
 The rest of the admin API (roles, operations, pages) joins this application under /api/v1.
 """
@@ -15,8 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from controlplane.http import answers
-from controlplane.site import document, look
+from controlplane.http import answers, peer
+from controlplane.site import document, look, reasons
 
 
 class Controller(Protocol):
@@ -24,6 +25,9 @@ class Controller(Protocol):
 
     def status(self) -> document.StatusDocument | None:
         """The site's status; None while no view of it has come from the store."""
+
+    def reasons(self) -> list[reasons.Reason] | None:
+        """Why the site is not healthy; None as above."""
 
     @property
     def elected(self) -> bool: ...
@@ -36,10 +40,14 @@ def application(controller: Controller) -> ASGIApp:
         return answers.verdict(True)
 
     async def ready(request: Request) -> Response:
-        return answers.verdict(controller.status() is not None)
+        return answers.verdict(controller.reasons() is not None)
 
     async def health(request: Request) -> Response:
-        return answers.verdict(controller.status() is not None and controller.store_reachable())
+        found = controller.reasons()
+        if found is None:
+            return answers.verdict(False, ["no view of the site yet: the store does not answer"])
+        to_the_owner = peer.of(request.scope) is not None
+        return answers.verdict(not found, [each.text if to_the_owner else each.brief for each in found])
 
     async def metrics(request: Request) -> Response:
         text = prometheus_client.generate_latest(_registry(controller))

@@ -143,11 +143,18 @@ class Floord:
         self.hosts = list(self.before.get("hosts") or [])
         self.write_floor()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.beat(), name="beat")
             self.client = await self.begin(tasks)
             try:
                 await self.look(tasks)
             finally:
                 await self.client.close()
+
+    async def beat(self) -> None:
+        """For the agents, which raise an alarm when this loop does not turn (agents/floor_watch.py)."""
+        while True:
+            locks.beat(self.run_dir / locks.FLOORD_BEAT)
+            await asyncio.sleep(locks.BEAT_EVERY_S)
 
     async def begin(self, tasks: asyncio.TaskGroup) -> store.Store:
         """The store, then the hosts; returns a client of it. For a floor that runs it is tried until it

@@ -4,6 +4,10 @@ The kernel lets go of it when the holder dies, however it dies; no child inherit
 the file (identity.to_plain) is for people and for adoption: what decides is the flock. A file that was never
 locked, or whose holder is dead, is simply free; nobody ever removes it, for a lock on a removed file excludes
 nobody.
+
+Beside it, whether a holder's loop still turns: a sign of life, a file whose time it renews. That takes no
+descriptor and no room on the disk. What counts for who watches is that the time changes, by the watcher's own
+clock: a wall clock that is set says nothing of either.
 """
 
 from __future__ import annotations
@@ -29,6 +33,12 @@ PROBE_S = 0.1
 """`held` takes a shared lock for an instant; whoever meets that instant in `take` tries again for this
 long."""
 PROBE_EVERY_S = 0.005
+FLOORD_BEAT = "floord.beat"
+"""hft-floord's sign of life, in the run folder."""
+BEAT_EVERY_S = 0.5
+BEAT_LATE_S = 1.5
+"""No more than this passes for the watched one between two looks, however long it was: the watcher itself
+stood still."""
 
 
 class Lock:
@@ -210,3 +220,40 @@ def _said(holder: Process | None) -> str:
 
 def _why(rule: str) -> str:
     return f"; {rule}" if rule else ""
+
+
+def beat(path: Path) -> None:
+    """To be called every BEAT_EVERY_S. A file that cannot be made now (its folder is gone) is for the next
+    time.
+    """
+    try:
+        os.utime(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.touch(mode=0o600)
+
+
+class BeatWatch:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._looked_mono_s = 0.0
+        self._silent_s = 0.0
+
+    def __repr__(self) -> str:
+        return f"<BeatWatch {self._path} silent for {self._silent_s:.1f} s>"
+
+    def silent_s(self, now_mono_s: float) -> float:
+        """For how long there has been no beat; to be asked about once a second. 0 where there is no file:
+        whoever is watched makes none, or cannot.
+        """
+        passed_s, self._looked_mono_s = now_mono_s - self._looked_mono_s, now_mono_s
+        try:
+            found = self._path.stat()
+        except OSError:
+            self._stamp, self._silent_s = None, 0.0
+            return 0.0
+        stamp = (found.st_ino, found.st_mtime_ns)
+        self._silent_s = self._silent_s + min(passed_s, BEAT_LATE_S) if stamp == self._stamp else 0.0
+        self._stamp = stamp
+        return self._silent_s

@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from controlplane.errors import HftctlError, InvalidInput, Retryable
+from controlplane.host import log_line
 from controlplane.http import peer
 
 NUMBER_DIGITS_MAX = 19
@@ -39,9 +40,11 @@ def failing(why: str, http_status: int, headers: Mapping[str, str] | None = None
     )
 
 
-def verdict(good: bool) -> Response:
-    """What checks and load balancers ask for."""
-    return PlainTextResponse("OK" if good else "UNHEALTHY", 200 if good else 503)
+def verdict(good: bool, reasons: Sequence[str] = ()) -> Response:
+    """What checks and load balancers ask for; why not, for people, a line each after the first."""
+    if good:
+        return PlainTextResponse("OK")
+    return PlainTextResponse("\n".join(["UNHEALTHY", *map(log_line.printable, reasons)]), 503)
 
 
 def page(body: bytes, content_type: str) -> Response:

@@ -66,6 +66,8 @@ class InstanceStatus:
     rates: Mapping[Metric, float] = field(default_factory=dict)
     """Counters' change a second over the last report."""
     histograms: Histograms = field(default_factory=dict)
+    crashes: Count = 0
+    """Of `restarts`, and of failed starts: how often it ended unasked."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """What is known of the site, and what is made of it for people.
 
 follower.py (keeps the newest view, and tells what changed) · view.py (what a view holds) · status.py and
-document.py (the status document) · look.py (what is asked of it) · event_stream.py (the hosts' events as one
-line). nouns.py, the caches behind a view, is this
-room's own but for `Changes`; so is reasons.py, why a site is not healthy.
+document.py (the status document) · last_heard.py (of hosts that are gone) · look.py (what is asked of the
+document) · reasons.py (why a site is not healthy) · event_stream.py (the hosts' events as one line).
+nouns.py, the caches behind a view, is this room's own but for `Changes`.
 """
 
 __all__ = [
@@ -11,8 +11,10 @@ __all__ = [
     "event_stream",
     "follower",
     "histogram",
+    "last_heard",
     "look",
     "nouns",
+    "reasons",
     "status",
     "view",
 ]

@@ -73,6 +73,9 @@ class InstanceRow(msgspec.Struct, frozen=True):
     endpoints: Mapping[str, str]
     version: str
     config_revision: int
+    crashes: int = 0
+    """How often it ended, or could not be started, unasked. `restarts` counts every start after the first,
+    those that an operator or a changed spec asked for too."""
 
 
 class ServiceRow(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ them, controlplane/cli.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -89,24 +90,20 @@ class Now:
     silent_ms: Mapping[str, int] = field(default_factory=dict)
     """Of each host: for how long its record has not changed, by the asker's clock (hosts' clocks differ, and
     are set)."""
+    gone: Sequence[HostRecord] = ()
+    """The last records of hosts that have none any more (last_heard.py); of them only the totals count."""
 
 
 def build(view: Site, now: Now) -> document.StatusDocument:
-    observed = {instance.id: instance for record in view.hosts.values() for instance in record.instances}
+    observed = _observed(view, now)
     services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
     newest = sorted(view.operations, key=lambda operation: -operation.created_ns)[:OPERATIONS_MAX]
     ended = [counters for record in view.hosts.values() for counters in record.ended_counters]
+    for record in now.gone:
+        ended += [EndedCounters(each.daemon, each.counters, each.histograms) for each in record.instances]
+        ended += record.ended_counters
     alarms = _alarms(view, now)
-    known = reasons.Known(
-        store_healthy=now.store.healthy,
-        controller_url=view.controller_url,
-        services=services,
-        faults=spec_faults(view),
-        phases={name: status.phase for name, status in observed.items()},
-        electable=view.electable,
-        alarms=alarms,
-    )
-    found = reasons.why_not_healthy(known)
+    found = _reasons(view, now, services, alarms)
     return document.StatusDocument(
         site=view.site,
         healthy=not found,
@@ -118,9 +115,63 @@ def build(view: Site, now: Now) -> document.StatusDocument:
         breakers=[],
         operations=[document.OperationRow(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
         alarms=alarms,
-        flow=flow(observed.values(), ended),
-        reasons=found,
+        flow=flow(observed.values(), ended, unheard=_unheard_feeds(view, observed)),
+        reasons=[reason.text for reason in found],
     )
+
+
+def why_not_healthy(view: Site, now: Now) -> list[reasons.Reason]:
+    """The reasons of `build` with their keys."""
+    observed = _observed(view, now)
+    services = [_service(spec, view, observed, now) for _, spec in sorted(view.specs.items())]
+    return _reasons(view, now, services, _alarms(view, now))
+
+
+def _reasons(
+    view: Site,
+    now: Now,
+    services: Sequence[document.ServiceRow],
+    alarms: Sequence[document.AlarmState],
+) -> list[reasons.Reason]:
+    known = reasons.Known(
+        store_healthy=now.store.healthy,
+        controller_url=view.controller_url,
+        services=services,
+        faults=spec_faults(view),
+        phases={each.id: each.phase for record in view.hosts.values() for each in record.instances},
+        electable=view.electable,
+        alarms=alarms,
+        silent=silent_hosts(view, now),
+    )
+    return reasons.why_not_healthy(known)
+
+
+def silent_hosts(view: Site, now: Now) -> dict[str, str]:
+    """Host whose agent does not report -> what to say of it."""
+    found = {}
+    for name in hosts_of(view):
+        record = view.hosts.get(name)
+        if record is None:
+            found[name] = f"no agent of {name} reports"
+        elif (silent_ms := now.silent_ms.get(name, 0)) >= HOST_SILENT_MS:
+            found[name] = f"agent of {name} silent for {silent_ms / 1000:.0f} s"
+    return found
+
+
+def _observed(view: Site, now: Now) -> dict[str, InstanceStatus]:
+    """By instance. Of what a silent agent said last, the totals stay and the rates are not known."""
+    silent = silent_hosts(view, now)
+    return {
+        each.id: dataclasses.replace(each, rates={}) if record.host in silent else each
+        for record in view.hosts.values()
+        for each in record.instances
+    }
+
+
+def _unheard_feeds(view: Site, observed: Mapping[str, InstanceStatus]) -> bool:
+    """A market data daemon that should run is reported by nobody."""
+    feeds = [spec for spec in view.specs.values() if spec.daemon in FLOW_FROM["messages"]]
+    return any(slot.instance not in observed for spec in feeds for slot in spec.slots())
 
 
 def hosts_of(view: Site) -> set[str]:
@@ -228,6 +279,7 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         endpoints=dict(status.endpoints),
         version=status.version,
         config_revision=status.config_revision,
+        crashes=status.crashes,
     )
 
 
@@ -274,9 +326,15 @@ def _alarms(view: Site, now: Now) -> list[document.AlarmState]:
 # --- flow ---------------------------------------------------------------------------------------------------
 
 
-def flow(instances: Iterable[InstanceStatus], ended_counters: Iterable[EndedCounters] = ()) -> document.Flow:
+def flow(
+    instances: Iterable[InstanceStatus],
+    ended_counters: Iterable[EndedCounters] = (),
+    *,
+    unheard: bool = False,
+) -> document.Flow:
     """What goes through the trading floor: the counters and histograms of its daemons' processes merged, of
-    those that run and of those before them.
+    those that run and of those before them. `unheard`: there are feeds beside these of which nothing is
+    known.
     """
     running = list(instances)
     counted: list[InstanceStatus | EndedCounters] = [*running, *ended_counters]
@@ -289,7 +347,7 @@ def flow(instances: Iterable[InstanceStatus], ended_counters: Iterable[EndedCoun
     return document.Flow(
         messages=count("messages"),
         # What one of them says nothing of has no sum.
-        messages_per_s=round(sum(rates), 1) if feeds and len(rates) == len(feeds) else None,
+        messages_per_s=round(sum(rates), 1) if feeds and not unheard and len(rates) == len(feeds) else None,
         lost=count("lost"),
         gaps=count("gaps"),
         orders=count("orders"),

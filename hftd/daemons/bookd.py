@@ -12,7 +12,7 @@ import time
 
 from controlplane.errors import InvalidInput
 from hftd import bus, runtime
-from hftd.engine.market import book, books
+from hftd.engine.market import book, books, silence
 from hftd.settings import BookSettings
 from hftd.wire import codec, control, market, requests
 
@@ -25,6 +25,9 @@ there."""
 BOOK_WAITS_S = 2
 """A book without a snapshot for longer than this is an alarm, also when no message proved it wrong: one that
 is only beginning has it in a part of a second."""
+BOOK_LOST_S = 3
+"""So long may a book that has a chain of diffs wait for its snapshot before it is lost, and the site not
+healthy: live, the answer takes a part of a second, and is asked for again every `snapshot_retry_s`."""
 CREDIT_SHARE = 8
 """Credit goes out when this part of the window has been used up: few messages, and the publisher never runs
 dry."""
@@ -48,6 +51,8 @@ class Bookd:
         self._losses_said: dict[int, int] = {}
         self._alarmed: set[str] = set()
         """Names of the books that wait, as an alarm says."""
+        self._silence = silence.Silence()
+        """Of the market stream: reference data comes on it once a second, whatever happens."""
         self._tops = bus.publish.Publisher(context.bind("tops"))
         self._marks = bus.publish.Publisher(context.bind("marks"))
         self._marked = market.Batch(time.time_ns())
@@ -72,6 +77,7 @@ class Bookd:
     # --- in -------------------------------------------------------------------------------------------------
 
     def _on_market(self, frame: bytes) -> None:
+        self._silence.heard()
         state = self._books
         session, lost = state.session, state.lost
         try:
@@ -147,8 +153,9 @@ class Bookd:
         if rest is not None:
             self._marks.send(rest)
 
-    def _each_second(self, _: int) -> None:
+    def _each_second(self, now_ns: int) -> None:
         state, context = self._books, self._context
+        self._look_for_silence(now_ns)
         self._publish(state.reference())
         self._publish(state.statuses())
         counters = context.counters
@@ -173,6 +180,18 @@ class Bookd:
         for name in standing - self._alarmed:
             context.clear(f"book:{name}")
 
+    def _look_for_silence(self, now_ns: int) -> None:
+        context, name = self._context, self._settings.market
+        if not self._silence.look(now_ns, listening=context.ready):
+            context.clear("market_silent")
+            return
+        text = (
+            f"{name}: nothing of its market stream has come for {self._silence.silent_ns // 1_000_000_000} "
+            "s, not even reference data: books are as old, and nothing new is traded on them: hftctl logs of "
+            f"the instance of {name}"
+        )
+        context.alarm("market_silent", "critical", text, subject=name)
+
     def _say_of_book(self, number: int, entry: books.InstrumentBook) -> bool:
         """Once a second: an event for what was lost meanwhile, an alarm while the book waits (True)."""
         context, name = self._context, entry.instrument.name
@@ -191,5 +210,7 @@ class Bookd:
             "so nothing trades on it; it comes back with the venue's next snapshot, which is asked for every "
             f"{self._settings.snapshot_retry_s:g} s"
         )
-        context.alarm(f"book:{name}", "warning", text, subject=name)
+        # Of an instrument that is traded and has no depth in the feed there is no book to lose.
+        lost = waits_s >= BOOK_LOST_S and entry.counts[int(market.Kind.DIFF)] > 0
+        context.alarm(f"book:{name}", "critical" if lost else "warning", text, subject=name)
         return True

@@ -18,7 +18,7 @@ from typing import Any
 
 from controlplane.errors import InvalidInput
 from hftd import bus, runtime
-from hftd.engine.market import credit
+from hftd.engine.market import credit, silence
 from hftd.settings import MarketSettings
 from hftd.venues import bad_lines, base, intake, reference, replay
 from hftd.wire import codec, control, feed, market, requests
@@ -53,6 +53,8 @@ class Market:
         """Feed frames read but not allowed out yet, with the time they were read; at most one burst of the
         loop."""
         self._feed_reader = feed.Reader()
+        self._silence = silence.Silence()
+        """Of the feed."""
         self._asked_ns: dict[int, int] = {}
         """Instrument -> when its snapshot was asked for."""
         self._bad = bad_lines.BadLines()
@@ -92,6 +94,7 @@ class Market:
         self._ask_for_instruments(0)
 
     def _on_feed(self, frame: bytes) -> None:
+        self._silence.heard()
         self._held.append((time.monotonic_ns(), frame))
         if len(self._held) == 1:
             self._advance()
@@ -292,8 +295,25 @@ class Market:
                 context.alarm(f"clock_offset:{name}", "warning", text, subject=name)
             else:
                 context.clear(f"clock_offset:{name}")
+        self._look_for_silence(now_ns)
         for id in self._bad.over(now_ns):
             context.clear(id)
+
+    def _look_for_silence(self, now_ns: int) -> None:
+        """Of a feed that we read: what our own readers hold back is not silent. A feed whose instruments are
+        not known stands, whatever it sends.
+        """
+        context, name = self._context, self._settings.feed
+        credit_left = self._batch.sequence <= self._credits.up_to
+        if not self._silence.look(now_ns, listening=bool(self._feed.endpoint) and credit_left):
+            context.clear("feed_silent")
+            return
+        what = "it does not say which instruments it has" if self._held else "not even a beat has come"
+        text = (
+            f"{name}: its feed is silent: {what} for {self._silence.silent_ns // 1_000_000_000} s; books and "
+            f"prices grow old, and nothing new is traded on them: hftctl logs of the instance of {name}"
+        )
+        context.alarm("feed_silent", "critical", text, subject=name)
 
     def _counts(self, _: dict[str, Any]) -> dict[str, Any]:
         return {

@@ -224,14 +224,15 @@ class Context:
             self.histogram("tick_age").record(time.monotonic_ns() - origin_ns)
 
     def alarm(self, id: str, severity: str, text: str, subject: str | None = None) -> None:
-        """Raise or keep an alarm; its beginning stays, its text may change."""
+        """Raise or keep an alarm; its beginning stays, its text and severity may change."""
         text, standing = bounds.cut(text), self.alarms.get(id)
         since_ns = standing.since_ns if standing else time.time_ns()
         self._alarms_since_ns.setdefault(id, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
-        if standing is None or standing.text != text:
-            self.changed = self.changed or standing is None
+        graver = standing is None or standing.severity != severity
+        if standing is None or graver or standing.text != text:
+            self.changed = self.changed or graver
             self.alarms[id] = control.AlarmOnWire(id, severity, subject or self.instance, text, since_ns)
-        if standing is None:
+        if graver:
             self._log(
                 "alarm.raised",
                 {"id": id, "severity": severity, "text": text},

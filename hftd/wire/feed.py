@@ -5,7 +5,8 @@ recorded receive time.
     line  = record {instrument u16, flags u16, length u32, receive ns i64} + `length` verbatim bytes
 `sequence` is that of the frame's first line and each line counts one, so the reader sees what it lost. A new
 `session` (the sender's start in UNIX ns) starts the count again. Little-endian, no padding; `flags` is 0
-until it means something.
+until it means something. A frame without lines is a beat: sent once a second, with the sequence of the next
+line, it says that the venue is there when nothing happens in its markets.
 """
 
 from __future__ import annotations
@@ -49,6 +50,11 @@ def pack(lines: Iterable[tuple[int, int, bytes]], sequence: int, session: int) -
         parts.append(raw)
     parts[0] = HEADER.pack(FRAME_TYPE, VERSION, len(parts) // 2, sequence, session)
     return b"".join(parts)
+
+
+def beat(sequence: int, session: int) -> bytes:
+    """`sequence` is that of the next line."""
+    return pack((), sequence, session)
 
 
 def header(data: bytes) -> Header:

@@ -157,6 +157,7 @@ def test_audit_that_lags_is_a_metric_and_an_alarm_until_auditd_is_back(
     path.members["auditd-alpha-1"].kill(clean=True)
     works(path)
     alarm = path.until("the alarm", lambda: alpha.context.alarms.get("audit_behind"))
+    assert alarm.severity == "critical", "the site is not healthy while it stands"
     lag = alpha.context.gauges["audit_lag"]
     assert lag == 2 and f"auditd lacks {lag:.0f} records" in alarm.text and "none for" in alarm.text
     works(path)

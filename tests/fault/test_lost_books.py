@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ import pytest
 
 from benchmarks import _pair
 from hftd import settings
+from hftd.daemons import bookd
 from tests.support import cases
+
+TRADES = b"".join(
+    b'17231612563%02d000000 {"stream":"btcusdt@trade","data":{"e":"trade","E":1723161256322,'
+    b'"T":1723161256322,"s":"BTCUSDT","t":%d,"p":"61800.30","q":"0.006","m":true}}\n' % (number, 100 + number)
+    for number in range(9)
+)
 
 
 @pytest.fixture(params=cases.SHIFTS.values(), ids=cases.SHIFTS.keys())
@@ -45,6 +53,12 @@ def played_tape(folder: Path, tape: Path) -> _pair.Pair:
 def alarms(floor: _pair.Pair, daemon: str) -> dict[str, str]:
     status = floor.status.get(f"{daemon}-alpha-1")
     return {alarm.id: alarm.text for alarm in status.alarms} if status else {}
+
+
+def critical(floor: _pair.Pair, daemon: str) -> set[str]:
+    """What makes the site unhealthy."""
+    status = floor.status.get(f"{daemon}-alpha-1")
+    return {alarm.id for alarm in status.alarms if alarm.severity == "critical"} if status else set()
 
 
 def books(floor: _pair.Pair) -> dict[str, dict[str, Any]]:
@@ -112,6 +126,23 @@ def test_a_book_that_waits_is_an_alarm_that_names_what_lost_it(
                 text_of_simd = alarms(floor, "simd").get(f"book:{name}", "")
                 assert f"line {line}: " in text_of_simd and why in text_of_simd
         assert not any(one["in_step"] for one in books(floor).values())
+        lost = {f"book:{name}" for name in books(floor)}
+        for daemon in ("simd", "bookd") if line else ("bookd",):
+            floor.until(lambda daemon=daemon: critical(floor, daemon) == lost, f"critical by {daemon}")
+        assert floor.status["bookd-alpha-1"].ready, "it serves the others: no restart helps"
+
+
+def test_a_traded_instrument_without_depth_has_no_book_to_lose(folder: Path) -> None:
+    tape = folder / "tape" / "spot" / "BTCUSDT_20250303.gz"
+    tape.parent.mkdir(parents=True)
+    tape.write_bytes(gzip.compress(TRADES))
+    with played_tape(folder, tape.parent) as floor:
+        floor.until(lambda: ended(floor), "the end of the tape")
+        floor.until(lambda: "book:spot:BTCUSDT" in alarms(floor, "bookd"), "a warning")
+        end_s = time.monotonic() + bookd.BOOK_LOST_S + 2
+        while time.monotonic() < end_s:
+            floor.turn()
+            assert not critical(floor, "bookd") | critical(floor, "simd")
 
 
 def test_no_old_book_stays_in_step_when_ids_begin_again_with_a_snapshot(

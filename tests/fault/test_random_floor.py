@@ -74,12 +74,16 @@ class Schedule:
                 waiting.append((at_s, pid))
         self._frozen = waiting
 
-    def _one(self, *, helpers: bool) -> outside.Process:
+    def _one(self, *, helpers: bool, parent: bool = False) -> outside.Process:
         def is_helper(name: str) -> bool:
             return name.startswith("hft-") or name == "etcd"
 
         found = sorted(outside.processes(self.floor.site_dir), key=lambda each: each.name)
-        fit = [each for each in found if is_helper(each.name) is helpers and each.name != "hft-floord"]
+        fit = [
+            each
+            for each in found
+            if is_helper(each.name) is helpers and (parent or each.name != "hft-floord")
+        ]
         return self.random.choice(fit)
 
     def _freeze(self, one: outside.Process, most_s: float) -> str:
@@ -102,7 +106,7 @@ class Schedule:
         return self._freeze(self._one(helpers=False), 3.0)
 
     def freeze_helper(self) -> str:
-        return self._freeze(self._one(helpers=True), 12.0)
+        return self._freeze(self._one(helpers=True, parent=True), 12.0)
 
     def failover(self) -> str:
         done = self.floor.run("failover", "omsd", "--reason", "random")

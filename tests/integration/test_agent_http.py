@@ -114,10 +114,12 @@ async def test_an_instance_has_its_health_answered_on_a_port_of_its_own() -> Non
         os.kill(before["pid"], signal.SIGSTOP)
         try:
             await agent.until("/v1/instances", lambda found: found[0]["health"] == "critical")
-            assert await answered(port, "/health") == (503, "UNHEALTHY")
-            assert await answered(port, "/live") == (200, "OK")
+            for path in ("/health", "/ready", "/live"):
+                assert await answered(port, path) == (503, "UNHEALTHY"), "its loop does not turn"
         finally:
             os.kill(before["pid"], signal.SIGCONT)
+        await until_async(lambda: answered(port, "/live"), (200, "OK"))
+        await until_async(lambda: answered(port, "/ready"), (200, "OK"))
 
         await store.put(KEYS.spec("auditd"), model.encode(replace(AUDITD, health_port=other)))
         await until_async(lambda: answered(other, "/health"), (200, "OK"))

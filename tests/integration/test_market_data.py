@@ -16,11 +16,12 @@ import pytest
 from benchmarks import _pair
 from hftd import bus, settings
 from hftd.engine import fixed
-from hftd.engine.market import book
+from hftd.engine.market import book, silence
 from hftd.venues import binance, replay, synthetic
 from hftd.wire import codec, feed, market, requests
 
 FRAME_LINES = 16
+SILENT_S = silence.SILENT_NS / 1e9
 
 
 class Venue:
@@ -64,6 +65,9 @@ class Venue:
                 self.books[line.instrument].apply(message)
         return True
 
+    def beat(self) -> None:
+        self._push.send(feed.beat(self.sent + 1, self.session))
+
     def answer(self) -> None:
         while self._router.socket.poll(0):
             identity, frame = self._router.socket.recv_multipart()
@@ -104,6 +108,18 @@ class Market:
         for _ in range(frames):
             lines = list(itertools.islice(self.venue.lines, FRAME_LINES))
             self.until(lambda lines=lines: self.venue.send(lines, **how), "the pipe takes a frame")
+
+    def alarms(self, daemon: str) -> dict[str, str]:
+        """Id -> severity."""
+        return {alarm.id: alarm.severity for alarm in self.pair.status[f"{daemon}-alpha-1"].alarms}
+
+    def for_seconds(self, seconds: float) -> Iterator[None]:
+        """Turn, for so long."""
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            self.venue.answer()
+            self.pair.turn(20)
+            yield
 
     def books(self) -> dict[str, Any]:
         self.venue.answer()
@@ -233,6 +249,80 @@ def test_a_frozen_bookd_stops_the_venue_and_loses_nothing(floor: Market) -> None
     assert floor.sum("gaps") == 0
     floor.until(lambda: "lost" in floor.pair.status["bookd-alpha-1"].counters, "bookd's counters")
     assert floor.pair.status["bookd-alpha-1"].counters["lost"] == 0
+
+
+def test_a_feed_that_beats_is_quiet_and_one_that_does_not_is_silent_until_it_does(floor: Market) -> None:
+    floor.start_bookd()
+    floor.send(20)
+    floor.until(floor.in_step, "the books are the venue's")
+    beaten_s = 0.0
+    for _ in floor.for_seconds(SILENT_S + 3):
+        if time.monotonic() - beaten_s > 0.9:
+            floor.venue.beat()
+            beaten_s = time.monotonic()
+        assert "feed_silent" not in floor.alarms("marketd")
+    began_s = time.monotonic()
+    floor.until(lambda: floor.alarms("marketd").get("feed_silent") == "critical", "silent")
+    assert time.monotonic() - began_s >= SILENT_S - 2
+    assert floor.pair.status["marketd-alpha-1"].ready, "no restart helps"
+    assert "market_silent" not in floor.alarms("bookd"), "marketd is there"
+    floor.venue.beat()
+    floor.until(lambda: "feed_silent" not in floor.alarms("marketd"), "it is back")
+    floor.send(5)
+    floor.until(floor.in_step, "nothing was lost")
+    assert floor.sum("gaps") == 0
+
+
+def test_a_feed_that_credit_holds_back_is_not_silent(floor: Market) -> None:
+    floor.start_bookd()
+    floor.send(20)
+    floor.until(floor.in_step, "the books are the venue's")
+    frozen = floor.pair.processes["bookd"].pid
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        lines = list(itertools.islice(floor.venue.lines, FRAME_LINES))
+        for _ in floor.for_seconds(SILENT_S + 4):
+            while floor.venue.send(lines):
+                lines = list(itertools.islice(floor.venue.lines, FRAME_LINES))
+            assert "feed_silent" not in floor.alarms("marketd")
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    floor.until(lambda: floor.venue.send(lines), "it goes on")
+
+
+def test_a_market_data_daemon_that_hangs_is_silent_to_its_readers_and_no_longer_afterwards(
+    floor: Market,
+) -> None:
+    floor.start_bookd()
+    floor.send(20)
+    floor.until(floor.in_step, "the books are the venue's")
+    frozen = floor.pair.processes["marketd"].pid
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        floor.until(lambda: floor.alarms("bookd").get("market_silent") == "critical", "silent")
+    finally:
+        os.kill(frozen, signal.SIGCONT)
+    floor.until(lambda: "market_silent" not in floor.alarms("bookd"), "it is back")
+
+
+def test_a_venue_that_does_not_say_what_it_trades_has_a_silent_feed(floor: Market) -> None:
+    floor.start_bookd()
+    floor.send(20)
+    floor.until(floor.in_step, "the books are the venue's")
+    instruments, floor.venue.source.instruments = floor.venue.source.instruments, []
+    floor.venue.session, floor.venue.sent = 2, 0
+    floor.venue.beat()
+    floor.until(lambda: "feed_silent" in floor.alarms("marketd"), "it stands")
+    floor.venue.source.instruments = instruments
+    counts = floor.pair.ask("marketd", "counts")
+
+    def goes_on() -> bool:
+        floor.venue.beat()
+        return "feed_silent" not in floor.alarms("marketd")
+
+    floor.until(goes_on, "it goes on")
+    after = floor.pair.ask("marketd", "counts")
+    assert counts is not None and after is not None and after["session"] > counts["session"]
 
 
 def test_lines_that_do_not_decode_are_counted_named_and_dropped(floor: Market) -> None:

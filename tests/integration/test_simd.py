@@ -104,11 +104,15 @@ class Simd:
         raise AssertionError("the daemon did not say it")
 
     def lines(self, count: int) -> tuple[set[int], list[bytes]]:
-        """(sessions, raw lines) of the next frames, until there are so many."""
+        """(sessions, raw lines) of the next frames, until there are so many. Beats are left out: those of a
+        killed process wait in the pipe.
+        """
         sessions, found = set(), []
         while len(found) < count:
             frame = receive(self.pull.socket)
-            sessions.add(feed.header(frame).session)
+            head = feed.header(frame)
+            if head.lines:
+                sessions.add(head.session)
             found += [line.raw for line in feed.lines(frame)]
         return sessions, found
 

@@ -120,7 +120,17 @@ async def test_an_instance_that_is_killed_is_restarted_and_the_event_says_how_it
             "reason": "killed by SIGKILL",
             "restart_in_s": 0.0,
         }
-        assert host.supervisor.instances["bookd-alpha-1"].restarts == 1
+        instance = host.supervisor.instances["bookd-alpha-1"]
+        assert (instance.restarts, instance.crashes) == (1, 1)
+        host.want(spec(depth=5))
+        await until(lambda: instance.restarts == 2)
+        assert instance.crashes == 1, "a changed spec is no crash"
+        await until(host.pid)
+        adopted = host.runner.adopt(instance.id)
+        assert adopted is not None and (adopted.restarts, adopted.crashes) == (2, 1), (
+            "the next agent counts on"
+        )
+        await adopted.close()
 
 
 @sync

@@ -133,7 +133,7 @@ class Observer:
                 )
             if not those:
                 wrong.add(f"{name} does not run")
-            elif all(each.stopped for each in those) and name != "hft-floord":
+            elif all(each.stopped for each in those):
                 wrong.add(f"{name} is stopped")
         for group, leaders in leading(self._run_dir, self.instances).items():
             if len(leaders) > 1:

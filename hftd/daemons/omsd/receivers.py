@@ -228,7 +228,7 @@ class AuditLink(ReceiverLink):
             f"{self.service} lacks {lag} records of this leader's journal{since}: orders go on, and nothing "
             f"that it lacks is deleted here, so the journal grows; see the log and the disk of {self.service}"
         )
-        self._context.alarm("audit_behind", "warning", text)
+        self._context.alarm("audit_behind", "critical", text)
 
     def pump(self, now_ns: int) -> None:
         """Send one batch, when the one before is acknowledged: records sent after a batch that died with a

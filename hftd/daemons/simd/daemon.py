@@ -30,6 +30,8 @@ from hftd.wire import orders
 FEED_HWM = 16
 """Frames of up to 64 lines: enough to keep marketd busy at full speed, and little enough that the tape stands
 still soon after marketd does."""
+BOOK_LOST_NS = 3_000_000_000
+"""So long may the venue's book wait for the tape's next snapshot before the site is not healthy."""
 REBUILD_LINES_MAX = 2_000_000
 """Further in than this after a crash, the market begins anew: reading it again would take minutes."""
 
@@ -45,6 +47,8 @@ class Simd:
         self._session_id = max(time.time_ns(), self._position.session + 1)
         self._gateway_path = folder / "gateway"
         self._faults = sim_faults.Faults()
+        self._lost: dict[str, tuple[int, str]] = {}
+        """Instrument whose book is lost -> since when (monotonic ns), and what is said of it."""
         self.feed = bus.pipeline.Push(context.bind("feed"), hwm=FEED_HWM)
         self.orders = bus.link.Router(context.bind("orders"))
         self.venue = sim.Venue(
@@ -137,8 +141,10 @@ class Simd:
                     f"{name}: the venue's book is lost at {line.file} line {line.number}: {lost}; no order "
                     "is taken in it until the tape brings a snapshot (what a tape lacks: hftctl data verify)"
                 )
+                self._lost[name] = time.monotonic_ns(), text
                 self.context.alarm(f"book:{name}", "warning", text, subject=name)
             else:
+                self._lost.pop(name, None)
                 self.context.clear(f"book:{name}")
         self.venue.book_news.clear()
 
@@ -178,13 +184,17 @@ class Simd:
         )
         return due_ns
 
-    def each_second(self, _: int) -> None:
+    def each_second(self, now_ns: int) -> None:
         context, desk = self.context, self.session
         desk.recover()
         if desk.full:
             context.alarm("journal_full", "critical", f"no orders are taken: {desk.full}")
         else:
             context.clear("journal_full")
+        self.feeder.beat()
+        for name, (since_ns, text) in self._lost.items():
+            if now_ns - since_ns >= BOOK_LOST_NS:
+                context.alarm(f"book:{name}", "critical", text, subject=name)
         context.gauge("tape_position", self.feeder.position)
         context.gauge("tape_paused", float(self.feeder.paused))
         context.gauge("unsent", desk.unsent)

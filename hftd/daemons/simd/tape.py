@@ -103,6 +103,8 @@ class Feeder:
         self.position = 0
         """Good lines of the tape that have been read, skipped ones too."""
         self.sent = 0
+        self._beat_at = 0
+        """`sent` at the last beat, or where it was not needed."""
         self.ended = False
 
     @property
@@ -113,6 +115,14 @@ class Feeder:
     def paused(self) -> bool:
         """Nobody takes lines now."""
         return self._pace.held
+
+    def beat(self) -> None:
+        """To be called once a second: where no line has left since, say that we are here, also at the end of
+        the tape. Not while lines are read again: the session begins with the first line after them.
+        """
+        if self.sent == self._beat_at and not self.rebuilding:
+            self._send(feed.beat(self.sent + 1, self._session))
+        self._beat_at = self.sent
 
     def turn(self, now_ns: int) -> int | None:
         """Send what is due; the moment for the next turn, or None when the tape has ended."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from agents import health
+from agents import health, settings
 from agents.bus import Reported
 from agents.supervisor import supervisor
+from agents.supervisor.runner import Running
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
-from controlplane.model import Process, Slot
+from controlplane.model import Phase, Process, Slot
 from hftd.runtime.health import Health
+from hftd.shm import pages
 from hftd.wire import codec, control
 
 PROCESS = Process("auditd-alpha-1", "boot", 7, 70)
@@ -52,6 +56,30 @@ def test_an_instance_in_a_crash_loop_is_critical_while_it_is_up_until_it_has_bee
     assert looping(3, 0.1) == looping(3, None) == ("critical", text)
     assert looping(4, supervisor.STABLE_S - 0.1)[0] == "critical"
     assert looping(4, supervisor.STABLE_S) == ("passing", "")
+
+
+def test_one_that_says_no_more_is_neither_ready_nor_live_and_its_rates_are_not_known() -> None:
+    said = control.Status(
+        codec.VERSION, 1, 0, PROCESS.instance, None, True, "", "", 0, {"messages": 9}, {}, {}, [], True
+    )
+    report = Reported(PROCESS, "auditd", "0.1.0", {}, b"", said, 100.0, {"messages": 3.0})
+    instance = Instance(Slot(PROCESS.instance, "auditd", "alpha"), state=State.RUNNING)
+    instance.running = Running(PROCESS, PROCESS, Path(), "", 1, 0, 1, (), -1)
+    page = pages.Alive(PROCESS.pid, PROCESS.start_time, 1, Phase.STARTING, 0, 0, 0)
+    for now_s, turns in ((100.5, True), (103.0, True), (103.1, False)):
+        found = health.observe(instance, report, page, now_s, 0)
+        assert (found.ready, health.turns(instance, report, now_s, 0)) == (turns, turns)
+        assert found.rates == ({"messages": 3.0} if turns else {}), "a rate is of now"
+        assert found.counters == {"messages": 9}, "a total stays"
+        assert found.health == ("passing" if turns else "critical")
+
+
+def test_one_that_has_not_spoken_is_live_for_as_long_as_its_start_may_take() -> None:
+    instance = Instance(Slot(PROCESS.instance, "auditd", "alpha"), state=State.STARTING)
+    assert not health.turns(instance, None, 0.0, 0), "nothing runs"
+    instance.running = Running(PROCESS, PROCESS, Path(), "", 1, 0, 1, (), -1)
+    assert health.turns(instance, None, 0.0, settings.START_PATIENCE_S)
+    assert not health.turns(instance, None, 0.0, settings.START_PATIENCE_S + 1)
 
 
 def test_a_change_is_told_once_and_the_reason_goes_with_the_trouble() -> None:

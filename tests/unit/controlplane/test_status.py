@@ -12,7 +12,7 @@ from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
 from controlplane.model.specs import Tombstone
-from controlplane.site import document, histogram, look, status
+from controlplane.site import document, histogram, last_heard, look, status
 from controlplane.store import Health
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -145,7 +145,7 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
     assert list(service(found, "omsd")["instances"][0]) == [
         "id", "host", "pid", "state", "role", "health", "reason", "ready", "uptime_s", "restarts", "cpus",
         "sched", "endpoints", "version",
-        "config_revision",
+        "config_revision", "crashes",
     ]  # fmt: skip
     assert list(found["flow"]) == [
         "messages", "messages_per_s", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals",
@@ -187,6 +187,13 @@ def test_a_critical_alarm_is_a_reason_and_a_warning_is_none(severity: str, healt
     ]
 
 
+def test_a_reason_names_its_subject_once() -> None:
+    site = floor()
+    lost = Alarm("book:spot:X", "critical", "spot:X", "spot:X: its book is not in step", NOW_NS)
+    site.hosts["beta"] = host("beta", observed("omsd-beta-1"), alarms=(lost,))
+    assert why_not(build(site)) == ["spot:X: its book is not in step"]
+
+
 def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy() -> None:
     not_ready = floor()
     not_ready.hosts["alpha"] = host(
@@ -208,7 +215,11 @@ def test_one_instance_not_ready_a_group_not_led_or_a_store_away_is_not_healthy()
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"controller_url": None}, "no controller is elected: `hftctl logs controld`"),
+        (
+            {"controller_url": None},
+            "no controller is elected: hft-controld is dead, hung, or cut off from the store; failover and "
+            "trading do without it: `hftctl logs controld`",
+        ),
         (
             {"electable": {}},
             "omsd: no standby can take over from omsd-alpha-1: `hftctl logs omsd-beta-1` says why",
@@ -260,6 +271,34 @@ def test_the_rate_of_a_feed_of_which_nothing_is_said_is_not_known() -> None:
     assert plain_flow([])["messages_per_s"] is None
 
 
+def test_of_a_feed_whose_agent_is_silent_or_gone_the_totals_stay_and_the_rate_is_not_known() -> None:
+    site = floor()
+    site.specs["marketd"] = ServiceSpec("marketd", "marketd", Mode.REPLICAS, ("alpha", "beta"))
+    feeds = {
+        name: observed(f"marketd-{name}-1", rates={"messages": 9.0}, counters={"messages": 5})
+        for name in ("alpha", "beta")
+    }
+    site.hosts = {name: host(name, feed) for name, feed in feeds.items()}
+    assert build(site)["flow"]["messages_per_s"] == 18.0
+    flow = build(site, silent_ms={"beta": 3500})["flow"]
+    assert (flow["messages"], flow["messages_per_s"]) == (10, None)
+    heard = last_heard.LastHeard()
+    assert heard.look(site.hosts) == ()
+    beta = site.hosts.pop("beta")
+    flow = build(site, gone=heard.look(site.hosts))["flow"]
+    assert (flow["messages"], flow["messages_per_s"]) == (10, None)
+    site.hosts["beta"] = beta
+    flow = build(site, gone=heard.look(site.hosts))["flow"]
+    assert flow["messages"] == 10, "counted once when it is back"
+
+
+def test_restarts_count_every_start_and_crashes_those_that_nobody_asked_for() -> None:
+    site = floor()
+    site.hosts["alpha"] = host("alpha", LEADER, observed("bookd-alpha-1", restarts=3, crashes=1))
+    (row,) = service(build(site), "bookd")["instances"]
+    assert (row["restarts"], row["crashes"]) == (3, 1)
+
+
 def test_a_service_whose_spec_is_damaged_or_gone_is_not_healthy_though_it_runs() -> None:
     damaged = floor()
     damaged.spec_faults = {"bookd": "its spec does not decode: Input data was truncated"}
@@ -288,7 +327,18 @@ def test_an_agent_that_is_silent_leaves_its_instances_shown_as_last_heard_of() -
         7,
     )
     assert (found["hosts"][1]["state"], found["hosts"][1]["last_seen_ms"]) == ("silent", 5000)
-    assert not found["healthy"]
+    silent = "agent of beta silent for 5 s: it is dead, hung, or cut off from the store"
+    assert [reason.startswith(silent) for reason in why_not(found)] == [True], "one, and not one a row"
+
+
+def test_what_was_wrong_before_its_agent_fell_silent_stays_a_reason() -> None:
+    site = floor()
+    broken = observed("omsd-beta-1", health="critical", reason="its disk is full", ready=False)
+    site.hosts["beta"] = host("beta", broken)
+    assert [reason.partition(":")[0] for reason in why_not(build(site, silent_ms={"beta": 5000}))] == [
+        "agent of beta silent for 5 s",
+        "omsd-beta-1",
+    ]
 
 
 @pytest.mark.parametrize("ahead_ms", [3_600_000, -3_600_000])
@@ -317,6 +367,7 @@ def test_a_host_that_has_vanished_is_down_and_its_registered_instances_keep_pid_
         {"replica": "ipc:///r/y"},
     )
     assert next(h for h in found["hosts"] if h["name"] == "beta")["state"] == "down"
+    assert [reason.partition(":")[0] for reason in why_not(found)] == ["no agent of beta reports"]
 
 
 def test_an_instance_that_is_no_longer_desired_is_shown_and_does_not_count() -> None:

@@ -25,6 +25,16 @@ def test_what_is_packed_reads_back() -> None:
     assert list(feed.lines(data)) == [feed.Line(3, 0, 1234567890, b"{}"), feed.Line(4, 0, 5, b"abc")]
 
 
+def test_a_beat_has_no_lines_and_breaks_no_count() -> None:
+    beat = feed.beat(9, 1000)
+    assert beat.hex() == "46440100000000000900000000000000e803000000000000"
+    assert (feed.header(beat), list(feed.lines(beat))) == (feed.Header(9, 1000, 0), [])
+    reader = feed.Reader()
+    for frame in (bytes.fromhex(GOLDEN), beat, beat, feed.pack(LINES, 9, 1000)):
+        head = feed.header(frame)
+        assert not reader.is_new_session(head) and reader.follows(head)
+
+
 def test_a_reader_sees_lost_frames_and_new_sessions_but_the_first() -> None:
     reader = feed.Reader()
     first = feed.Header(sequence=7, session=1000, lines=2)

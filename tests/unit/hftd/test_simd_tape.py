@@ -72,6 +72,29 @@ def test_what_is_due_together_leaves_in_one_frame_with_session_and_sequence() ->
     assert [(each.receive_ns, each.raw) for each in feed.lines(rig.frames[0])] == [(1 * MS, b'{"n":1}')] * 2
 
 
+def test_a_beat_says_what_comes_next_also_when_the_tape_has_ended() -> None:
+    rig = Rig([line(1), line(9)])
+    for ms in (None, 0, None, None, 8, None, 9, None):
+        if ms is None:
+            rig.feeder.beat()  # none is needed where a line has left since the last
+        else:
+            rig.turn(ms)
+    assert rig.feeder.ended
+    found = [feed.header(frame) for frame in rig.frames]
+    assert [(head.sequence, head.lines) for head in found] == [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0)]
+    reader = feed.Reader()
+    assert all(not reader.is_new_session(head) and reader.follows(head) for head in found)
+
+
+def test_there_is_no_beat_while_lines_are_read_again() -> None:
+    rig = Rig([line(n) for n in range(5)], skip=3)
+    rig.feeder.beat()
+    assert rig.frames == []
+    rig.turn(0)
+    rig.feeder.beat()
+    assert [feed.header(frame).lines for frame in rig.frames] == [0]
+
+
 def test_at_full_speed_frames_are_bounded_and_orders_get_their_turn() -> None:
     rig = Rig([line(n) for n in range(1000)], speed=0)
     assert rig.turn(5) == 5
