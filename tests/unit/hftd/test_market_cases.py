@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -366,6 +367,14 @@ def test_the_book_at_the_end_is_the_venues(
         move = int(shift.price * fixed.UNIT)
         assert entry.book.best() == (bid + move, bid_quantity, ask + move, ask_quantity)
         assert entry.trouble() == ""
+
+
+def test_the_second_line_of_the_case_in_microseconds_is_exact(tmp_path: Path, shift: cases.Shift) -> None:
+    (path,) = cases.capture(tmp_path, "07-microseconds/microseconds", shift).rglob("*.gz")
+    receive, raw = gzip.decompress(path.read_bytes()).splitlines()[1].split(b" ", 1)
+    found = binance.Normaliser("spot")(raw, int(receive))
+    assert isinstance(found, market.Message)
+    assert found.event_ns - shift.hours * 3600 * 10**9 == 1_741_003_200_100_456_000
 
 
 def test_microseconds_are_exact_and_their_unit_is_told_by_their_size() -> None:
