@@ -71,6 +71,8 @@ class Fences:
         self._write_error = ""
         self._writer = writer
         self._being_written: dict[str, Row] | None = None
+        self._being_reset = False
+        """An operator's reset is on its way to the disk: no claim is admitted meanwhile."""
 
     def admit(self, token: AnyToken, claimant: Process) -> bool:
         """Raise the group's fence to `token`; True once that is on disk (at once, without a write, when it
@@ -80,7 +82,7 @@ class Fences:
         is believed without the store's word, or not written. An own new token closes the group for lower ones
         even when the write fails.
         """
-        if self.conflict(token, claimant):
+        if self._being_reset or self.conflict(token, claimant):
             return False
         row = Row(token.incarnation, token.epoch, claimant)
         self._admitted[token.group] = self.admitted(token.group) + 1
@@ -107,30 +109,45 @@ class Fences:
 
     def being_written(self, group: str) -> bool:
         """Is the disk all that the group's fence waits for?"""
+        if self._being_reset:
+            return True
         return self._being_written is not None and self._written.get(group) != self._rows.get(group)
 
-    def reset(self, token: Token, claimant: Process, admitted: int) -> str:
-        """Set the group's fence to what the store holds, though it is lower; "" once that is on disk.
+    def reset(self, token: Token, claimant: Process, admitted: int, done: Callable[[str], None]) -> None:
+        """Set the group's fence to what the store holds, though it is lower, and call with "" once that is on
+        disk, else with why it is not.
 
         Only for what the agent says (`hftctl fence reset`): the token that it read from the store AFTER it
-        had asked for `admitted`. Nothing is changed, and the reason returned, when a claim of the group was
-        admitted since: the store may have given out a higher token meanwhile. A fence that is not above the
-        store's stays as it is.
+        had asked for `admitted`. Nothing is changed when a claim of the group was admitted since: the store
+        may have given out a higher token meanwhile. A fence that is not above the store's stays as it is.
+        Until the disk has it, nothing of the group passes and no claim of any group is admitted.
         """
         row = self._rows.get(token.group)
         if not in_range(token.incarnation, token.epoch):
-            return f"group {token.group!r}: {token.incarnation}/{token.epoch} is out of range"
-        if self.admitted(token.group) != admitted or self._being_written is not None:
-            return f"group {token.group!r}: fenced meanwhile; look again"
+            done(f"group {token.group!r}: {token.incarnation}/{token.epoch} is out of range")
+            return
+        if self.admitted(token.group) != admitted or self._being_written is not None or self._being_reset:
+            done(f"group {token.group!r}: fenced meanwhile; look again")
+            return
         wanted = Row(token.incarnation, token.epoch, claimant)
-        if row is not None and row.rank >= token.rank and row != wanted:
-            rows = {**self._rows, token.group: wanted}
-            if error := written(self.path, rows):
-                return error
-            self._rows = rows
-            self._open, self._written = _passing(rows), dict(rows)
-        self._heights.reset(token)
-        return ""
+        if row is None or row.rank < token.rank or row == wanted:
+            self._heights.reset(token)
+            done("")
+            return
+        rows, passed = {**self._rows, token.group: wanted}, self._open.pop(token.group, None)
+
+        def ended(error: str) -> None:
+            self._being_reset = False
+            if not error:
+                self._rows = rows
+                self._open, self._written = _passing(rows), dict(rows)
+                self._heights.reset(token)
+            elif passed is not None:
+                self._open[token.group] = passed
+            done(error)
+
+        self._being_reset = True
+        self._writer(self.path, rows, ended)
 
     def admitted(self, group: str) -> int:
         """How many claims of the group this process has admitted, one that could not be written included."""
