@@ -67,6 +67,8 @@ class Oms:
         self.executions: deque[orders.Report] = deque()
         self._execution_ids: set[int] = set()
         self.last_execution = 0
+        self.late_executions = 0
+        """Executions that came behind one with a higher id."""
         self._client_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._risk_rank = (0, 0)
         self.illegal = 0
@@ -215,6 +217,7 @@ class Oms:
         at = len(kept)
         while at and kept[at - 1].execution_id > report.execution_id:
             at -= 1
+        self.late_executions += at < len(kept)
         kept.insert(at, report)
         self._execution_ids.add(report.execution_id)
         if len(kept) > self._bounds.executions_max:
