@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from agents.keeper import liveness, peers, ping_key, protocol, settings, shown, words
+from agents.keeper import kept_process, liveness, peers, ping_key, protocol, settings, shown, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model, registry
@@ -68,7 +68,7 @@ class Keeper:
         """Looks at heartbeat pages that held no heartbeat."""
         self.stopping = False
         self._host_leaves = False
-        self.instances: dict[str, members.KeptProcess] = {}
+        self.instances: dict[str, kept_process.KeptProcess] = {}
         self.members: dict[str, members.Member] = {}
         self.shown = shown.Shown()
         self.peers = peers.Peers(keys.site, host, clock, self._fit, self._asked)
@@ -189,7 +189,7 @@ class Keeper:
             old.watched.close()
             old.words.close()
         heartbeat = liveness.Heartbeat(int(self.settings.heartbeat_stale_s * 1e9))
-        instance = members.KeptProcess(
+        instance = kept_process.KeptProcess(
             entry, liveness.Watched(entry.process, lambda: self._died(entry)), found, heartbeat
         )
         instance.look(self.clock.boot_ns())
