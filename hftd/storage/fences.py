@@ -27,9 +27,9 @@ from hftd.shm import kept_fences
 from hftd.shm.kept_fences import NOBODY as NOBODY
 from hftd.shm.kept_fences import Row
 from hftd.storage import heights
-from hftd.storage.heights import AnyToken, StoreToken
 from hftd.storage.heights import Claim as Claim
-from hftd.wire import orders
+from hftd.storage.heights import StoreToken
+from hftd.wire import codec, orders
 
 Writer = Callable[[Path, Mapping[str, Row], Callable[[str], None]], None]
 """Writes the rows there, synced, and calls with "" once the disk has them, or with why it does not. One write
@@ -74,7 +74,7 @@ class Fences:
         self._being_reset = False
         """An operator's reset is on its way to the disk: no claim is admitted meanwhile."""
 
-    def admit(self, token: AnyToken, claimant: Process) -> bool:
+    def admit(self, token: codec.AnyToken, claimant: Process) -> bool:
         """Raise the group's fence to `token`; True once that is on disk (at once, without a write, when it
         already was).
 
@@ -163,7 +163,7 @@ class Fences:
         ok = self.admit(attach.token, claimant)
         return ok, "" if ok else self.objection(attach.token, claimant)
 
-    def refuses(self, token: AnyToken | None) -> bool:
+    def refuses(self, token: codec.AnyToken | None) -> bool:
         """True unless `token` is exactly the one that its group was fenced with last.
 
         Lower is stale. Higher has not fenced: taking its orders while lower ones still pass would be two
@@ -171,12 +171,12 @@ class Fences:
         """
         return token is None or self._open.get(token.group) != (token.incarnation, token.epoch)
 
-    def stale(self, token: AnyToken) -> bool:
+    def stale(self, token: codec.AnyToken) -> bool:
         """True when `token` is below its group's fence; a group that never fenced has no fence."""
         row = self._rows.get(token.group)
         return row is not None and (token.incarnation, token.epoch) < (row.incarnation, row.epoch)
 
-    def objection(self, token: AnyToken, claimant: Process) -> str:
+    def objection(self, token: codec.AnyToken, claimant: Process) -> str:
         """Why `admit` refuses; empty when it would not."""
         waiting = reasons.BEING_WRITTEN if self.being_written(token.group) else ""
         return self.conflict(token, claimant) or waiting or self._write_error
@@ -192,7 +192,7 @@ class Fences:
     def groups(self) -> list[str]:
         return sorted(self._rows)
 
-    def conflict(self, token: AnyToken, claimant: Process) -> str:
+    def conflict(self, token: codec.AnyToken, claimant: Process) -> str:
         """Why this claim cannot stand (`waits`: not yet); "" when only the disk could still refuse it."""
         row = self._rows.get(token.group)
         if row is None or (token.incarnation, token.epoch) > row.rank or _out_of_range(token):
@@ -207,7 +207,7 @@ class Fences:
             )
         return ""
 
-    def waits(self, token: AnyToken) -> bool:
+    def waits(self, token: codec.AnyToken) -> bool:
         """Is the store's word all that is missing? Then its claimant is to ask again."""
         row = self._rows.get(token.group)
         return (
@@ -216,7 +216,7 @@ class Fences:
             and not self._heights.believes(token)
         )
 
-    def refusal_counter(self, token: AnyToken | None) -> str:
+    def refusal_counter(self, token: codec.AnyToken | None) -> str:
         """Under which name its refusal is counted."""
         unbelieved = token is not None and (_out_of_range(token) or self.waits(token))
         return "unconfirmed_fences" if unbelieved else "stale_token_refusals"
@@ -233,7 +233,7 @@ class Fences:
         )
 
 
-def _out_of_range(token: AnyToken) -> bool:
+def _out_of_range(token: codec.AnyToken) -> bool:
     return not in_range(token.incarnation, token.epoch)
 
 

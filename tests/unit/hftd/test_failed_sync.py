@@ -39,6 +39,18 @@ def record(log: AuditLog, count: int = 1) -> None:
         log.append(timestamp=n, action="ORDER_PLACED", user="strategy-mm", details={})
 
 
+def half_synced(folder: Path, disk: ForgettingDisk, failures: int) -> AuditLog:
+    """Two records that are on the disk, and two that the next sync has lost, the first that fails."""
+    log = audit(folder)
+    record(log, 2)
+    log.sync()
+    record(log, 2)
+    disk.failures = failures
+    with pytest.raises(OSError, match="Input/output"):
+        log.sync()
+    return log
+
+
 def book(log: PositionLog, *ids: int) -> None:
     for id in ids:
         assert log.append(Execution(id, "spot", "BTCUSDT", Side.BUY, fixed.UNIT, 5)) == ""
@@ -47,13 +59,7 @@ def book(log: PositionLog, *ids: int) -> None:
 def test_the_audit_log_writes_again_what_a_failed_sync_took(
     folder: Path, disk: ForgettingDisk, tmp_path: Path
 ) -> None:
-    log = audit(folder)
-    record(log, 2)
-    log.sync()
-    record(log, 2)
-    disk.failures = 2
-    with pytest.raises(OSError, match="Input/output"):
-        log.sync()
+    log = half_synced(folder, disk, failures=2)
     before = log.head
     with pytest.raises(OSError, match="Input/output"):
         record(log)
@@ -68,13 +74,7 @@ def test_the_audit_log_writes_again_what_a_failed_sync_took(
 def test_an_audit_log_that_a_dead_process_could_not_sync_is_written_again_at_the_next_start(
     folder: Path, disk: ForgettingDisk, tmp_path: Path
 ) -> None:
-    log = audit(folder)
-    record(log, 2)
-    log.sync()
-    record(log, 2)
-    disk.failures = 1
-    with pytest.raises(OSError, match="Input/output"):
-        log.sync()
+    half_synced(folder, disk, failures=1)
     again = audit(folder)
     assert again.head.seq == 4
     again.sync()
