@@ -439,7 +439,10 @@ def test_what_the_name_of_a_file_means(name: str, symbol: str, time: str) -> Non
     assert replay.named(Path("/x/spot") / name) == ("spot", symbol, time)
 
 
-def test_the_table_says_what_could_not_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = cases.capture(tmp_path, "03-no-snapshot/no-snapshot-and-holes")
+def test_the_table_says_what_could_not_be_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shift: cases.Shift
+) -> None:
+    folder = cases.capture(tmp_path, "03-no-snapshot/no-snapshot-and-holes", shift)
     assert verbs.data_verify([folder]) == 1
-    assert "usdm BTCUSDT: no diff could be applied: no snapshot" in capsys.readouterr().out.splitlines()
+    wanted = f"usdm {shift.symbol or 'BTC'}USDT: no diff could be applied: no snapshot"
+    assert wanted in capsys.readouterr().out.splitlines()
