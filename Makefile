@@ -12,10 +12,10 @@ PROVISION := $(VENV)/.installed-provision
 PIP := flock $(VENV)/.pip-lock $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story soak bench lock clean etcd promtool
+.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story soak on-consul bench lock clean etcd consul promtool
 
 help:            ## list the targets
-	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
 
 install: $(STAMP)            ## install what a floor needs to run into .venv, pinned and hashed
 
@@ -42,8 +42,8 @@ $(PROVISION): requirements-provision.lock $(STAMP)
 	$(PIP) --require-hashes -r requirements-provision.lock
 	@touch $(PROVISION)
 
-up: install            ## bring up the floor: make up ARGS="--tape DIR --detach"
-	@exec $(BIN)/hftctl up $(ARGS)
+up: install            ## bring up the floor: make up ARGS="--tape DIR --detach"; on Consul: make consul up STORE=consul
+	@exec $(BIN)/hftctl up $(if $(STORE),--store $(STORE)) $(ARGS)
 
 down: install            ## take the floor down
 	@exec $(BIN)/hftctl down $(ARGS)
@@ -51,7 +51,7 @@ down: install            ## take the floor down
 status: install            ## show what runs where, and whether it is healthy
 	@exec $(BIN)/hftctl status $(ARGS)
 
-test: check contract fuzz integration fault            ## run all tests, fast ones first
+test: check contract fuzz integration fault on-consul            ## run all tests, fast ones first
 
 check: lint types imports unit story            ## run format, lint, types, import contracts, unit tests and the story: under two minutes
 
@@ -71,6 +71,9 @@ unit: dev
 etcd: dev            ## get an etcd that keeps data safely, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.servers etcd
 
+consul: dev            ## get a Consul, for the tests and for `up` (HFT_CONSUL, PATH, or built once by Go; cached)
+	@$(BIN)/python -m tests.support.consul_servers
+
 promtool: dev            ## get promtool out of Debian's package, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.promtool
 
@@ -79,8 +82,13 @@ integration: provision promtool
 fuzz: dev            ## feed every decoder with bytes that are almost right, for some two minutes
 	$(BIN)/pytest -q tests/fuzz
 
+contract integration fault: consul
+
 contract integration fault story: dev etcd
 	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q tests/$@
+
+on-consul: dev consul            ## the story and the faults of stores and leadership, on a floor with Consul
+	HFT_TEST_STORE=consul HFT_CONSUL=$$($(BIN)/python -m tests.support.consul_servers) $(BIN)/pytest -q tests/story tests/fault/test_stale_tokens.py tests/fault/test_lost_run_folder.py
 
 soak: dev etcd            ## ten minutes of random kills, freezes and rubbish on a floor (HFT_SOAK_S, HFT_SOAK_SEED)
 	HFT_SOAK_S=$${HFT_SOAK_S:-600} HFT_SOAK_SEED=$${HFT_SOAK_SEED:-$$(date +%N | sed "s/^0*//")} HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q -s tests/fault/test_random_floor.py

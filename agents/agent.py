@@ -57,6 +57,7 @@ class Agent:
             report=self.report,
             changed=self.instances.process_changed,
             released=lambda instance: restart_order.may_restart(instance, self.site),
+            reachable=self.paths.http_socket.exists,
         )
         self.bus = bus.Bus(self.paths.bus, f"agent-{given.host}", self.instances)
         self.instances.join(self.supervisor, self.bus)

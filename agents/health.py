@@ -36,6 +36,8 @@ def observe(
     process = instance.process
     heard = report if report is not None and report.process == process else None
     alive, trouble = _believed(page, process)
+    if page is None and heard is not None:
+        trouble = "its heartbeat page is gone; it is restarted in its turn"
     said = heard.status if heard else None
     desired = instance.desired
     phase = alive.phase if alive else Phase.STARTING

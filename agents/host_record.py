@@ -1,4 +1,5 @@
-"""What the agent writes into the store: its host record, once a second and at each change.
+"""What the agent writes into the store: its host record, once a second and at each change (a daemon's phase
+among them, which only its heartbeat page tells).
 
 The host record hangs on a lease, so that a host whose agent is gone leaves the site's hosts. A store that
 does not answer is an alarm and another try, nothing more: no daemon notices.
@@ -30,12 +31,26 @@ class HostRecords:
     async def run(self) -> None:
         """Until cancelled."""
         due = self._agent.record_due
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._look_at_phases)
+            while True:
+                await self.write_once()
+                with anyio.move_on_after(settings.STATUS_EVERY_S):
+                    await due.wait()
+                    await anyio.sleep(settings.CHANGE_GATHER_S)
+                due.clear()
+
+    async def _look_at_phases(self) -> None:
+        """Other hosts call a leader active when this host's own status does, or a moment later: who asks two
+        agents is not told two things for a second.
+        """
+        seen = self._agent.instances.phases()
         while True:
-            await self.write_once()
-            with anyio.move_on_after(settings.STATUS_EVERY_S):
-                await due.wait()
-                await anyio.sleep(settings.CHANGE_GATHER_S)
-            due.clear()
+            await anyio.sleep(settings.CHANGE_GATHER_S)
+            found = self._agent.instances.phases()
+            if found != seen:
+                seen = found
+                self._agent.record_due.set()
 
     async def write_once(self) -> None:
         key = self._keys.host(self._agent.given.host)

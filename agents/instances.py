@@ -20,7 +20,7 @@ from agents.hello_files import HelloFiles
 from agents.paths import Paths
 from agents.supervisor.supervisor import Instance, Supervisor
 from controlplane.errors import InvalidInput
-from controlplane.model import Process, Token
+from controlplane.model import Phase, Process, Token
 from controlplane.model.observed import Alarm, EndedCounters, InstanceStatus
 from hftd.shm import pages
 from hftd.wire import codec, control
@@ -179,6 +179,11 @@ class Instances:
             return None
         except (OSError, InvalidInput) as exc:
             return str(exc)
+
+    def phases(self) -> dict[str, Phase]:
+        """By instance, of those whose heartbeat page is believed."""
+        found = {instance.id: self.heartbeat_page(instance.id) for instance in self}
+        return {name: page.phase for name, page in found.items() if isinstance(page, pages.Alive)}
 
     def lease_page(self, name: str) -> pages.LeaseWord | None:
         """None: this host has no such instance, or it has no lease page."""

@@ -29,6 +29,11 @@ class Paths:
     def shim_state(self, instance: str) -> Path:
         return self.run_dir / f"{instance}.shim.json"
 
+    def lock(self, instance: str) -> Path:
+        """Held by the instance's shim and daemon for as long as either lives; in the site folder, so that it
+        is the same one whatever becomes of the run folder."""
+        return self.host_dir / "instances" / f"{instance}.lock"
+
     def log(self, instance: str) -> Path:
         return self.site_dir / "logs" / f"{instance}.log"
 

@@ -1,13 +1,16 @@
-"""May an instance be restarted for a changed spec now? Standbys first: the lead is not given up before
-another member has the new spec and may take it. Pure; the supervisor asks, and waits a bounded time for a
-yes.
+"""May an instance be restarted now, for a changed spec or for lost pages? Standbys first: the lead is not
+given up before another member has the new spec, is seen, and may take it. Pure; the supervisor asks, and
+waits a bounded time for a yes.
 """
 
 from __future__ import annotations
 
 from agents.supervisor.supervisor import Instance
-from controlplane.model import Mode
+from controlplane.model import Mode, Phase
 from controlplane.site.view import SiteView
+
+UNSEEN = Phase.STARTING.name.lower()
+"""Of a ready instance: its heartbeat page cannot be read (agents/health.py)."""
 
 
 def may_restart(instance: Instance, site: SiteView | None) -> bool:
@@ -21,7 +24,11 @@ def may_restart(instance: Instance, site: SiteView | None) -> bool:
     if not others:
         return True
     observed = [found for record in site.hosts.values() for found in record.instances if found.id in others]
-    current = [each for each in observed if each.ready and each.config_revision >= desired.config_revision]
+    current = [
+        each
+        for each in observed
+        if each.ready and each.config_revision >= desired.config_revision and each.phase != UNSEEN
+    ]
     electable = site.electable.get(desired.spec.name)
     can_lead = {process.instance for process in electable.processes} if electable else set()
     return len(current) == len(others) and bool(can_lead & others)

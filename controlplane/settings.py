@@ -35,6 +35,10 @@ class StoreSettings:
     password_file: Path | None = None
     """One line; read at each authentication, so that it can be rotated."""
 
+    token_file: Path | None = None
+    """Consul's ACL token, one line; read again when the store refuses the last one, so that it can be
+    rotated."""
+
     ca_file: Path | None = None
     """PEM. Given: TLS. None: plain text, for loopback only."""
 

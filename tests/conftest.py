@@ -26,6 +26,23 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With HFT_TEST_STORE, suites run on a floor of that kind; what cannot is in a list with its reason."""
+    kind = os.environ.get("HFT_TEST_STORE", "etcd")
+    listed = ROOT / "tests" / f"not_on_{kind}.txt"
+    if not listed.exists():
+        return
+    names = [line for line in listed.read_text().splitlines() if line and not line.startswith("#")]
+    collected = {item.nodeid.partition("[")[0]: item for item in items}
+    files = {name.partition("::")[0] for name in collected}
+    gone = [name for name in names if name.partition("::")[0] in files and name not in collected]
+    if gone and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"{listed}: names what is no test: {', '.join(gone)}")
+    left_out = [item for item in items if item.nodeid.partition("[")[0] in names]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
 def recorded_data() -> Path | None:
     """The folder binance-2024-08-08, from HFT_RECORDED_DATA or beside the checkout."""
     places = (

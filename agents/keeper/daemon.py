@@ -119,7 +119,9 @@ async def _serve(arguments: argparse.Namespace, stop: run.Stop) -> int:
         try:
             async with asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(keeper.run(), name="keeper")
-                await line.open(arguments.run_dir / f"{host}.keeper.sock")
+                socket = arguments.run_dir / f"{host}.keeper.sock"
+                await line.open(socket)
+                listening = tasks.create_task(line.keep_open(socket), name="socket")
                 log.info("keeper.started", pings_on=keeper.peers.address, store=arguments.store)
                 if left_out := policy.take(SCHED):  # behind the imports, as the daemons do
                     log.info("keeper.scheduling", left_out=left_out)
@@ -127,6 +129,7 @@ async def _serve(arguments: argparse.Namespace, stop: run.Stop) -> int:
                 await stop.wait()
                 await keeper.stop()
                 running.cancel()
+                listening.cancel()
         finally:
             await line.close()
             if disk.dirty:

@@ -17,11 +17,15 @@ import msgspec
 
 from agents.keeper import protocol
 from agents.keeper.protocol import FromKeeper
-from controlplane.errors import InvalidInput
-from controlplane.host import log
+from controlplane.errors import InUse, InvalidInput
+from controlplane.host import log, run_folder, standing
 
 BUFFER_BYTES_MAX = 1 << 20
 """An agent that does not read (stopped) loses the connection, not the keeper its memory."""
+
+LOOK_S = 0.1
+"""At its socket's path: within this a new agent finds it again, which would otherwise take the keeper for
+dead (keeper_silence.py)."""
 
 
 class Line:
@@ -29,8 +33,28 @@ class Line:
         self.undecodable = 0
         self._hello = hello
         self._on_table = on_table
+        self._troubles = standing.Troubles(lambda text: log.warning("link.not_open", reason=text))
         self._writer: asyncio.StreamWriter | None = None
         self._server: asyncio.Server | None = None
+
+    async def keep_open(self, path: Path) -> None:
+        """Until cancelled: open again where the socket is gone from its folder, or the folder with it.
+        Whoever was connected stays so.
+        """
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not path.exists():  # noqa: ASYNC240 - on tmpfs, which does not block
+                old = self._server
+                try:
+                    run_folder.make(path.parent)
+                    await self.open(path)
+                except (OSError, InUse) as exc:
+                    self._troubles.stands(str(path), f"gone, and cannot be made again: {exc}")
+                    continue
+                self._troubles.over(str(path))
+                log.warning("link.reopened", path=str(path), why="its socket was removed")
+                if old is not None:
+                    old.close()
 
     async def open(self, path: Path) -> None:
         with contextlib.suppress(FileNotFoundError):

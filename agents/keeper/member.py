@@ -134,7 +134,10 @@ class Member:
         """The store shows other records of this group, or of the site."""
         held = self.group
         try:
-            group = self._site.shown.group(self._site.keys, self.service, held, held=self._holds())
+            site = self._site
+            group = site.shown.group(
+                site.keys, self.service, held, held=self._holds(), one_revision=site.store.one_revision
+            )
         except InvalidInput as exc:
             self._unreadable = f"does not act: {exc}"
             self._say(self._unreadable)

@@ -39,10 +39,12 @@ class Shown:
             for snapshot in (self.groups, self.registrations, self.specs, self.pause, self.incarnation)
         )
 
-    def group(self, keys: Keys, service: str, before: Group | None, *, held: bool) -> Group:
-        """The group as it is shown; its revision is that of the watch of groups, which is the one that a
-        transaction's own answer is measured against. `held`: the lease of one's own lead stands. Raises
-        InvalidInput.
+    def group(
+        self, keys: Keys, service: str, before: Group | None, *, held: bool, one_revision: bool
+    ) -> Group:
+        """The group as it is shown; its revision is the one that a transaction's own answer is measured
+        against: that of the watch of groups, or of the group's newest record where the store has not
+        `one_revision`. `held`: the lease of one's own lead stands. Raises InvalidInput.
         """
         assert self.groups is not None and self.pause is not None and self.incarnation is not None
         site = {
@@ -50,7 +52,9 @@ class Shown:
             for snapshot, key in ((self.pause, keys.pause), (self.incarnation, keys.incarnation))
             if (entry := snapshot.entries.get(key)) is not None
         }
-        return group_records.group_of(self.groups, site, keys, service, before, held=held)
+        return group_records.group_of(
+            self.groups, site, keys, service, before, held=held, one_revision=one_revision
+        )
 
 
 def prefixes(keys: Keys) -> Mapping[str, str]:

@@ -27,11 +27,13 @@ from agents.supervisor import program as programs
 from agents.supervisor import shim_search
 from controlplane import model
 from controlplane.errors import HftctlError
-from controlplane.host import files, identity
+from controlplane.host import files, identity, locks
 from controlplane.model import Process, Slot
 
 START_TIMEOUT_S = 10.0
 """From fork to the shim's first byte; tens of milliseconds on an idle machine."""
+LOCKED_OUT = b"0"
+"""A shim's first byte, where another process has its instance's lock."""
 LOG_BYTES_MAX = 8 << 20
 LOG_FILES_MAX = 3
 LAST_WORDS_S = 2.0
@@ -148,6 +150,11 @@ class Runner(Protocol):
         `adopt` says.
         """
 
+    async def living(self, instance: str) -> Running | None:
+        """Asked before each start: what runs under this name all the same, by its lock; None: nothing does (a
+        daemon that had outlived its shim is ended first). Raises StartFailed: what cannot be taken over.
+        """
+
     def last_exit(self, instance: str) -> Exit | None:
         """How the last process of this name ended, when it did while no agent was looking."""
 
@@ -191,16 +198,26 @@ class ShimRunner:
         self._folders = folders
         self._report = report
         self._log_bytes_max = log_bytes_max
-        self._script = folders.run_dir / "shim.pyc"
-        # Compiled once: a shim that compiles its own source stays 1 MB larger for life.
+        self._script = folders.run_dir / shim_search.SCRIPT
+        self._make_script()
+
+    def _make_script(self) -> None:
+        """Compiled once: a shim that compiles its own source stays 1 MB larger for life."""
         py_compile.compile(str(Path(__file__).with_name("shim.py")), cfile=str(self._script), doraise=True)
 
     async def start(self, program: programs.Program, restarts: int) -> Running:
         instance = program.slot.instance
         folders = self._folders
         try:
-            for folder in (folders.log(instance).parent, folders.data(instance), folders.journal(instance)):
+            for folder in (
+                folders.log(instance).parent,
+                folders.lock(instance).parent,
+                folders.data(instance),
+                folders.journal(instance),
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
+            if not self._script.exists():
+                self._make_script()
             programs.write_config(program)
             ready, ready_shim = os.pipe()
         except OSError as exc:
@@ -233,6 +250,9 @@ class ShimRunner:
             raise
         finally:
             os.close(ready)
+        if told == LOCKED_OUT:
+            await asyncio.to_thread(wait_for, child)
+            raise StartFailed(f"{instance}: {self._held(instance)}")
         state = read_state(folders.shim_state(instance)) if told else None
         if state is None or state.shim.pid != child.pid:
             child.kill()
@@ -244,6 +264,49 @@ class ShimRunner:
             ended = self.last_exit(instance)
             raise StartFailed(f"{instance}: ended at once: {ended.words if ended else 'how is not known'}")
         return running
+
+    async def living(self, instance: str) -> Running | None:
+        lock = self._folders.lock(instance)
+        deadline_mono_s = time.monotonic() + LAST_WORDS_S
+        while locks.held(lock):
+            self._rebuild()
+            if (running := self.adopt(instance)) is not None:
+                return running
+            if time.monotonic() > deadline_mono_s:
+                await self._end_orphan(instance)
+                return None
+            await asyncio.sleep(0.05)
+        return None
+
+    async def _end_orphan(self, instance: str) -> None:
+        """A daemon that has outlived its shim: nobody looks after it, and nothing may be started beside it.
+
+        Raises:
+            StartFailed: whoever has the lock is not to be known, or does not end.
+        """
+        daemon = locks.held_by(self._folders.lock(instance))
+        pidfd = identity.open_pidfd(daemon) if daemon is not None else None
+        if daemon is None or pidfd is None:
+            raise StartFailed(f"{instance}: {self._held(instance)}")
+        try:
+            for number, wait_s in ((signal.SIGTERM, programs.STOP_GRACE_S), (signal.SIGKILL, LAST_WORDS_S)):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, number)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait_s):
+                        await readable(pidfd)
+                        self._report("instance.orphan_ended", instance=instance, pid=daemon.pid)
+                        return
+        finally:
+            os.close(pidfd)
+        raise StartFailed(f"{instance}: {self._held(instance)}")
+
+    def _held(self, instance: str) -> str:
+        lock = self._folders.lock(instance)
+        pid = locks.flocked_by(lock)
+        daemon = locks.held_by(lock)
+        who = f"pid {daemon.pid if daemon else pid}" if daemon or pid else "another process"
+        return f"{who} has its lock ({lock}) and runs as it; nothing is started beside it"
 
     def adopt(self, instance: str) -> Running | None:
         state = read_state(self._folders.shim_state(instance))
@@ -270,7 +333,7 @@ class ShimRunner:
 
     def _rebuild(self) -> None:
         """Write state files that are damaged or gone again, of the shims that run without a good one."""
-        for found in shim_search.running(self._folders.run_dir, self._folders.host):
+        for found in shim_search.running(self._folders):
             path = self._folders.shim_state(found["instance"])
             if read_state(path) is not None:
                 continue
@@ -295,6 +358,7 @@ class ShimRunner:
             "spec_hash": program.spec_hash,
             "config_revision": program.config_revision,
             "state": self._folders.shim_state(instance),
+            "lock": self._folders.lock(instance),
             "log": self._folders.log(instance),
             "log_bytes": self._log_bytes_max,
             "log_files": LOG_FILES_MAX,

@@ -5,12 +5,13 @@ Run by path as `python -I -S shim.py KEY=VALUE ... -- ARGV ...`, never imported 
 little as it can (there is one for every daemon), nothing of ours, and parses and writes its few fields by
 hand. The daemon's environment is the shim's own.
 
-Promises: the state file names shim and daemon before the daemon runs its first instruction; the daemon starts
-with nothing that its starter had (signals blocked or ignored, umask, niceness, cores, working directory) and
-dies with the shim; what the daemon has started ends with it; SIGTERM is passed on and followed by SIGKILL
-after the grace; the exit status is in the state file before the shim goes; a full disk or a closed pipe under
-the log loses lines (counted, and said once there is room), never the daemon; a log that was removed or
-renamed is begun anew. Who starts it and reads its state: runner.py.
+Promises: the state file names shim and daemon before the daemon runs its first instruction; an instance has
+one, as both hold its lock for as long as either lives; the daemon starts with nothing that its starter had
+(signals blocked or ignored, umask, niceness, cores, working directory) and dies with the shim; what the
+daemon has started ends with it; SIGTERM is passed on and followed by SIGKILL after the grace; the exit status
+is in the state file before the shim goes; a full disk or a closed pipe under the log loses lines (counted,
+and said once there is room), never the daemon; a log that was removed or renamed is begun anew. Who starts
+it and reads its state: runner.py.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ READ_BYTES = 1 << 16
 DRAIN_S = 0.2
 """After the daemon's death its pipe may still be held by a child of its own; what has not come by then is not
 waited for."""
+LOCK_WAIT_S = 3.0
+"""For the one before, which may still drain its pipe."""
 ORPHANS_S = 1.0
 """For what a daemon has left behind to die by SIGKILL."""
 F_SETPIPE_SZ = 1031
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 EXEC_FAILED = 127
+LOCKED_OUT = 75
+NAME_BYTES = 512
+"""Of a lock file: controlplane/host/locks.py."""
 OWNERS_ALONE = 0o077
 FIRST_PROCESS = 1
 TITLE_FIELDS = 45, 46
@@ -159,6 +165,37 @@ def text(value: str) -> str:
     return '"' + "".join(c if c >= " " and c not in '"\\' else f"\\u{ord(c):04x}" for c in value) + '"'
 
 
+class Lock:
+    """The instance's: controlplane/host/locks.py reads it. The daemon inherits it, so that one which outlives
+    its shim still has it."""
+
+    def __init__(self, path: str) -> None:
+        """Raises OSError: another process goes on holding it, or it cannot be made."""
+        import fcntl
+
+        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until_mono_s = monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if monotonic() > until_mono_s:
+                    raise
+            select.select([], [], [], 0.01)
+
+    def name(self, instance: str, boot_id: str, pid: int) -> None:
+        """Who has it, for people and for the next agent. A full disk leaves it to the kernel's word."""
+        said = (
+            f'{{"name": {text(instance)}, "pid": {pid}, "start_time": {start_time(pid)}, "boot_id": '
+            f"{text(boot_id)}}}"
+        )
+        try:  # noqa: SIM105
+            os.pwrite(self.fd, said.encode().ljust(NAME_BYTES - 1) + b"\n", 0)
+        except OSError:
+            pass
+
+
 class StateFile:
     """The file that the agent reads: who runs, what it was started from, and how it ended."""
 
@@ -264,6 +301,12 @@ def main(arguments: list[str]) -> int:
     ready = int(plan["ready_fd"])
     os.set_inheritable(ready, False)
     log = Log(plan["log"], int(plan["log_bytes"]), int(plan["log_files"]), plan["instance"])
+    try:
+        lock = Lock(plan["lock"])
+    except OSError as exc:
+        log.say("ERROR", f"shim.locked_out path={plan['lock']!r} reason={str(exc)!r}")
+        os.write(ready, b"0")
+        return LOCKED_OUT
     show_title(plan["instance"], sys.orig_argv)
     try:  # noqa: SIM105
         prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -285,6 +328,7 @@ def main(arguments: list[str]) -> int:
     pid = os.fork()
     if not pid:
         os.close(go_write)
+        os.set_inheritable(lock.fd, True)
         become_daemon(argv, plan["instance"], shim_pid, go_read, out_write)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.close(out_write)
@@ -300,6 +344,7 @@ def main(arguments: list[str]) -> int:
     state = StateFile(plan, boot_id, pid)
     state.left_out = "[" + ", ".join(text(word) for word in place(pid, plan)) + "]"
     state.write(log)
+    lock.name(plan["instance"], boot_id, pid)
     os.write(go_write, b"1")
     os.close(go_write)
     try:  # noqa: SIM105

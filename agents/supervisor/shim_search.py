@@ -1,9 +1,9 @@
-"""Shims that run, found by the kernel's word, for an agent whose state files of them are damaged or gone: a
-daemon that is not found would be started a second time beside itself.
+"""Shims that run, found by the kernel's word, for an agent whose state files of them are damaged or gone (the
+whole run folder may be): a daemon that is not found would be started a second time beside itself.
 
-A shim's command line is its plan (shim.py), so it names instance, state file and spec; its eldest child is
-the daemon (others are what the daemon has left behind). Only processes of this user, running the run folder's
-own shim, are believed.
+A shim's command line is its plan (shim.py), so it names instance, lock and spec; its eldest child is the
+daemon (others are what the daemon has left behind). Only processes of this user that keep a lock of this
+site folder are believed.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from agents import paths
 from controlplane.host import identity
 
+SCRIPT = "shim.pyc"
 
-def running(run_dir: Path, host: str) -> Iterator[dict[str, Any]]:
+
+def running(folders: paths.Paths) -> Iterator[dict[str, Any]]:
     """Of each shim of this host with a living daemon, what its state file would say (runner.ShimState)."""
-    script = str(run_dir / "shim.pyc")
     processes = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
     parents = {pid: parent for pid in processes if (parent := _parent(pid))}
     for pid in processes:
-        plan = _plan(pid, script)
-        if plan is None or plan.get("host") != host or Path(plan.get("state", "")).parent != run_dir:
+        plan = _plan(pid)
+        if plan is None or plan.get("lock") != str(folders.lock(plan.get("instance", ""))):
             continue
         children = [child for child, parent in parents.items() if parent == pid]
         born = {child: started for child in children if (started := identity.start_time(child)) is not None}
@@ -40,13 +42,13 @@ def _parent(pid: int) -> int | None:
     return None
 
 
-def _plan(pid: int, script: str) -> dict[str, str] | None:
+def _plan(pid: int) -> dict[str, str] | None:
     folder = Path(f"/proc/{pid}")
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, IndexError):
         if folder.stat().st_uid != os.geteuid():
             return None
         arguments = os.fsdecode((folder / "cmdline").read_bytes()).split("\0")
-        if arguments[1:4] == ["-I", "-S", script]:
+        if arguments[1:3] == ["-I", "-S"] and Path(arguments[3]).name == SCRIPT:
             return dict(each.split("=", 1) for each in arguments[4 : arguments.index("--")])
     return None
 

@@ -34,6 +34,7 @@ KILL_AFTER_GRACE_S = 2.0
 HOLD_MAX_S = 30.0
 """A leader waits at most this long for its standbys before it is restarted for a changed spec."""
 HOLD_LOOK_S = 0.25
+WORDS_LOOK_S = 0.5
 LAST_LINE_BYTES = 4096
 STABLE_S = 20.0
 """Ready for this long, an instance is no part of a crash loop: twice what resets the backoff."""
@@ -66,7 +67,9 @@ class Instance:
     due_mono_s: float = 0.0
     """End of the backoff."""
     changed_mono_s: float | None = None
-    """Since when what runs differs from the spec."""
+    """Since when what runs differs from the spec, or is lost."""
+    lost: bool = False
+    """Its pages are gone from the run folder: nobody new sees it, and it is restarted in its turn."""
     row: backoff.Restarts = field(default_factory=backoff.Restarts)
     short_lives: int = 0
     """Times in a row that it ended unasked, under the present spec, before it had been ready for STABLE_S."""
@@ -92,7 +95,7 @@ class Instance:
         return (
             self.running is None
             or self.desired is None
-            or self.running.spec_hash == programs.spec_hash(self.desired.spec)
+            or (not self.lost and self.running.spec_hash == programs.spec_hash(self.desired.spec))
         )
 
     def move(self, what: Move) -> None:
@@ -108,18 +111,20 @@ class Supervisor:
         report: Report,
         changed: Callable[[], None] = lambda: None,
         released: Callable[[Instance], bool] = lambda instance: True,
+        reachable: Callable[[], bool] = lambda: True,
         environment: Mapping[str, str] | None = None,
         real_time: bool | None = None,
         command: Callable[[ServiceSpec], tuple[str, ...]] = programs.command,
     ) -> None:
         """`changed` is called after every change of an instance's process or state; `released` may hold back
-        a restart for a changed spec.
+        a restart for a changed spec or lost pages; `reachable` says whether a daemon can come to this agent.
         """
         self._folders = folders
         self._runner = runner
         self._report = report
         self._changed = changed
         self._released = released
+        self._reachable = reachable
         self._environment = os.environ if environment is None else environment
         self._real_time = sched.may_be_real_time() if real_time is None else real_time
         self._command = command
@@ -212,6 +217,7 @@ class Supervisor:
             self._tasks = tasks
             for instance in list(self.instances.values()):
                 self._begin(instance)
+            tasks.start_soon(self._look_at_words, name="words")
             task_status.started()
             try:
                 await anyio.sleep_forever()
@@ -285,6 +291,11 @@ class Supervisor:
         instance.move(Move.START)
         self._changed()
         try:
+            living = await self._runner.living(instance.id)
+            if living is not None:
+                self._took(instance, living, None)
+                self._report("instance.adopted", instance=instance.id, pid=living.process.pid)
+                return
             self._make_words(instance.id, desired.spec.mode)
             running = await self._runner.start(program, instance.restarts)
         except (runners.StartFailed, OSError) as exc:
@@ -312,8 +323,30 @@ class Supervisor:
         if mode is Mode.ACTIVE_STANDBY:
             pages.create(lease, pages.LEASE_MAGIC)
 
+    async def _look_at_words(self) -> None:
+        """A daemon whose pages are gone goes on with those that it has mapped, and so does its keeper; nobody
+        else ever sees it again. It is restarted as for a changed spec: standbys first, a leader when another
+        may take over. An agent whose own socket went as well is started anew first.
+        """
+        while True:
+            await anyio.sleep(WORDS_LOOK_S)
+            if not self._reachable():
+                continue
+            for instance in self.instances.values():
+                if instance.state is not State.RUNNING or instance.lost or instance.desired is None:
+                    continue
+                pages_of = [self._folders.alive(instance.id)]
+                if instance.desired.spec.mode is Mode.ACTIVE_STANDBY:
+                    pages_of.append(self._folders.lease(instance.id))
+                if gone := [str(path) for path in pages_of if not path.exists()]:
+                    instance.lost = True
+                    if instance.changed_mono_s is None:
+                        instance.changed_mono_s = time.monotonic()
+                    self._report("instance.pages_lost", instance=instance.id, pages=gone)
+                    instance.wake.set()
+
     def _took(self, instance: Instance, running: runners.Running, move: Move | None) -> None:
-        instance.running = running
+        instance.running, instance.lost = running, False
         instance.death = asyncio.ensure_future(running.death())
         instance.reason = ""
         instance.ready_since_mono_s = None
@@ -348,7 +381,9 @@ class Supervisor:
         running, death = instance.running, instance.death
         assert running is not None and death is not None, "only what runs is stopped"
         why = (
-            "its spec changed"
+            "its pages are gone from the run folder"
+            if instance.lost
+            else "its spec changed"
             if instance.desired is not None
             else "its host goes down"
             if self.closing

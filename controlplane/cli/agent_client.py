@@ -32,7 +32,7 @@ class Floor:
         if found is None:
             raise FloorUnreachable(f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)")
         self.hosts: list[str] = list(found.get("hosts", ()))
-        self.run_dir = Path(found.get("run_dir", self.folders.run_dir_wanted()))
+        self.run_dir = Path(found["run_dir"]) if "run_dir" in found else self.folders.run_dir_wanted()
 
     def socket(self, host: str) -> Path:
         return self.run_dir / f"{host}.agent.sock"

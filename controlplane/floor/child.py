@@ -44,6 +44,7 @@ class Child:
         folder: Path = Path("/"),
         real_time_priority: int | None = None,
         held_by: Callable[[], str] = lambda: "",
+        socket: Path | None = None,
     ) -> None:
         self.name = name
         self.command = list(command)
@@ -56,7 +57,11 @@ class Child:
         started."""
         self.real_time_priority = real_time_priority
         """Under SCHED_FIFO, where that is permitted; None: as hft-floord."""
+        self.socket = socket
+        """Where others reach it."""
         self.process: Process | None = None
+        self._reached: Process | None = None
+        """Of which the socket was seen."""
         self.starts = 0
         self.stopping = False
         self._said = said
@@ -72,9 +77,19 @@ class Child:
         """Take over what an earlier hft-floord started, if it still runs."""
         if known is None or not identity.runs(known):
             return False
-        self.process = known
+        self.process = self._reached = known
         self._said(f"{self.name}: adopted pid {known.pid}")
         return True
+
+    @property
+    def cut_off(self) -> bool:
+        """It runs, and the socket that it had is gone: nobody new can reach it."""
+        if self.socket is None or self.process is None:
+            return False
+        if self.socket.exists():
+            self._reached = self.process
+            return False
+        return self._reached == self.process and identity.runs(self.process)
 
     def start(self) -> None:
         """Raises OSError: its binary or folder is gone, or there is no descriptor or memory for it."""

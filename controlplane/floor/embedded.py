@@ -8,16 +8,19 @@ floor, the agents or the verbs knows which kinds there are. Clients reach any of
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from controlplane.errors import InvalidInput
+from controlplane.errors import HftctlError, InvalidInput, Unavailable
 
-KINDS = {"etcd": "controlplane.floor.etcd:Etcd"}
+KINDS = {"etcd": "controlplane.floor.etcd:Etcd", "consul": "controlplane.floor.consul:Consul"}
 DEFAULT = "etcd"
+READY_S = 20.0
+READY_LOOK_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Launch:
     """Where it will answer (store/endpoint.py)."""
     folder: Path
     """Its working directory: the run folder, where its sockets are."""
+    token_file: Path | None = None
+    """Of 0600, with what a client has to show; None: the socket's own mode is all that guards it."""
 
 
 class Embedded(Protocol):
@@ -66,12 +71,36 @@ class Embedded(Protocol):
     def holder(self, version: str, site_dir: Path) -> str:
         """Who serves its data now, "" when none does: it must not be started beside another."""
 
-    async def wait_ready(self, endpoints: Sequence[str], died: Callable[[], bool]) -> None:
-        """Return once it serves reads and writes.
 
-        Raises:
-            Unavailable: it does not within its own bound, or `died` became true.
-        """
+async def wait_ready(url: str, died: Callable[[], bool], timeout_s: float = READY_S) -> None:
+    """Return once the store serves reads and writes.
+
+    Raises:
+        Unavailable: it did not in `timeout_s`, or `died` became true (the process has ended: say why from its
+            log).
+    """
+    import asyncio  # as is the store: `up --help` names the kinds and asks none
+
+    from controlplane import store
+
+    deadline_mono_s = time.monotonic() + timeout_s
+    client = store.connect(url)
+    try:
+        while True:
+            try:
+                health = await client.health()
+                reason = health.reason
+                if health.healthy:
+                    return
+            except HftctlError as exc:
+                reason = str(exc)
+            if died():
+                raise Unavailable(f"store {url}: the process ended before it answered")
+            if time.monotonic() > deadline_mono_s:
+                raise Unavailable(f"store {url}: not ready after {timeout_s:g} s ({reason})")
+            await asyncio.sleep(READY_LOOK_S)
+    finally:
+        await client.close()
 
 
 def named(kind: str) -> Embedded:

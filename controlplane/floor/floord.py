@@ -21,27 +21,21 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from controlplane import model, store
 from controlplane.errors import HftctlError, InvalidSettings, Unavailable
-from controlplane.floor import down, embedded, incarnation, processes, run_file
+from controlplane.floor import down, embedded, lost_folder, processes, run_file, settling
 from controlplane.floor import folders as site_folders
 from controlplane.floor.child import Child
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import files, identity, inherited, locks, log, run, sched, standing, title
-from controlplane.model import Process, bounds, records
-
-T = TypeVar("T")
-
-REASON_MAX = 200
-"""Characters of why a record does not decode: the reason may quote the record."""
+from controlplane.host import identity, inherited, locks, log, run, run_folder, sched, standing, title
+from controlplane.model import Process, records
 
 LOOK_EVERY_S = 0.2
 """At run.json (an `hftctl up` that names the hosts) and at the controller's key."""
@@ -62,8 +56,9 @@ class Floord:
         self.folders = folders
         self.site = site
         self.keys = store.Keys(site)
-        self.run_dir = folders.create_run_dir()
         self.before = folders.running() or {}
+        self.run_dir = folders.run_dir()
+        self.client: store.Store
         self.children: dict[str, Child] = {}
         self.supervised: set[str] = set()
         self.store_said: dict[str, Any] = {}
@@ -135,22 +130,24 @@ class Floord:
         if found is None:
             raise HftctlError(f"{self.folders.run_json}: missing; hft-floord is started by `hftctl up`")
         self.wanted = found
+        self.run_dir = lost_folder.taken(self.folders, self.before)
+        self.store_said = self.before.get("store") or {}
         # What an earlier hft-floord started is kept on record from the first write on, or `down` could not
         # find it.
-        for name, record in (self.before.get("processes") or {}).items():
-            child = self.child(name, ["false"])
-            if not child.adopt(identity.from_plain(record, name)):
+        recorded = self.before.get("processes") or {}
+        known = {name: identity.from_plain(record, name) for name, record in recorded.items()}
+        for name, process in (lost_folder.living(self.folders) | known).items():
+            if not self.child(name, ["false"]).adopt(process):
                 del self.children[name]
         self.goes_on = bool(self.children)
-        self.store_said = self.before.get("store") or {}
         self.hosts = list(self.before.get("hosts") or [])
         self.write_floor()
         async with asyncio.TaskGroup() as tasks:
-            client = await self.begin(tasks)
+            self.client = await self.begin(tasks)
             try:
-                await self.look(client, tasks)
+                await self.look(tasks)
             finally:
-                await client.close()
+                await self.client.close()
 
     async def begin(self, tasks: asyncio.TaskGroup) -> store.Store:
         """The store, then the hosts; returns a client of it. For a floor that runs it is tried until it
@@ -161,7 +158,7 @@ class Floord:
             try:
                 client = await self.start_store(tasks)
                 # Before any host starts: nothing may lead under an incarnation that is about to be raised.
-                await self.settle_incarnation(client)
+                await settling.settle(client, self.keys, self.folders, self.note)
                 self.start_hosts(tasks)
             except Exception as exc:
                 if client is not None:
@@ -177,6 +174,8 @@ class Floord:
 
     def child(self, name: str, command: list[str], folder: Path = Path("/")) -> Child:
         environment = {**os.environ, processes.FLOOR_MARK: str(self.folders.site_dir)}
+        if self.wanted.journal_dir is not None:
+            environment["HFT_JOURNAL_DIR"] = self.wanted.journal_dir
         self.children[name] = Child(
             name,
             command,
@@ -187,14 +186,15 @@ class Floord:
             self.troubles,
             folder,
             real_time_priority=sched.LEASE_PRIORITY if name in embedded.KINDS else None,
+            socket=lost_folder.socket_of(name, self.run_dir, self.store_said.get("endpoints", ())),
         )
         return self.children[name]
 
     def supervise(self, tasks: asyncio.TaskGroup, name: str, command: list[str]) -> Child:
         """Start it, or go on with the adopted one (the command is for its next start). Once is enough."""
         child = self.children.get(name)
-        if name in self.supervised:
-            return self.children[name]
+        if child is not None and name in self.supervised:
+            return child
         self.supervised.add(name)
         if child is None:
             child = self.child(name, command)
@@ -221,14 +221,19 @@ class Floord:
                 "endpoints": list(launch.endpoints),
                 "version": choice.version,
                 "sentence": choice.sentence,
+                **({"token_file": str(launch.token_file)} if launch.token_file else {}),
             }
             self.say(choice.sentence)
             child = self.child(kind, list(launch.command), launch.folder)
             child.held_by = functools.partial(own.holder, choice.version, self.folders.site_dir)
             await child.start_when_free(STORE_FREE_S)
+        elif child.cut_off:
+            self.say("its socket is gone: the store is started again, on its data")
+            await lost_folder.end(child)
+            await child.start_when_free(STORE_FREE_S)
         for starts_left in reversed(range(STORE_STARTS)):
             try:
-                await own.wait_ready(self.store_said["endpoints"], functools.partial(_dead, child.process))
+                await embedded.wait_ready(self.store_url(), functools.partial(_dead, child.process))
                 break
             except Unavailable as exc:
                 if not _dead(child.process) or not starts_left:
@@ -242,7 +247,7 @@ class Floord:
         """Its next start, with the binary that runs. The command is made here and not taken from floor.json:
         a file is no authority for what runs as this user. False: it has just died.
         """
-        at = [str(each) for each in self.store_said["endpoints"]]
+        at = [str(each) for each in self.store_said.get("endpoints", ())]
         pid = child.process.pid if child.process else 0
         try:
             binary = str(Path(f"/proc/{pid}/exe").readlink())
@@ -253,8 +258,10 @@ class Floord:
         except InvalidSettings as exc:
             self.note(f"the store goes on, and cannot be started again if it dies: {exc}")
             return True
-        launch = own.launch(choice, self.folders.site_dir, self.run_dir, at)
-        child.command, child.folder = list(launch.command), launch.folder
+        self.store_said = {"kind": own.kind, "version": choice.version, "sentence": choice.sentence} | (
+            self.store_said
+        )
+        self.launched(child, own.launch(choice, self.folders.site_dir, self.run_dir, at))
         child.held_by = functools.partial(own.holder, choice.version, self.folders.site_dir)
         if not all(each.startswith("unix:") for each in at):
             self.note(
@@ -264,7 +271,7 @@ class Floord:
         return True
 
     def store_url(self) -> str:
-        return f"{self.store_said['kind']}://{','.join(self.store_said['endpoints'])}"
+        return site_folders.url_of(self.store_said)
 
     def start_hosts(self, tasks: asyncio.TaskGroup) -> None:
         """The agents that run.json asks for and that are not looked after yet, and with the first of them the
@@ -289,66 +296,14 @@ class Floord:
             )
         self.write_floor()
 
-    async def settle_incarnation(self, client: store.Store) -> None:
-        """Raise the store's incarnation where it went back. A record that does not decode is named and left
-        out: it keeps no floor from coming up, and an incarnation that is none is replaced.
-        """
-        found = await client.get(self.keys.incarnation)
-        decode = records.decode_incarnation
-        stored = self.decoded(self.keys.incarnation, found.value, decode) if found else None
-        epochs = {}
-        for key, entry in (await client.range(self.keys.groups)).entries.items():
-            group, _, leaf = key.removeprefix(self.keys.groups).partition("/")
-            record = self.decoded(key, entry.value, _epoch_record) if leaf == "epoch" else None
-            if record is not None:
-                epochs[group] = (record.incarnation, record.epoch)
-        disks = keeper_disks(self.folders)
-        decision = incarnation.decide(stored, epochs, disks, time.time_ns() // 1_000_000)
-        if not decision.reason:
-            return
-        written = await client.put(
-            self.keys.incarnation, str(decision.incarnation).encode(), expect=found.revision if found else 0
-        )
-        if isinstance(written, store.Lost):
-            return  # confirmed meanwhile by an operator, who has seen something newer than we have
-        for disk in disks:
-            if disk.damaged:
-                self.heal_keeper_disk(disk.host, decision.incarnation)
-        if found is not None:
-            self.note(
-                f"incarnation of the store raised from {'what is none' if stored is None else stored} to "
-                f"{decision.incarnation}: {decision.reason}"
-            )
-
-    def heal_keeper_disk(self, host: str, raised: int) -> None:
-        """Every token that a keeper can have seen is below the incarnation that has just been raised: that
-        is all its file has to say. A disk that does not take it leaves the rest to the keeper."""
-        path = self.folders.host(host) / "keeper.json"
-        try:
-            aside = files.set_aside(path)
-            content = json.dumps({"incarnation": raised, "floors": {}}).encode()
-            files.replace(path, content, files.Durability.POWER)
-        except OSError as exc:
-            self.note(f"{path}: damaged, and cannot be replaced: {exc}")
-        else:
-            self.note(f"{path}: damaged; set aside as {aside.name} and written anew")
-
-    def decoded(self, key: str, value: bytes, decode: Callable[[bytes], T]) -> T | None:
-        """None, said by name, for what does not decode."""
-        try:
-            return decode(value)
-        except (msgspec.DecodeError, ValueError) as exc:
-            self.note(f"{key} in the store does not decode and is left out: {str(exc)[:REASON_MAX]}")
-            return None
-
-    async def look(self, client: store.Store, tasks: asyncio.TaskGroup) -> None:
+    async def look(self, tasks: asyncio.TaskGroup) -> None:
         """Follow run.json and the controller's key, for as long as the floor is up. What goes wrong in a
         look, whatever it is, costs that look: it is said once, and the next one comes.
         """
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             try:
-                await self.look_once(client, tasks)
+                await self.look_once(tasks)
             except Exception as exc:
                 self.troubles.stands(
                     "run.json and the controller's address", f"not read: {'; '.join(run.reasons(exc))}"
@@ -357,7 +312,28 @@ class Floord:
             else:
                 self.troubles.over("run.json and the controller's address")
 
-    async def look_once(self, client: store.Store, tasks: asyncio.TaskGroup) -> None:
+    async def keep_reachable(self) -> None:
+        """Make the run folder again where it is lost, and start again the children whose sockets went with it
+        (lost_folder.py).
+        """
+        run_folder.make(self.run_dir)
+        cut_off = [child for child in self.children.values() if child.cut_off]
+        if cut_off:
+            names = ", ".join(sorted(child.name for child in cut_off))
+            self.say(
+                f"{self.run_dir}: sockets are gone from it (a logout, or a cleaner); started again: {names}, "
+                "and the daemons one by one"
+            )
+            await lost_folder.start_again(cut_off)
+
+    def launched(self, child: Child, launch: embedded.Launch) -> None:
+        """This is how the store is started from now on, and where it answers then."""
+        child.command, child.folder = list(launch.command), launch.folder
+        self.store_said["endpoints"] = list(launch.endpoints)
+        child.socket = lost_folder.socket_of(child.name, self.run_dir, launch.endpoints)
+
+    async def look_once(self, tasks: asyncio.TaskGroup) -> None:
+        await self.keep_reachable()
         now = stamp(self.folders.run_json)
         written = stamp(self.folders.floor_json)
         if written != self.floor_written:
@@ -371,14 +347,10 @@ class Floord:
         kind = str(self.store_said.get("kind"))  # the others rotate theirs themselves
         if kind in self.children:
             await asyncio.to_thread(self.children[kind].rotate_log)
-        url = await controller_url(client, self.keys)
+        url = await controller_url(self.client, self.keys)
         if url != self.controller_url:
             self.controller_url = url
             self.write_floor()
-
-
-def _epoch_record(value: bytes) -> records.EpochRecord:
-    return model.decode(records.EpochRecord, value)
 
 
 def _dead(process: Process | None) -> bool:
@@ -401,28 +373,6 @@ async def controller_url(client: store.Store, keys: store.Keys) -> str | None:
         return model.decode(records.ControllerRecord, entry.value).url
     except msgspec.DecodeError:
         return None  # of another release: its own agents say so
-
-
-class _KeeperFile(msgspec.Struct):
-    """hosts/HOST/keeper.json (agents/keeper/seen_tokens.py), the part that is read here."""
-
-    incarnation: bounds.Incarnation = 0
-    floors: dict[bounds.Name, records.EpochRecord] = {}
-
-
-def keeper_disks(folders: Folders) -> list[incarnation.KeeperDisk]:
-    """hosts/*/keeper.json, as agents/keeper/seen_tokens.py writes it; `damaged`: one that does not decode."""
-    disks = []
-    for path in sorted(folders.hosts.glob("*/keeper.json")):
-        host = path.parent.name
-        try:
-            found = model.decode(_KeeperFile, path.read_bytes())
-        except (OSError, msgspec.DecodeError):
-            disks.append(incarnation.KeeperDisk(host, 0, {}, damaged=True))
-            continue
-        tokens = {group: (token.incarnation, token.epoch) for group, token in found.floors.items()}
-        disks.append(incarnation.KeeperDisk(host, found.incarnation, tokens))
-    return disks
 
 
 async def take_down(floord: Floord) -> None:

@@ -1,21 +1,17 @@
 """Where a floor lives: the site folder that it keeps, and the run folder of sockets and pages that ends with
-it.
-
-AF_UNIX paths end at 107 bytes, so the run folder is short and hashed; it is on tmpfs, mode 0700, and belongs
-to the user who made it. Imports nothing heavy: every `hftctl` verb comes through here.
+it (host/run_folder.py). Imports nothing heavy: every `hftctl` verb comes through here.
 """
 
 from __future__ import annotations
 
 import os
-import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from controlplane.errors import InUse
 from controlplane.host import files
 
-RUN_HASH_DIGITS = 10
 ROOT = 0
 
 
@@ -78,12 +74,9 @@ class Folders:
 
     def run_dir_wanted(self) -> Path:
         """Where a new run folder of this site folder goes."""
-        import hashlib  # 3 ms that a reading verb need not pay: it finds the folder in floor.json
+        from controlplane.host import run_folder  # a reading verb finds it in floor.json
 
-        digits = hashlib.sha256(str(self.site_dir).encode()).hexdigest()[:RUN_HASH_DIGITS]
-        if runtime := os.environ.get("XDG_RUNTIME_DIR"):
-            return Path(runtime) / f"hft-{digits}"
-        return Path("/dev/shm") / f"hft-{os.getuid()}-{digits}"
+        return run_folder.default(self.site_dir)
 
     def run_dir(self) -> Path:
         """Of the floor that runs, as it said; else where a new one would be."""
@@ -113,7 +106,7 @@ class Folders:
     def store_url(self) -> str | None:
         """Where the floor's store answers, for `store.connect`; None when no floor says so."""
         said = (self.running() or {}).get("store") or {}
-        return f"{said['kind']}://{','.join(said['endpoints'])}" if said.get("endpoints") else None
+        return url_of(said) if said.get("endpoints") else None
 
     def agent_socket(self, host: str) -> Path:
         return self.run_dir() / f"{host}.agent.sock"
@@ -141,25 +134,14 @@ class Folders:
                 f"site folder {self.site_dir}: {exc.strerror} (choose another with --site-dir)"
             ) from exc
 
-    def create_run_dir(self) -> Path:
-        """Make the run folder, or take an existing one that is this user's alone.
-
-        Raises:
-            InUse: it belongs to another user, or is not a folder.
-        """
-        run = self.run_dir_wanted()
-        try:
-            run.mkdir(mode=0o700, exist_ok=True)
-        except OSError as exc:
-            raise InUse(f"run folder {run}: {exc.strerror}") from exc
-        found = run.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-            raise InUse(f"run folder {run}: not a folder of user {os.getuid()}")
-        run.chmod(0o700)
-        return run
-
 
 read_json = files.read_json
+
+
+def url_of(said: Mapping[str, Any]) -> str:
+    """For `store.connect`, of what floor.json says of the store."""
+    token = said.get("token_file")
+    return f"{said['kind']}://{','.join(said['endpoints'])}" + (f"?token_file={token}" if token else "")
 
 
 def user(uid: int) -> str:

@@ -87,6 +87,17 @@ def marked(folders: Folders) -> list[Process]:
     return found
 
 
+def run_dir_of(living: Iterable[Process]) -> Path | None:
+    """Where a daemon among them has its config: the run folder of a floor whose floor.json is lost."""
+    for known in living:
+        with suppress(OSError):
+            environment = Path(f"/proc/{known.pid}/environ").read_bytes().split(b"\0")
+            for each in environment:
+                if each.startswith(b"HFT_CONFIG="):
+                    return Path(os.fsdecode(each.removeprefix(b"HFT_CONFIG="))).parent
+    return None
+
+
 def send(known: Process, number: signal.Signals) -> bool:
     """Signal exactly this process; False when it is gone. The pidfd keeps the pid from being another's
     between look and kill.

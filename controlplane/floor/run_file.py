@@ -37,6 +37,9 @@ class RunFile:
     """For `up` itself, as is the next field: a bare `up` reads this file again."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Settings by daemon given on `up`'s command line (--tape, --speed, --seed), over those of the file."""
+    journal_dir: str | None = None
+    """Where omsd's journals are, for every start of an agent, whatever the environment of the `up` that made
+    it: "" in the site folder. None: as the environment says (of an earlier hftctl)."""
 
 
 def read(folders: Folders) -> RunFile | None:

@@ -10,6 +10,7 @@ specs are written by specs/apply.py; the story goes on in floord.py and, until a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import getpass
 import os
@@ -28,13 +29,14 @@ from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
 from controlplane.floor.run_file import RunFile
-from controlplane.host import cpu, identity, sched
+from controlplane.host import cpu, identity, run_folder, sched
 from controlplane.model import ServiceSpec
 from controlplane.specs import apply as specs_apply
 from controlplane.specs import read as service_specs
 
 VENUE_DAEMON = "simd"
 """--tape, --speed and --seed are settings of the services that run it."""
+JOURNAL_DIR = "HFT_JOURNAL_DIR"
 POLL_S = 0.1
 LOCK_WITHOUT_FLOOR_S = 5.0
 """hft-floord writes floor.json milliseconds after it took the lock; a lock held longer without one is
@@ -162,7 +164,6 @@ def _start(
     for port in () if before is not None else ports.of_http(wanted.run):
         ports.require_free(port, "choose another with --http-port")
     folders.create()
-    run_dir = folders.create_run_dir()
     own.prepare(choice, folders.site_dir)  # data of another version is refused before anything runs
     say(choice.sentence)
     if any(spec.real_time for spec in wanted.specs) and not sched.may_be_real_time():
@@ -173,7 +174,9 @@ def _start(
     if before is not None:
         say("hft-floord had died; what it had started still runs and is adopted")
     else:
-        _forget_the_dead(folders, run_dir)
+        _forget_the_dead(folders, run_folder.make(folders.run_dir_wanted()))
+        if lost := run_folder.ends_at_logout():
+            say(lost)
     run_file.write(folders, dataclasses.replace(wanted.run, hosts=before.hosts if before is not None else ()))
     return start_floord(folders, wanted.run.site)
 
@@ -272,8 +275,31 @@ def _wanted(folders: Folders, options: Options, before: RunFile | None) -> Wante
     port = options.http_port if options.http_port is not None else before.http_port if before else 0
     hosts = {host for spec in found for host in spec.hosts} | set(before.hosts if before else ())
     kind = options.store or (before.store if before else embedded.DEFAULT)
-    run = RunFile(options.site, tuple(sorted(hosts)), port, kind, str(services), by_daemon)
+    journals = _journal_dir(folders, before)
+    run = RunFile(options.site, tuple(sorted(hosts)), port, kind, str(services), by_daemon, journals)
     return WantedFloor(run, tuple(found))
+
+
+def _journal_dir(folders: Folders, before: RunFile | None) -> str:
+    """HFT_JOURNAL_DIR where it is set; else where the journals have been: another place is another journal,
+    and the orders in the old one would be forgotten.
+
+    Raises:
+        InUse: the floor runs, and has its journals elsewhere.
+    """
+    said = os.environ.get(JOURNAL_DIR)
+    said = said and str(Path(said).expanduser().absolute())
+    known = before
+    if known is None:
+        with contextlib.suppress(InvalidInput):  # a damaged one is written anew
+            known = run_file.read(folders)
+    kept = known.journal_dir if known else None
+    if before is not None and said is not None and kept is not None and said != kept:
+        raise InUse(
+            f"site folder {folders.site_dir}: its floor has its journals in {kept or 'it'}, not in "
+            f"{said or 'it'} ({JOURNAL_DIR}; hftctl down first)"
+        )
+    return said if said is not None else kept or ""
 
 
 def default_services(site: str) -> Path:

@@ -1,8 +1,8 @@
 """What the operating system is asked for in one way only, by every process of ours.
 
 cpu (which machines will do) · run (until signalled) · log · log_reading · files (replaced whole) · locks ·
-identity · sched · secret · system_clock · standing (troubles) · title (in ps and top) · inherited (what a
-starter leaves a process with).
+identity · run_folder · sched · secret · system_clock · standing (troubles) · title (in ps and top) ·
+inherited (what a starter leaves a process with).
 log_line, log_file and log_libraries are parts of log; log_line is also the daemons' format
 (hftd/runtime/log.py).
 """
@@ -17,6 +17,7 @@ __all__ = [
     "log_line",
     "log_reading",
     "run",
+    "run_folder",
     "sched",
     "secret",
     "standing",

@@ -29,6 +29,7 @@ def group_of(
     before: Group | None = None,
     *,
     held: bool = False,
+    one_revision: bool = True,
 ) -> Group:
     """The group in a snapshot of its own records (or of all groups'), with the site's pause and incarnation.
     What has the same revision as in `before` is not decoded again.
@@ -46,7 +47,9 @@ def group_of(
     - request, history: none.
 
     `held`: the caller leads, and its lease stands: no other can have taken in between, so leader and epoch
-    are as before even where both are damaged.
+    are as before even where both are damaged. `one_revision`: as the store says it of itself; where snapshots
+    have no revision to be ordered by, the newest write of the group's own records is the group's. It misses a
+    deletion, which the compares of every transaction do not.
 
     Raises:
         InvalidInput: leader and epoch are both damaged, and nothing tells which epoch was the last.
@@ -90,7 +93,7 @@ def group_of(
     begun, _ = record(keys.history_row(service, number + 1), records.HistoryRow, 0, None)
     return Group(
         service=service,
-        revision=groups.revision,
+        revision=groups.revision if one_revision else _newest(entries, keys.group(service)),
         leader=leader,
         leader_revision=leader_revision,
         epoch=epoch,
@@ -161,7 +164,11 @@ async def read(store: Store, keys: Keys, service: str, before: Group | None = No
         store.range(keys.group(service)), store.get(keys.pause), store.get(keys.incarnation)
     )
     site = {entry.key: entry for entry in (pause, incarnation) if entry}
-    return group_of(groups, site, keys, service, before)
+    return group_of(groups, site, keys, service, before, one_revision=store.one_revision)
+
+
+def _newest(entries: Mapping[str, Entry], prefix: str) -> int:
+    return max((entry.revision for key, entry in entries.items() if key.startswith(prefix)), default=0)
 
 
 def _decode(entry: Entry, kind: type[T]) -> T:

@@ -274,6 +274,7 @@ async def _write(
             raise
         outcome = None
     if isinstance(outcome, Committed):
-        return Done(_committed(then, keys, after, outcome.revision))
+        revision = before.revision if outcome.revision is None else outcome.revision
+        return Done(_committed(then, keys, after, revision))
     found = await group_records.read(store, keys, after.service, before)
     return Reread(found, mine=bool(nonce) and found.leader is not None and found.leader.nonce == nonce)

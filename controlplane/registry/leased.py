@@ -252,7 +252,7 @@ class LeasedRegistry:
             assert isinstance(outcome, Committed), "a put without an expectation is never lost"
             if self._closed:
                 return
-            self._held[key] = _Held(registration, outcome.revision)
+            self._held[key] = _Held(registration, outcome.of_puts)
             self._refused.pop(key, None)
             self._report("registered", {"key": key})
 

@@ -265,7 +265,7 @@ async def _commit(store: Store, keys: Keys, compares: Sequence[Compare], puts: S
         try:
             outcome = await store.txn(compares, puts)
             if isinstance(outcome, Committed):
-                return _Done({put.key: outcome.revision for put in puts})
+                return _Done({put.key: outcome.of_puts for put in puts})
         except HftctlError as exc:
             reason = f"the store did not take the write: {exc}"
             lost_answer = isinstance(exc, Unavailable) and exc.ambiguous

@@ -1,5 +1,5 @@
-"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd/, and
-memory.py for tests and drills.
+"""Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd/, consul/,
+and memory.py for tests and drills.
 
 `connect` is the one door. grpc is imported only when an etcd store is really asked for, because that costs
 100 ms and 20 MB.
@@ -7,11 +7,13 @@ memory.py for tests and drills.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from controlplane.errors import InvalidSettings
 from controlplane.settings import StoreSettings
+from controlplane.store import endpoint
 from controlplane.store.base import (
     Committed,
     Compare,
@@ -55,25 +57,45 @@ _memories: dict[str, memory.Memory] = {}
 def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -> Store:
     """A client of the store at `where`.
 
-    "etcd://127.0.0.1:2379,127.0.0.1:2479", "etcd://unix:/ABSOLUTE/PATH", a list of such endpoints, or
-    "memory://NAME" (one server for each name in this process). Opens no connection yet, so it does not fail
-    when the store is away: `health` tells. Used and closed in one event loop.
+    "etcd://127.0.0.1:2379,127.0.0.1:2479", "etcd://unix:/ABSOLUTE/PATH", a list of such endpoints, the same
+    with "consul://", or "memory://NAME" (one server for each name in this process). Files that a client needs
+    are options: "consul://127.0.0.1:8501?ca_file=/etc/hft/ca.pem&token_file=/etc/hft/token" (OPTIONS). Opens
+    no connection yet, so it does not fail when the store is away: `health` tells. Used and closed in one
+    event loop.
     """
     if not isinstance(where, str):
         return _etcd(list(where), settings)
-    kind, found, rest = where.partition("://")
-    if not found:
-        return _etcd(where.split(","), settings)
-    if kind == "etcd":
-        return _etcd(rest.rstrip("/").split(","), settings)
+    kind, endpoints, options = endpoint.split(where)
     if kind == "memory":
         from controlplane.store import memory
 
-        return memory.MemoryStore(_memories.setdefault(rest, memory.Memory()))
+        return memory.MemoryStore(_memories.setdefault(endpoints[0], memory.Memory()))
+    settings = settings or _settings(where, options)
+    if kind in ("", "etcd"):
+        return _etcd(endpoints, settings)
+    if kind == "consul":
+        from controlplane.store import consul
+
+        return consul.ConsulStore(endpoints, settings)
     raise InvalidSettings(
         f'store "{where}": no such kind of store; wanted etcd://HOST:PORT[,HOST:PORT...], '
-        "etcd://unix:/ABSOLUTE/PATH or memory://NAME"
+        "etcd://unix:/ABSOLUTE/PATH, the same with consul://, or memory://NAME"
     )
+
+
+OPTIONS = ("token_file", "ca_file", "cert_file", "key_file", "password_file")
+"""Of a store's address: each names a file, so that no secret is in it."""
+
+
+def _settings(where: str, options: Mapping[str, str]) -> StoreSettings:
+    given: dict[str, Any] = {name: Path(value) for name, value in options.items() if name in OPTIONS}
+    if user := options.get("user"):
+        given["user"] = user
+    if strange := sorted(set(options) - {*OPTIONS, "user"}):
+        raise InvalidSettings(
+            f'store "{where}": found the option {strange[0]}, wanted one of user, {", ".join(OPTIONS)}'
+        )
+    return StoreSettings(**given)
 
 
 def _etcd(endpoints: list[str], settings: StoreSettings | None) -> Store:

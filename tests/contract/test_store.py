@@ -1,5 +1,5 @@
-"""What every back end of the store promises (controlplane/store/base.py): one suite over memory and every
-etcd at hand.
+"""What every back end of the store promises (controlplane/store/base.py): one suite over memory, every etcd
+at hand, and Consul.
 
 A difference between back ends is a test with a name at the end of the file.
 """
@@ -267,9 +267,10 @@ async def test_a_closed_client_is_unavailable_and_closing_twice_is_fine(
 # --- differences --------------------------------------------------------------------------------------------
 
 
-async def test_difference_etcd_rounds_a_lease_up_to_whole_seconds_and_memory_does_not(
+async def test_difference_a_real_store_grants_no_lease_below_a_second_and_memory_does(
     one: store.Store,
 ) -> None:
+    """etcd rounds up; Consul has a least one, 1 s in these tests and 10 s by default."""
     lease = await one.lease(0.2)
     assert lease.ttl_s == (0.2 if one.kind == "memory" else 1.0)
     await lease.revoke()
@@ -284,6 +285,15 @@ async def test_difference_a_write_that_changes_nothing_raises_the_revision_of_no
     before = (await one.range(root)).revision
     await one.delete(root + "absent")
     assert (await one.range(root)).revision == before
+
+
+async def test_difference_a_write_that_puts_nothing_has_no_revision_on_consul(
+    one: store.Store, root: str
+) -> None:
+    written = await one.put(root + "a", b"1")
+    assert isinstance(written, Committed) and written.revision is not None
+    deleted = await one.delete(root + "a")
+    assert isinstance(deleted, Committed) and (deleted.revision is None) == (one.kind == "consul")
 
 
 async def test_difference_only_memory_can_be_told_to_lose_an_answer(root: str) -> None:

@@ -172,8 +172,12 @@ async def test_a_snapshot_stays_as_it_is_until_the_reader_asks_for_the_next(
 
 
 async def test_a_watch_at_a_revision_shows_every_write_up_to_it(one: store.Store, root: str) -> None:
-    """What `one_revision` says: a keeper believes its watches after a take when they have come that far."""
-    assert one.one_revision
+    """What `one_revision` says: a keeper believes its watches after a take when they have come that far. On
+    Consul it reads instead: a prefix's index says nothing of another prefix, or of a write.
+    """
+    if not one.one_revision:
+        assert one.kind == "consul"
+        return
     async with aclosing(one.watch(root + "x/")) as watch, aclosing(one.watch(root + "y/")) as other:
         await anext(watch)
         await anext(other)

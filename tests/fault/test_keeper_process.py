@@ -1,5 +1,5 @@
-"""hft-keeperd as a process, on a real etcd: killed, restarted beside an old one, stopped; and what its agent
-hears.
+"""hft-keeperd as a process, on a real etcd and a real Consul: killed, restarted beside an old one, stopped;
+and what its agent hears.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from controlplane.model import records
 from controlplane.model.observed import HostRecord
 from controlplane.store import Store
 from hftd.shm.pages import Wanted
-from tests.support import keepers, servers
+from tests.support import consul_servers, keepers, servers
 from tests.support.keepers import KEYS, SERVICE, Daemon, until
 
 
-@pytest.fixture(scope="module")
-def etcd() -> Iterator[str]:
-    with servers.running(servers.etcd()) as server:
-        yield f"etcd://{server.endpoint}"
+@pytest.fixture(scope="module", params=["etcd", "consul"])
+def where(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a real store."""
+    if request.param == "etcd":
+        with servers.running(servers.etcd()) as server:
+            yield f"etcd://{server.endpoint}"
+    else:
+        with consul_servers.running(consul_servers.consul()) as consul:
+            yield f"consul://{consul.endpoint}"
 
 
 @dataclass
@@ -131,16 +136,16 @@ async def site(folder: Path, where: str) -> AsyncIterator[Site]:
         await made.store.close()
 
 
-def run(folder: Path, etcd: str, case: Callable[[Site], Awaitable[None]]) -> None:
+def run(folder: Path, where: str, case: Callable[[Site], Awaitable[None]]) -> None:
     async def on_site() -> None:
-        async with site(folder, etcd) as made:
+        async with site(folder, where) as made:
             await case(made)
 
     asyncio.run(on_site())
 
 
-def test_leader_killed_under_two_keeper_processes(tmp_path: Path, etcd: str) -> None:
-    """The whole way: pidfd, one transaction on etcd, the other keeper's watch, its renewal, its word."""
+def test_leader_killed_under_two_keeper_processes(tmp_path: Path, where: str) -> None:
+    """The whole way: pidfd, one transaction, the other keeper's watch, its renewal, its word."""
 
     async def case(made: Site) -> None:
         first, second = made.daemon("alpha"), made.daemon("beta")
@@ -169,10 +174,10 @@ def test_leader_killed_under_two_keeper_processes(tmp_path: Path, etcd: str) -> 
             second.instance
         ]  # type: ignore[index]
 
-    run(tmp_path, etcd, case)
+    run(tmp_path, where, case)
 
 
-def test_keeper_kill_9_and_restart_changes_no_role(tmp_path: Path, etcd: str) -> None:
+def test_keeper_kill_9_and_restart_changes_no_role(tmp_path: Path, where: str) -> None:
     """Row 37, several times over: the daemon keeps the same epoch and never sees its word run out (`safe`:
     also on a busy machine).
     """
@@ -198,10 +203,10 @@ def test_keeper_kill_9_and_restart_changes_no_role(tmp_path: Path, etcd: str) ->
             await until(renewed, "the new keeper renews")
         assert only.lease().epoch == 1
 
-    run(tmp_path, etcd, case)
+    run(tmp_path, where, case)
 
 
-def test_sigterm_gives_the_lead_back_quickly(tmp_path: Path, etcd: str) -> None:
+def test_sigterm_gives_the_lead_back_quickly(tmp_path: Path, where: str) -> None:
     async def case(made: Site) -> None:
         only = made.daemon("alpha")
         keeper = made.keeper("alpha")
@@ -216,11 +221,11 @@ def test_sigterm_gives_the_lead_back_quickly(tmp_path: Path, etcd: str) -> None:
         assert leader and leader.holder is None and leader.home == only.instance
         assert await made.store.get(KEYS.registration(SERVICE, only.instance)) is None
 
-    run(tmp_path, etcd, case)
+    run(tmp_path, where, case)
 
 
 def test_a_second_keeper_refuses_while_the_old_one_lives_and_waits_for_its_death(
-    tmp_path: Path, etcd: str
+    tmp_path: Path, where: str
 ) -> None:
     """R18: also while the old one is only stopped, and could wake up with a word half written."""
 
@@ -240,10 +245,10 @@ def test_a_second_keeper_refuses_while_the_old_one_lives_and_waits_for_its_death
             pass
         assert patient.poll() is None
 
-    run(tmp_path, etcd, case)
+    run(tmp_path, where, case)
 
 
-def test_a_line_that_does_not_decode_is_refused_and_the_table_stays(tmp_path: Path, etcd: str) -> None:
+def test_a_line_that_does_not_decode_is_refused_and_the_table_stays(tmp_path: Path, where: str) -> None:
     async def case(made: Site) -> None:
         only = made.daemon("alpha")
         made.keeper("alpha")
@@ -255,4 +260,4 @@ def test_a_line_that_does_not_decode_is_refused_and_the_table_stays(tmp_path: Pa
             assert (await agent.hear("refused"))["refused"]
         assert only.leads()
 
-    run(tmp_path, etcd, case)
+    run(tmp_path, where, case)

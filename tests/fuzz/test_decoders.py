@@ -21,7 +21,7 @@ from agents import last_specs
 from agents.keeper import pings, protocol
 from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput
-from controlplane.floor import floord, run_file
+from controlplane.floor import run_file, settling
 from controlplane.floor.folders import Folders
 from controlplane.leadership import group_records
 from controlplane.model import records
@@ -172,7 +172,7 @@ def test_what_is_kept_on_disk(tmp_path: Path) -> None:
         (
             keeper,
             b'{"incarnation": 1, "floors": {"omsd": {"incarnation": 1, "epoch": 2}}}',
-            lambda: floord.keeper_disks(folders),
+            lambda: settling.keeper_disks(folders),
         ),
         (folders.floor_json, b'{"site": "lab", "floord": null, "hosts": []}', folders.running),
         (

@@ -15,7 +15,7 @@ import pytest
 
 from controlplane import store
 from controlplane.errors import Unavailable
-from controlplane.floor import etcd, etcd_versions
+from controlplane.floor import embedded, etcd, etcd_versions
 from controlplane.http import unix
 from tests.support import servers
 
@@ -38,12 +38,21 @@ def started(choice: etcd.Choice, site_dir: Path) -> Iterator[str]:
     with (site_dir / "etcd.log").open("ab") as log:
         process = subprocess.Popen(launch.command, stdout=log, stderr=log, cwd=launch.folder)
     try:
-        health = asyncio.run(etcd.wait_ready(endpoint, died=lambda: process.poll() is not None))
+        asyncio.run(embedded.wait_ready(f"etcd://{endpoint}", lambda: process.poll() is not None))
+        health = asyncio.run(health_of(endpoint))
         assert health.healthy and health.version == choice.version and health.endpoints == (endpoint,)
         yield endpoint
     finally:
         process.kill()
         process.wait(10)
+
+
+async def health_of(endpoint: str) -> store.Health:
+    client = store.connect(f"etcd://{endpoint}")
+    try:
+        return await client.health()
+    finally:
+        await client.close()
 
 
 def write(endpoint: str, value: bytes) -> None:
@@ -97,7 +106,7 @@ def test_who_serves_the_data_is_known_so_that_no_second_one_takes_the_sockets_aw
 
 def test_a_process_that_ends_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="ended before"):
-        asyncio.run(etcd.wait_ready(f"unix:{tmp_path}/none:1", timeout_s=20, died=lambda: True))
+        asyncio.run(embedded.wait_ready(f"etcd://unix:{tmp_path}/none:1", lambda: True))
 
 
 def test_the_wheel_has_a_binary_that_runs_and_is_known_for_what_it_is() -> None:

@@ -218,8 +218,10 @@ def test_after_floords_death_the_floor_goes_on_and_up_adopts_it(bench: Bench) ->
     floors.wait_for(
         "the lock goes with its holder", lambda: not site_folders.locked(bench.folders.floor_lock)
     )
-    assert bench.hftctl("status").returncode == 0
-
+    floors.wait_for(
+        "an agent says so",
+        lambda: any("hft-floord has died" in line for line in bench.status()["reasons"]),
+    )
     adopted = bench.hftctl("up", "--detach")
     assert adopted.returncode == 0, adopted.stderr
     assert bench.pids() == pids

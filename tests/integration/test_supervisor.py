@@ -364,7 +364,7 @@ async def test_a_shim_has_its_instance_s_name_and_is_still_found_by_its_plan(tmp
         assert (proc / "cmdline").read_bytes().startswith(b"hft-shim bookd-alpha-1\0-I\0-S\0")
         assert (proc / "comm").read_text() == "hft-shim bookd-\n"
         assert b"HFT_INSTANCE=bookd-alpha-1" in (proc / "environ").read_bytes().split(b"\0")
-        (found,) = shim_search.running(host.folders.run_dir, "alpha")
+        (found,) = shim_search.running(host.folders)
         assert (found["shim"]["pid"], found["daemon"]["pid"]) == (running.shim.pid, running.process.pid)
 
 
@@ -398,7 +398,7 @@ def test_what_a_daemon_has_started_ends_with_it_in_whatever_session(
             await until(lambda: "begun" in host.log() and host.log().count("child") == 3)
             running = host.supervisor.instances["bookd-alpha-1"].running
             assert running is not None
-            (found,) = shim_search.running(host.folders.run_dir, "alpha")
+            (found,) = shim_search.running(host.folders)
             assert found["daemon"]["pid"] == running.process.pid, "not what it has left to the shim"
             children = [int(line.split()[1]) for line in host.log().splitlines() if "child" in line]
             assert all(identity.start_time(pid) for pid in children)

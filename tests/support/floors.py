@@ -84,7 +84,8 @@ class Floor:
             ) from None
 
     def up(self, *words: str) -> subprocess.CompletedProcess[str]:
-        done = self.run("up", "--detach", *words, timeout_s=180)
+        kind = self.environment.get("HFT_TEST_STORE")  # of the suites that run on each kind
+        done = self.run("up", "--detach", *(["--store", kind] if kind else []), *words, timeout_s=180)
         assert done.returncode == 0, f"up: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 

@@ -49,7 +49,7 @@ def etcd() -> Path:
     if found is not None:
         return found
     faults = []
-    with _locked():
+    with locked():
         for way in (build_etcd, unpack_debian_etcd):
             try:
                 return etcd_at_hand() or way()
@@ -140,7 +140,7 @@ def _made(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _locked() -> Iterator[None]:
+def locked() -> Iterator[None]:
     """Two test runs at once get it once."""
     with (_made(cache()) / "servers.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -157,6 +157,16 @@ def free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
+
+
+def stop_whole(process: subprocess.Popen[bytes]) -> None:
+    """Frozen when this returns: each thread stops only when it next comes by the kernel."""
+    process.send_signal(signal.SIGSTOP)
+    tasks = Path(f"/proc/{process.pid}/task")
+    deadline_s = time.monotonic() + START_S_MAX
+    while any((task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.001)
 
 
 @dataclass
@@ -246,16 +256,8 @@ class Server:
             self.process = None
 
     def pause(self) -> None:
-        """Frozen when this returns: each thread stops only when it next comes by the kernel."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        deadline_s = time.monotonic() + START_S_MAX
-        while any(
-            (task / "stat").read_text().rpartition(")")[2].split()[0] != "T" for task in tasks.iterdir()
-        ):
-            assert time.monotonic() < deadline_s
-            time.sleep(0.001)
+        stop_whole(self.process)
 
     def resume(self) -> None:
         assert self.process is not None

@@ -202,7 +202,8 @@ def observed(found: pages.Alive | str | None) -> tuple[str, str, str]:
 def test_an_instance_whose_page_is_not_believed_is_critical_with_the_value() -> None:
     good = pages.Alive(ME.pid, ME.start_time, 1, Phase.STANDBY, 0, 0, 0)
     assert observed(good) == ("passing", "", "standby")
-    assert observed(None)[0] == "passing", "there is none yet"
+    level, reason, _ = observed(None)
+    assert level == "critical" and "page is gone" in reason, "it wrote one before it said hello"
     level, reason, phase = observed("a.alive: phase 99, which is none: they are 0 to 5")
     assert (level, phase) == ("critical", "starting") and "phase 99" in reason and "no lease" in reason
     level, reason, _ = observed(pages.Alive(7, 7, 1, Phase.ACTIVE, 9, 0, 0))

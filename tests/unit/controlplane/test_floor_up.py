@@ -72,8 +72,26 @@ def test_the_hosts_are_named_once_the_services_are_applied(bench: Bench) -> None
     started = bench.up()
     assert not started.fresh and started.changes == 0, "there was nothing before"
     assert set(bench.stored()) == set(started.revisions) == {"simd", "auditd"}
-    assert run_file.read(bench.folders) == RunFile("lab", ("alpha", "beta"), services_file=str(bench.file))
+    assert run_file.read(bench.folders) == RunFile(
+        "lab", ("alpha", "beta"), services_file=str(bench.file), journal_dir=""
+    )
     assert bench.folders.services.read_text() == SERVICES
+
+
+def test_journals_stay_where_they_are_whatever_the_environment_of_the_next_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HFT_JOURNAL_DIR", str(tmp_path / "fast disk"))
+    bench.up()
+    monkeypatch.delenv("HFT_JOURNAL_DIR")
+    bench.up()
+    found = run_file.read(bench.folders)
+    assert found is not None and found.journal_dir == str(tmp_path / "fast disk")
+    for elsewhere in ("/another", ""):
+        monkeypatch.setenv("HFT_JOURNAL_DIR", elsewhere)
+        with pytest.raises(InUse, match=r"fast disk, not in .*hftctl down first"):
+            bench.up()
+    assert run_file.read(bench.folders) == found
 
 
 def test_a_changed_file_is_shown_and_applied_and_a_bare_up_keeps_the_seed_and_changes_nothing(

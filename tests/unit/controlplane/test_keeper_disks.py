@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from controlplane import model
-from controlplane.floor import floord
+from controlplane.floor import settling
 from controlplane.floor.folders import Folders
 from controlplane.model import records
 from controlplane.store import Keys
@@ -22,11 +22,6 @@ STORED = 1_700_000_000_000
 GOOD = {"incarnation": STORED, "floors": {"omsd": {"incarnation": STORED, "epoch": 3}}}
 
 
-@pytest.fixture(autouse=True)
-def run_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-
-
 def settled(site_dir: Path) -> tuple[int, list[str]]:
     """The store's incarnation after hft-floord has looked, and what it said."""
 
@@ -34,9 +29,8 @@ def settled(site_dir: Path) -> tuple[int, list[str]]:
         client = MemoryStore(Memory())
         await client.put(KEYS.incarnation, str(STORED).encode())
         await client.put(KEYS.epoch("omsd"), model.encode(records.EpochRecord(STORED, 3)))
-        one, said = floord.Floord(Folders(site_dir), "lab"), list[str]()
-        one.note = said.append  # type: ignore[method-assign]
-        await one.settle_incarnation(client)
+        said = list[str]()
+        await settling.settle(client, KEYS, Folders(site_dir), said.append)
         entry = await client.get(KEYS.incarnation)
         assert entry is not None
         return int(entry.value), said
@@ -91,13 +85,12 @@ def test_a_group_of_which_a_keeper_knows_nothing_is_healed_by_the_next_up(tmp_pa
     assert raised > STORED + 1 and len(said) == 1
 
 
-def test_what_does_not_decode_is_quoted_in_part(tmp_path: Path) -> None:
-    one, said = floord.Floord(Folders(tmp_path), "lab"), list[str]()
-    one.note = said.append  # type: ignore[method-assign]
+def test_what_does_not_decode_is_quoted_in_part() -> None:
+    said = list[str]()
 
     def refuse(value: bytes) -> None:
         raise ValueError(value.decode())
 
-    one.decoded("hft/lab/incarnation", b"x" * 100_000, refuse)
+    settling.decoded("hft/lab/incarnation", b"x" * 100_000, refuse, said.append)
     assert len(said) == 1 and said[0].startswith("hft/lab/incarnation in the store does not decode")
-    assert len(said[0]) < floord.REASON_MAX + 100
+    assert len(said[0]) < settling.REASON_MAX + 100
