@@ -47,7 +47,7 @@ class Agent:
         self.follower = follower
         self.events = events.Events(given.host, self.paths.host_dir / "events.jsonl", self.clock.wall_ns)
         self.report = self.events.report
-        self.alarms = Alarms(f"agent-{given.host}", self.report, self.clock.wall_ns)
+        self.alarms = Alarms(f"agent-{given.host}", self.report, self.clock)
         self.instances = Instances(
             self.paths, report=self.report, changed=self.changed, wall_ns=self.clock.wall_ns
         )

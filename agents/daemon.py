@@ -25,6 +25,7 @@ from agents.http import application, instance_ports, listening
 from agents.settings import STATUS_EVERY_S, AgentSettings
 from agents.site_secret import SiteSecret
 from controlplane import store as stores
+from controlplane.clock import Clock
 from controlplane.errors import HftctlError
 from controlplane.host import cpu, locks, run, title
 from controlplane.http import server
@@ -84,7 +85,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
     )
 
 
-async def serve(given: AgentSettings, store: Store | None = None) -> int:
+async def serve(given: AgentSettings, store: Store | None = None, clock: Clock | None = None) -> int:
     """Run until told to end; returns the exit code.
 
     Raises:
@@ -96,8 +97,8 @@ async def serve(given: AgentSettings, store: Store | None = None) -> int:
     )
     store = store or stores.connect(given.store)
     keys = Keys(given.site)
-    follower = Follower(store, keys)
-    agent = Agent(given, follower)
+    follower = Follower(store, keys, clock)
+    agent = Agent(given, follower, clock)
     host_records = host_record.HostRecords(agent, store, keys)
     failovers = failover.Failovers(store, keys, follower)
     if given.keeper:

@@ -4,10 +4,10 @@ above it (docs/protocol.md, Fencing).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from agents.bus import Bus
+from controlplane.host import system_clock
 from controlplane.model import bounds
 from controlplane.site.view import SiteView
 from hftd.wire.codec import TokenOnWire
@@ -29,7 +29,7 @@ class GroupTokens:
 
 def tokens_of(site: SiteView) -> list[TokenOnWire]:
     """In order of group; one from the future, which no store gave out, is left out."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = system_clock.latest_wall_ns() // 1_000_000
     return [
         TokenOnWire(found.incarnation, group, found.epoch)
         for group, found in sorted(site.epochs.items())

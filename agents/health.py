@@ -12,6 +12,7 @@ from agents.bus import Reported
 from agents.supervisor import program, supervisor
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
+from controlplane import clock
 from controlplane.host import sched
 from controlplane.model import Mode, Phase, Process, bounds
 from controlplane.model.observed import Alarm, InstanceStatus
@@ -29,11 +30,13 @@ def observe(
     now_mono_s: float,
     now_wall_ns: int,
     keeper_trouble: str = "",
+    age_ns: int = 0,
 ) -> InstanceStatus:
     """What its agent says of one instance; `report` and `page` may be of an earlier process and are ignored
     then. `page` as text: why the heartbeat page is not believed. `keeper_trouble`: why no lease is renewed.
+    `age_ns`: for how long its process has run, whatever the wall clock did.
     """
-    process = instance.process
+    process, running = instance.process, instance.running
     heard = report if report is not None and report.process == process else None
     alive, trouble = _believed(page, process)
     if page is None and heard is not None:
@@ -42,7 +45,7 @@ def observe(
     desired = instance.desired
     phase = alive.phase if alive else Phase.STARTING
     led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
-    health, reason = judge(instance, heard, now_mono_s, now_wall_ns, trouble)
+    health, reason = judge(instance, heard, now_mono_s, age_ns / 1e9, trouble)
     if led and keeper_trouble and health != "critical":
         health, reason = "critical", "its keeper is dead or silent: it leads no longer than its lease lasts"
     return InstanceStatus(
@@ -58,7 +61,7 @@ def observe(
         health=health,
         reason=bounds.cut(reason),
         ready=said is not None and said.ready and instance.state is State.RUNNING,
-        started_ns=instance.running.started_ns if instance.running else None,
+        started_ns=clock.restamped(running.started_ns, age_ns, now_wall_ns) if running else None,
         restarts=instance.restarts,
         cpus=desired.spec.cpus if desired else (),
         sched=program.scheduling(desired.spec, real_time=sched.may_be_real_time()) if desired else "other",
@@ -92,7 +95,7 @@ def judge(
     instance: Instance,
     report: Reported | None,
     now_mono_s: float,
-    now_wall_ns: int,
+    age_s: float,
     page_trouble: str = "",
 ) -> tuple[str, str]:
     """Health and the reason when it is not passing. A daemon writes its heartbeat page before its hello, so
@@ -110,7 +113,6 @@ def judge(
         case State.STOPPING:
             return "warning", "stopping"
         case State.STARTING:
-            age_s = (now_wall_ns - instance.running.started_ns) / 1e9 if instance.running else 0.0
             if age_s > settings.START_PATIENCE_S:
                 return "critical", f"no hello for {age_s:.0f} s"
             return "warning", "starting"

@@ -20,6 +20,7 @@ from agents.hello_files import HelloFiles
 from agents.paths import Paths
 from agents.supervisor.supervisor import Instance, Supervisor
 from controlplane.errors import InvalidInput
+from controlplane.host import identity
 from controlplane.model import Phase, Process, Token
 from controlplane.model.observed import Alarm, EndedCounters, InstanceStatus
 from hftd.shm import pages
@@ -159,7 +160,9 @@ class Instances:
     def _observe(self, instance: Instance) -> InstanceStatus:
         report, heartbeat = self.report_of(instance.id), self.heartbeat_page(instance.id)
         keeper = self.keeper_trouble()
-        return health.observe(instance, report, heartbeat, time.monotonic(), self._wall_ns(), keeper)
+        age_ns = identity.age_ns(instance.process) if instance.process else 0
+        now_mono_s, wall_ns = time.monotonic(), self._wall_ns()
+        return health.observe(instance, report, heartbeat, now_mono_s, wall_ns, keeper, age_ns)
 
     def alarms(self) -> list[Alarm]:
         return [alarm for report in self.bus.reports.values() for alarm in health.alarms_of(report)]

@@ -33,7 +33,7 @@ class LeaderEvents:
         return any(slot.instance == row.to_instance and slot.host == self._host for slot in slots)
 
     def _tell(self, service: str, row: records.HistoryRow) -> None:
-        took_ms = round(((row.active_ns or 0) - row.started_ns) / 1e6, 1)
+        took_ms = round(max(0, (row.active_ns or 0) - row.started_ns) / 1e6, 1)
         ends = {"from": row.from_instance, "to": row.to_instance}
         why = {"cause": row.cause, "actor": row.actor, "reason": row.reason}
         self._report("leader.changed", service=service, epoch=row.epoch, took_ms=took_ms, **why, **ends)

@@ -71,5 +71,6 @@ class SiteAnswers:
             return None
         here = self.host_record()  # fresher than the store's copy of it
         leases = self.lease_remaining_ms()
-        now = status.Now(known.clock.wall_ns(), known.store_health, leases, here.alarms)
+        silent_ms = {**known.follower.silent_ms(), here.host: 0}
+        now = status.Now(known.clock.wall_ns(), known.store_health, leases, here.alarms, silent_ms)
         return status.build(site.with_host(here), now)

@@ -21,6 +21,18 @@ class Clock(Protocol):
         """UNIX time in ns: for display, logs and records read by people."""
 
 
+STEP_NS = 1_000_000_000
+"""A wall clock that is slewed does not differ by this much from one that was not, over a floor's day."""
+
+
+def restamped(stamp_ns: int, age_ns: int, wall_ns: int) -> int:
+    """UNIX ns of what happened `age_ns` ago (by a clock that nobody sets) and got this stamp then: the stamp,
+    unless the wall clock has been set since. Nothing then began tomorrow, or has lasted less than nothing.
+    """
+    now_right_ns = wall_ns - age_ns
+    return stamp_ns if abs(now_right_ns - stamp_ns) < STEP_NS else max(0, now_right_ns)
+
+
 class FakeClock:
     """A clock that moves only when told; all three faces advance together."""
 

@@ -63,7 +63,10 @@ class Controller:
         if view is None:
             return None
         remaining_ms = self.follower.lease_remaining_ms()
-        return status.build(view, status.Now(self.clock.wall_ns(), self.store_health, remaining_ms))
+        now = status.Now(
+            self.clock.wall_ns(), self.store_health, remaining_ms, silent_ms=self.follower.silent_ms()
+        )
+        return status.build(view, now)
 
     # --- tasks ----------------------------------------------------------------------------------------------
 

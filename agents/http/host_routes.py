@@ -9,8 +9,10 @@ from starlette.routing import BaseRoute, Route
 from agents import metrics
 from agents.agent import Agent
 from controlplane.http import answers
+from controlplane.site.event_stream import Position
 
 EVENTS_MAX = 1000
+AFTER_START = "start"
 
 
 class HostRoutes:
@@ -49,8 +51,16 @@ class HostRoutes:
         return answers.page(page, metrics.CONTENT_TYPE)
 
     async def events(self, request: Request) -> Response:
-        after, limit = answers.number(request, "after", 0), answers.number(request, "limit", EVENTS_MAX)
-        return answers.json(self._agent.events.after(after, limit))
+        """This host's own, oldest first. `after=N`: numbered above N; with `run` (of the event with that
+        number) also when the numbers have begun again. `after=start`: since this agent started.
+        """
+        events, limit = self._agent.events, min(answers.number(request, "limit", EVENTS_MAX), EVENTS_MAX)
+        if request.query_params.get("after") == AFTER_START:
+            return answers.json(events.of_this_run(limit))
+        after, run = answers.number(request, "after", 0), request.query_params.get("run")
+        if run is not None:
+            return answers.json(events.behind(Position(run, after), limit))
+        return answers.json(events.after(after, limit) if after else events.latest(limit))
 
     async def shut_down(self, request: Request) -> Response:
         """Answered at once; then instances, keeper and agent end in order."""

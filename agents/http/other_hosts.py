@@ -5,6 +5,7 @@ of a machine share. Between machines nothing is fetched: nothing there is encryp
 from __future__ import annotations
 
 import asyncio
+import functools
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,6 +16,7 @@ from controlplane.errors import FloorUnreachable, Retryable
 from controlplane.http import answers, unix
 from controlplane.http.unix import Answer
 
+LIVE = "/live"
 PASSED_ON = ("content-type", "x-next-offset")
 
 
@@ -54,6 +56,7 @@ class OtherHosts:
         if not path.exists():
             raise Retryable(f"that is known to the agent of {host} alone, and it is not here: ask on {host}")
         try:
-            return await asyncio.to_thread(unix.request, path, method, target, body, timeout_s=timeout_s)
+            ask = functools.partial(unix.request, path, method, target, body, timeout_s=timeout_s)
+            return await asyncio.to_thread(ask, live=LIVE if method == "GET" else "")
         except FloorUnreachable as exc:
             raise Retryable(f"host {host}: its agent does not answer ({exc})") from exc

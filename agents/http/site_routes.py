@@ -4,36 +4,30 @@ answer and history, and an operator's failover.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from agents import settings
 from agents.agent import Agent
-from agents.http.host_routes import EVENTS_MAX
 from agents.http.other_hosts import OtherHosts
-from controlplane import model
-from controlplane.errors import InvalidInput, Retryable, Unavailable
+from agents.http.site_events import SiteEvents
+from controlplane.errors import InvalidInput, Unavailable
 from controlplane.http import answers, peer
 from controlplane.model import Mode
 from controlplane.operations import failover, fence_reset
-from controlplane.site import look
 from controlplane.site.view import SiteView
 
-EVENTS_TIMEOUT_S = 1.0
-"""Of another host's events: a slow agent delays them for everybody who looks."""
 HISTORY_MAX = 500
 
 
 class SiteRoutes:
     def __init__(self, agent: Agent, others: OtherHosts, failovers: failover.Failovers) -> None:
         self._agent, self._others, self._failovers = agent, others, failovers
+        self._events = SiteEvents(agent, others)
 
     def to_the_owner(self) -> list[Route]:
         return [
@@ -54,39 +48,10 @@ class SiteRoutes:
         return answers.json(found)
 
     async def events(self, request: Request) -> Response:
-        """Events of all hosts in one line, numbered by time; those of the last moment wait until every host
-        has told its own.
+        """Events of all hosts in one line. `after`: the `cursor` of the last event that the reader has. Those
+        of the last moment wait until every host has told its own.
         """
-        after = answers.number(request, "after", 0)
-        limit = min(answers.number(request, "limit", 100), EVENTS_MAX)
-        until_ns = self._agent.clock.wall_ns() - int(settings.EVENT_SETTLE_S * 1e9)
-        own = msgspec.to_builtins(self._agent.events.after(after, limit))
-        hosts = self._others.names()
-        others = await asyncio.gather(*(self._events_of(host, after, limit) for host in hosts))
-        found = [event for part in (own, *others) for event in part if event["n"] <= until_ns]
-        found.sort(key=lambda event: event["n"])
-        picked = found[:limit] if after else found[-limit:]
-        return answers.json(
-            [
-                {
-                    "n": event["n"],
-                    "at": look.iso(event["n"]),
-                    "host": event["host"],
-                    "kind": event["kind"],
-                    "fields": event["fields"],
-                }
-                for event in picked
-            ]
-        )
-
-    async def _events_of(self, host: str, after: int, limit: int) -> list[dict[str, Any]]:
-        target = f"/v1/events?after={after}&limit={limit}"
-        try:
-            answer = await self._others.fetch(host, target, timeout_s=EVENTS_TIMEOUT_S)
-            found: list[dict[str, Any]] = model.decode(list[dict[str, Any]], answer.body)
-        except (Retryable, msgspec.DecodeError):
-            return []  # its agent is away: what it knows is told when it is back
-        return found
+        return answers.json(await self._events.told(request))
 
     async def ask(self, request: Request) -> Response:
         """Ask the leader, or the only instance."""

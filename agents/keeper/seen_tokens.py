@@ -14,7 +14,6 @@ group no lead here until the next `hftctl up` raises it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -22,7 +21,7 @@ import msgspec
 
 from controlplane import model
 from controlplane.errors import InvalidInput
-from controlplane.host import files
+from controlplane.host import files, system_clock
 from controlplane.host.files import Durability
 from controlplane.leadership.group_view import Group, Rank
 from controlplane.model import bounds, records
@@ -128,5 +127,5 @@ def decode(content: bytes) -> _Content:
 
 def possible(rank: Rank) -> bool:
     """Whether a store may have given it out until now."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = system_clock.latest_wall_ns() // 1_000_000
     return bounds.believable(rank[0], now_ms) and 0 <= rank[1] <= bounds.EPOCH_MAX

@@ -3,7 +3,8 @@
 `Runner` is what supervisor.py needs (a systemd runner is a later room beside this one); `ShimRunner` starts
 one shim.py for each instance. A process is adopted only when boot id, pid and start time of shim AND daemon
 match its state file: a pid alone may belong to another process by now. Nothing here ever signals a process
-that it has not identified so.
+that it has not identified so. A daemon whose shim is dead is to be dead too; the kernel may have forgotten
+that (shim.py), so one that lives on is ended before another is started: never beside itself.
 """
 
 from __future__ import annotations
@@ -38,6 +39,10 @@ LOG_BYTES_MAX = 8 << 20
 LOG_FILES_MAX = 3
 LAST_WORDS_S = 2.0
 """After the daemon's death the shim drains its pipe and writes how it ended."""
+
+
+OUTLIVES_S = 0.5
+"""After its shim's death a daemon gets its SIGKILL from the kernel, at once."""
 
 
 class StartFailed(HftctlError):
@@ -101,10 +106,13 @@ class Running:
     """Of the daemon; readable when it is dead."""
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     """The shim, when it is this agent's own child and has to be reaped."""
+    report: Callable[..., None] = field(default=lambda kind, **fields: None, repr=False)
 
     async def death(self) -> Exit | None:
-        """Wait until the daemon is dead, then say how; None when its shim was killed with it."""
-        await readable(self.pidfd)
+        """Wait until the daemon is dead, then say how; None when its shim was killed with it. A daemon that
+        outlives its shim is killed.
+        """
+        await self._end()
         deadline_mono_s = time.monotonic() + LAST_WORDS_S
         while True:
             # Asked before the state is read: the shim writes how its daemon ended, and then ends itself.
@@ -115,6 +123,25 @@ class Running:
             if last_look:
                 return None
             await asyncio.sleep(0.005)
+
+    async def _end(self) -> None:
+        try:
+            shim_pidfd = identity.open_pidfd(self.shim)
+        except OSError:
+            await readable(self.pidfd)  # no descriptor left: then it is seen at the next agent's start
+            return
+        try:
+            if shim_pidfd is not None:
+                await readable(self.pidfd, shim_pidfd)
+        finally:
+            if shim_pidfd is not None:
+                os.close(shim_pidfd)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OUTLIVES_S):
+                await readable(self.pidfd)
+            return
+        await end_orphan(self.process, self.pidfd, self.report)
+        await readable(self.pidfd)
 
     def stop(self) -> None:
         """Ask the shim to stop its daemon within the grace of its plan; it does so even if this agent dies
@@ -167,14 +194,30 @@ def wait_for(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-async def readable(fd: int) -> None:
+async def readable(*fds: int) -> None:
+    """One of them."""
     loop = asyncio.get_running_loop()
     event = asyncio.Event()
-    loop.add_reader(fd, event.set)
+    for fd in fds:
+        loop.add_reader(fd, event.set)
     try:
         await event.wait()
     finally:
-        loop.remove_reader(fd)
+        for fd in fds:
+            loop.remove_reader(fd)
+
+
+async def end_orphan(daemon: Process, pidfd: int, report: Callable[..., None]) -> bool:
+    """End a daemon that has outlived its shim; nobody looks after it. False when it does not end."""
+    for number, wait_s in ((signal.SIGTERM, programs.STOP_GRACE_S), (signal.SIGKILL, LAST_WORDS_S)):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await readable(pidfd)
+                report("instance.orphan_ended", instance=daemon.instance, pid=daemon.pid)
+                return True
+    return False
 
 
 def read_state(path: Path) -> ShimState | None:
@@ -289,17 +332,11 @@ class ShimRunner:
         if daemon is None or pidfd is None:
             raise StartFailed(f"{instance}: {self._held(instance)}")
         try:
-            for number, wait_s in ((signal.SIGTERM, programs.STOP_GRACE_S), (signal.SIGKILL, LAST_WORDS_S)):
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, number)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
-                        await readable(pidfd)
-                        self._report("instance.orphan_ended", instance=instance, pid=daemon.pid)
-                        return
+            ended = await end_orphan(daemon, pidfd, self._report)
         finally:
             os.close(pidfd)
-        raise StartFailed(f"{instance}: {self._held(instance)}")
+        if not ended:
+            raise StartFailed(f"{instance}: {self._held(instance)}")
 
     def _held(self, instance: str) -> str:
         lock = self._folders.lock(instance)
@@ -318,7 +355,7 @@ class ShimRunner:
         ):
             return None
         if identity.start_time(state.shim.pid) != state.shim.start_time:
-            return None  # the daemon died with its shim
+            return None  # the daemon died with its shim, or `living` ends it
         return self._running(instance, state, None)
 
     def found(self) -> list[Slot]:
@@ -394,4 +431,5 @@ class ShimRunner:
             left_out=tuple(state.left_out),
             pidfd=pidfd,
             child=child,
+            report=self._report,
         )

@@ -7,7 +7,8 @@ hand. The daemon's environment is the shim's own.
 
 Promises: the state file names shim and daemon before the daemon runs its first instruction; an instance has
 one, as both hold its lock for as long as either lives; the daemon starts with nothing that its starter had
-(signals blocked or ignored, umask, niceness, cores, working directory) and dies with the shim; what the
+(signals blocked or ignored, umask, niceness, cores, working directory) and dies with the shim (where the
+kernel forgets that, for a program with rights of its own, the log says so and the agent sees to it); what the
 daemon has started ends with it; SIGTERM is passed on and followed by SIGKILL after the grace; the exit status
 is in the state file before the shim goes; a full disk or a closed pipe under the log loses lines (counted,
 and said once there is room), never the daemon; a log that was removed or renamed is begun anew. Who starts
@@ -254,7 +255,7 @@ def become_daemon(argv: list[str], instance: str, shim_pid: int, go: int, out: i
             os._exit(EXEC_FAILED)  # the shim died before or while it told us to go
         os.dup2(out, 1)
         os.dup2(out, 2)
-        os.execv(argv[0], argv)
+        os.execve(argv[0], argv, {**os.environ, "HFT_SHIM": str(shim_pid)})
     except BaseException as exc:
         os.write(out, line("ERROR", instance, f"shim.cannot_run program={argv[0]!r} reason={str(exc)!r}"))
     os._exit(EXEC_FAILED)
@@ -274,6 +275,30 @@ def forget_starter() -> None:
         os.setpriority(os.PRIO_PROCESS, 0, 0)
     except OSError:
         pass  # not permitted: as nice as the agent
+
+
+def may_outlive(pid: int) -> str:
+    """Why the kernel has forgotten that the daemon is to die with us: it does so at the exec of a program
+    with more rights than its starter (prctl(2), PR_SET_PDEATHSIG). Empty: it has not.
+    """
+    try:
+        ours, its = rights(os.getpid()), rights(pid)
+    except (OSError, LookupError, ValueError):
+        return ""  # it is gone again
+    (user, acting), (group, acting_group), permitted, ambient = its
+    if user != acting or group != acting_group:
+        return f"it runs with the rights of user {acting}, group {acting_group}"
+    if (user and permitted & ~ambient) or permitted & ~ours[2]:
+        return f"its program has file capabilities ({permitted:x})"
+    return ""
+
+
+def rights(pid: int) -> tuple[list[int], list[int], int, int]:
+    """User and group, each real and effective; capabilities, permitted and ambient."""
+    with open(f"/proc/{pid}/status", "rb") as file:  # noqa: PTH123
+        found = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+    user, group = ([int(each) for each in found[name].split()[:2]] for name in (b"Uid", b"Gid"))
+    return user, group, int(found[b"CapPrm"], 16), int(found[b"CapAmb"], 16)
 
 
 def place(pid: int, plan: dict[str, str]) -> list[str]:
@@ -324,6 +349,7 @@ def main(arguments: list[str]) -> int:
     out_read, out_write = os.pipe()
     go_read, go_write = os.pipe()
     shim_pid = os.getpid()
+    exec_read, exec_write = os.pipe()  # closed in the child by its exec
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     pid = os.fork()
     if not pid:
@@ -333,6 +359,7 @@ def main(arguments: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.close(out_write)
     os.close(go_read)
+    os.close(exec_write)
     import fcntl
 
     try:  # noqa: SIM105  contextlib would be imported for this alone
@@ -352,12 +379,15 @@ def main(arguments: list[str]) -> int:
     except OSError:
         pass  # the agent died meanwhile; the next one reads the state file
     os.close(ready)
-    return watch(pid, state, log, out_read, wake_read, float(plan["grace_s"]))
+    return watch(pid, state, log, out_read, wake_read, exec_read, float(plan["grace_s"]))
 
 
-def watch(pid: int, state: StateFile, log: Log, out: int, wake: int, grace_s: float) -> int:
-    """Copy output and pass signals on until the daemon has ended and its last words are written."""
+def watch(pid: int, state: StateFile, log: Log, out: int, wake: int, became: int, grace_s: float) -> int:
+    """Copy output and pass signals on until the daemon has ended and its last words are written. `became`
+    ends when the child has become the daemon.
+    """
     poll = select.poll()
+    poll.register(became, select.POLLIN)
     poll.register(out, select.POLLIN)
     poll.register(wake, select.POLLIN)
     out_open, alive = True, True
@@ -377,6 +407,11 @@ def watch(pid: int, state: StateFile, log: Log, out: int, wake: int, grace_s: fl
                 else:
                     poll.unregister(out)
                     out_open = False
+            elif fd == became:
+                poll.unregister(became)
+                os.close(became)
+                if why := may_outlive(pid):
+                    log.say("WARNING", f"shim.may_be_outlived why={why!r}")
             elif signal.SIGTERM in os.read(wake, 512) and alive and not state.stop_asked:
                 state.stop_asked = True
                 state.write(log)

@@ -16,6 +16,7 @@ from controlplane.http import unix
 if TYPE_CHECKING:
     from controlplane.site import document
 
+LIVE = "/live"
 EXIT_CODES = {"succeeded": 0, "refused": 1, "failed": 1, "cancelled": 1, "unknown": 4}
 """Of a verb that changes something, by how its operation ended."""
 
@@ -51,27 +52,34 @@ class Floor:
         """The host of the agent that answers first, for a request that must not be sent to two: the first
         may have carried it out before it fell silent. Raises FloorUnreachable.
         """
-        sockets = [self.socket(host) for host in self.hosts]
-        told = unix.ask(sockets, "GET", "/live", timeout_s=self.timeout_s, enough=lambda answer: True)
+        told = self._told(LIVE, lambda answer: True)
         for host, answer in zip(self.hosts, told, strict=True):
             if isinstance(answer, unix.Answer):
                 return host
         raise self._silent(told)
 
     def _ask(self, target: str, enough: Callable[[unix.Answer], bool]) -> list[unix.Answer]:
-        sockets = [self.socket(host) for host in self.hosts]
-        told = unix.ask(sockets, "GET", target, timeout_s=self.timeout_s, enough=enough)
+        told = self._told(target, enough)
         given = [answer for answer in told if isinstance(answer, unix.Answer)]
         if not given:
             raise self._silent(told)
         return given
 
+    def _told(
+        self, target: str, enough: Callable[[unix.Answer], bool]
+    ) -> list[unix.Answer | FloorUnreachable | None]:
+        sockets = [self.socket(host) for host in self.hosts]
+        return unix.ask(sockets, "GET", target, timeout_s=self.timeout_s, enough=enough, live=LIVE)
+
     def _silent(self, told: Sequence[unix.Answer | FloorUnreachable | None]) -> FloorUnreachable:
         why = (f"{host}: {str(exc).rpartition(': ')[2]}" for host, exc in zip(self.hosts, told, strict=True))
-        return FloorUnreachable(
-            f"no agent of the floor in {self.folders.site_dir} answers "
-            f"({'; '.join(why) or 'it has no hosts'})"
-        )
+        found = f"no agent of the floor in {self.folders.site_dir} answers ({'; '.join(why) or 'no hosts'})"
+        if any(unix.hangs(each) for each in told):
+            found += (
+                "; daemons trade on without an agent, but nothing is shown, changed or restarted until one "
+                "answers (kill -KILL its pid, and hft-floord starts another, which takes over its daemons)"
+            )
+        return FloorUnreachable(found)
 
     def get(self, target: str) -> Any:
         """The decoded JSON of one GET. Raises as `body` does."""

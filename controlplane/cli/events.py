@@ -45,7 +45,7 @@ def events(
 
 def following(floor: agent_client.Floor, found: list[dict[str, Any]], output: Output) -> int:
     """Until the floor has ended; returns the exit code for how it did."""
-    after = found[-1]["n"] if found else 0
+    after = place(found, "")
     while True:
         time.sleep(FOLLOW_EVERY_S)
         end = None
@@ -57,10 +57,15 @@ def following(floor: agent_client.Floor, found: list[dict[str, Any]], output: Ou
             end = kept.ended(floor)  # else agents restart; the position is still good
             found = kept.events(floor.folders, after) if end else []
         show(found, output, each=True)
-        after = found[-1]["n"] if found else after
+        after = place(found, after)
         if end:
             stderr.say(end[0])
             return end[1]
+
+
+def place(found: list[dict[str, Any]], before: str) -> str:
+    """Where to go on: the cursor of the last event, which an agent of an older release has as a number."""
+    return str(found[-1].get("cursor") or found[-1]["n"]) if found else before
 
 
 def show(found: list[dict[str, Any]], output: Output, *, each: bool) -> None:

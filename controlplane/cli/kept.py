@@ -5,7 +5,6 @@ which ask an agent while there is one. Who looks why a floor went down looks whe
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,55 +12,30 @@ from typing import Any
 
 from controlplane.cli import agent_client
 from controlplane.floor.folders import Folders
-from controlplane.site import look
 
-BYTES_MAX = 16 << 20
-"""Of the end of each host's events: all that is kept."""
 DIED = 3
 SETTLE_S = 1.0
 """A `down` that is about to be through removes floor.json within it."""
 
 
-def events(folders: Folders, after: int = 0) -> list[dict[str, Any]]:
-    """Of all hosts, oldest first, as an agent tells them. What is no event is left out."""
-    found = []
-    for path in sorted(folders.hosts.glob("*/events.jsonl")):
-        for part in (path.with_name(f"{path.name}.1"), path):
-            found += [event for event in map(_event, _lines(part)) if event is not None]
-    found.sort(key=lambda event: event["n"])
-    return [event for event in found if event["n"] > after]
-
-
-def _lines(path: Path) -> list[bytes]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - BYTES_MAX))
-            return file.read().splitlines()
-    except OSError:
+def events(folders: Folders, after: str = "") -> list[dict[str, Any]]:
+    """Of all hosts, oldest first, as an agent tells them; `after`: the cursor that the reader has come to.
+    What is no event is left out.
+    """
+    if not any(folders.hosts.glob("*/events.jsonl")):
         return []
+    from controlplane.cli import kept_events  # here: no verb comes to it while a floor runs
 
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        told = json.loads(line)
-        n, host, kind = int(told["n"]), str(told["host"]), str(told["kind"])
-        return {"n": n, "at": look.iso(n), "host": host, "kind": kind, "fields": dict(told["fields"])}
-    except (ValueError, KeyError, TypeError, OverflowError, OSError, RecursionError):
-        return None
+    return kept_events.events(folders, after)
 
 
 def history(folders: Folders, service: str) -> list[dict[str, Any]]:
     """Rows of `hftctl history`, from the events: each change of leader that was finished."""
-    rows: dict[int, dict[str, Any]] = {}
-    for event in events(folders):
-        fields = event["fields"]
-        if event["kind"] == "leader.changed" and fields.get("service") == service:
-            row = {
-                key: fields.get(key) for key in ("epoch", "from", "to", "cause", "took_ms", "actor", "reason")
-            }
-            took_ns = int(float(fields.get("took_ms") or 0) * 1e6)
-            rows[event["n"]] = {"at": look.iso(event["n"] - took_ns), **row}
-    return [rows[n] for n in sorted(rows)]
+    if not any(folders.hosts.glob("*/events.jsonl")):
+        return []
+    from controlplane.cli import kept_events
+
+    return kept_events.history(folders, service)
 
 
 def log(folders: Folders, name: str) -> Path | None:

@@ -53,7 +53,7 @@ def told(row: dict[str, Any]) -> dict[str, Any]:
         "at": look.iso(began) if began else None,
         "from": row.get("from", row.get("from_instance")),
         "to": row.get("to", row.get("to_instance")),
-        "took_ms": round((ended - began) / 1e6, 1) if began and ended else row.get("took_ms"),
+        "took_ms": round(max(0, ended - began) / 1e6, 1) if began and ended else row.get("took_ms"),
     }
 
 

@@ -26,6 +26,10 @@ costs 5 ms. A verb that stays (`up`, `status --watch`) still collects, each time
 
 def main() -> None:
     gc.set_threshold(GC_THRESHOLD)
+    if os.getpid() == 1:
+        from controlplane.host import first_process  # here: no verb needs it outside of a container
+
+        first_process.leave_to_another()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed from the start
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # "µ" in a Latin-less locale

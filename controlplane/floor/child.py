@@ -12,19 +12,16 @@ import asyncio
 import contextlib
 import math
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from controlplane.errors import InUse
+from controlplane.floor.child_log import ChildLog
 from controlplane.host import identity, sched, standing
 from controlplane.model import Process
 from controlplane.resilience import backoff
-
-LOG_BYTES_MAX = 16 << 20
-"""Then it becomes NAME.log.1: at the next start of the child, or while it runs (`rotate_log`)."""
 
 HELD_LOOK_S = 0.1
 DEATHS_SAID = 3
@@ -66,6 +63,7 @@ class Child:
         self.stopping = False
         self._said = said
         self._troubles = troubles or standing.Troubles(said)
+        self._kept_log = ChildLog(log, name, self._troubles)
         self._changed = changed
         """Called when `process` is another: floor.json is written again before anything waits."""
         self._popen: subprocess.Popen[bytes] | None = None
@@ -93,7 +91,7 @@ class Child:
 
     def start(self) -> None:
         """Raises OSError: its binary or folder is gone, or there is no descriptor or memory for it."""
-        log = self._open_log()
+        log = self._kept_log.open()
         try:
             # A session of its own: a Ctrl-C at a terminal, or the end of hft-floord, is not its end.
             self._popen = subprocess.Popen(
@@ -114,35 +112,10 @@ class Child:
         self.process = identity.identify(self.name, self._popen.pid)
         self._changed()
 
-    def _open_log(self) -> int:
-        """One that cannot be made (no room, no folder) is no reason not to run."""
-        subject = f"log of {self.name}"
-        try:
-            if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
-                self.log.rename(self.log.with_name(f"{self.log.name}.1"))
-            fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            self._troubles.stands(subject, f"cannot be opened ({exc}); what it says is lost")
-            return subprocess.DEVNULL
-        self._troubles.over(subject)
-        return fd
-
-    def rotate_log(self) -> None:
-        """Of a child that does not rotate its log itself, while it runs: copied and cut in place, as the
-        child has it open. Blocking.
-        """
-        subject = f"log of {self.name}"
-        try:
-            if self.log.stat().st_size <= LOG_BYTES_MAX:
-                return
-            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
-            os.truncate(self.log, 0)
-        except FileNotFoundError:
-            return
-        except OSError as exc:
-            self._troubles.stands(subject, f"cannot be rotated ({exc}); it grows")
-        else:
-            self._troubles.over(subject)
+    def look_after_log(self) -> None:
+        """Of a child that runs and does not do so itself. Blocking."""
+        if self.process is not None:
+            self._kept_log.look(self.process)
 
     async def start_when_free(self, within_s: float = math.inf) -> None:
         """Raises InUse: another process goes on holding what it needs."""

@@ -344,9 +344,9 @@ class Floord:
             self.wanted = run_file.read(self.folders) or self.wanted
             self.start_hosts(tasks)
             self.seen = now
-        kind = str(self.store_said.get("kind"))  # the others rotate theirs themselves
+        kind = str(self.store_said.get("kind"))  # the others look after theirs themselves
         if kind in self.children:
-            await asyncio.to_thread(self.children[kind].rotate_log)
+            await asyncio.to_thread(self.children[kind].look_after_log)
         url = await controller_url(self.client, self.keys)
         if url != self.controller_url:
             self.controller_url = url

@@ -2,7 +2,7 @@
 
 cpu (which machines will do) · run (until signalled) · log · log_reading · files (replaced whole) · locks ·
 identity · run_folder · sched · secret · system_clock · standing (troubles) · title (in ps and top) ·
-inherited (what a starter leaves a process with).
+first_process (as pid 1) · inherited (what a starter leaves a process with).
 log_line, log_file and log_libraries are parts of log; log_line is also the daemons' format
 (hftd/runtime/log.py).
 """
@@ -10,6 +10,7 @@ log_line, log_file and log_libraries are parts of log; log_line is also the daem
 __all__ = [
     "cpu",
     "files",
+    "first_process",
     "identity",
     "inherited",
     "locks",

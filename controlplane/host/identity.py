@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,12 @@ def open_pidfd(process: Process) -> int | None:
         return fd
     os.close(fd)
     return None
+
+
+def age_ns(process: Process) -> int:
+    """For how long it has run, by the clock that counts from the boot: nobody sets it."""
+    ticks = os.sysconf("SC_CLK_TCK")
+    return max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - process.start_time * 1_000_000_000 // ticks)
 
 
 def to_plain(process: Process) -> dict[str, Any]:

@@ -7,6 +7,7 @@ name), and closes everything in its `finally`. What it may rely on:
 
 - What it and its children write is this user's alone (umask 077), they have as much as the hard limits
   allow, and no signal is blocked or ignored because it was to whoever started them.
+- It is never pid 1, whose children are also all orphans of a container (first_process.py).
 - SIGTERM and SIGINT are taken from before `serve` begins, so one that comes during start-up is not lost.
   Either sets `stop`; then `serve` has `orderly_s` to return, and is cancelled after it (0: at once). It is
   cancelled once in its life, so its `finally` may await. A second signal ends the orderly part early.
@@ -30,7 +31,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterator
 
 from controlplane.errors import HftctlError
-from controlplane.host import inherited, log, log_libraries, log_line
+from controlplane.host import first_process, inherited, log, log_libraries, log_line
 
 OWNERS_ALONE = 0o077
 """umask: files, folders and sockets of ours, and of what we start, are this user's alone."""
@@ -69,6 +70,7 @@ def until_signalled(
     clean_up_s: float = CLEAN_UP_S,
 ) -> int:
     """Run `serve` to its end and return the exit code; `name` is the process's in its log."""
+    first_process.leave_to_another()
     os.umask(OWNERS_ALONE)
     inherited.limits()
     inherited.signals()

@@ -3,7 +3,8 @@ costs a tenth of that to import.
 
 Sends `Connection: close` and reads to the end; understands a body by length, by chunks or by the end of the
 connection. No redirects, no TLS. `ask` asks several servers at once, so that one that hangs costs nothing
-where another answers; one that is stopped (SIGSTOP) is not waited for at all.
+where another answers; one that is stopped (SIGSTOP) is not waited for at all, and one that takes requests and
+answers none is given up after HUNG_S.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ ANSWER_BYTES_MAX = 64 << 20
 """A status is tens of kilobytes; orders of a long day may be megabytes."""
 CONNECT_S = 0.2
 """A local server that takes no connection within this time takes none."""
+PROBE_AFTER_S = 0.5
+"""Most answers come from memory, in milliseconds; after this it is asked whether the server turns at all."""
+HUNG_S = 2.0
+"""More than a loop stands still on a busy machine; an operator who asks in an emergency waits no longer."""
 LOOK_EVERY_S = 0.2
 """At whether a server that says nothing is stopped."""
 TRY_AGAIN_S = 0.01
 UCRED_BYTES = 12
+HANGS = "it hangs"
 
 
 class Answer(NamedTuple):
@@ -37,14 +43,14 @@ class Answer(NamedTuple):
 
 
 def request(
-    path: Path | str, method: str, target: str, body: bytes = b"", *, timeout_s: float = 5.0
+    path: Path | str, method: str, target: str, body: bytes = b"", *, timeout_s: float = 5.0, live: str = ""
 ) -> Answer:
-    """Ask the server at this socket; the whole exchange has `timeout_s`.
+    """Ask the server at this socket; the whole exchange has `timeout_s`. `live`: as `ask` says.
 
     Raises:
         FloorUnreachable: nobody listens there, or no whole answer in time.
     """
-    (told,) = ask([path], method, target, body, timeout_s=timeout_s)
+    (told,) = ask([path], method, target, body, timeout_s=timeout_s, live=live)
     if isinstance(told, Answer):
         return told
     raise told or FloorUnreachable(f"{path}: not asked")
@@ -58,34 +64,62 @@ def ask(
     *,
     timeout_s: float = 5.0,
     enough: Callable[[Answer], bool] = lambda answer: False,
+    live: str = "",
 ) -> list[Answer | FloorUnreachable | None]:
     """Ask all of them at once; what each one answered, in their order. All have `timeout_s` together.
 
-    The first answer that is `enough` ends it: what has not come by then is None.
+    The first answer that is `enough` ends it: what has not come by then is None. `live` is a target that a
+    server answers at once whatever it is busy with: one that is silent there too, HUNG_S after it was asked
+    first, hangs and is not waited for.
     """
-    head = (
-        f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: "
-        f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    asked = [_Exchange(path, f"{method} {target}", head.encode() + body) for path in paths]
+    asked = [_Exchange(path, method, target, body) for path in paths]
+    probes: list[_Exchange] = []
+    began_mono_s = time.monotonic()
+    deadline_mono_s = began_mono_s + timeout_s
     try:
-        _wait(asked, timeout_s, enough)
+        if live:
+            _wait(asked, [], min(deadline_mono_s, began_mono_s + PROBE_AFTER_S), enough)
+            if not _over(asked, enough) and timeout_s > HUNG_S:
+                probes = [_Exchange(each.path, "GET", live) for each in asked if each.told is None]
+                _wait(asked, probes, began_mono_s + HUNG_S, enough)
+                if not _over(asked, enough):
+                    _give_up_hanging(asked, probes)
+        _wait(asked, [], deadline_mono_s, enough)
+        if not _over(asked, enough):
+            for each in asked:
+                each.fail(f"no answer to {each.what} within {timeout_s:g} s")
         return [each.told for each in asked]
     finally:
-        for each in asked:
+        for each in (*asked, *probes):
             each.close()
 
 
-def _wait(asked: Sequence[_Exchange], timeout_s: float, enough: Callable[[Answer], bool]) -> None:
-    began_mono_s = now_mono_s = time.monotonic()
-    deadline_mono_s, look_mono_s = began_mono_s + timeout_s, began_mono_s + LOOK_EVERY_S
-    while waiting := [each for each in asked if each.told is None]:
-        if now_mono_s >= deadline_mono_s:
-            for each in waiting:
-                each.fail(f"no answer to {each.what} within {timeout_s:g} s")
-            return
+def _over(asked: Sequence[_Exchange], enough: Callable[[Answer], bool]) -> bool:
+    told = [each.told for each in asked]
+    return None not in told or any(isinstance(each, Answer) and enough(each) for each in told)
+
+
+def _give_up_hanging(asked: Sequence[_Exchange], probes: Sequence[_Exchange]) -> None:
+    alive = {probe.path for probe in probes if isinstance(probe.told, Answer)}
+    for each in asked:
+        if each.path not in alive and not each.received:
+            pid = each.server_pid()
+            each.fail(f"{HANGS} (pid {pid} takes requests and has answered none for {HUNG_S:g} s)")
+
+
+def _wait(
+    asked: Sequence[_Exchange],
+    probes: Sequence[_Exchange],
+    deadline_mono_s: float,
+    enough: Callable[[Answer], bool],
+) -> None:
+    """Until all that was asked is told, or enough is, or the deadline."""
+    now_mono_s = time.monotonic()
+    look_mono_s = now_mono_s + LOOK_EVERY_S
+    while now_mono_s < deadline_mono_s and not _over(asked, enough):
+        waiting = [each for each in (*asked, *probes) if each.told is None]
         for each in waiting:
-            each.connect(now_mono_s - began_mono_s)
+            each.connect(now_mono_s)
             if now_mono_s >= look_mono_s:
                 each.give_up_if_stopped()
         look_mono_s += LOOK_EVERY_S * (now_mono_s >= look_mono_s)
@@ -98,20 +132,23 @@ def _wait(asked: Sequence[_Exchange], timeout_s: float, enough: Callable[[Answer
             poll.register(fd, select.POLLOUT if each.unsent else select.POLLIN)
         for fd, _ in poll.poll(max(0.0, until_mono_s - time.monotonic()) * 1000 if waiting else 0):
             by_fd[fd].turn()
-            told = by_fd[fd].told
-            if isinstance(told, Answer) and enough(told):
-                return
         now_mono_s = time.monotonic()
 
 
 class _Exchange:
     """With one server; `told` once it is over."""
 
-    def __init__(self, path: Path | str, what: str, request: bytes) -> None:
-        self.path, self.what, self.unsent = path, what, request
+    def __init__(self, path: Path | str, method: str, target: str, body: bytes = b"") -> None:
+        self.path, self.what = path, f"{method} {target}"
+        head = (
+            f"{self.what} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        self.unsent = head.encode() + body
         self.told: Answer | FloorUnreachable | None = None
         self.connected = False
-        self._received = bytearray()
+        self.received = bytearray()
+        self._connecting_until_mono_s = time.monotonic() + CONNECT_S
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.fd = self._sock.fileno()
 
@@ -119,9 +156,10 @@ class _Exchange:
         self._sock.close()
 
     def fail(self, why: str) -> None:
-        self.told = FloorUnreachable(f"{self.path}: {why}")
+        """Unless it has told something."""
+        self.told = self.told or FloorUnreachable(f"{self.path}: {why}")
 
-    def connect(self, waited_s: float) -> None:
+    def connect(self, now_mono_s: float) -> None:
         """Once it is possible: a server whose queue is full may still take one."""
         if self.connected:
             return
@@ -129,7 +167,7 @@ class _Exchange:
             self._sock.connect(str(self.path))
             self.connected = True
         except BlockingIOError:
-            if waited_s >= CONNECT_S:
+            if now_mono_s >= self._connecting_until_mono_s:
                 self.fail(f"takes no connection within {CONNECT_S:g} s")
         except OSError as exc:
             self.fail(exc.strerror or str(exc))
@@ -146,22 +184,29 @@ class _Exchange:
         except OSError as exc:
             self.fail(exc.strerror or str(exc))
             return
-        self._received += part
-        if len(self._received) > ANSWER_BYTES_MAX:
+        self.received += part
+        if len(self.received) > ANSWER_BYTES_MAX:
             self.fail(f"answer to {self.what} over {ANSWER_BYTES_MAX} bytes")
         elif not part:
             try:
-                self.told = parse(bytes(self._received), f"{self.path}: {self.what}")
+                self.told = parse(bytes(self.received), f"{self.path}: {self.what}")
             except FloorUnreachable as exc:
                 self.told = exc
 
     def give_up_if_stopped(self) -> None:
         if not self.connected or self.told is not None:
             return
-        server = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED_BYTES)
-        pid = int.from_bytes(server[:4], sys.byteorder, signed=True)
+        pid = self.server_pid()
         if stopped(pid):
             self.fail(f"its process is stopped (kill -CONT {pid} lets it go on)")
+
+    def server_pid(self) -> int:
+        server = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED_BYTES)
+        return int.from_bytes(server[:4], sys.byteorder, signed=True)
+
+
+def hangs(told: Answer | FloorUnreachable | None) -> bool:
+    return isinstance(told, FloorUnreachable) and HANGS in str(told)
 
 
 def stopped(pid: int) -> bool:

@@ -6,7 +6,6 @@ What is written to them, and compared then, is in transactions.py; who decides o
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping
 from typing import TypeVar, cast
 
@@ -14,6 +13,7 @@ import msgspec
 
 from controlplane import model
 from controlplane.errors import InvalidInput
+from controlplane.host import system_clock
 from controlplane.leadership.group_view import Group, Rank
 from controlplane.model import bounds, records
 from controlplane.store import Entry, Keys, Snapshot, Store
@@ -179,6 +179,6 @@ def _decode(entry: Entry, kind: type[T]) -> T:
             f"{entry.key}: expected a {kind.__name__}, found what does not decode: {exc}"
         ) from exc
     incarnation = found if isinstance(found, int) else getattr(found, "incarnation", 0)
-    if not bounds.believable(incarnation, time.time_ns() // 1_000_000):
+    if not bounds.believable(incarnation, system_clock.latest_wall_ns() // 1_000_000):
         raise InvalidInput(f"{entry.key}: incarnation {incarnation} is a time (UNIX ms) in the future")
     return cast(T, found)

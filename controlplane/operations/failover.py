@@ -122,7 +122,9 @@ def result(
     old: str | None = None,
     row: records.HistoryRow | None = None,
 ) -> dict[str, Any]:
-    took_ns = row.active_ns - row.started_ns if row is not None and row.active_ns is not None else None
+    took_ns = (
+        max(0, row.active_ns - row.started_ns) if row is not None and row.active_ns is not None else None
+    )
     return {
         "operation": operation,
         "service": asked.service,

@@ -21,6 +21,7 @@ import msgspec
 
 from controlplane import model, operation_log
 from controlplane.errors import HftctlError, InvalidInput, Refused, Unavailable
+from controlplane.host import system_clock
 from controlplane.model import Mode, Process, Token, bounds, records
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
@@ -82,7 +83,7 @@ async def held(store: Store, keys: Keys, service: str) -> Held:
         named = model.decode(records.LeaderRecord, leader.value)
     except msgspec.DecodeError as exc:
         raise Refused(f"{service}: its epoch and leader in the store do not decode: {exc}") from exc
-    if not bounds.believable(given.incarnation, time.time_ns() // 1_000_000):
+    if not bounds.believable(given.incarnation, system_clock.latest_wall_ns() // 1_000_000):
         raise Refused(
             f"{service}: the store's own token {given.incarnation}/{given.epoch} is from the future; put "
             f"{keys.epoch(service)} right first"

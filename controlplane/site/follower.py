@@ -81,6 +81,8 @@ class Follower:
         self._leader_seen_ns: dict[str, int] = {}
         """Service -> when its leader record was last seen to change; the one place that knows (R4's clock,
         for people: each keeper times its groups by itself)."""
+        self._host_seen_ns: dict[str, int] = {}
+        """Host -> when its record was last seen to change."""
 
     def __repr__(self) -> str:
         return (
@@ -107,6 +109,12 @@ class Follower:
             for service, leader in leaders.items()
             if leader.holder is not None
         }
+
+    def silent_ms(self) -> dict[str, int]:
+        """Of each host: for how long its record has not changed here. Its own clock is not asked."""
+        now_ns = self._clock.boot_ns()
+        hosts = self.view.hosts if self.view else ()
+        return {host: (now_ns - self._host_seen_ns.get(host, now_ns)) // 1_000_000 for host in hosts}
 
     def _lease_of(self, leader: records.LeaderRecord) -> int:
         return max(self._lease_ns, budget.believed_lease_ns(leader.lease_ms))
@@ -151,6 +159,8 @@ class Follower:
         now_ns = self._clock.boot_ns()
         for service in changes.get("leader", ()):
             self._leader_seen_ns[service] = now_ns
+        for host in changes.get("hosts", ()):
+            self._host_seen_ns[host] = now_ns
         for news in self._news:
             news.add(changes)
         if all(noun.seen for _, noun in self._watches):

@@ -86,6 +86,9 @@ class Now:
     record says."""
     alarms: Sequence[Alarm] = ()
     """The asker's own, beside those in the host records."""
+    silent_ms: Mapping[str, int] = field(default_factory=dict)
+    """Of each host: for how long its record has not changed, by the asker's clock (hosts' clocks differ, and
+    are set)."""
 
 
 def build(view: Site, now: Now) -> document.StatusDocument:
@@ -144,7 +147,7 @@ def _host(name: str, view: Site, now: Now) -> document.HostRow:
     record = view.hosts.get(name)
     if record is None:
         return document.HostRow(name, "down", None, None, None, TUNING_NOT_AUDITED, [])
-    seen_ms = silence_ms(record, now.wall_ns)
+    seen_ms = now.silent_ms.get(name, 0)
     return document.HostRow(
         name=name,
         state=record.state if seen_ms < HOST_SILENT_MS else "silent",
@@ -154,11 +157,6 @@ def _host(name: str, view: Site, now: Now) -> document.HostRow:
         tuning=TUNING_NOT_AUDITED,
         instances=[instance.id for instance in record.instances],
     )
-
-
-def silence_ms(record: HostRecord, wall_ns: int) -> int:
-    """How long ago the agent wrote last; the clocks of two hosts may disagree, so never below 0."""
-    return max(0, wall_ns - record.updated_ns) // 1_000_000
 
 
 def _service(
@@ -209,12 +207,11 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
     if status is None:
         return _unreported(slot, view)
     health, reason = status.health, status.reason
-    silent_ms = silence_ms(view.hosts[status.host], now.wall_ns) if status.host in view.hosts else 0
+    silent_ms = now.silent_ms.get(status.host, 0)
     if silent_ms >= HOST_SILENT_MS:
         health = "critical" if health == "critical" else "warning"
         before = f"; before: {reason}" if reason else ""
         reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s{before}"
-    runs = status.started_ns is not None and status.pid is not None
     return document.InstanceRow(
         id=slot.instance,
         host=slot.host,
@@ -224,7 +221,7 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         health=health,
         reason=reason,
         ready=status.ready,
-        uptime_s=round((now.wall_ns - (status.started_ns or 0)) / 1e9, 1) if runs else None,
+        uptime_s=_uptime_s(status, view, silent_ms),
         restarts=status.restarts,
         cpus=list(status.cpus),
         sched=status.sched,
@@ -232,6 +229,14 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         version=status.version,
         config_revision=status.config_revision,
     )
+
+
+def _uptime_s(status: InstanceStatus, view: Site, silent_ms: int) -> float | None:
+    """By the clock of its own host, which stamped both its start and the record."""
+    record = view.hosts.get(status.host)
+    if record is None or status.started_ns is None or status.pid is None:
+        return None
+    return round(max(0, record.updated_ns - status.started_ns) / 1e9 + silent_ms / 1e3, 1)
 
 
 def _unreported(slot: Slot, view: Site) -> document.InstanceRow:

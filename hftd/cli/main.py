@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from controlplane.errors import HftctlError, InvalidInput
-from controlplane.host import title
+from controlplane.host import first_process, title
 from controlplane.host.log_line import printable
 from hftd import catalogue, runtime
+from hftd.runtime import parent
 from hftd.sched import policy
 
 USAGE = "usage: hftd NAME [--config FILE]"
@@ -22,6 +23,7 @@ USAGE = "usage: hftd NAME [--config FILE]"
 
 def start(arguments: Sequence[str]) -> int:
     if len(arguments) == 1 and not arguments[0].startswith("-"):
+        parent.die_with_shim(os.environ)
         kind = catalogue.kind_of(arguments[0])
         build = catalogue.load(kind)
         context = runtime.Context.from_environment()
@@ -48,6 +50,7 @@ def start(arguments: Sequence[str]) -> int:
 
 
 def main() -> None:
+    first_process.leave_to_another()
     try:
         code = start(sys.argv[1:])
     except HftctlError as exc:

@@ -97,14 +97,16 @@ class FenceKeeper:
 
     def _look_at_claims(self, claims: list[fencing.Claim]) -> None:
         context = self._context
-        shown = [claim for claim in claims if time.time_ns() - claim.since_ns >= SHOWN_AFTER_NS]
+        now_ns = time.monotonic_ns()
+        shown = [claim for claim in claims if now_ns - claim.since_ns >= SHOWN_AFTER_NS]
         context.gauge("fences_unconfirmed", len(shown))
         if not shown:
             context.clear("fence_unconfirmed")
             return
         first = shown[0]
         more = f" (and {len(shown) - 1} more)" if len(shown) > 1 else ""
-        since = datetime.fromtimestamp(first.since_ns / 1e9, UTC).strftime("%H:%M:%S UTC")
+        since_wall_ns = time.time_ns() - (now_ns - first.since_ns)
+        since = datetime.fromtimestamp(since_wall_ns / 1e9, UTC).strftime("%H:%M:%S UTC")
         text = (
             f"{context.service} does not take the token {_of(first.token)} of group "
             f"{first.token.group[:64]!r}, claimed by {first.claimant.instance[:64] or 'no process'} "

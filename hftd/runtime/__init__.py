@@ -1,8 +1,8 @@
 """What every daemon stands on: its context (who it is, what it may use, what it reports) and THE poll loop.
 
-Others use `Context`, `Loop`, `Heads` (numbered envelopes), `waits`, and log.py (lines that never wait). The
-rest serves these: agent_link.py, leadership.py (the lease page read, the heartbeat page written), health.py,
-worker.py (the thread for what waits for a disk).
+Others use `Context`, `Loop`, `Heads` (numbered envelopes), `waits`, log.py (lines that never wait) and
+parent.py (a daemon dies with its shim). The rest serves these: agent_link.py, leadership.py (the lease page
+read, the heartbeat page written), health.py, worker.py (the thread for what waits for a disk).
 """
 
 from hftd.runtime.context import Context
@@ -17,5 +17,6 @@ __all__ = [
     "Worker",
     "context",
     "log",
+    "parent",
     "waits",
 ]

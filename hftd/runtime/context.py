@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
+
+from controlplane import clock
 from controlplane.errors import InvalidInput
 from controlplane.host import identity, log_line, secret
 from controlplane.model import Process, bounds
@@ -96,6 +99,8 @@ class Context:
         self.gauges: dict[str, float] = {}
         self.histograms: dict[str, histogram.Histogram] = {}
         self.alarms: dict[str, control.AlarmOnWire] = {}
+        self._alarms_since_ns: dict[str, int] = {}
+        """CLOCK_BOOTTIME."""
         self.ready, self.reason = False, "starting"
         self.health = Health(self._health_changed)
         self.changed = False
@@ -222,6 +227,7 @@ class Context:
         """Raise or keep an alarm; its beginning stays, its text may change."""
         text, standing = bounds.cut(text), self.alarms.get(id)
         since_ns = standing.since_ns if standing else time.time_ns()
+        self._alarms_since_ns.setdefault(id, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         if standing is None or standing.text != text:
             self.changed = self.changed or standing is None
             self.alarms[id] = control.AlarmOnWire(id, severity, subject or self.instance, text, since_ns)
@@ -233,9 +239,19 @@ class Context:
             )
 
     def clear(self, id: str) -> None:
+        self._alarms_since_ns.pop(id, None)
         if self.alarms.pop(id, None) is not None:
             self.changed = True
             self.log("alarm.cleared", id=id)
+
+    def standing_alarms(self) -> list[control.AlarmOnWire]:
+        """Each since when it stands by the wall clock as it is now: it may have been set meanwhile."""
+        wall_ns, boot_ns = time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        for id, alarm in self.alarms.items():
+            since_ns = clock.restamped(alarm.since_ns, boot_ns - self._alarms_since_ns[id], wall_ns)
+            if since_ns != alarm.since_ns:
+                self.alarms[id] = msgspec.structs.replace(alarm, since_ns=since_ns)
+        return list(self.alarms.values())
 
     def event(self, kind: str, **fields: Any) -> None:
         """Tell the agent (it keeps the site's events) and the log."""

@@ -286,7 +286,7 @@ class Loop:
             self._hello()
         lease = context.lease
         histograms = {name: kept.counts for name, kept in context.histograms.items()}
-        phase, alarms = lease.current_phase.name.lower(), list(context.alarms.values())
+        phase, alarms = lease.current_phase.name.lower(), context.standing_alarms()
         healthy = context.health.healthy
         ready, reason = context.ready and healthy, context.health.reason or context.reason
         context.agent.send(

@@ -22,6 +22,7 @@ import zmq.asyncio
 
 from controlplane import model, registry, store
 from controlplane.errors import HftctlError, InvalidInput
+from controlplane.host import system_clock
 from controlplane.host.system_clock import SystemClock
 from controlplane.model import Process, bounds, records
 from controlplane.model.records import Registration
@@ -246,7 +247,7 @@ class StandaloneAgent:
                     continue
                 with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
                     held = model.decode(records.EpochRecord, entry.value)
-                    if bounds.believable(held.incarnation, time.time_ns() // 1_000_000):
+                    if bounds.believable(held.incarnation, system_clock.latest_wall_ns() // 1_000_000):
                         found.append(codec.TokenOnWire(held.incarnation, group, held.epoch))
             if found != self._tokens:
                 self._tokens = found

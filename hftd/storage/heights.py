@@ -36,7 +36,7 @@ class Claim:
     token: Token
     claimant: Process
     since_ns: int
-    """UNIX ns of the first time, and of the last."""
+    """CLOCK_MONOTONIC ns of the first time, and of the last."""
     last_ns: int
     store: Token | None
     """What the store was known to hold then."""
@@ -47,14 +47,14 @@ class Heights:
         self,
         held: Mapping[str, Rank],
         store_token: StoreToken,
-        wall_ns: Callable[[], int] = time.time_ns,
+        mono_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """`held`: the fences as they were read at the start; they count where the store's token is not
         known, so that a receiver needs nobody to go on. What is admitted later does not move the window:
         else it would be climbed in steps.
         """
         self._held = dict(held)
-        self._store_token, self._wall_ns = store_token, wall_ns
+        self._store_token, self._mono_ns = store_token, mono_ns
         self._claims: dict[tuple[str, int, int, Process], Claim] = {}
 
     def judge(self, token: codec.AnyToken, claimant: Process) -> str:
@@ -76,7 +76,7 @@ class Heights:
         """What still waits, oldest first. Gone is what the group's fence has reached, what would be believed
         now, and what was not repeated for FORGET_NS.
         """
-        now_ns = self._wall_ns()
+        now_ns = self._mono_ns()
         for key, claim in list(self._claims.items()):
             held = fence(claim.token.group)
             passed = held is not None and claim.token.rank <= held.rank
@@ -89,7 +89,7 @@ class Heights:
         return store.rank if store is not None else self._held.get(group)
 
     def _keep(self, token: codec.AnyToken, claimant: Process) -> None:
-        now_ns = self._wall_ns()
+        now_ns = self._mono_ns()
         key = (token.group, token.incarnation, token.epoch, claimant)
         if key in self._claims:
             self._claims[key] = replace(self._claims[key], last_ns=now_ns)

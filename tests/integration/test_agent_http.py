@@ -78,7 +78,7 @@ async def test_a_daemon_that_says_that_it_is_not_healthy_is_critical_until_it_sa
         await store.put(KEYS.spec("auditd"), model.encode(AUDITD))
         [started] = await agent.until("/v1/instances", lambda found: found and found[0]["pid"])
         # The name that its one thread writes under (host/files.py), taken while it still imports.
-        in_the_way = agent._socket.parent.parent / f".audit.head.{started['pid']}.{started['pid']}"
+        in_the_way = agent.folder / f".audit.head.{started['pid']}.{started['pid']}"
         in_the_way.mkdir()
         [found] = await agent.until("/v1/instances", lambda found: found[0]["health"] == "critical")
         assert (
@@ -207,7 +207,10 @@ async def test_any_agent_answers_for_the_whole_site() -> None:
         events = await beta.until(
             "/v1/site/events", lambda found: {event["host"] for event in found} == {"alpha", "beta"}
         )
-        assert [event["n"] for event in events] == sorted(event["n"] for event in events)
+        assert [event["at"] for event in events] == sorted(event["at"] for event in events)
+        for host in ("alpha", "beta"):
+            numbers = [event["n"] for event in events if event["host"] == host]
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 @sync
@@ -269,7 +272,7 @@ async def test_a_second_agent_of_a_host_is_refused_with_the_pid_of_the_first() -
 
     async with site_in_process(AUDITD) as ([agent], _):
         await agent.until("/v1/instances", ready)
-        folder = agent._socket.parent.parent
+        folder = agent.folder
         try:
             await daemon.serve(
                 AgentSettings("lab", "alpha", folder, folder / "run", "memory://other"),

@@ -5,7 +5,10 @@ step up, and no door but a socket.
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +19,8 @@ import pytest
 from controlplane import store
 from controlplane.errors import Unavailable
 from controlplane.floor import embedded, etcd, etcd_versions
+from controlplane.floor.child import Child
+from controlplane.host import identity
 from controlplane.http import unix
 from tests.support import servers
 
@@ -135,3 +140,29 @@ def test_data_of_the_minor_before_moves_up_and_the_old_folder_stays(tmp_path: Pa
     with started(etcd.Choice(str(wheel), "3.5.1", True, ""), tmp_path) as port:
         assert read(port) == b"from 3.4"
     assert (tmp_path / "etcd-3.4" / "member").is_dir()
+
+
+def test_its_log_goes_on_under_its_name_when_somebody_has_removed_it(
+    choice: etcd.Choice, tmp_path: Path
+) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "etcd.log"
+    run_dir.mkdir(mode=0o700)
+    launch = etcd.Etcd().launch(choice, tmp_path, run_dir)
+    child = Child(
+        "etcd", launch.command, log, os.environ, lambda said: None, lambda: None, folder=launch.folder
+    )
+    child.start()
+    process = child.process
+    assert process is not None
+    try:
+        asyncio.run(embedded.wait_ready(f"etcd://{launch.endpoints[0]}", lambda: not identity.runs(process)))
+        child.look_after_log()
+        assert b"ready to serve client requests" in log.read_bytes()
+        log.unlink()
+    finally:
+        os.kill(process.pid, signal.SIGTERM)
+    deadline_mono_s = time.monotonic() + 60
+    while not (log.exists() and b"received signal; shutting down" in log.read_bytes()):
+        assert time.monotonic() < deadline_mono_s
+        child.look_after_log()
+        time.sleep(0.05)

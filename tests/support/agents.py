@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import msgspec
 from agents import daemon
 from agents.settings import AgentSettings
 from controlplane import model, store
+from controlplane.clock import Clock
 from controlplane.errors import FloorUnreachable
 from controlplane.host import identity
 from controlplane.http import unix
@@ -67,10 +68,11 @@ class Client:
     """Asks one agent over its unix socket, as hftctl does; headers' names come in lower case."""
 
     def __init__(self, socket: Path) -> None:
-        self._socket = socket
+        self.socket = socket
+        self.folder = socket.parent.parent
 
     async def get(self, target: str) -> tuple[int, str, dict[str, str]]:
-        answer = await asyncio.to_thread(unix.request, self._socket, "GET", target, timeout_s=SOON_S)
+        answer = await asyncio.to_thread(unix.request, self.socket, "GET", target, timeout_s=SOON_S)
         return answer.status, answer.body.decode(), answer.headers
 
     async def json(self, target: str) -> Any:
@@ -78,7 +80,7 @@ class Client:
 
     async def post(self, target: str, body: Any = None) -> tuple[int, Any]:
         sent = json.dumps(body).encode()
-        answer = await asyncio.to_thread(unix.request, self._socket, "POST", target, sent, timeout_s=SOON_S)
+        answer = await asyncio.to_thread(unix.request, self.socket, "POST", target, sent, timeout_s=SOON_S)
         return answer.status, json.loads(answer.body)
 
     async def until(self, target: str, holds: Callable[[Any], Any]) -> Any:
@@ -94,7 +96,7 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def site_in_process(
-    *specs: ServiceSpec, hosts: tuple[str, ...] = ("alpha",)
+    *specs: ServiceSpec, hosts: tuple[str, ...] = ("alpha",), clocks: Mapping[str, Clock] | None = None
 ) -> AsyncIterator[tuple[list[Client], Store]]:
     """Agents of one site over one memory store, without keepers, and a controller as far as the store tells;
     shut down, with their daemons, on every path.
@@ -110,13 +112,14 @@ async def site_in_process(
             clients = []
             for host in hosts:
                 settings = AgentSettings("lab", host, folder, folder / "run", where, keeper=False)
-                clients.append(await stack.enter_async_context(_in_process(settings, where)))
+                clock = (clocks or {}).get(host)
+                clients.append(await stack.enter_async_context(in_process(settings, clock)))
             yield clients, writer
 
 
 @contextlib.asynccontextmanager
-async def _in_process(settings: AgentSettings, where: str) -> AsyncIterator[Client]:
-    running = asyncio.ensure_future(daemon.serve(settings, store.connect(where)))
+async def in_process(settings: AgentSettings, clock: Clock | None = None) -> AsyncIterator[Client]:
+    running = asyncio.ensure_future(daemon.serve(settings, store.connect(settings.store), clock))
     socket = settings.run_dir / f"{settings.host}.agent.sock"
     client = Client(socket)
     try:

@@ -36,10 +36,12 @@ class Host:
         run_dir = tmp_path / "run"
         run_dir.mkdir(exist_ok=True)
         self.folders = paths.Paths("lab", "alpha", tmp_path / "site", run_dir)
-        self.runner = runner.ShimRunner(
-            self.folders, log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX)
-        )
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.runner = runner.ShimRunner(
+            self.folders,
+            log_bytes_max=more.pop("log_bytes_max", runner.LOG_BYTES_MAX),
+            report=lambda kind, **fields: self.events.append((kind, fields)),
+        )
         self.supervisor = supervisor.Supervisor(
             self.folders,
             self.runner,

@@ -122,7 +122,7 @@ def test_json_that_is_an_object_is_read(tmp_path: Path) -> None:
 ALLOWED = {
     "controlplane/host/files.py": "the one",
     "controlplane/host/log_file.py": "rotation: no content is replaced",
-    "controlplane/floor/child.py": "sets a log aside before it is opened again",
+    "controlplane/floor/child_log.py": "sets a log aside before it is opened again",
     "controlplane/http/listener.py": "a socket takes its name once it listens",
     "controlplane/floor/etcd.py": "a whole folder takes its name",
     "agents/events.py": "rotation",

@@ -14,6 +14,7 @@ from agents.events import Events
 from controlplane.cli import agent_client, kept, main
 from controlplane.floor.folders import Folders
 from controlplane.host import identity
+from controlplane.site import event_stream
 
 
 @pytest.fixture
@@ -98,6 +99,24 @@ def test_what_is_no_event_is_left_out(floor: Folders, rubbish: bytes) -> None:
     with (floor.host("alpha") / "events.jsonl").open("ab") as file:
         file.write(rubbish + b"\n")
     assert kept.events(floor) == before and len(before) == 5
+
+
+def test_a_follower_goes_on_in_the_files_where_the_agents_left_it(floor: Folders) -> None:
+    rows = [json.loads(line) for line in (floor.host("alpha") / "events.jsonl").read_bytes().splitlines()]
+    places = {"alpha": event_stream.of(rows[1])}
+    told = [(event["host"], event["kind"]) for event in kept.events(floor, event_stream.cursor(places))]
+    assert ("alpha", "agent.stopped") in told and len(told) == 3, "beta's agent was away: its last life"
+    places["alpha"] = event_stream.Position("0123", 7)  # of a file that is gone
+    told = [(event["host"], event["kind"]) for event in kept.events(floor, event_stream.cursor(places))]
+    assert told[0] == ("alpha", event_stream.LOST) and len(told) == 6
+
+
+def test_the_time_of_an_agent_of_an_older_release_is_a_place_too(floor: Folders) -> None:
+    events = kept.events(floor)
+    old = [{**event, "n": 1_790_000_000_000_000_000 + event["n"]} for event in events[:2]]
+    (floor.host("beta") / "events.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in old))
+    told = kept.events(floor, "1794000000000000000")
+    assert [event["host"] for event in told] == ["alpha", "alpha", "alpha"]
 
 
 def named(name: str, **changed: Any) -> dict[str, Any]:

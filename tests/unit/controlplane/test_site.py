@@ -215,10 +215,15 @@ def test_a_follower_tells_each_change_and_knows_its_age() -> None:
         await changed.wait()
         assert follower.view.leaders["omsd"].holder == OLD
         assert follower.lease_remaining_ms() == {"omsd": 1500}
+        changed = follower.changed
+        await writer.put(KEYS.host("alpha"), SITE[KEYS.host("alpha")])
+        await changed.wait()
+        assert follower.silent_ms() == {"alpha": 0}, "by no clock but this one, whatever the record says"
         reader.cut()
         fake.advance_s(1.0)
         assert follower.age_s() == 1.0
         assert follower.lease_remaining_ms() == {"omsd": 500}
+        assert follower.silent_ms() == {"alpha": 1000}
         await reader.close()
         await running
 

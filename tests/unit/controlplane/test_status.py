@@ -279,16 +279,27 @@ def test_a_lease_that_ran_out_leads_nobody() -> None:
 
 def test_an_agent_that_is_silent_leaves_its_instances_shown_as_last_heard_of() -> None:
     site = floor()
-    site.hosts["beta"] = host("beta", observed("omsd-beta-1"), age_ms=5000)
-    found = build(site)
+    site.hosts["beta"] = host("beta", observed("omsd-beta-1"))
+    found = build(site, silent_ms={"alpha": 100, "beta": 5000})
     standby = service(found, "omsd")["instances"][1]
     assert (standby["health"], standby["reason"], standby["pid"]) == (
         "warning",
         "agent of beta silent for 5 s",
         7,
     )
-    assert found["hosts"][1]["state"] == "silent"
+    assert (found["hosts"][1]["state"], found["hosts"][1]["last_seen_ms"]) == ("silent", 5000)
     assert not found["healthy"]
+
+
+@pytest.mark.parametrize("ahead_ms", [3_600_000, -3_600_000])
+def test_a_host_whose_clock_is_an_hour_off_is_neither_silent_nor_up_for_an_hour_more(ahead_ms: int) -> None:
+    site = floor()
+    its_now_ns = NOW_NS + ahead_ms * 1_000_000
+    started = observed("omsd-beta-1", role="standby", started_ns=its_now_ns - 20 * 10**9)
+    site.hosts["beta"] = host("beta", started, age_ms=-ahead_ms)
+    found = build(site, silent_ms={"alpha": 0, "beta": 500})
+    assert found["healthy"] and found["hosts"][1]["state"] == "up"
+    assert service(found, "omsd")["instances"][1]["uptime_s"] == 20.5
 
 
 def test_a_host_that_has_vanished_is_down_and_its_registered_instances_keep_pid_and_endpoints() -> None:

@@ -5,6 +5,7 @@ nothing.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -17,7 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.cli import main
 from controlplane.errors import FloorUnreachable
+from controlplane.floor import folders
+from controlplane.host import identity
 from controlplane.http import unix
 
 PATIENCE_S = 60.0
@@ -147,3 +151,81 @@ def test_a_long_request_and_a_long_answer_pass_in_parts(tmp_path: Path) -> None:
         threading.Thread(target=serving, args=(server,), daemon=True).start()
         answer = unix.request(path, "POST", "/", sent + b"end", timeout_s=PATIENCE_S)
     assert len(answer.body) == 5 << 20
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unix, "PROBE_AFTER_S", 0.05)
+    monkeypatch.setattr(unix, "HUNG_S", 0.5)
+
+
+def test_servers_that_take_requests_and_answer_none_are_given_up_long_before_the_timeout(
+    serve: Callable[[bytes | None], Path], impatient: None
+) -> None:
+    began = time.monotonic()
+    told = unix.ask([serve(None), serve(None)], "GET", "/x", timeout_s=PATIENCE_S, enough=good, live="/live")
+    assert time.monotonic() - began < PATIENCE_S / 2
+    for each in told:
+        assert unix.hangs(each)
+        assert f"it hangs (pid {os.getpid()} takes requests and has answered none for 0.5 s)" in str(each)
+
+
+def test_a_server_that_is_only_busy_with_the_answer_is_waited_for(tmp_path: Path, impatient: None) -> None:
+    path = tmp_path / "busy.sock"
+
+    def serving(server: socket.socket) -> None:
+        asked, _ = server.accept()
+        asked.recv(1 << 16)
+        probe, _ = server.accept()
+        probe.recv(1 << 16)
+        probe.sendall(GOOD)
+        probe.close()
+        time.sleep(2 * unix.HUNG_S)
+        asked.sendall(GOOD)
+        asked.close()
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        threading.Thread(target=serving, args=(server,), daemon=True).start()
+        assert unix.request(path, "GET", "/slow", timeout_s=PATIENCE_S, live="/live").body == b"hi"
+
+
+def test_the_end_of_a_timeout_that_is_shorter_is_no_word_of_hanging(
+    serve: Callable[[bytes | None], Path], impatient: None
+) -> None:
+    (told,) = unix.ask([serve(None)], "GET", "/x", timeout_s=0.3, live="/live")
+    assert str(told).endswith("no answer to GET /x within 0.3 s") and not unix.hangs(told)
+
+
+@pytest.mark.parametrize("verb", ["status", "events", "health", "history omsd", "failover omsd --reason y"])
+def test_a_verb_whose_agents_all_hang_says_which_what_it_means_and_what_to_do(
+    verb: str,
+    serve: Callable[[bytes | None], Path],
+    impatient: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    me = identity.identify("floord")
+    assert me is not None
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    for host in ("alpha", "beta"):
+        serve(None).rename(run_dir / f"{host}.agent.sock")
+    found = {"hosts": ["alpha", "beta"], "run_dir": str(run_dir), "floord": identity.to_plain(me)}
+    site = folders.Folders(tmp_path / "site")
+    site.create()
+    site.floor_json.write_text(json.dumps(found))
+    began = time.monotonic()
+    code = main.run([*verb.split(), "--timeout", str(PATIENCE_S), "--site-dir", str(site.site_dir)])
+    assert code == 3 and time.monotonic() - began < PATIENCE_S / 2
+    said = capsys.readouterr().err
+    pid = os.getpid()
+    for wanted in (
+        f"alpha: it hangs (pid {pid} ",
+        f"beta: it hangs (pid {pid} ",
+        "daemons trade on",
+        "kill -KILL",
+    ):
+        assert wanted in said
+    assert len(said.splitlines()) == 1
