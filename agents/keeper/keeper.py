@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from agents.keeper import liveness, peers, ping_key, protocol, settings, shown, words
+from agents.keeper import kept_process, liveness, peers, ping_key, protocol, settings, shown, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model, registry
@@ -68,7 +68,7 @@ class Keeper:
         """Looks at heartbeat pages that held no heartbeat."""
         self.stopping = False
         self._host_leaves = False
-        self.instances: dict[str, members.KeptProcess] = {}
+        self.instances: dict[str, kept_process.KeptProcess] = {}
         self.members: dict[str, members.Member] = {}
         self.shown = shown.Shown()
         self.peers = peers.Peers(keys.site, host, clock, self._fit, self._asked)
@@ -139,13 +139,14 @@ class Keeper:
             chosen = budget.profile(table.profile)
         except InvalidSettings as exc:
             raise InvalidInput(f"table: {exc}") from exc
+        wanted = {entry.process.instance: entry for entry in table.instances}
+        opened = self._open_pages(wanted.values())
         if chosen != self.settings.budget:
             self.settings = dataclasses.replace(self.settings, budget=chosen)
             self.store.try_within(chosen.try_s)
         self._host_leaves = table.leaving
-        wanted = {entry.process.instance: entry for entry in table.instances}
-        for entry in wanted.values():
-            self._keep(entry)
+        for name, entry in wanted.items():
+            self._keep(entry, opened.get(name))
         for name in [name for name in self.instances if name not in wanted]:
             self._let_go(name)
         self._register(wanted)
@@ -153,30 +154,42 @@ class Keeper:
             member.step()
             member.follow_fences()
 
-    def _keep(self, entry: protocol.WantedProcess) -> None:
+    def _open_pages(self, wanted: Iterable[protocol.WantedProcess]) -> dict[str, words.Words]:
+        """The pages of the processes that are new here, all or none. Raises InvalidInput."""
+        opened: dict[str, words.Words] = {}
+        for entry in wanted:
+            name = entry.process.instance
+            if self._is_kept(entry):
+                continue
+            leased = entry.mode is Mode.ACTIVE_STANDBY and entry.lease
+            try:
+                opened[name] = words.Words(Path(leased) if leased else None, Path(entry.alive))
+            except OSError as exc:
+                for each in opened.values():
+                    each.close()
+                raise InvalidInput(f"table: {name}: its words cannot be opened: {exc}") from exc
+        return opened
+
+    def _is_kept(self, entry: protocol.WantedProcess) -> bool:
+        kept = self.instances.get(entry.process.instance)
+        pages = (entry.process, entry.lease, entry.alive)
+        return kept is not None and (kept.entry.process, kept.entry.lease, kept.entry.alive) == pages
+
+    def _keep(self, entry: protocol.WantedProcess, found: words.Words | None) -> None:
+        """`found`: the pages of a process that is new here."""
         name = entry.process.instance
         old = self.instances.get(name)
-        if (
-            old is not None
-            and old.entry.process == entry.process
-            and (old.entry.lease, old.entry.alive) == (entry.lease, entry.alive)
-        ):
+        if found is None:
+            assert old is not None, "only what is kept already was not opened"
             old.entry = entry
             if not old.watched.runs:  # a new agent may not have heard it
                 self.tell(protocol.FromKeeper(died=protocol.Died(entry.process)))
             return
-        try:
-            found = words.Words(
-                Path(entry.lease) if entry.mode is Mode.ACTIVE_STANDBY and entry.lease else None,
-                Path(entry.alive),
-            )
-        except OSError as exc:
-            raise InvalidInput(f"table: {name}: its words cannot be opened: {exc}") from exc
         if old is not None:
             old.watched.close()
             old.words.close()
         heartbeat = liveness.Heartbeat(int(self.settings.heartbeat_stale_s * 1e9))
-        instance = members.KeptProcess(
+        instance = kept_process.KeptProcess(
             entry, liveness.Watched(entry.process, lambda: self._died(entry)), found, heartbeat
         )
         instance.look(self.clock.boot_ns())

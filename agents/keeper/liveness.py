@@ -50,17 +50,19 @@ class Heartbeat:
 class Watched:
     def __init__(self, process: Process, on_death: Callable[[], None]) -> None:
         """Watch from now on; `on_death` is called once, from the running loop, also when the process is gone
-        already.
+        already. After `close` it is not called any more: another process may have the name by then.
         """
         self.process = process
         self._on_death = on_death
         self._loop = asyncio.get_running_loop()
         self._fd: int | None = identity.open_pidfd(process)
         self.runs = self._fd is not None
+        self._due: asyncio.Handle | None = None
+        """The call for a process that was gone already."""
         if self._fd is not None:
             self._loop.add_reader(self._fd, self._died)
         else:
-            self._loop.call_soon(self._on_death)
+            self._due = self._loop.call_soon(self._on_death)
 
     def kill(self) -> None:
         if self._fd is not None:
@@ -70,6 +72,8 @@ class Watched:
                 return  # died meanwhile; the pidfd says so
 
     def close(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
         if self._fd is not None:
             self._loop.remove_reader(self._fd)
             os.close(self._fd)

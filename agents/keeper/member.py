@@ -17,15 +17,14 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from agents.keeper import fence_target, protocol, settings, shown, words
-from agents.keeper.liveness import Heartbeat, Watched
-from agents.keeper.protocol import WantedProcess
+from agents.keeper import fence_target, protocol, settings, shown
+from agents.keeper.kept_process import KeptProcess
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidInput
 from controlplane.host import identity, log
 from controlplane.leadership import budget, decide, transactions
-from controlplane.leadership.decide import Group, GroupView, Lead
+from controlplane.leadership.group_view import Group, GroupView, Lead
 from controlplane.model import Phase, Process
 from controlplane.store import Keys, Store
 from hftd.shm import fence_file
@@ -63,37 +62,6 @@ class KeeperOf(Protocol):
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None: ...
 
     def tell(self, message: protocol.FromKeeper) -> None: ...
-
-
-@dataclass(slots=True)
-class KeptProcess:
-    """One process of this host as the keeper has it."""
-
-    entry: WantedProcess
-    watched: Watched
-    words: words.Words
-    heartbeat: Heartbeat
-
-    damage_said: bool = False
-
-    def look(self, now_ns: int) -> bool:
-        """False: the page holds what its daemon cannot have meant. It is treated like a frozen daemon until
-        the page is right again; said once a process, as rubbish may be another at each look.
-        """
-        alive = self.words.alive(self.entry.process, now_ns)
-        if alive is not None:
-            self.heartbeat.look(alive.heartbeat_ns, now_ns)
-            return True
-        self.heartbeat.missed(now_ns)
-        if self.words.damage and not self.damage_said:
-            self.damage_said = True
-            log.warning(
-                "heartbeat.not_believed",
-                instance=self.entry.process.instance,
-                reason=self.words.damage,
-                consequence="its lease is not renewed while this lasts",
-            )
-        return not self.words.damage
 
 
 @dataclass(frozen=True, slots=True)

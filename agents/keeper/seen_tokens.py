@@ -23,7 +23,7 @@ from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.host import files, system_clock
 from controlplane.host.files import Durability
-from controlplane.leadership.decide import Group, Rank
+from controlplane.leadership.group_view import Group, Rank
 from controlplane.model import bounds, records
 
 HEAL = "`hftctl down`, then `hftctl up`, raises the incarnation"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from controlplane.leadership import group_records
-from controlplane.leadership.decide import Group
+from controlplane.leadership.group_view import Group
 from controlplane.store import Entry, Keys, Snapshot, Store
 
 

@@ -16,7 +16,7 @@ import msgspec
 from agents.keeper import seen_tokens
 from controlplane.errors import InvalidInput
 from controlplane.host import files
-from controlplane.leadership.decide import Rank
+from controlplane.leadership.group_view import Rank
 from controlplane.model import records
 from hftd.shm import fence_file, pages
 

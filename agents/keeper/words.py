@@ -18,7 +18,7 @@ from agents.keeper import pings
 from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.host import log
-from controlplane.leadership.decide import Lead, Rank
+from controlplane.leadership.group_view import Lead, Rank
 from controlplane.model import Process
 from hftd.shm import bell, fence_file, pages
 

@@ -92,6 +92,23 @@ def write_all(fd: int, content: bytes) -> None:
         rest = rest[os.write(fd, rest) :]
 
 
+AGAIN_BYTES = 1 << 20
+"""At a time, by `write_again`."""
+
+
+def write_again(fd: int, begin: int, end: int) -> None:
+    """Give these bytes of a file to its next sync once more. `fd` reads and writes, without O_APPEND.
+
+    After a failed sync the kernel calls clean what it has not written, so that the next sync proves nothing;
+    and a process that finds the file of a dead one does not know whether its last sync had failed. The bytes
+    stay what they are: a power cut in between takes nothing. Raises OSError.
+    """
+    for at in range(begin, end, AGAIN_BYTES):
+        content = os.pread(fd, min(AGAIN_BYTES, end - at), at)
+        if os.pwrite(fd, content, at) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def sync_folder(folder: Path) -> None:
     """Make new, renamed and removed names in `folder` survive a power cut. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -14,7 +14,7 @@ import msgspec
 from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.host import system_clock
-from controlplane.leadership.decide import Group, Rank
+from controlplane.leadership.group_view import Group, Rank
 from controlplane.model import bounds, records
 from controlplane.store import Entry, Keys, Snapshot, Store
 

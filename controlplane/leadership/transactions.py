@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from controlplane import model
 from controlplane.errors import Unavailable
 from controlplane.leadership import decide, group_records
-from controlplane.leadership.decide import Cause, Group
+from controlplane.leadership.group_view import Cause, Group
 from controlplane.model import Process, records
 from controlplane.store import Committed, Compare, Delete, Keys, Put, Store
 

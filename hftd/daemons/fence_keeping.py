@@ -76,17 +76,20 @@ class FenceKeeper:
             )
         return found
 
-    def reset(self, asked: control.FenceReset) -> str:
-        """Only the agent's link carries this message."""
+    def reset(self, asked: control.FenceReset, answer: Callable[[str], None]) -> None:
+        """Only the agent's link carries this message. Answered once the disk has it, or does not take it."""
         store, before = asked.store.token(), self._fences.highest(asked.store.group)
         claimant = asked.claimant.process() if asked.claimant.instance else fencing.NOBODY
-        why_not = self._fences.reset(store, claimant, asked.admitted)
-        after = self._fences.highest(store.group)
-        if not why_not and after != before:
-            self._context.count("fences_reset")
-            self._context.event("fence.lowered", group=store.group, before=_of(before), now=_of(after))
-        self.look(time.monotonic_ns())
-        return why_not
+
+        def ended(why_not: str) -> None:
+            after = self._fences.highest(store.group)
+            if not why_not and after != before:
+                self._context.count("fences_reset")
+                self._context.event("fence.lowered", group=store.group, before=_of(before), now=_of(after))
+            self.look(time.monotonic_ns())
+            answer(why_not)
+
+        self._fences.reset(store, claimant, asked.admitted, ended)
 
     def look(self, now_ns: int) -> None:
         self._look_at_claims(self._fences.claims())

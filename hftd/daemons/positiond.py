@@ -2,9 +2,10 @@
 
 Wiring only. What a position is: engine/position.py; how it survives: storage/position_log.py. omsd attaches
 with its token and sends executions until they are acknowledged by ReportsSeen(up to the highest id below
-which none is missing); an id that comes again is acknowledged again and not booked. Every position is
-published at each change and all of them once a second, so that a subscriber that missed one is right within a
-second.
+which none is missing); an id that comes again is acknowledged again and not booked. Ids have gaps: that none
+is missing omsd says by how many there are (ExecutionsTold), as soon as the venue's list has told it. Every
+position is published at each change and all of them once a second, so that a subscriber that missed one is
+right within a second.
 
 Bad input: an execution that cannot be booked is kept, acknowledged, counted (`not_booked`) and a critical
 alarm, for good; its position goes out as doubtful, and riskd takes no new risk by it. A figure over 64 bits
@@ -28,9 +29,11 @@ from hftd.wire import codec, control, market, orders, tops
 
 PUBLISH_EVERY_S = 1.0
 HOLE_MAX = 100_000
-"""Executions kept above a missing one; more would be a sender that has lost its count."""
+"""Executions kept above one that may be missing; more would be a sender that has lost its count."""
+FOLD_AFTER = 10_000
+"""Records in the log from which what omsd has told of gaps, which is in no record, is kept by a snapshot."""
 
-FromOmsd = orders.Attach | orders.Report
+FromOmsd = orders.Attach | orders.Report | orders.ExecutionsTold
 _from_omsd: codec.Decoder[FromOmsd] = codec.Decoder(FromOmsd)
 
 
@@ -46,6 +49,8 @@ class PositionBook:
         self.reader = tops.Reader(context.count)
         self._instruments: set[tuple[str, str]] = set()
         self._to_acknowledge: set[bytes] = set()
+        self._told_unkept = False
+        """What omsd has told of gaps since the last snapshot is in memory alone."""
         self._changed: set[tuple[str, str]] = set()
         self._published = runtime.Heads(context.instance)
         """Numbers what is published; answers to omsd are numbered by the context."""
@@ -73,6 +78,8 @@ class PositionBook:
                 self._on_attach(identity, message)
             case orders.Report():
                 self._on_report(identity, message)
+            case orders.ExecutionsTold():
+                self._on_told(identity, message)
 
     def _on_attach(self, identity: bytes, attach: orders.Attach) -> None:
         ok, reason = self.claims.attach(identity, attach, self.fences)
@@ -81,12 +88,28 @@ class PositionBook:
             codec.encode(orders.Attached(*self.context.head(), ok, reason, self.positions.seen.up_to)),
         )
 
+    def _refused(self, identity: bytes, message: orders.Report | orders.ExecutionsTold) -> bool:
+        if not self.fences.refuses(message.token):
+            return False
+        stale = message.token is None or self.fences.stale(message.token)
+        self.context.count("stale_token_refusals" if stale else "not_attached")
+        code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
+        of = message if isinstance(message, orders.Report) else None
+        self.executions.send(identity, codec.encode(answers.refusal(self.context.head(), of, code)))
+        return True
+
+    def _on_told(self, identity: bytes, told: orders.ExecutionsTold) -> None:
+        if self._refused(identity, told):
+            return
+        if not 0 <= told.after < told.up_to <= accounts.INT64_MAX:
+            self.context.count("unexpected")
+            return
+        if self.positions.seen.told(told.after, told.up_to, told.count):
+            self._told_unkept = True
+        self._to_acknowledge.add(identity)
+
     def _on_report(self, identity: bytes, report: orders.Report) -> None:
-        if self.fences.refuses(report.token):
-            stale = report.token is None or self.fences.stale(report.token)
-            self.context.count("stale_token_refusals" if stale else "not_attached")
-            code = reasons.STALE_TOKEN if stale else reasons.NOT_ATTACHED
-            self.executions.send(identity, codec.encode(answers.refusal(self.context.head(), report, code)))
+        if self._refused(identity, report):
             return
         if not 0 < report.execution_id <= accounts.INT64_MAX:
             self.context.count("unexpected")
@@ -106,7 +129,7 @@ class PositionBook:
             self.context.alarm(
                 "positions.hole",
                 "critical",
-                f"no executions are booked: {hole} is missing, and {HOLE_MAX} later ones wait for it",
+                f"no executions are booked: from {hole} on some may be missing, {HOLE_MAX} later ones wait",
             )
             return False
         execution = position.Execution(
@@ -199,8 +222,10 @@ class PositionBook:
     def each_second(self, _: int) -> None:
         try:
             self.log.sync()
-            if self.log.records >= self.settings.log_executions_max:
+            records_max = self.settings.log_executions_max
+            if self.log.records >= (min(records_max, FOLD_AFTER) if self._told_unkept else records_max):
                 self.log.fold()
+                self._told_unkept = False
         except OSError as exc:
             self.context.alarm(
                 "positions.disk", "critical", f"executions cannot be synced ({exc.strerror or exc})"

@@ -12,9 +12,10 @@ storage/audit_log.py; who sends them: daemons/omsd/receivers.py, over wire/order
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from hftd.engine import canonical_json
 
 GENESIS = "0" * 64
 """The `prev` of the first record."""
@@ -75,10 +76,6 @@ class ChainRecord:
         return (self.incarnation, self.group, self.epoch)
 
 
-def _canonical(fields: Mapping[str, object]) -> bytes:
-    return json.dumps(fields, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
-
-
 def _content(record: ChainRecord) -> dict[str, object]:
     fields: dict[str, object] = {
         name: getattr(record, name) for name in FIELDS if name not in ("hash", "details")
@@ -89,14 +86,14 @@ def _content(record: ChainRecord) -> dict[str, object]:
 
 def digest(record: ChainRecord) -> str:
     """What `record.hash` must be, from everything else that it holds."""
-    return hashlib.sha256(record.prev.encode() + _canonical(_content(record))).hexdigest()
+    return hashlib.sha256(record.prev.encode() + canonical_json.encode(_content(record))).hexdigest()
 
 
 def line(record: ChainRecord) -> bytes:
     """The canonical line, newline included."""
     content = _content(record)
     ordered = {"seq": content.pop("seq"), "prev": content.pop("prev"), "hash": record.hash, **content}
-    return _canonical(ordered) + b"\n"
+    return canonical_json.line(ordered)
 
 
 def append(
@@ -137,14 +134,8 @@ def parse(text: bytes) -> ChainRecord | None:
     """The record of one line (with or without its newline), or None when it is not one, canonical to the
     byte. Its hash is not judged here.
     """
-    body = text[:-1] if text.endswith(b"\n") else text
-    if len(body) > LINE_BYTES_MAX:
-        return None
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or tuple(found) != FIELDS:
+    found = canonical_json.decode(text, LINE_BYTES_MAX)
+    if found is None or tuple(found) != FIELDS:
         return None
     details = found["details"]
     right = (
@@ -156,4 +147,4 @@ def parse(text: bytes) -> ChainRecord | None:
     if not right:
         return None
     record = ChainRecord(**found)
-    return record if line(record) == body + b"\n" else None
+    return record if line(record) == text.removesuffix(b"\n") + b"\n" else None

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hftd.engine import canonical_json
 from hftd.engine.audit_chain import Head
 
 UNSIGNED_MAX = 10_000
@@ -104,30 +103,22 @@ def vouch_message(start: KeyStart) -> bytes:
 
 def _message(context: str, statement: Statement, without: tuple[str, ...]) -> bytes:
     fields = {name: value for name, value in dataclasses.asdict(statement).items() if name not in without}
-    return context.encode() + b"\n" + _canonical(fields)
-
-
-def _canonical(fields: Mapping[str, object]) -> bytes:
-    return json.dumps(fields, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+    return context.encode() + b"\n" + canonical_json.encode(fields)
 
 
 def line(statement: Statement) -> bytes:
     """The canonical line, newline included."""
-    return _canonical(dataclasses.asdict(statement)) + b"\n"
+    return canonical_json.line(dataclasses.asdict(statement))
 
 
 def parse(text: bytes) -> Statement | None:
     """The statement of one line (with or without its newline), or None when it is not one, canonical to the
     byte. Its signatures are not judged here.
     """
-    body = text[:-1] if text.endswith(b"\n") else text
-    if len(body) > LINE_BYTES_MAX:
+    found = canonical_json.decode(text, LINE_BYTES_MAX)
+    if found is None:
         return None
-    try:
-        found = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    format = found.get("format") if isinstance(found, dict) else None
+    format = found.get("format")
     kind = _KINDS.get(format) if isinstance(format, str) else None
     if kind is None or tuple(found) != tuple(each.name for each in dataclasses.fields(kind)):
         return None
@@ -136,7 +127,7 @@ def parse(text: bytes) -> Statement | None:
     statement = kind(**found)
     if isinstance(statement, KeyStart) and key_id(bytes.fromhex(statement.public)) != statement.key:
         return None
-    return statement if line(statement) == body + b"\n" else None
+    return statement if line(statement) == text.removesuffix(b"\n") + b"\n" else None
 
 
 def _right(name: str, value: object) -> bool:

@@ -28,7 +28,7 @@ class Execution(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One fill, as it is kept in the log."""
 
     id: int
-    """The venue's, from 1, rising by 1 over all instruments."""
+    """The venue's, rising over all instruments, with whatever gaps between."""
     market: str
     symbol: str
     side: Side
@@ -37,7 +37,9 @@ class Execution(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Seen:
-    """Which execution ids were applied: all up to one, and some above it while a hole waits to be filled."""
+    """Which execution ids were applied: all that there are up to one, and some above it. Ids need not be
+    dense: that a gap holds nothing only who knows the venue's list can say (`told`).
+    """
 
     __slots__ = ("above", "up_to")
 
@@ -50,7 +52,24 @@ class Seen:
 
     def add(self, id: int) -> None:
         self.above.add(id)
-        while self.up_to + 1 in self.above:
+        self._go_on()
+
+    def told(self, after: int, up_to: int, count: int) -> bool:
+        """There are `count` ids above `after` and up to `up_to`. True when that is so here: then nothing is
+        missing up to there.
+        """
+        if after != self.up_to or up_to <= after:
+            return False
+        found = {id for id in self.above if id <= up_to}
+        if len(found) != count:
+            return False
+        self.above -= found
+        self.up_to = up_to
+        self._go_on()
+        return True
+
+    def _go_on(self) -> None:
+        while self.up_to + 1 in self.above:  # nothing fits between two ids that follow each other
             self.up_to += 1
             self.above.remove(self.up_to)
 

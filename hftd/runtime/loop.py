@@ -89,7 +89,7 @@ class Loop:
         self._on_lease: list[Callable[[pages.LeaseWord], None]] = []
         self._on_peers: dict[str, list[Callable[[list[control.Peer]], None]]] = {}
         self._on_ask: dict[str, Callable[[dict[str, Any]], Any]] = {}
-        self._on_fence_reset: Callable[[control.FenceReset], str] | None = None
+        self._on_fence_reset: Callable[[control.FenceReset, Callable[[str], None]], None] | None = None
         self._lease_seen: tuple[object, ...] | None = None
         self._wake_ns: int | None = None
         self._stopping = False
@@ -177,8 +177,9 @@ class Loop:
     def on_ask(self, what: str, run: Callable[[dict[str, Any]], Any]) -> None:
         self._on_ask[what] = run
 
-    def on_fence_reset(self, run: Callable[[control.FenceReset], str]) -> None:
-        """Called with what the agent has read from the store; returns why it is not done, or ""."""
+    def on_fence_reset(self, run: Callable[[control.FenceReset, Callable[[str], None]], None]) -> None:
+        """Called with what the agent has read from the store, and with what it says the outcome to, now or in
+        a later turn: why it is not done, or ""."""
         self._on_fence_reset = run
 
     def on_lease(self, run: Callable[[pages.LeaseWord], None]) -> None:
@@ -330,8 +331,14 @@ class Loop:
 
     def _reset_fence(self, reset: control.FenceReset) -> None:
         run, context = self._on_fence_reset, self.context
-        why_not = f"{context.instance} keeps no fences" if run is None else run(reset)
-        context.agent.send(control.Answer, reset.ask, not why_not, why_not)
+
+        def answer(why_not: str) -> None:
+            context.agent.send(control.Answer, reset.ask, not why_not, why_not)
+
+        if run is None:
+            answer(f"{context.instance} keeps no fences")
+        else:
+            run(reset, answer)
 
     def _answer(self, ask: control.Ask) -> None:
         run = self._on_ask.get(ask.what)

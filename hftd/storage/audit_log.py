@@ -8,7 +8,8 @@ them.
 What `append` has returned from survives kill -9. At a start the chain goes on where the log ends: a line that
 was being written is cut; if the log ends before its head, or before the head that was signed last, that is
 recorded in the chain itself (AUDIT_TAIL_LOST), so that a new head does not write over the evidence. So is a
-log that holds another record in the place of either (AUDIT_REWRITTEN).
+log that holds another record in the place of either (AUDIT_REWRITTEN). After a sync that failed nothing is
+taken, and no head speaks of anything, until what it may have lost was written again (sync_tail.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from controlplane.host.files import Durability
 from hftd.engine import audit_chain
 from hftd.engine.audit_chain import ChainRecord, Head
 from hftd.storage import audit_verify
+from hftd.storage.sync_tail import SyncTail
 
 SENDERS_MAX = 10_000
 """Epochs whose last audit_seq is remembered; an older one does not send any more."""
@@ -51,12 +53,15 @@ class AuditLog:
         remembered = sorted((head for head in (known, signed) if head is not None), key=lambda head: head.seq)
         self._hashes: dict[int, str] = {head.seq: "" for head in remembered}
         """Of the records in the places of the remembered ones, as found."""
-        self.number, self._size = self._find_end()
+        self._known_seq = known.seq if known is not None else 0
+        self._known_end = 0
+        """Of the last file, the bytes up to the record that its head remembers: those are on the disk."""
+        self.number, size = self._find_end()
         """The file that is written."""
         self._fd = self._open(self.number)
+        self._tail = SyncTail(self._fd, size, synced=self._known_end)
         self._named = False
         """The name of the file that is written is on the disk."""
-        self._dirty = True  # a process that was killed may have left lines that are not on the disk
         for head in remembered:
             if head.seq > self.head.seq:
                 self.expected = head
@@ -77,6 +82,7 @@ class AuditLog:
     def _read(self, path: Path, *, last: bool) -> int:
         """Bytes of its whole lines."""
         size, lines = 0, 0
+        self._known_end = 0
         record: ChainRecord | None = None
         with path.open("rb") as file:
             for line in file:
@@ -91,6 +97,8 @@ class AuditLog:
                     self.head = record.head
                     if record.seq in self._hashes:
                         self._hashes[record.seq] = record.hash
+                        if record.seq == self._known_seq:
+                            self._known_end = size
                     self._remember(record.sender, record.audit_seq)
         if lines and record is None:
             raise InvalidInput(
@@ -112,7 +120,7 @@ class AuditLog:
         return ""
 
     def _open(self, number: int) -> int:
-        return os.open(self._path(number), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.open(self._path(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def _remember(self, sender: tuple[int, str, int], audit_seq: int) -> None:
         if not audit_seq:
@@ -145,9 +153,10 @@ class AuditLog:
         """Write one record. The caller has dropped what was kept before (`last_of`).
 
         Raises:
-            OSError: not written (disk full); nothing of it stays, and it may be tried again.
+            OSError: not written (disk full, or a sync has failed); nothing of it stays, and it may be tried
+            again.
         """
-        if self._size >= self._file_bytes_max:
+        if self._tail.size >= self._file_bytes_max:
             self._roll()
         record = audit_chain.append(
             self.head,
@@ -158,16 +167,8 @@ class AuditLog:
             audit_seq=audit_seq,
             details=details,
         )
-        line = audit_chain.line(record)
-        try:
-            if os.write(self._fd, line) != len(line):
-                raise OSError(28, "written in part")
-        except OSError:
-            os.ftruncate(self._fd, self._size)
-            raise
-        self._size += len(line)
+        self._tail.append(audit_chain.line(record))
         self.head = record.head
-        self._dirty = True
         self._remember(sender, audit_seq)
         return record
 
@@ -175,17 +176,16 @@ class AuditLog:
         self.sync()
         fd = self._open(self.number + 1)
         os.close(self._fd)
-        self.number, self._size = self.number + 1, 0
-        self._fd, self._named, self._dirty = fd, False, True
+        self.number, self._fd, self._named = self.number + 1, fd, False
+        self._tail = SyncTail(fd, 0, synced=0)
 
     def sync(self) -> None:
         """Put the log on the disk, then the head that speaks of it. Raises OSError."""
-        if self._dirty:
-            os.fdatasync(self._fd)
+        if self._tail.dirty or not self._named:
+            self._tail.sync()
             if not self._named:
                 files.sync_folder(self._folder)
                 self._named = True
-            self._dirty = False
         if self._synced == self.head or self.expected is not None or self.rewritten is not None:
             return
         files.replace(self._head_path, audit_verify.format_head(self.head), Durability.POWER)

@@ -77,11 +77,11 @@ class SignatureFile:
             try:
                 files.write_all(fd, content)
                 os.fdatasync(fd)
+                if not size:
+                    files.sync_folder(self.path.parent)
             except OSError:
-                os.ftruncate(fd, begin)
+                os.ftruncate(fd, begin)  # written anew the next time, as a second sync would prove nothing
                 raise
-            if not size:
-                files.sync_folder(self.path.parent)
             self._size = os.fstat(fd).st_size
         finally:
             os.close(fd)

@@ -27,9 +27,9 @@ from hftd.shm import kept_fences
 from hftd.shm.kept_fences import NOBODY as NOBODY
 from hftd.shm.kept_fences import Row
 from hftd.storage import heights
-from hftd.storage.heights import AnyToken, StoreToken
 from hftd.storage.heights import Claim as Claim
-from hftd.wire import orders
+from hftd.storage.heights import StoreToken
+from hftd.wire import codec, orders
 
 Writer = Callable[[Path, Mapping[str, Row], Callable[[str], None]], None]
 """Writes the rows there, synced, and calls with "" once the disk has them, or with why it does not. One write
@@ -71,8 +71,10 @@ class Fences:
         self._write_error = ""
         self._writer = writer
         self._being_written: dict[str, Row] | None = None
+        self._being_reset = False
+        """An operator's reset is on its way to the disk: no claim is admitted meanwhile."""
 
-    def admit(self, token: AnyToken, claimant: Process) -> bool:
+    def admit(self, token: codec.AnyToken, claimant: Process) -> bool:
         """Raise the group's fence to `token`; True once that is on disk (at once, without a write, when it
         already was).
 
@@ -80,7 +82,7 @@ class Fences:
         is believed without the store's word, or not written. An own new token closes the group for lower ones
         even when the write fails.
         """
-        if self.conflict(token, claimant):
+        if self._being_reset or self.conflict(token, claimant):
             return False
         row = Row(token.incarnation, token.epoch, claimant)
         self._admitted[token.group] = self.admitted(token.group) + 1
@@ -107,30 +109,45 @@ class Fences:
 
     def being_written(self, group: str) -> bool:
         """Is the disk all that the group's fence waits for?"""
+        if self._being_reset:
+            return True
         return self._being_written is not None and self._written.get(group) != self._rows.get(group)
 
-    def reset(self, token: Token, claimant: Process, admitted: int) -> str:
-        """Set the group's fence to what the store holds, though it is lower; "" once that is on disk.
+    def reset(self, token: Token, claimant: Process, admitted: int, done: Callable[[str], None]) -> None:
+        """Set the group's fence to what the store holds, though it is lower, and call with "" once that is on
+        disk, else with why it is not.
 
         Only for what the agent says (`hftctl fence reset`): the token that it read from the store AFTER it
-        had asked for `admitted`. Nothing is changed, and the reason returned, when a claim of the group was
-        admitted since: the store may have given out a higher token meanwhile. A fence that is not above the
-        store's stays as it is.
+        had asked for `admitted`. Nothing is changed when a claim of the group was admitted since: the store
+        may have given out a higher token meanwhile. A fence that is not above the store's stays as it is.
+        Until the disk has it, nothing of the group passes and no claim of any group is admitted.
         """
         row = self._rows.get(token.group)
         if not in_range(token.incarnation, token.epoch):
-            return f"group {token.group!r}: {token.incarnation}/{token.epoch} is out of range"
-        if self.admitted(token.group) != admitted or self._being_written is not None:
-            return f"group {token.group!r}: fenced meanwhile; look again"
+            done(f"group {token.group!r}: {token.incarnation}/{token.epoch} is out of range")
+            return
+        if self.admitted(token.group) != admitted or self._being_written is not None or self._being_reset:
+            done(f"group {token.group!r}: fenced meanwhile; look again")
+            return
         wanted = Row(token.incarnation, token.epoch, claimant)
-        if row is not None and row.rank >= token.rank and row != wanted:
-            rows = {**self._rows, token.group: wanted}
-            if error := written(self.path, rows):
-                return error
-            self._rows = rows
-            self._open, self._written = _passing(rows), dict(rows)
-        self._heights.reset(token)
-        return ""
+        if row is None or row.rank < token.rank or row == wanted:
+            self._heights.reset(token)
+            done("")
+            return
+        rows, passed = {**self._rows, token.group: wanted}, self._open.pop(token.group, None)
+
+        def ended(error: str) -> None:
+            self._being_reset = False
+            if not error:
+                self._rows = rows
+                self._open, self._written = _passing(rows), dict(rows)
+                self._heights.reset(token)
+            elif passed is not None:
+                self._open[token.group] = passed
+            done(error)
+
+        self._being_reset = True
+        self._writer(self.path, rows, ended)
 
     def admitted(self, group: str) -> int:
         """How many claims of the group this process has admitted, one that could not be written included."""
@@ -146,7 +163,7 @@ class Fences:
         ok = self.admit(attach.token, claimant)
         return ok, "" if ok else self.objection(attach.token, claimant)
 
-    def refuses(self, token: AnyToken | None) -> bool:
+    def refuses(self, token: codec.AnyToken | None) -> bool:
         """True unless `token` is exactly the one that its group was fenced with last.
 
         Lower is stale. Higher has not fenced: taking its orders while lower ones still pass would be two
@@ -154,12 +171,12 @@ class Fences:
         """
         return token is None or self._open.get(token.group) != (token.incarnation, token.epoch)
 
-    def stale(self, token: AnyToken) -> bool:
+    def stale(self, token: codec.AnyToken) -> bool:
         """True when `token` is below its group's fence; a group that never fenced has no fence."""
         row = self._rows.get(token.group)
         return row is not None and (token.incarnation, token.epoch) < (row.incarnation, row.epoch)
 
-    def objection(self, token: AnyToken, claimant: Process) -> str:
+    def objection(self, token: codec.AnyToken, claimant: Process) -> str:
         """Why `admit` refuses; empty when it would not."""
         waiting = reasons.BEING_WRITTEN if self.being_written(token.group) else ""
         return self.conflict(token, claimant) or waiting or self._write_error
@@ -175,7 +192,7 @@ class Fences:
     def groups(self) -> list[str]:
         return sorted(self._rows)
 
-    def conflict(self, token: AnyToken, claimant: Process) -> str:
+    def conflict(self, token: codec.AnyToken, claimant: Process) -> str:
         """Why this claim cannot stand (`waits`: not yet); "" when only the disk could still refuse it."""
         row = self._rows.get(token.group)
         if row is None or (token.incarnation, token.epoch) > row.rank or _out_of_range(token):
@@ -190,7 +207,7 @@ class Fences:
             )
         return ""
 
-    def waits(self, token: AnyToken) -> bool:
+    def waits(self, token: codec.AnyToken) -> bool:
         """Is the store's word all that is missing? Then its claimant is to ask again."""
         row = self._rows.get(token.group)
         return (
@@ -199,7 +216,7 @@ class Fences:
             and not self._heights.believes(token)
         )
 
-    def refusal_counter(self, token: AnyToken | None) -> str:
+    def refusal_counter(self, token: codec.AnyToken | None) -> str:
         """Under which name its refusal is counted."""
         unbelieved = token is not None and (_out_of_range(token) or self.waits(token))
         return "unconfirmed_fences" if unbelieved else "stale_token_refusals"
@@ -216,7 +233,7 @@ class Fences:
         )
 
 
-def _out_of_range(token: AnyToken) -> bool:
+def _out_of_range(token: codec.AnyToken) -> bool:
     return not in_range(token.incarnation, token.epoch)
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 from controlplane.model import Process, Token, in_range
+from hftd.wire import codec
 
 WINDOW = 64
 """Epochs above the confirmed one: the hand-overs that may happen while the agent is away, and no more than a
@@ -27,17 +27,6 @@ FORGET_NS = 600 * 1_000_000_000
 Rank = tuple[int, int]
 StoreToken = Callable[[str], Token | None]
 """The token that the store is known to hold for a group; None: nothing is known."""
-
-
-class AnyToken(Protocol):
-    """A model.Token or its form on the wire; both are read, never kept."""
-
-    @property
-    def incarnation(self) -> int: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def epoch(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +57,7 @@ class Heights:
         self._store_token, self._mono_ns = store_token, mono_ns
         self._claims: dict[tuple[str, int, int, Process], Claim] = {}
 
-    def judge(self, token: AnyToken, claimant: Process) -> str:
+    def judge(self, token: codec.AnyToken, claimant: Process) -> str:
         """Why this token is not believed; "" when it is. What is not believed is kept for the alarm."""
         known = self._known(token.group)
         objection = _objection(token, known)
@@ -76,7 +65,7 @@ class Heights:
             self._keep(token, claimant)
         return objection
 
-    def believes(self, token: AnyToken) -> bool:
+    def believes(self, token: codec.AnyToken) -> bool:
         return not _objection(token, self._known(token.group))
 
     def reset(self, token: Token) -> None:
@@ -99,7 +88,7 @@ class Heights:
         store = self._store_token(group)
         return store.rank if store is not None else self._held.get(group)
 
-    def _keep(self, token: AnyToken, claimant: Process) -> None:
+    def _keep(self, token: codec.AnyToken, claimant: Process) -> None:
         now_ns = self._mono_ns()
         key = (token.group, token.incarnation, token.epoch, claimant)
         if key in self._claims:
@@ -109,7 +98,7 @@ class Heights:
             self._claims[key] = Claim(kept, claimant, now_ns, now_ns, self._store_token(token.group))
 
 
-def _objection(token: AnyToken, known: Rank | None) -> str:
+def _objection(token: codec.AnyToken, known: Rank | None) -> str:
     found = f"group {token.group!r}: token {token.incarnation}/{token.epoch}"
     if not in_range(token.incarnation, token.epoch):
         return f"{found} is out of range: no store gives it out"

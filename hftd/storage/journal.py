@@ -382,7 +382,7 @@ class Journal:
         if held:
             held[-1] = _shortened(held[-1], after)
         contents = recovery.Contents(deque(maxlen=self._recent_max), segments=held)
-        contents.open_last()
+        contents.open_last(doubtful=True)
 
         def left() -> Iterator[SegmentRecord]:
             for segment in held:

@@ -5,7 +5,8 @@ what `sync` has, a power cut.
     executions.log     records {length u32, crc32 u32} + msgpack of engine/position.Execution
 
 A record is applied once for each execution id, so a crash between a new snapshot and the emptied log only
-makes records that are skipped.
+makes records that are skipped. After a sync that failed nothing is taken, and nothing counts as synced, until
+what it may have lost was written again (sync_tail.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from controlplane.errors import InvalidInput
 from controlplane.host import files
 from controlplane.host.files import Durability
 from hftd.engine.position import Execution, Positions, PositionsDump
+from hftd.storage.sync_tail import SyncTail
 
 _HEAD = struct.Struct("<II")
 RECORD_BYTES_MAX = 4096
@@ -48,10 +50,11 @@ class PositionLog:
         execution is asked for again."""
         self.records = 0
         """In the log now."""
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        self._size = self._replay()
-        self._dirty = self._named = False
-        """`_named`: the log's name is on the disk."""
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        size = self._replay()
+        self._tail = SyncTail(self._fd, size, synced=0)
+        self._named = False
+        """The log's name is on the disk."""
 
     def _load_snapshot(self) -> Positions:
         try:
@@ -94,33 +97,24 @@ class PositionLog:
         """
         payload = _encode(execution)
         record = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
-        try:
-            written = os.write(self._fd, record)
-            if written != len(record):
-                raise OSError(28, "written in part")
-        except OSError:
-            os.ftruncate(self._fd, self._size)
-            raise
-        self._size += len(record)
+        self._tail.append(record)
         self.records += 1
-        self._dirty = True
         return self.positions.apply(execution)
 
     def sync(self) -> None:
-        if self._dirty:
-            os.fdatasync(self._fd)
+        """Raises OSError; nothing may be acknowledged then."""
+        if self._tail.dirty or not self._named:
+            self._tail.sync()
             if not self._named:
                 files.sync_folder(self._path.parent)
                 self._named = True
-            self._dirty = False
 
     def fold(self) -> None:
         """Fold the log into a new snapshot and empty it. Raises OSError; the old pair is good then."""
         # POWER: the log may be emptied only when the new snapshot is certain to be the one that is found.
         files.replace(self._snapshot, msgspec.json.encode(self.positions.dump()), Durability.POWER)
-        os.ftruncate(self._fd, 0)
-        self._size = self.records = 0
-        self._dirty = False
+        self._tail.empty()
+        self.records = 0
 
     def close(self) -> None:
         if self._fd >= 0:

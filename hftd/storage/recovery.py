@@ -56,19 +56,22 @@ class Contents:
             self.ends.append((record.epoch, record.sequence))
         self.recent.append(record)
 
-    def open_last(self) -> None:
-        """Open the last segment to be written on, cut to what is whole in it, and sync it. Raises OSError."""
+    def open_last(self, *, doubtful: bool) -> None:
+        """Open the last segment to be written on, cut to what is whole in it, and sync it. `doubtful`: who
+        wrote it may have died after a sync that failed. Raises OSError.
+        """
         if not self.segments:
             return
         last = self.segments[-1]
         fd = os.open(last.path, os.O_RDWR | os.O_CLOEXEC)
         os.ftruncate(fd, last.size)
-        os.fsync(fd)
+        _sync(fd, last.size, doubtful=doubtful)
         self.current = last.file = OpenFile(fd, last.path, last.path, last.size, named=True)
 
 
 def recovered(folder: Path, recent_max: int, *, replicated: bool, restarted: bool) -> Contents:
-    """Read every segment; everything in it is on the disk when this returns.
+    """Read every segment; everything in it is on the disk when this returns, also what a process wrote that
+    has died after a sync that failed (what is read after a restart of the machine was read from the disk).
 
     Args:
         replicated: another member may have what is behind damage: quarantine it instead of refusing.
@@ -107,9 +110,9 @@ def recovered(folder: Path, recent_max: int, *, replicated: bool, restarted: boo
             found.torn_bytes += len(content) - whole
             os.truncate(path, whole)
         if previous is not None:
-            _name(found, segment)
+            _name(found, segment, doubtful=not restarted)
         found.segments.append(segment)
-    found.open_last()
+    found.open_last(doubtful=not restarted)
     files.sync_folder(folder)
     return found
 
@@ -137,17 +140,24 @@ def _read(found: Contents, path: Path, first: int, content: bytes) -> Segment:
     return segment
 
 
-def _name(found: Contents, segment: Segment) -> None:
+def _name(found: Contents, segment: Segment, *, doubtful: bool) -> None:
     """Its predecessor is whole: once that is on the disk, the segment may have its final name."""
     if found.segments:
-        fd = os.open(found.segments[-1].path, os.O_RDONLY | os.O_CLOEXEC)
+        before = found.segments[-1]
+        fd = os.open(before.path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            os.fsync(fd)
+            _sync(fd, before.size, doubtful=doubtful)
         finally:
             os.close(fd)
     name = segments.final(segment.path.parent, segment.first)
     segment.path.rename(name)
     segment.path = name
+
+
+def _sync(fd: int, size: int, *, doubtful: bool) -> None:
+    if doubtful:
+        files.write_again(fd, 0, size)
+    os.fsync(fd)
 
 
 def _quarantine(
@@ -170,7 +180,7 @@ def _quarantine(
     damage.quarantine([path for path, _, _ in rest], [Path(each) for each in told.kept], good)
     if begun is not None and good:
         if rest[0][2] is not None:
-            _name(found, begun)
+            _name(found, begun, doubtful=True)
         found.segments.append(begun)
 
 

@@ -36,8 +36,8 @@ BAD_IN_A_ROW_MAX = 10_000
 """A file with this many bad lines and no good one among them is not a capture. Without an end to it, a few
 kilobytes of compressed newlines would keep a reader busy for minutes."""
 JUMP_NS_MAX = 60_000_000_000
-"""A line further than this ahead of both its neighbours has a wrong time. A recorder that paused is believed
-once a second line confirms it."""
+"""Two lines of an instrument that are further apart, either way, are a recorder that paused or a clock that
+jumped; the line behind them tells which."""
 EXPONENT = -8
 MARKETS = {"spot": "spot", "usdm": "linear", "cm": "inverse"}
 """Folder -> contract."""
@@ -59,6 +59,12 @@ class Line(NamedTuple):
     raw: bytes
     file: str
     number: int
+    shift_ns: int = 0
+    """Added to the receive time it is the line's place among the others: the recorder's clock has jumped."""
+
+    @property
+    def place_ns(self) -> int:
+        return self.receive_ns + self.shift_ns
 
 
 class BadLine(NamedTuple):
@@ -96,11 +102,11 @@ class Tape:
         return f"<Tape {len(self.instruments)} instruments, {sum(map(len, self.files))} files>"
 
     def __iter__(self) -> Iterator[Line | BadLine]:
-        # Lines compare by receive time, then instrument. The merge holds one item of each series at a time,
-        # so nothing after those two is ever compared.
+        # By place, then instrument. The merge holds one item of each series at a time, so nothing after those
+        # two is ever compared.
         series = (_series(number, files) for number, files in enumerate(self.files))
-        for item in heapq.merge(*series):
-            yield item.line if isinstance(item, _Bad) else item
+        for _, _, item in heapq.merge(*series):
+            yield item
 
 
 def _instrument(
@@ -120,14 +126,6 @@ def _instrument(
             )
         contract = terms.booked_as
     return requests.Instrument(number, market_name, symbol, EXPONENT, EXPONENT, contract)
-
-
-class _Bad(NamedTuple):
-    """A bad line on its way through the merge: due right after the line before it."""
-
-    receive_ns: int
-    instrument: int
-    line: BadLine
 
 
 def captures(paths: Sequence[Path]) -> list[Path]:
@@ -171,51 +169,130 @@ def named(path: Path) -> tuple[str, str, str]:
     return folder, match["symbol"].upper(), time
 
 
-def _series(instrument: int, files: list[Path]) -> Iterator[Line | _Bad]:
-    """The lines of one instrument, in the order of its files. What is wrong with them is in between.
-
-    A line that is JUMP_NS_MAX ahead of the one before it, as the first one is, waits for the next one, and is
-    bad when that goes back again: the merge would hold the whole series back until its time has come.
+def _series(instrument: int, files: list[Path]) -> Iterator[tuple[int, int, Line | BadLine]]:
+    """The lines of one instrument in the order of its files, each with its place and instrument. What is
+    wrong with them is in between.
     """
-    before_ns = 0
+    order = _Order()
     for path in files:
-        waiting: Line | None = None
         for item in _lines(instrument, path):
-            if isinstance(item, BadLine):
-                yield _Bad(before_ns, instrument, item)
-                continue
-            if waiting is not None:
-                if item.receive_ns < waiting.receive_ns - JUMP_NS_MAX:
-                    yield _Bad(before_ns, instrument, _ahead(waiting, before_ns or item.receive_ns))
-                else:
-                    yield from _in_order(waiting, before_ns)
-                    before_ns = waiting.receive_ns
-                waiting = None
-            if item.receive_ns > before_ns + JUMP_NS_MAX:
-                waiting = item
-                continue
-            if item.receive_ns >= before_ns:
-                yield item
+            if isinstance(item, Line):
+                if order.follows(item.receive_ns):
+                    yield item.receive_ns, instrument, item
+                    continue
+                for found in order.take(item):
+                    yield order.place_ns, instrument, found
             else:
-                yield from _in_order(item, before_ns)
-            before_ns = item.receive_ns
-        if waiting is not None:
-            yield from _in_order(waiting, before_ns)
-            before_ns = waiting.receive_ns
+                yield order.place_ns, instrument, item
+    for found in order.end():
+        yield order.place_ns, instrument, found
 
 
-def _in_order(line: Line, before_ns: int) -> Iterator[Line | _Bad]:
-    """The line, which is played in any case; before it, when it is out of order, that it is."""
-    if line.receive_ns < before_ns:
-        reason = f"out of order: received at {line.receive_ns}, the line before at {before_ns}"
-        yield _Bad(line.receive_ns, line.instrument, BadLine(line.file, line.number, reason))
-    yield line
+class _Order:
+    """Where the lines of one instrument stand among the others', though the clock of its recorder jumps.
+
+    A line more than JUMP_NS_MAX from the one before waits for the next one. If that is where the line before
+    was, the line between them alone has a wrong time: it keeps its place between the two. Else the step
+    is believed: forward it is a recorder that paused, or a quiet market; back, it is a clock that was set
+    back, and everything from there on keeps its place behind what came before. Otherwise the merge would hold
+    up all other instruments, or this one, until the times have met again. Lines of times that were wrong are
+    named, and none is left out.
+    """
+
+    def __init__(self) -> None:
+        self.place_ns = 0
+        """Of the line that was given last."""
+        self._before_ns: int | None = None
+        """Its receive time, unless that alone was wrong."""
+        self._shift_ns = 0
+        """Of each receive time from here on: as far as the clock was set back."""
+        self._held: Line | None = None
+        self._first: Line | None = None
+        """Before any line was given: the first, when the second is far behind it. The third tells which of
+        the two has a wrong time."""
+
+    def follows(self, receive_ns: int) -> bool:
+        """The ordinary line, which needs nothing: its receive time is its place."""
+        before_ns = self._before_ns
+        if (
+            before_ns is None
+            or not before_ns <= receive_ns <= before_ns + JUMP_NS_MAX
+            or self._shift_ns
+            or self._held is not None
+        ):
+            return False
+        self._before_ns = self.place_ns = receive_ns
+        return True
+
+    def take(self, line: Line) -> Iterator[Line | BadLine]:
+        """What may be given now that this line is known; itself too, unless it has to wait for the next."""
+        first, self._first = self._first, None
+        if first is not None and self._held is not None:
+            if self._nearer(line.receive_ns, first.receive_ns, self._held.receive_ns):
+                yield self._placed(first)
+            else:
+                yield from self._alone(first, self._held.receive_ns, self._held.receive_ns)
+        if self._held is not None:
+            if self._before_ns is None and line.receive_ns < self._held.receive_ns - JUMP_NS_MAX:
+                self._first, self._held = self._held, line
+                return
+            yield from self._judge(self._held, line.receive_ns)
+        before_ns = self._before_ns
+        if before_ns is None or not self._near(line.receive_ns, before_ns):
+            self._held = line
+            return
+        if line.receive_ns < before_ns:
+            yield BadLine(line.file, line.number, _behind(line, before_ns))
+        yield self._placed(line)
+
+    def end(self) -> Iterator[Line | BadLine]:
+        """The lines that wait for one that does not come."""
+        if self._first is not None and self._held is not None:
+            yield from self._alone(self._first, self._held.receive_ns, self._held.receive_ns)
+        if self._held is not None:
+            yield from self._judge(self._held, self._held.receive_ns)
+
+    def _judge(self, held: Line, next_ns: int) -> Iterator[Line | BadLine]:
+        before_ns, self._held = self._before_ns, None
+        if before_ns is None:
+            yield self._placed(held)
+        elif self._near(next_ns, before_ns) and self._nearer(next_ns, before_ns, held.receive_ns):
+            yield from self._alone(held, before_ns, max(before_ns, next_ns))
+        elif held.receive_ns > before_ns and next_ns >= held.receive_ns - JUMP_NS_MAX:
+            self._shift_ns = max(0, self._shift_ns - (held.receive_ns - before_ns))  # it is put right again
+            yield self._placed(held)
+        elif held.receive_ns < before_ns and self._near(next_ns, held.receive_ns):
+            self._shift_ns += before_ns - held.receive_ns
+            yield BadLine(
+                held.file, held.number, f"{_behind(held, before_ns)}; all from here on keep their place"
+            )
+            yield self._placed(held)
+        else:
+            yield from self._alone(held, before_ns, before_ns)
+
+    def _placed(self, line: Line) -> Line:
+        self._before_ns = line.receive_ns
+        self.place_ns = line.receive_ns + self._shift_ns
+        return line._replace(shift_ns=self._shift_ns) if self._shift_ns else line
+
+    def _alone(self, line: Line, before_ns: int, next_ns: int) -> Iterator[Line | BadLine]:
+        off_ns = line.receive_ns - before_ns
+        far = f"{abs(off_ns) // 1_000_000_000} s {'ahead of' if off_ns > 0 else 'behind'} the lines around it"
+        yield BadLine(line.file, line.number, f"received at {line.receive_ns}, {far}; it keeps its place")
+        self.place_ns = (before_ns + next_ns) // 2 + self._shift_ns
+        yield line._replace(shift_ns=self.place_ns - line.receive_ns)
+
+    @staticmethod
+    def _near(one_ns: int, other_ns: int) -> bool:
+        return abs(one_ns - other_ns) <= JUMP_NS_MAX
+
+    @staticmethod
+    def _nearer(to_ns: int, one_ns: int, other_ns: int) -> bool:
+        return abs(one_ns - to_ns) <= abs(other_ns - to_ns)
 
 
-def _ahead(line: Line, neighbour_ns: int) -> BadLine:
-    ahead_s = (line.receive_ns - neighbour_ns) // 1_000_000_000
-    reason = f"received at {line.receive_ns}, {ahead_s} s ahead of the lines around it; dropped"
-    return BadLine(line.file, line.number, reason)
+def _behind(line: Line, before_ns: int) -> str:
+    return f"out of order: received at {line.receive_ns}, the line before at {before_ns}"
 
 
 def _lines(instrument: int, path: Path) -> Iterator[Line | BadLine]:

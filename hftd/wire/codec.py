@@ -8,7 +8,7 @@ control.py, requests.py.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, TypeVar, cast
+from typing import Annotated, Generic, Protocol, TypeVar, cast
 
 import msgspec
 
@@ -34,6 +34,17 @@ class TokenOnWire(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     def token(self) -> Token:
         return Token(self.incarnation, self.group, self.epoch)
+
+
+class AnyToken(Protocol):
+    """A model.Token or its form on the wire, for who reads either and keeps none."""
+
+    @property
+    def incarnation(self) -> int: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def epoch(self) -> int: ...
 
 
 class ProcessOnWire(msgspec.Struct, array_like=True, frozen=True, gc=False):

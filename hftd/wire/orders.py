@@ -314,6 +314,16 @@ class Position(Message, tag=23, frozen=True):
     """The quantity is not to be relied on (engine/position.py): no new risk is taken by it."""
 
 
+class ExecutionsTold(Message, tag=24, frozen=True):
+    """omsd -> positiond: above `after` and up to `up_to` there are `count` executions, whatever their ids,
+    and each was sent. Answered with ReportsSeen.
+    """
+
+    after: int
+    up_to: int
+    count: int
+
+
 # --- audit and replication ----------------------------------------------------------------------------------
 
 

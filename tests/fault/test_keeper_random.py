@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from agents.keeper import liveness, member, protocol, settings, shown, words
+from agents.keeper import kept_process, liveness, member, protocol, settings, shown, words
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane import clock, model
 from controlplane.host import identity
-from controlplane.leadership import decide
+from controlplane.leadership import decide, group_view
 from controlplane.model import Mode, Phase, Process, records
 from controlplane.model.records import Registration
 from controlplane.store import Committed, Compare, Delete, Lost, Put
@@ -115,7 +115,7 @@ class Host:
         self.watched = (
             FakeWatched(self.member.instance.watched.runs) if self.member and self.same() else FakeWatched()
         )
-        instance = member.KeptProcess(entry, self.watched, found, liveness.Heartbeat(250_000_000))  # type: ignore[arg-type]
+        instance = kept_process.KeptProcess(entry, self.watched, found, liveness.Heartbeat(250_000_000))  # type: ignore[arg-type]
         if self.member is None:
             self.member = member.Member(self, instance)
         else:
@@ -297,7 +297,7 @@ def test_a_renewal_counted_from_its_answer_is_seen(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(identity, "runs", lambda process: False)
     renewed = member.Member._renewed
 
-    async def from_the_answer(self: member.Member, lead: decide.Lead | None, sent_ns: int) -> None:
+    async def from_the_answer(self: member.Member, lead: group_view.Lead | None, sent_ns: int) -> None:
         await renewed(self, lead, self._site.clock.boot_ns())
 
     monkeypatch.setattr(member.Member, "_renewed", from_the_answer)
@@ -310,7 +310,7 @@ def test_the_oracle_sees_two_leaders_when_a_follower_does_not_wait(
 ) -> None:
     """The story is worth something only if it fails without a rule: here R4, the wait of a whole lease."""
     monkeypatch.setattr(identity, "runs", lambda process: False)
-    monkeypatch.setattr(decide, "_may_campaign", lambda view, group, now_ns: decide.Cause.LEASE_EXPIRED)
+    monkeypatch.setattr(decide, "_may_campaign", lambda view, group, now_ns: group_view.Cause.LEASE_EXPIRED)
     with pytest.raises(AssertionError, match="lead at once"):
         every_seed(tmp_path)
 

@@ -104,16 +104,11 @@ def test_books_come_back_by_the_snapshot_before_the_first_new_diff(folder: Path,
 def test_a_book_that_waits_is_an_alarm_that_names_what_lost_it(
     folder: Path, case: str, line: int, why: str, shift: cases.Shift
 ) -> None:
+    tape = cases.capture(folder, case, shift)
     if case.startswith("17"):  # until the snapshot that heals it
-        source, text = cases.FOLDER / case, b""
-        for path in source.rglob("*.gz"):
-            text = b"\n".join(gzip.decompress(path.read_bytes()).split(b"\n")[:21])
-            target = folder / "cut" / path.relative_to(source)
-            target.parent.mkdir(parents=True)
-            target.write_bytes(gzip.compress(text))
-        floor = played_tape(folder, folder / "cut")
-    else:
-        floor = played(folder, case, shift)
+        for path in tape.rglob("*.gz"):
+            path.write_bytes(gzip.compress(b"\n".join(gzip.decompress(path.read_bytes()).split(b"\n")[:21])))
+    floor = played_tape(folder, tape)
     with floor:
         floor.until(lambda: ended(floor), "the end of the tape")
         floor.until(lambda: len(books(floor)) > 0, "bookd has heard of the instruments")

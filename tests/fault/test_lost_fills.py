@@ -8,6 +8,7 @@ venue, and it is said when the venue confirms nothing.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,14 +71,55 @@ def test_a_fill_that_is_lost_with_none_after_it_is_found(path: OrderPath) -> Non
 
 
 def test_ids_need_not_be_dense(path: OrderPath) -> None:
-    active(path)
-    path.venue.id_step = 1_000_003
-    first, lost, last = working(path, 3)
-    path.venue.fill(first)
-    path.venue.fill(lost, said=False)
-    path.venue.fill(last)
-    path.until("all are filled", lambda: filled(path) == 3)
+    """Each symbol with gaps of its own: all are booked, and positiond acknowledges them as the venue's list
+    confirms them.
+    """
+    alpha = active(path, resend_s=0.2)
+    path.venue.id_steps = {"BTCUSDT": 1_000_003, "ETHUSDT": 17, "SOLUSDT": 1}
+    symbols = [*path.venue.id_steps] * 3
+    names = [path.riskd.place(symbol=symbol) for symbol in symbols]
+    path.until("they work", lambda: all(path.riskd.states(name) for name in names))
+    for n, name in enumerate(names):
+        path.venue.fill(order_of(path, name), said=n != 4)
+    path.until("all are booked", lambda: positions(path) == dict.fromkeys(path.venue.id_steps, "0.003"))
     path.until("all are confirmed", lambda: not unconfirmed(path))
+    path.until("and acknowledged", lambda: acknowledged(path) == path.venue.executions[-1].execution_id)
+    assert filled(path) == 9
+    sent_again = alpha.context.counters.get("executions_sent_again", 0)
+    until_s = time.monotonic() + 2
+    path.until("nothing is sent any more", lambda: time.monotonic() > until_s)
+    assert alpha.context.counters.get("executions_sent_again", 0) == sent_again
+
+
+def acknowledged(path: OrderPath) -> int:
+    """Up to which execution positiond has told that nothing is missing."""
+    return int(path.members["positiond-alpha-1"].context.gauges.get("last_execution", 0))
+
+
+@pytest.mark.parametrize("follower", [False, True], ids=["the same member", "its standby"])
+def test_sparse_executions_that_a_dead_positiond_lost_are_sent_again(path: OrderPath, follower: bool) -> None:
+    alpha = active(path, resend_s=0.2)
+    beta = standby(path) if follower else None
+    path.venue.id_step = 1_000
+    first, second, third, last = working(path, 4)
+    path.venue.fill(first)
+    path.until("one is acknowledged", lambda: acknowledged(path) == 1_000)
+    path.members["positiond-alpha-1"].kill()
+    path.venue.fill(second)
+    path.venue.fill(third)
+    path.until("omsd knows them", lambda: filled(path) == 3)
+    if beta is not None:
+        alpha.kill()
+        path.introduce()
+        beta.lead(2)
+        path.until("beta is active", lambda: beta.phase is Phase.ACTIVE)
+    path.start("positiond-alpha-1")
+    path.introduce(omsd_leader="omsd-beta-1", epoch=2) if follower else path.introduce()
+    path.until("all are booked", lambda: positions(path) == {"BTCUSDT": "0.003"})
+    path.until("and acknowledged", lambda: acknowledged(path) == 3_000)
+    if not follower:
+        path.venue.fill(last)
+        path.until("and so it goes on", lambda: acknowledged(path) == 4_000)
 
 
 @pytest.mark.parametrize("follower", [False, True], ids=["the same member", "its standby"])

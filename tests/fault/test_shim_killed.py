@@ -22,7 +22,7 @@ from agents import paths
 from agents.supervisor import runner
 from controlplane.host import identity
 from hftd.shm import pages
-from tests.integration.test_supervisor import Host, spec, supervised, sync, until
+from tests.support.supervised import Host, spec, supervised, sync, until
 
 FORGETS = (
     "import ctypes, os, pathlib, sys, time; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0); "

@@ -157,10 +157,8 @@ def write_history(path: OrderPath, folder: Path, count: int, beyond: int) -> Jou
     return journal
 
 
-def test_a_standby_keeps_its_heartbeat_while_it_sets_its_tail_aside_and_is_not_electable(
-    path: OrderPath, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_history(path, folder_of(path, "omsd-alpha-1"), count=20_000, beyond=50).close()
+def led_by_beta(path: OrderPath) -> tuple[Member, Member]:
+    """alpha and beta, which leads."""
     execd = path.start("execd-alpha-1")
     path.start("positiond-alpha-1")
     path.start("auditd-alpha-1")
@@ -170,6 +168,14 @@ def test_a_standby_keeps_its_heartbeat_while_it_sets_its_tail_aside_and_is_not_e
     path.until("execd is active", lambda: execd.phase is Phase.ACTIVE)
     beta.lead(2)
     path.until("beta leads", lambda: beta.phase is Phase.ACTIVE)
+    return alpha, beta
+
+
+def test_a_standby_keeps_its_heartbeat_while_it_sets_its_tail_aside_and_is_not_electable(
+    path: OrderPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_history(path, folder_of(path, "omsd-alpha-1"), count=20_000, beyond=50).close()
+    alpha, beta = led_by_beta(path)
     timed, disk = Timed(alpha, monkeypatch), SlowDisk(folder_of(path, "omsd-alpha-1"), monkeypatch, 0.3)
     try:
         path.introduce(omsd_leader="omsd-beta-1", epoch=2)
@@ -198,15 +204,7 @@ def test_a_lead_that_comes_while_the_tail_is_set_aside_begins_after_it(
     path: OrderPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_history(path, folder_of(path, "omsd-alpha-1"), count=200, beyond=5).close()
-    execd = path.start("execd-alpha-1")
-    path.start("positiond-alpha-1")
-    path.start("auditd-alpha-1")
-    alpha, beta = path.start("omsd-alpha-1"), path.start("omsd-beta-1")
-    path.introduce()
-    execd.lead(1)
-    path.until("execd is active", lambda: execd.phase is Phase.ACTIVE)
-    beta.lead(2)
-    path.until("beta leads", lambda: beta.phase is Phase.ACTIVE)
+    alpha, beta = led_by_beta(path)
     disk = SlowDisk(folder_of(path, "omsd-alpha-1"), monkeypatch, 0.3)
     try:
         path.introduce(omsd_leader="omsd-beta-1", epoch=2)

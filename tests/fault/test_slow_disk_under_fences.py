@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,13 @@ from hftd.daemons import riskd
 from hftd.engine import reasons
 from hftd.settings import RiskSettings
 from hftd.shm import kept_fences
-from hftd.wire import codec, orders
+from hftd.wire import codec, control, orders
 from hftd.wire.orders import OrderState
 from tests.support import claims, order_path
 from tests.support.order_path import INCARNATION, Member, OrderPath
 from tests.support.order_stage import active, standby
 
+HEAD = (1, 2, 3, "agent-alpha", None)
 TURN_MAX_S = 0.5
 """Generous: a turn takes well under a millisecond; one that waited for the disk takes a second or more."""
 
@@ -138,6 +140,40 @@ def test_an_execd_that_takes_over_waits_for_the_disk_without_an_alarm(
     execd.lead(2, told=order_path.claim(alpha, 1))
     path.until("it is active again", lambda: execd.context.lease.epoch == 2 and execd.phase is Phase.ACTIVE)
     assert max(turns) < TURN_MAX_S and "floor_not_written" not in execd.context.alarms
+
+
+@pytest.mark.parametrize("seconds", [0.2, 1.0])
+def test_an_operators_reset_waits_for_the_disk_of_execd_and_its_loop_does_not(
+    path: OrderPath, disk: SlowDisk, seconds: float
+) -> None:
+    active(path)
+    execd = path.members["execd-alpha-1"]
+    answers: list[tuple[int, bool, object]] = []
+
+    def send(make: object, *fields: Any, **_: object) -> bool:
+        if make is control.Answer:
+            answers.append(fields)  # type: ignore[arg-type]
+        return True
+
+    execd.context.agent.send = send  # type: ignore[method-assign]
+    (row,) = execd.loop._on_ask["fences"]({})
+    other = codec.ProcessOnWire("omsd-beta-1", "11111111-2222-3333-4444-555555555555", 7, 7)
+    file, writes = execd.context.data_dir / "fences.json", disk.writes
+    turns, disk.seconds, began_s = watched(execd), seconds, time.monotonic()
+    before = file.read_bytes()
+    asked = control.FenceReset(*HEAD, 41, codec.TokenOnWire(INCARNATION, "omsd", 1), other, row["admitted"])
+    execd.loop._from_agent(codec.encode(asked))
+    path.riskd.place()
+    path.turn()
+    assert answers == [] and file.read_bytes() == before
+    path.until("the agent is answered", lambda: answers)
+    assert [each for each in path.venue.heard if isinstance(each, orders.Place)] == [], (
+        "nothing passes meanwhile"
+    )
+    assert time.monotonic() - began_s > seconds * 0.9 and disk.writes == writes + 1
+    assert max(turns) < TURN_MAX_S, "its loop waited for the disk"
+    assert answers == [(41, True, "")]
+    assert b"omsd-beta-1" in file.read_bytes()
 
 
 def test_riskd_takes_an_order_manager_once_the_disk_has_its_fence_and_turns_meanwhile(

@@ -17,7 +17,7 @@ import pytest
 from agents.supervisor import program, runner
 from controlplane.host import identity, locks
 from controlplane.model import Slot
-from tests.integration.test_supervisor import Host, spec, supervised, sync, until
+from tests.support.supervised import Host, spec, supervised, sync, until
 
 SLOT = Slot("bookd-alpha-1", "bookd", "alpha")
 

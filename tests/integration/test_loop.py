@@ -16,7 +16,7 @@ import zmq
 
 from agents.keeper import words
 from controlplane.host import identity
-from controlplane.leadership.decide import Lead
+from controlplane.leadership.group_view import Lead
 from hftd import bus, runtime
 from hftd.runtime import loop as loops
 from hftd.runtime.context import Config

@@ -82,6 +82,41 @@ def seen(omsd: bus.link.Dealer, up_to: int) -> None:
     )
 
 
+def tell(omsd: bus.link.Dealer, after: int, up_to: int, count: int, epoch: int = 1) -> None:
+    token = codec.TokenOnWire(7, "omsd", epoch)
+    assert omsd.send(codec.encode(orders.ExecutionsTold(1, 0, 0, "omsd-alpha-1", token, after, up_to, count)))
+
+
+def test_gaps_between_ids_are_acknowledged_when_omsd_says_that_they_hold_nothing(
+    positiond: daemons.Daemon, omsd: bus.link.Dealer
+) -> None:
+    positiond.start([])
+    assert attach(omsd, 1).last_seq == 0
+    send(omsd, 1_000, orders.Side.BUY, 100, 2)
+    send(omsd, 5_000, orders.Side.BUY, 100, 1, symbol="ETHUSDT")
+    for after, up_to, count in ((0, 5_000, 3), (0, 5_000, 1), (1_000, 5_000, 1), (0, 4_999, 2)):
+        tell(omsd, after, up_to, count)
+        seen(omsd, 0)
+    tell(omsd, 5_000, 0, 0)
+    tell(omsd, -1, 1 << 63 - 1, 2)
+    positiond.counted("unexpected")
+    tell(omsd, 0, 5_000, 2)
+    seen(omsd, 5_000)
+    send(omsd, 5_001, orders.Side.SELL, 100, 1)
+    seen(omsd, 5_001)
+    positiond.end(signal.SIGKILL)
+
+    positiond.start([])
+    assert attach(omsd, 2).last_seq <= 5_001, "what it was told of gaps may be told again"
+    tell(omsd, 0, 5_001, 3, epoch=1)
+    refused = daemons.receive(omsd.socket, decode, lambda message: isinstance(message, orders.Refusal))
+    assert refused.reason == reasons.STALE_TOKEN
+    tell(omsd, 0, 5_001, 3, epoch=2)
+    seen(omsd, 5_001)
+    rows = {row["symbol"]: row["quantity"] for row in positiond.ask("positions")}
+    assert rows == {"BTCUSDT": "1", "ETHUSDT": "1"}
+
+
 def test_executions_are_booked_once_over_kill_9_whatever_their_order(
     positiond: daemons.Daemon, bookd: daemons.Bookd, omsd: bus.link.Dealer
 ) -> None:

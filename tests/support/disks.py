@@ -1,5 +1,5 @@
 """Disks that are small and full, for real (a tmpfs, filled by a file; needs root); and, by an os layer in
-between, one that is slow, and one whose power goes.
+between, one that is slow, one whose power goes, and one whose syncs fail and take what they were to write.
 """
 
 from __future__ import annotations
@@ -154,3 +154,69 @@ class SyncedDisk(_Watched):
         self.running.set()
         for fd in self._files.values():
             os.close(fd)
+
+
+class ForgettingDisk:
+    """What the disk itself has of each file in one folder, where a sync that fails takes what it was to
+    write: the kernel calls those pages clean, and the next sync succeeds without them.
+    """
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.failures = 0
+        """So many of the next syncs of a file fail."""
+        self._has: dict[int, bytearray] = {}
+        """Inode -> what is on the disk."""
+        self._dirty: dict[int, list[tuple[int, bytes]]] = {}
+        self._real_pwrite, self._real_write = os.pwrite, os.write
+        patch.setattr(os, "pwrite", self._pwrite)
+        patch.setattr(os, "write", self._write)
+        for name in ("fsync", "fdatasync"):
+            patch.setattr(os, name, self._syncing(getattr(os, name)))
+
+    def _ours(self, fd: int) -> int | None:
+        """The inode of a file of the folder."""
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        return os.fstat(fd).st_ino if path.parent == self.folder and path.is_file() else None
+
+    def _written(self, fd: int, content: bytes, at: int) -> None:
+        inode = self._ours(fd)
+        if inode is not None:
+            self._dirty.setdefault(inode, []).append((at, bytes(content)))
+
+    def _pwrite(self, fd: int, content: bytes, at: int) -> int:
+        written = self._real_pwrite(fd, content, at)
+        self._written(fd, bytes(content)[:written], at)
+        return written
+
+    def _write(self, fd: int, content: bytes) -> int:
+        written = self._real_write(fd, content)
+        if self._ours(fd) is not None:
+            self._written(fd, bytes(content)[:written], os.lseek(fd, 0, os.SEEK_CUR) - written)
+        return written
+
+    def _syncing(self, real: Callable[[int], None]) -> Callable[[int], None]:
+        def sync(fd: int) -> None:
+            inode = self._ours(fd)
+            if inode is None:
+                real(fd)
+                return
+            dirty = self._dirty.pop(inode, [])
+            if self.failures:
+                self.failures -= 1
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            has = self._has.setdefault(inode, bytearray())
+            for at, content in dirty:
+                has.extend(bytes(max(0, at + len(content) - len(has))))
+                has[at : at + len(content)] = content
+            del has[os.fstat(fd).st_size :]
+
+        return sync
+
+    def copy(self, to: Path) -> Path:
+        """The folder as a power cut leaves it now, its names included."""
+        to.mkdir()
+        for path in self.folder.iterdir():
+            if path.is_file():
+                (to / path.name).write_bytes(bytes(self._has.get(path.stat().st_ino, b"")))
+        return to

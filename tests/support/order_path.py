@@ -154,6 +154,8 @@ class Venue:
     """Another one: the venue was restarted."""
     id_step: int = 1
     """Between two execution ids."""
+    id_steps: dict[str, int] = field(default_factory=dict)
+    """The same by symbol, where it is another."""
 
     def turn(self) -> None:
         while self.router.socket.poll(0):
@@ -233,7 +235,8 @@ class Venue:
         reason: str = "",
         said: bool = True,
     ) -> orders.Report:
-        execution = (len(self.executions) + 1) * self.id_step if fill else 0
+        last = self.executions[-1].execution_id if self.executions else 0
+        execution = last + self.id_steps.get(place.symbol, self.id_step) if fill else 0
         ended = answers.ended(
             codec.head("simd-alpha-1", time.time_ns()),
             place,
@@ -300,10 +303,11 @@ class Riskd:
         approval: orders.Approval | str | None = "",
         to: bytes = b"",
         replaces: str = "",
+        symbol: str = "BTCUSDT",
     ) -> str:
         self.placed += 1
         client_order_id = client_order_id or f"mm-{self.placed}"
-        order = self.approved(self.order(client_order_id, replaces))
+        order = self.approved(codec.replace(self.order(client_order_id, replaces), symbol=symbol))
         if not isinstance(approval, str):
             order = codec.replace(order, approval=approval)
         assert self.router.send(to or self.omsd, codec.encode(order))

@@ -33,6 +33,7 @@ class Process:
     name: str
     """As ps shows it: an instance, `hft-agentd HOST`, `hft-keeperd HOST`, or one of PARTS."""
     stopped: bool
+    parent: int = 0
 
 
 def processes(site_dir: Path) -> Iterator[Process]:
@@ -46,9 +47,9 @@ def processes(site_dir: Path) -> Iterator[Process]:
             parent = words[0].startswith("hft-floord") and str(site_dir) in " ".join(words)
             if not parent and mark not in b"\0" + (entry / "environ").read_bytes() + b"\0":
                 continue
-            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            state, parent_pid = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
             if state not in ("Z", "X") and (name := _name(words)):
-                yield Process(int(entry.name), name, state in ("T", "t"))
+                yield Process(int(entry.name), name, state in ("T", "t"), int(parent_pid))
 
 
 def _name(words: list[str]) -> str:
@@ -127,6 +128,9 @@ class Observer:
         wrong = set()
         for name in wanted:
             those = found.get(name, [])
+            pids = {each.pid for each in those}
+            # One that has forked and not executed yet looks like its parent.
+            those = [each for each in those if each.parent not in pids]
             if len(those) > 1:
                 self.violations.append(
                     f"{name} runs {len(those)} times: {sorted(each.pid for each in those)}"

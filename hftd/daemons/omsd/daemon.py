@@ -47,6 +47,7 @@ class Omsd:
             (settings.risk, settings.positions, settings.audit),
             ledger.journal,
             orders_of=lambda: ledger.oms,
+            confirmed=lambda: self.confirmation.up_to,
             make_head=signature.head,
             make_attach=signature.attach,
             ask_venue=lambda after: self.execution.ask_executions(BACKFILL, after),
@@ -110,7 +111,8 @@ class Omsd:
             case orders.Fenced():
                 self.lead.fenced(message)
             case orders.Executions(request=request) if request == BACKFILL:
-                self.receivers.positions.backfill(list(filter(self.reports.believed, message.executions)))
+                believed = list(filter(self.reports.believed, message.executions))
+                self.receivers.positions.backfill(believed, time.monotonic_ns())
             case orders.Executions(request=request) if request == confirmation.REQUEST:
                 self._confirmed(message)
             case orders.CancelledAll() | orders.OpenOrders() | orders.Executions():

@@ -55,7 +55,7 @@ class Ledger:
         payloads = (record.payload for record in records)
         return oms.replayed(self._context.service, settings.risk, bounds, self._believes, payloads)
 
-    def _believes(self, token: oms.Rank) -> bool:
+    def _believes(self, token: codec.AnyToken) -> bool:
         """Of riskd. Where the store's word has not come yet the range alone counts, so that it is not waited
         for.
         """

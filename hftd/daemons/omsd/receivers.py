@@ -10,6 +10,7 @@ misses nothing. None of this may hold up an order.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,6 +32,10 @@ LATE_NS = 5_000_000_000
 """After so long without an acknowledgement of what waits: an alarm. A restart of auditd takes less."""
 LAG_MAX = 10_000
 """More than comes together in such a restart on a busy day: an alarm, though auditd acknowledges."""
+FLYING_MAX = 100_000
+"""Executions that positiond has not acknowledged; it takes no more either."""
+TELL_EVERY_NS = 100_000_000
+"""Between two messages that tell positiond how many executions there are."""
 CHUNK = 200
 """Audit records in one batch, so that a long backlog delays no order."""
 
@@ -104,20 +109,31 @@ class RiskLink(ReceiverLink):
 
 
 class PositionsLink(ReceiverLink):
-    """positiond: each execution until it is acknowledged, rising."""
+    """positiond: each execution until it is acknowledged, rising.
+
+    Ids have gaps, so positiond cannot know by itself that nothing is missing between two. Up to the mark that
+    the venue's list has confirmed (confirmed.py) omsd knows them all, and says how many there are.
+    """
 
     def __init__(
         self,
         context: runtime.Context,
         service: str,
         orders_of: Callable[[], oms.Oms],
+        confirmed: Callable[[], int],
         make_head: MakeHead,
         make_attach: MakeAttach,
     ) -> None:
         super().__init__(context, service, "executions", make_attach)
-        self._orders, self._head = orders_of, make_head
+        self._orders, self._confirmed, self._head = orders_of, confirmed, make_head
         self.seen = 0
         self._sent = 0
+        self._flying: list[int] = []
+        """Ids above `seen` that were sent, rising."""
+        self._late = 0
+        """Executions that had come behind higher ids when it was last looked."""
+        self._told_up_to = self._told_ns = 0
+        """What it was told of last, since `begin`, and when."""
         self._moved_ns = 0
         """When something was last sent for the first time, or acknowledged."""
 
@@ -128,45 +144,79 @@ class PositionsLink(ReceiverLink):
         """It has attached us, and holds every execution up to here. Beyond what we know of it is not
         believed: what it has already costs it a look.
         """
-        self.seen = self._sent = max(0, min(last_execution, self._orders().last_execution))
+        self.seen = max(0, min(last_execution, self._orders().last_execution))
+        self._again()
+
+    def _again(self) -> None:
+        self._sent, self._told_up_to = self.seen, 0
+        self._flying.clear()
 
     def acknowledged(self, up_to: int, now_ns: int) -> None:
         up_to = min(up_to, self._orders().last_execution)
         if up_to > self.seen:
             self.seen, self._moved_ns = up_to, now_ns
             self._sent = max(self._sent, up_to)
+            del self._flying[: bisect_right(self._flying, up_to)]
+        elif 0 <= up_to < self.seen and self._told_up_to:
+            self.begin(up_to)  # what it was told does not fit: it has less than it had said
 
     def pump(self, now_ns: int) -> int | None:
         """Send what was not sent yet. Returns the execution after which the venue has to be asked, when
         memory does not reach back so far.
         """
         known = self._orders()
-        if not self.attached or self._sent >= known.last_execution:
+        if not self.attached:
             return None
-        missing = known.executions_after(self._sent)
-        if missing is None:
-            return self._sent
-        for report in missing:
-            if not self.send(report):
-                break
-            self._sent = report.execution_id
-            self._moved_ns = now_ns
+        if known.late_executions != self._late:
+            self._late, self._sent = known.late_executions, self.seen  # one may be below what was sent
+        if self._sent < known.last_execution and len(self._flying) < FLYING_MAX:
+            missing = known.executions_after(self._sent)
+            if missing is None:
+                return self._sent
+            for report in missing:
+                if not self._send(report):
+                    return None
+                self._moved_ns = now_ns
+        self._tell(now_ns)
         return None
 
-    def backfill(self, found: list[orders.Report]) -> None:
+    def backfill(self, found: list[orders.Report], now_ns: int) -> None:
         """What the venue has told of executions that are no longer in memory."""
         for report in sorted(found, key=lambda each: each.execution_id):
-            if report.execution_id > self._sent and self.attached and self.send(report):
-                self._sent = report.execution_id
+            if report.execution_id > self._sent:
+                if not (self.attached and self._send(report)):
+                    return
+                self._moved_ns = now_ns
 
-    def send(self, report: orders.Report) -> bool:
-        return self.dealer.send(codec.encode(oms.with_head(report, self._head())))
+    def _send(self, report: orders.Report) -> bool:
+        id, flying = report.execution_id, self._flying
+        at = bisect_right(flying, id)
+        if not (at and flying[at - 1] == id):
+            if not self.dealer.send(codec.encode(oms.with_head(report, self._head()))):
+                return False
+            flying.insert(at, id)
+        self._sent = id
+        return True
+
+    def _tell(self, now_ns: int) -> None:
+        up_to = min(self._confirmed(), self._sent)
+        if up_to <= max(self.seen, self._told_up_to) or now_ns - self._told_ns < TELL_EVERY_NS:
+            return
+        told = orders.ExecutionsTold(*self._head(), self.seen, up_to, bisect_right(self._flying, up_to))
+        if self.dealer.send(codec.encode(told)):
+            self._told_up_to, self._told_ns = up_to, now_ns
 
     def retry(self, now_ns: int, after_ns: int) -> None:
-        """What it has not acknowledged for `after_ns` is sent again."""
-        if self.attached and self._sent > self.seen and now_ns - self._moved_ns >= after_ns:
-            self._context.count("executions_sent_again", self._sent - self.seen)
-            self._sent, self._moved_ns = self.seen, now_ns
+        """What it has not acknowledged for `after_ns` is sent again; five times as long where the venue has
+        not confirmed it yet.
+        """
+        if self._confirmed() <= self.seen:
+            after_ns *= 5
+        since_ns = max(self._moved_ns, self._told_ns)
+        if self.attached and self._sent > self.seen and now_ns - since_ns >= after_ns:
+            self._context.count("executions_sent_again", len(self._flying))
+            self._again()
+            self._moved_ns = now_ns
 
 
 class AuditLink(ReceiverLink):
@@ -275,6 +325,7 @@ class Receivers:
         services: tuple[str, str, str],
         journal: journals.Journal,
         orders_of: Callable[[], oms.Oms],
+        confirmed: Callable[[], int],
         make_head: MakeHead,
         make_attach: MakeAttach,
         ask_venue: Callable[[int], None],
@@ -283,7 +334,7 @@ class Receivers:
         self._context, self._ask_venue, self._resend_ns = context, ask_venue, resend_ns
         risk, positions, audit = services
         self.risk = RiskLink(context, risk, make_attach)
-        self.positions = PositionsLink(context, positions, orders_of, make_head, make_attach)
+        self.positions = PositionsLink(context, positions, orders_of, confirmed, make_head, make_attach)
         self.audit = AuditLink(context, audit, journal, context.service, make_attach)
         self._open = False
         self._asked_ns = 0

@@ -1,5 +1,5 @@
-"""When a line of the tape leaves: paced by its receive time, sent only when it is taken, and applied to the
-venue after it was sent.
+"""When a line of the tape leaves: paced by its place (its receive time, unless the recorder's clock was
+wrong; venues/replay.py), sent only when it is taken, and applied to the venue after it was sent.
 
 Decided here, without a clock: `turn(now)` sends what is due and says when to be called again. What the pipe
 does not take stays at hand and the tape stands still meanwhile: it goes on where it stood, nothing is hurried
@@ -7,7 +7,7 @@ to catch up. After a crash the lines that had been sent are read again first, a 
 books only.
 
 Bad input: a bad line is handed on and skipped, BAD_LINES_A_TURN of them at most before the sockets get their
-turn. Receive times further apart than GAP_NS_MAX, in either direction, are not waited for: the second line
+turn. Places further apart than GAP_NS_MAX, in either direction, are not waited for: the second line
 leaves at once, `on_gap` is told, and the tape keeps its pace from there.
 """
 
@@ -25,8 +25,9 @@ REBUILD_SLICE = 1_000
 """Lines read again in one turn: some ten milliseconds, far below what a keeper calls frozen."""
 BAD_LINES_A_TURN = 1_000
 """As many as take about as long as a slice."""
-GAP_NS_MAX = 600_000_000_000
-"""Of the tape's own time. A market is never quiet for that long, but recorders pause, and clocks jump."""
+GAP_NS_MAX = 60_000_000_000
+"""Of the tape's own time. A market that trades is not quiet for that long, but recorders pause, and clocks
+jump."""
 RETRY_NS = 1_000_000
 """The pipe is full or no reader pulls: try again after this."""
 
@@ -34,28 +35,28 @@ Lines = list[replay.Line]
 
 
 class Pace:
-    """Maps receive times to moments of the monotonic clock. `speed` 0 is as fast as it goes."""
+    """Maps places on the tape to moments of the monotonic clock. `speed` 0 is as fast as it goes."""
 
     def __init__(self, speed: int) -> None:
         self._speed = speed
         self._tape_ns = self._mono_ns = 0
         self._held_ns: int | None = None
         self._last_ns: int | None = None
-        """Receive time of the line asked for last."""
+        """Place of the line asked for last."""
 
-    def gap_ns(self, receive_ns: int) -> int:
+    def gap_ns(self, place_ns: int) -> int:
         """From the line asked for last to this one, when that is too far to wait for; else 0."""
-        gap_ns = 0 if self._last_ns is None or not self._speed else receive_ns - self._last_ns
+        gap_ns = 0 if self._last_ns is None or not self._speed else place_ns - self._last_ns
         return gap_ns if abs(gap_ns) > GAP_NS_MAX else 0
 
-    def due_ns(self, receive_ns: int, now_ns: int) -> int:
+    def due_ns(self, place_ns: int, now_ns: int) -> int:
         """To be asked of the lines in their order; of one line any number of times."""
         if not self._speed:
             return now_ns
-        if self._last_ns is None or self.gap_ns(receive_ns):
-            self._tape_ns, self._mono_ns = receive_ns, now_ns
-        self._last_ns = receive_ns
-        return self._mono_ns + (receive_ns - self._tape_ns) // self._speed
+        if self._last_ns is None or self.gap_ns(place_ns):
+            self._tape_ns, self._mono_ns = place_ns, now_ns
+        self._last_ns = place_ns
+        return self._mono_ns + (place_ns - self._tape_ns) // self._speed
 
     def hold(self, now_ns: int) -> None:
         """The tape stands still from now on."""
@@ -139,7 +140,7 @@ class Feeder:
                     return None
                 if self._ahead is None:
                     return now_ns  # nothing but bad lines so far
-                return self._pace.due_ns(self._ahead.receive_ns, now_ns)
+                return self._pace.due_ns(self._ahead.place_ns, now_ns)
             if not self._send(self._frame):
                 self._pace.hold(now_ns)
                 return now_ns + RETRY_NS
@@ -172,9 +173,9 @@ class Feeder:
             line = self._next()
             if line is None:
                 break
-            if gap_ns := pace.gap_ns(line.receive_ns):
+            if gap_ns := pace.gap_ns(line.place_ns):
                 self._on_gap(line, gap_ns)
-            if pace.due_ns(line.receive_ns, now_ns) > now_ns:
+            if pace.due_ns(line.place_ns, now_ns) > now_ns:
                 self._ahead = line
                 break
             batch.append(line)

@@ -22,10 +22,9 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import NamedTuple
 
+from hftd.engine.market.kept import NO_PRICE_MAX, KeptDiff, Snapshot
+from hftd.engine.market.kept import Level as Level
 from hftd.wire import market
-
-Level = tuple[int, int]
-"""(price, quantity), units of 1e-8."""
 
 KEPT_MAX = 20_000
 """Diffs kept while a snapshot is awaited: minutes of the busiest stream. Beyond it the oldest go; the chain
@@ -44,7 +43,6 @@ HEAP_SLACK = 4_096
 is made anew."""
 _DIFF, _SNAPSHOT, _TICKER = int(market.Kind.DIFF), int(market.Kind.SNAPSHOT), int(market.Kind.TICKER)
 _NOTHING = (0, 0, 0, 0)
-_NO_PRICE_MAX = 1 << 63
 
 
 class Outcome(IntEnum):
@@ -104,37 +102,6 @@ COUNTED = (
 """The names of a book's counts, in the order in which they are shown."""
 
 
-class KeptDiff(NamedTuple):
-    first: int
-    last: int
-    previous: int
-    bids: Iterable[Level]
-    asks: Iterable[Level]
-    event_ns: int
-
-
-class Snapshot(NamedTuple):
-    last: int
-    receive_ns: int
-    bids: dict[int, int]
-    """price -> quantity, never 0."""
-    asks: dict[int, int]
-
-    @property
-    def crossed(self) -> bool:
-        """No book of a venue is; it is not used."""
-        return bool(self.bids) and bool(self.asks) and max(self.bids) >= min(self.asks)
-
-    @property
-    def low(self) -> int:
-        """It knows all bids from here on; the whole side where it has none."""
-        return min(self.bids, default=0)
-
-    @property
-    def high(self) -> int:
-        return max(self.asks, default=_NO_PRICE_MAX)
-
-
 class Book:
     def __init__(self) -> None:
         self.bids: dict[int, int] = {}
@@ -159,7 +126,7 @@ class Book:
         the diff that came last."""
         self._snapshots: deque[Snapshot] = deque(maxlen=SNAPSHOTS_KEPT_MAX)
         """What the next diffs may follow: those that came while the book was in step."""
-        self._low, self._high = 0, _NO_PRICE_MAX
+        self._low, self._high = 0, NO_PRICE_MAX
         """The prices that the book's own snapshot showed: bids from the first, asks up to the second."""
         self._kept: deque[KeptDiff] = deque(maxlen=KEPT_MAX)
         self._kept_last = self._kept_event_ns = 0
@@ -286,7 +253,7 @@ class Book:
                 self._snapshots.append(shown)
             return Ignored(last)
         self.counts["snapshots_compared"] += 1
-        if self._says_the_same(shown):
+        if shown.same_as(self.bids, self.asks, self._low, self._high):
             self.counts["snapshots_equal"] += 1
             return Ignored(last)
         if shown.crossed:
@@ -470,13 +437,6 @@ class Book:
         self._snapshots.clear()
         self._rebuild_heaps()
 
-    def _says_the_same(self, shown: Snapshot) -> bool:
-        """Within the prices that both know."""
-        low, high = max(self._low, shown.low), min(self._high, shown.high)
-        return _from(low, self.bids) == _from(low, shown.bids) and _up_to(high, self.asks) == _up_to(
-            high, shown.asks
-        )
-
     def _rebuild_heaps(self) -> None:
         self._bid_heap = [-price for price in self.bids]
         self._ask_heap = list(self.asks)
@@ -496,11 +456,3 @@ def _follows(snapshot: int, first: int, last: int, previous: int) -> Outcome:
     if last <= snapshot:
         return STALE
     return APPLIED if first <= snapshot + 1 else GAP
-
-
-def _from(low: int, levels: dict[int, int]) -> dict[int, int]:
-    return {price: quantity for price, quantity in levels.items() if price >= low}
-
-
-def _up_to(high: int, levels: dict[int, int]) -> dict[int, int]:
-    return {price: quantity for price, quantity in levels.items() if price <= high}

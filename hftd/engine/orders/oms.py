@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
 
 import msgspec
 
@@ -43,18 +42,12 @@ class Bounds(msgspec.Struct, frozen=True):
     """Executions in memory; positiond asks for what it missed."""
 
 
-class Rank(Protocol):
-    @property
-    def incarnation(self) -> int: ...
-    @property
-    def group(self) -> str: ...
-    @property
-    def epoch(self) -> int: ...
+Believes = Callable[[codec.AnyToken], bool]
+"""Can the store have given this token of riskd's out by now?"""
 
 
 class Oms:
-    def __init__(self, group: str, risk: str, bounds: Bounds, believes: Callable[[Rank], bool]) -> None:
-        """`believes`: can the store have given this token of riskd's out by now?"""
+    def __init__(self, group: str, risk: str, bounds: Bounds, believes: Believes) -> None:
         self.group, self._risk, self._bounds, self._believes = group, risk, bounds, believes
         self.orders: dict[str, order.Order] = {}
         """Those that have not ended, by order id."""
@@ -67,6 +60,8 @@ class Oms:
         self.executions: deque[orders.Report] = deque()
         self._execution_ids: set[int] = set()
         self.last_execution = 0
+        self.late_executions = 0
+        """Executions that came behind one with a higher id."""
         self._client_ids: OrderedDict[tuple[str, str], str] = OrderedDict()
         self._risk_rank = (0, 0)
         self.illegal = 0
@@ -80,7 +75,7 @@ class Oms:
 
     # --- new requests ---------------------------------------------------------------------------------------
 
-    def learn_risk(self, token: Rank) -> None:
+    def learn_risk(self, token: codec.AnyToken) -> None:
         """riskd's token, from wherever it is known: an approval below the highest is refused."""
         if token.group == self._risk:
             self._risk_rank = max(self._risk_rank, (token.incarnation, token.epoch))
@@ -215,6 +210,7 @@ class Oms:
         at = len(kept)
         while at and kept[at - 1].execution_id > report.execution_id:
             at -= 1
+        self.late_executions += at < len(kept)
         kept.insert(at, report)
         self._execution_ids.add(report.execution_id)
         if len(kept) > self._bounds.executions_max:
@@ -428,9 +424,7 @@ def _details(message: orders.Place | orders.Report) -> dict[str, str | int]:
     }
 
 
-def replayed(
-    group: str, risk: str, bounds: Bounds, believes: Callable[[Rank], bool], payloads: Iterable[bytes]
-) -> Oms:
+def replayed(group: str, risk: str, bounds: Bounds, believes: Believes, payloads: Iterable[bytes]) -> Oms:
     """All orders as the journal tells them. Raises InvalidInput when a record is not a message."""
     oms = Oms(group, risk, bounds, believes)
     for payload in payloads:

@@ -18,7 +18,7 @@ from agents.keeper.seen_tokens import SeenTokens
 from agents.last_specs import LastSpecs
 from controlplane.errors import InvalidInput
 from controlplane.host import files
-from controlplane.leadership.decide import Group
+from controlplane.leadership.group_view import Group
 from controlplane.model import Process, Token, bounds, records
 from hftd.shm import fence_file, pages
 

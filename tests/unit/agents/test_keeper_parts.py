@@ -10,7 +10,7 @@ import pytest
 from agents.keeper import liveness, protocol, settings, words
 from agents.keeper.seen_tokens import SeenTokens
 from controlplane.errors import InvalidInput
-from controlplane.leadership.decide import Group, Lead
+from controlplane.leadership.group_view import Group, Lead
 from controlplane.model import Phase, Process, records
 from hftd.shm import pages
 from hftd.shm.pages import Wanted

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from agents import health
 from agents.bus import Reported
-from agents.keeper import liveness, member, pings, protocol, words
+from agents.keeper import kept_process, liveness, pings, protocol, words
 from agents.supervisor.runner import Running
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane.errors import InvalidInput
 from controlplane.host import identity
-from controlplane.leadership.decide import Lead
+from controlplane.leadership.group_view import Lead
 from controlplane.model import Mode, Phase, Process, Slot
 from hftd.shm import pages
 from hftd.wire import codec, control
@@ -60,7 +60,7 @@ class Kept:
             ME, "omsd", Mode.ACTIVE_STANDBY, str(self.path), str(folder / "a.lease")
         )
         self.words = words.Words(folder / "a.lease", self.path)
-        self.one = member.KeptProcess(
+        self.one = kept_process.KeptProcess(
             entry,
             None,
             self.words,

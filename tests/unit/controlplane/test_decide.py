@@ -9,20 +9,17 @@ import pytest
 from controlplane.leadership import budget, decide
 from controlplane.leadership.decide import (
     Campaign,
-    Cause,
     Claim,
     Close,
     Disarm,
-    Group,
-    GroupView,
     HandOver,
-    Lead,
     RecordActive,
     Renew,
     Settle,
     StandDown,
     WriteElectable,
 )
+from controlplane.leadership.group_view import Cause, Group, GroupView, Lead
 from controlplane.model import Process, records
 
 ALPHA = Process("omsd-alpha-1", "boot", 10, 100)

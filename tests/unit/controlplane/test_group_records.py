@@ -13,7 +13,7 @@ import pytest
 from controlplane import model
 from controlplane.errors import InvalidInput
 from controlplane.leadership import group_records, transactions
-from controlplane.leadership.decide import Cause, Group
+from controlplane.leadership.group_view import Cause, Group
 from controlplane.leadership.transactions import Done
 from controlplane.model import Process, bounds, records
 from controlplane.store import Keys

@@ -13,7 +13,7 @@ import pytest
 from controlplane import model
 from controlplane.errors import Unavailable
 from controlplane.leadership import group_records, transactions
-from controlplane.leadership.decide import Cause, Group
+from controlplane.leadership.group_view import Cause, Group
 from controlplane.leadership.transactions import Done, Reread
 from controlplane.model import Process, records
 from controlplane.store import Keys

@@ -28,12 +28,8 @@ class Auditor:
         self.folder, self.data = folder, folder / "data"
         self.data.mkdir(exist_ok=True)
         self.signer = audit_signer.Signer(self.data, folder, site="lab", service="auditd")
-        self.log = audit_log.AuditLog(
-            folder / "audit",
-            folder / "audit.head",
-            file_bytes_max=file_bytes_max,
-            signed=self.signer.signed,
-        )
+        path, head = folder / "audit", folder / "audit.head"
+        self.log = audit_log.AuditLog(path, head, file_bytes_max=file_bytes_max, signed=self.signer.signed)
         self.lost = self.log.expected is not None
         self.rewritten = self.log.rewritten is not None
         self.log.record_loss(1, "auditd-alpha-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import pytest
 
 from controlplane.errors import InvalidInput
 from hftd.cli import verbs
+from hftd.daemons.simd import tape as feed_tape
 from hftd.engine import accounts, fixed
 from hftd.engine.market import books
-from hftd.venues import base, binance, data_verify, intake, replay, sim
+from hftd.venues import base, binance, data_verify, intake, replay, sim, sim_faults
 from hftd.wire import market, orders
 from tests.support import cases
 
@@ -112,6 +114,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "19-folders-and-file-names/two-date-forms": {"messages": 25, "applied": 12, "quotes": (12, 12)},
     "20-receive-times/healthy": {"applied": 10},
     "20-receive-times/over-int64": {"applied": 5, "gaps": 1, "waiting": 4, "bad_lines": [7], "exit": 1},
+    "20-receive-times/year-2034": {"applied": 10, "bad_lines": [7], "exit": 1},
+    "20-receive-times/hour-ahead": {"applied": 10, "bad_lines": [7], "exit": 1},
     "20-receive-times/hour-back": {"applied": 10, "bad_lines": [7], "exit": 1},
     "21-verify-crash/crash": {
         "messages": 7,
@@ -165,6 +169,69 @@ def test_a_capture_is_counted_as_it_is_right(tmp_path: Path, case: str, shift: c
         report = data_verify.verify([each])
         (one,) = report.instruments
         assert found(one, report, wanted) == wanted, each.name
+
+
+STEADY_MS = [*range(0, 1_001, 100)]
+"""When each of eleven lines leaves that were received a tenth of a second apart."""
+LEAVES_MS = {
+    "healthy": STEADY_MS,
+    "over-int64": [ms for ms in STEADY_MS if ms != 600],
+    "year-2034": STEADY_MS,
+    "hour-ahead": STEADY_MS,
+    "hour-back": [0, 100, 200, 300, 400, 500, 500, 600, 700, 800, 900],
+}
+
+
+@pytest.mark.parametrize("speed", [1, 0])
+@pytest.mark.parametrize("case", LEAVES_MS)
+def test_a_clock_that_jumps_holds_up_no_line_of_the_feed(
+    tmp_path: Path, case: str, speed: int, shift: cases.Shift
+) -> None:
+    folder = cases.capture(tmp_path, f"20-receive-times/{case}", shift)
+    left: list[tuple[int, int]] = []
+    faults, alarms, gaps, now_ns = sim_faults.Faults(), {}, [], 0
+
+    def bad(line: replay.BadLine) -> None:
+        alarm = faults.take(line)
+        alarms[alarm.id] = alarm.text
+
+    feeder = feed_tape.Feeder(
+        replay.Tape([folder]),
+        feed_tape.Pace(speed),
+        session=1,
+        skip=0,
+        send=lambda frame: True,
+        on_skipped=lambda lines: None,
+        on_sent=lambda lines: left.extend((now_ns // 1_000_000, line.number) for line in lines),
+        on_bad=bad,
+        on_gap=lambda line, gap_ns: gaps.append(line.number),
+        on_end=lambda: None,
+    )
+    while (due_ns := feeder.turn(now_ns)) is not None:
+        now_ns = max(due_ns, now_ns)
+    numbers = [number for number in range(1, 12) if case != "over-int64" or number != 7]
+    wanted_ms = LEAVES_MS[case] if speed else [0] * len(numbers)
+    assert left == [*zip(wanted_ms, numbers, strict=True)]
+    (path,) = folder.rglob("*.gz")
+    wanted = set() if case == "healthy" else {f"{sim_faults.OTHERS}:{path}"}
+    assert alarms.keys() == wanted and all(f"{path} line 7: " in text for text in alarms.values())
+    assert not gaps
+
+
+@pytest.mark.parametrize("case", ["year-2034", "hour-ahead", "hour-back"])
+def test_beside_another_file_the_lines_of_a_clock_that_jumps_keep_their_place(
+    tmp_path: Path, case: str, shift: cases.Shift
+) -> None:
+    folder = cases.capture(tmp_path, f"20-receive-times/{case}", shift)
+    (beside,) = cases.capture(tmp_path, "20-receive-times/healthy", shift).rglob("*.gz")
+    (path,) = folder.rglob("*.gz")
+    other = beside.rename(path.with_name(path.name.replace("btc", "eth").replace("sol", "eth")))
+    lines = [line for line in replay.Tape([folder]) if isinstance(line, replay.Line)]
+    order = {str(path): [], str(other): []}  # type: dict[str, list[int]]
+    for at, line in enumerate(lines):
+        order[line.file].append(at)
+    assert [len(each) for each in order.values()] == [11, 11]
+    assert all(abs(one - two) <= 3 for one, two in zip(*order.values(), strict=True)), order
 
 
 def published(tape: replay.Tape) -> tuple[books.Books, list[tuple[int, market.Message]]]:
@@ -302,6 +369,14 @@ def test_the_book_at_the_end_is_the_venues(
         assert entry.trouble() == ""
 
 
+def test_the_second_line_of_the_case_in_microseconds_is_exact(tmp_path: Path, shift: cases.Shift) -> None:
+    (path,) = cases.capture(tmp_path, "07-microseconds/microseconds", shift).rglob("*.gz")
+    receive, raw = gzip.decompress(path.read_bytes()).splitlines()[1].split(b" ", 1)
+    found = binance.Normaliser("spot")(raw, int(receive))
+    assert isinstance(found, market.Message)
+    assert found.event_ns - shift.hours * 3600 * 10**9 == 1_741_003_200_100_456_000
+
+
 def test_microseconds_are_exact_and_their_unit_is_told_by_their_size() -> None:
     raw = (
         b'{"stream":"btcusdt@trade","data":{"e":"trade","E":%d,"T":1,"s":"X","t":1,"p":"1","q":"1","m":true}}'
@@ -364,7 +439,10 @@ def test_what_the_name_of_a_file_means(name: str, symbol: str, time: str) -> Non
     assert replay.named(Path("/x/spot") / name) == ("spot", symbol, time)
 
 
-def test_the_table_says_what_could_not_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = cases.capture(tmp_path, "03-no-snapshot/no-snapshot-and-holes")
+def test_the_table_says_what_could_not_be_checked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shift: cases.Shift
+) -> None:
+    folder = cases.capture(tmp_path, "03-no-snapshot/no-snapshot-and-holes", shift)
     assert verbs.data_verify([folder]) == 1
-    assert "usdm BTCUSDT: no diff could be applied: no snapshot" in capsys.readouterr().out.splitlines()
+    wanted = f"usdm {shift.symbol or 'BTC'}USDT: no diff could be applied: no snapshot"
+    assert wanted in capsys.readouterr().out.splitlines()

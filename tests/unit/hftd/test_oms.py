@@ -421,9 +421,9 @@ EVENTS = json.loads(
 )
 
 
-@pytest.mark.parametrize(("ids", "executions"), [(0, 0), (7_000_000, 90_000)])
+@pytest.mark.parametrize(("ids", "executions", "dearer"), [(0, 0, "0"), (7_000_000, 90_000, "1234.5")])
 def test_an_old_report_opens_no_order_that_was_forgotten_and_a_late_fill_counts(
-    ids: int, executions: int
+    ids: int, executions: int, dearer: str
 ) -> None:
     known, said = oms.Oms("omsd", "riskd", oms.Bounds(**EVENTS["bounds"]), believed), []
     for event in EVENTS["events"]:
@@ -433,6 +433,7 @@ def test_an_old_report_opens_no_order_that_was_forgotten_and_a_late_fill_counts(
         price, quantity, filled, last = (
             fixed.parse(event.get(key, "0")) for key in ("price", "quantity", "filled", "last")
         )
+        price += fixed.parse(dearer)
         if event["what"] == "place":
             head = (*HEAD[:4], codec.TokenOnWire(1, "omsd", 1))
             known.apply(

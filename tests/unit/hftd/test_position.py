@@ -99,6 +99,18 @@ def test_a_hole_holds_the_acknowledgement_back_until_it_is_filled() -> None:
     assert ours.seen.up_to == 5
 
 
+def test_that_a_gap_holds_nothing_is_known_when_as_many_are_there_as_there_should_be() -> None:
+    seen = position.Seen()
+    for id in (7, 1_000, 1_003):
+        seen.add(id)
+    assert not seen.told(0, 1_000, 3) and not seen.told(0, 1_000, 1) and not seen.told(7, 1_000, 1)
+    assert seen.up_to == 0
+    assert seen.told(0, 1_000, 2) and (seen.up_to, seen.above) == (1_000, {1_003})
+    assert not seen.told(0, 1_000, 2), "it is further already"
+    seen.add(1_002)
+    assert seen.told(1_000, 1_002, 1) and (seen.up_to, seen.above) == (1_003, set())
+
+
 def test_an_inventory_counts_a_fill_once_whoever_tells_it_first() -> None:
     inventory = position.Inventory()
     assert not inventory.known

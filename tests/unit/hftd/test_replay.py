@@ -12,6 +12,8 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from controlplane.errors import InvalidInput
 from hftd.venues import replay
@@ -191,19 +193,98 @@ def test_a_receive_time_that_is_none_is_a_bad_line_and_the_others_fit_the_feed(
     feed.pack([(line.instrument, line.receive_ns, line.raw) for line in read(last)[0]], 1, 1)
 
 
-@pytest.mark.parametrize("at", [0, 2])
-def test_one_line_from_the_future_is_dropped_and_holds_up_no_other(tmp_path: Path, at: int) -> None:
-    """The merge goes by receive time: kept, it would bring its instrument's other lines after all others."""
-    rows = [(10, '{"n":1}'), (30, '{"n":3}'), (50, '{"n":5}')]
-    rows.insert(at, (10 + HOUR_NS, '{"far":1}'))
-    path = capture(tmp_path / "spot/a.gz", *rows)
-    other = capture(tmp_path / "spot/b.gz", (20, '{"n":2}'), (40, '{"n":4}'), (60, '{"n":6}'))
-    lines, bad = read(path, other)
-    assert [line.raw for line in lines] == [b'{"n":%d}' % n for n in range(1, 7)]
-    ((file, number, reason),) = bad
-    assert (file, number) == (str(path), at + 1) and reason.endswith(
-        " s ahead of the lines around it; dropped"
+def placed(*rows: tuple[int, str]) -> list[tuple[int, str]]:
+    return [(at_s * 1_000_000_000, f'{{"n":"{name}"}}') for at_s, name in rows]
+
+
+def names(lines: list[replay.Line]) -> str:
+    return "".join(line.raw.decode().split('"')[3] for line in lines)
+
+
+@pytest.mark.parametrize("off_s", [61, 3_600, 9 * 365 * 86_400, -61, -3_600, -10_000])
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_one_line_of_a_wrong_time_is_named_and_keeps_its_place(tmp_path: Path, at: int, off_s: int) -> None:
+    """The merge goes by receive time: by its own it would come long before or after all others."""
+    rows = [(10_010, "a"), (10_030, "c"), (10_050, "e"), (10_070, "g")]
+    wrong = (rows[max(at - 1, 0)][0] + off_s, "X")
+    path = capture(tmp_path / "spot/a.gz", *placed(*rows[:at], wrong, *rows[at:]))
+    other = capture(
+        tmp_path / "spot/b.gz", *placed((10_020, "b"), (10_040, "d"), (10_055, "f"), (10_080, "h"))
     )
+    lines, bad = read(path, other)
+    found = names(lines)
+    assert found.replace("X", "") == "abcdefgh", "the others are where they were"
+    if at == 0 and off_s < 0:
+        assert found[0] == "X" and not bad, "as a recorder that paused behind its first line"
+        return
+    around = rows[max(at - 1, 0)][1], rows[at][1]
+    assert at == 0 or found.index(around[0]) < found.index("X")
+    assert found.index("X") < found.index(around[1])
+    assert [(one.file, one.number) for one in bad] == [(str(path), at + 1)]
+    assert bad[0].reason.startswith(f"received at {wrong[0] * 10**9}, ")
+    assert bad[0].reason.endswith(" the lines around it; it keeps its place")
+    (line,) = (line for line in lines if b"X" in line.raw)
+    assert line.receive_ns == wrong[0] * 10**9, "what the recorder wrote"
+    assert rows[max(at - 1, 0)][0] * 10**9 <= line.place_ns <= rows[at][0] * 10**9
+
+
+@pytest.mark.parametrize("back_s", [100, 3_600, 10_000])
+def test_a_clock_that_is_set_back_for_good_moves_nothing_and_is_named_once(
+    tmp_path: Path, back_s: int
+) -> None:
+    rows = [(10_010, "a"), (10_030, "c"), (10_050 - back_s, "e"), (10_070 - back_s, "g")]
+    path = capture(tmp_path / "spot/a.gz", *placed(*rows))
+    other = capture(
+        tmp_path / "spot/b.gz", *placed((10_020, "b"), (10_030, "d"), (10_045, "f"), (10_055, "h"))
+    )
+    lines, bad = read(path, other)
+    assert names(lines) == "abcedfgh"
+    assert [line.place_ns // 10**9 for line in lines if line.file == str(path)] == [
+        10_010,
+        10_030,
+        10_030,
+        10_050,
+    ]
+    ((file, number, reason),) = bad
+    assert (file, number) == (str(path), 3) and reason.startswith("out of order: ")
+
+
+def test_a_clock_that_is_put_right_again_is_the_place_again(spot: Path) -> None:
+    seconds = [9_999, 10_000, 9_000, 9_001, 10_003, 10_004, 10_005]
+    lines, bad = read(capture(spot / "a.gz", *placed(*zip(seconds, "abcdefg", strict=True))))
+    assert names(lines) == "abcdefg"
+    assert [line.place_ns // 10**9 for line in lines] == [
+        9_999,
+        10_000,
+        10_000,
+        10_001,
+        10_003,
+        10_004,
+        10_005,
+    ]
+    assert [one.number for one in bad] == [3]
+
+
+@given(
+    st.lists(
+        st.sampled_from([0, 1, 59, 61, 3_600, -1, -61, -3_600, 10**9, -(10**9)]), min_size=1, max_size=30
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_the_clocks_say_every_line_is_given_once_and_in_its_files_order(steps_s: list[int]) -> None:
+    times = [max(0, 2 * 10**9 + step) * 10**9 for step in itertools.accumulate(steps_s)]
+    order = replay._Order()
+    given: list[replay.Line] = []
+    for number, receive_ns in enumerate(times):
+        line = replay.Line(receive_ns, 0, b"{}", "a", number)
+        found = [line] if order.follows(receive_ns) else order.take(line)
+        given += [each for each in found if isinstance(each, replay.Line)]
+        assert number + 1 - len(given) <= (2 if order._before_ns is None else 1), (
+            "of the first line two wait for the third"
+        )
+    given += [each for each in order.end() if isinstance(each, replay.Line)]
+    assert [line.number for line in given] == [*range(len(times))]
+    assert [line.receive_ns for line in given] == times
 
 
 def test_a_recorder_that_paused_is_believed(spot: Path) -> None:
