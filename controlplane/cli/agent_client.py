@@ -79,10 +79,11 @@ class Floor:
                 "; daemons trade on without an agent, but nothing is shown, changed or restarted until one "
                 "answers (kill -KILL its pid, and hft-floord starts another, which takes over its daemons)"
             )
-        elif not self.run_dir.is_dir():
+        elif not any(self.socket(host).exists() for host in self.hosts):
             found += (
-                f"; its run folder {self.run_dir} is gone (a logout, or a cleaner): hft-floord makes it "
-                "again within a second, and `hftctl up` where hft-floord is dead"
+                f"; their sockets are not in {self.run_dir}: the floor is only starting, or somebody removed "
+                "them (a logout, a cleaner), and then hft-floord starts the agents again within a second, or "
+                "`hftctl up` where hft-floord is dead"
             )
         return FloorUnreachable(found)
 
