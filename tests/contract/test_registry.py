@@ -1,5 +1,5 @@
 """What every back end of the Registry promises (controlplane/registry/base.py): one suite over leased keys in
-memory and in a real etcd. Another back end joins with a `BackEnd` of its own.
+memory, in a real etcd and in a real Consul. Another back end joins with a `BackEnd` of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from controlplane.model import Process
 from controlplane.model.records import Registration
 from controlplane.registry import LeasedRegistry, Registry, decode
 from controlplane.store import memory
-from tests.support import servers
+from tests.support import consul_servers, servers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
@@ -31,6 +31,7 @@ KEEP_S = 0.2
 
 BOOT = "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f"
 numbers = itertools.count(1)
+Server = servers.Server | consul_servers.Server
 
 
 def registration(n: int = 1, pid: int = 10, **changed: object) -> Registration:
@@ -44,7 +45,7 @@ def registration(n: int = 1, pid: int = 10, **changed: object) -> Registration:
 class BackEnd:
     """Leased keys in one store: registries of owners, what others see, and what may happen to it."""
 
-    def __init__(self, where: str, server: servers.Server | None) -> None:
+    def __init__(self, where: str, server: Server | None) -> None:
         self.keys = store.Keys(f"registry{next(numbers)}")
         self._where, self._server = where, server
         self._others = store.connect(where)
@@ -112,12 +113,16 @@ class BackEnd:
             await each.close()
 
 
-@pytest.fixture(scope="module", params=["memory", "etcd"])
-def where(request: pytest.FixtureRequest) -> Iterator[tuple[str, servers.Server | None]]:
+@pytest.fixture(scope="module", params=["memory", "etcd", "consul"])
+def where(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server | None]]:
     if request.param == "memory":
         yield f"memory://registry{next(numbers)}", None
         return
     with contextlib.ExitStack() as stack:
+        if request.param == "consul":
+            consul = stack.enter_context(consul_servers.running(consul_servers.consul()))
+            yield f"consul://{consul.endpoint}", consul
+            return
         try:
             server = stack.enter_context(servers.running(servers.etcd()))
         except servers.NoServer as exc:
@@ -126,7 +131,7 @@ def where(request: pytest.FixtureRequest) -> Iterator[tuple[str, servers.Server 
 
 
 @pytest.fixture
-async def back_end(where: tuple[str, servers.Server | None]) -> AsyncIterator[BackEnd]:
+async def back_end(where: tuple[str, Server | None]) -> AsyncIterator[BackEnd]:
     made = BackEnd(*where)
     yield made
     await made.aclose()

@@ -190,3 +190,35 @@ def test_damaged_history_stops_no_take() -> None:
         assert isinstance(done, Done) and done.group.epoch_number == 2
 
     run(case)
+
+
+class Unordered(MemoryStore):
+    """As Consul: what two snapshots say of their revisions is not to be compared."""
+
+    one_revision = False
+
+
+def test_where_snapshots_have_no_order_a_group_is_as_new_as_its_newest_record() -> None:
+    async def case() -> None:
+        store = Unordered()
+        await store.put(KEYS.incarnation, b"1000")
+        group = await group_records.read(store, KEYS, "omsd")
+        assert group.revision == 0, "nothing of it was written"
+        done = await transactions.take(store, KEYS, group, ALPHA, "t", Cause.FIRST, 5, 6, LEASE_MS)
+        assert isinstance(done, Done)
+        taken = done.group
+        for n in range(5):  # of other groups, and of the site: no news of this one
+            await store.put(KEYS.leader("riskd"), str(n).encode())
+            await store.put(KEYS.pause, str(n).encode())
+        again = await group_records.read(store, KEYS, "omsd", taken)
+        assert again.revision == taken.revision and again.leader == taken.leader
+        shown = group_records.group_of(
+            await store.range(KEYS.groups), {}, KEYS, "omsd", taken, one_revision=False
+        )
+        assert shown.revision == taken.revision, "over all groups, too"
+        done = await transactions.renew(store, KEYS, taken, "n", LEASE_MS)
+        assert isinstance(done, Done) and done.group.revision > taken.revision
+        seen = await group_records.read(store, KEYS, "omsd", done.group)
+        assert seen.revision == done.group.revision
+
+    asyncio.run(case())
