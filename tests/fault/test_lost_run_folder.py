@@ -93,7 +93,6 @@ def wait_healthy(floor: floors.Floor, before: dict[str, int]) -> dict[str, int]:
 def test_a_lost_run_folder_is_made_again_and_each_daemon_restarted_once_in_its_turn() -> None:
     with floors.floor() as floor:
         before, run_dir, parent = floor.pids(), floor.run_dir(), floor.parent()
-        leader = floor.service("omsd")["leader"]
         with NoTwo(floor.site_dir) as watch:
             gone(run_dir)
             pids = wait_healthy(floor, before)
@@ -109,15 +108,13 @@ def test_a_lost_run_folder_is_made_again_and_each_daemon_restarted_once_in_its_t
         assert now["run_dir"] == str(run_dir) and now["floord"] == parent["floord"]
         kind = parent["store"]["kind"]
         assert now["processes"][kind]["pid"] != parent["processes"][kind]["pid"]
-        omsd = floor.service("omsd")
-        assert omsd["leader"] not in (None, leader), "the leader handed over to its standby"
-        row = floor.json("history", "omsd")[-1]
-        assert (row["from"], row["to"], row["cause"]) == (leader, omsd["leader"], "stopped")
-        assert {path.name for path in run_dir.iterdir()} >= {
-            "alpha.agent.sock",
-            "beta.keeper.sock",
-            "store:1",
-        }
+        # The store's own restart may cost a lease; whoever leads when its turn comes hands over.
+        rows = [row for row in floor.json("history", "omsd") if row["cause"] != "first"]
+        assert {row["cause"] for row in rows} <= {"stopped", "lease_expired"}, rows
+        assert rows[-1]["cause"] == "stopped" and rows[-1]["from"] != rows[-1]["to"], rows
+        assert floor.service("omsd")["leader"] == rows[-1]["to"]
+        stores = {Path(endpoint.removeprefix("unix:")).name for endpoint in now["store"]["endpoints"]}
+        assert {path.name for path in run_dir.iterdir()} >= {"alpha.agent.sock", "beta.keeper.sock"} | stores
 
 
 def test_nothing_is_started_beside_the_living_by_an_up_from_another_environment() -> None:
