@@ -223,15 +223,10 @@ class Floord:
         if child is None or not self.prepare_adopted(own, child):
             choice = own.choose()
             launch = own.launch(choice, self.folders.site_dir, self.run_dir)
-            self.store_said = {
-                "kind": kind,
-                "endpoints": list(launch.endpoints),
-                "version": choice.version,
-                "sentence": choice.sentence,
-                **({"token_file": str(launch.token_file)} if launch.token_file else {}),
-            }
+            self.store_said = {"kind": kind, "version": choice.version, "sentence": choice.sentence}
             self.say(choice.sentence)
             child = self.child(kind, list(launch.command), launch.folder)
+            self.launched(child, launch)
             child.held_by = functools.partial(own.holder, choice.version, self.folders.site_dir)
             await child.start_when_free(STORE_FREE_S)
         elif child.cut_off:
@@ -337,6 +332,8 @@ class Floord:
         """This is how the store is started from now on, and where it answers then."""
         child.command, child.folder = list(launch.command), launch.folder
         self.store_said["endpoints"] = list(launch.endpoints)
+        if launch.token_file is not None:
+            self.store_said["token_file"] = str(launch.token_file)
         child.socket = lost_folder.socket_of(child.name, self.run_dir, launch.endpoints)
 
     async def look_once(self, tasks: asyncio.TaskGroup) -> None:
