@@ -101,9 +101,9 @@ class Observer:
         self._thread.start()
 
     def stop(self) -> None:
+        assert self._thread is not None and self._thread.is_alive(), "the observer itself has ended"
         self._end.set()
-        if self._thread is not None:
-            self._thread.join(60)
+        self._thread.join(60)
 
     def _watch(self) -> None:
         while not self._end.wait(LOOK_S):
@@ -152,7 +152,7 @@ class Observer:
                 answer = unix.request(
                     self._run_dir / f"{host}.agent.sock", "GET", "/v1/site/status", timeout_s=1.0
                 )
-                return bool(json.loads(answer.body)["healthy"])
+                return answer.status == 200 and bool(json.loads(answer.body).get("healthy"))
         return False
 
 
