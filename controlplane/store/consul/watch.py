@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -28,6 +27,7 @@ from controlplane.store.base import Snapshot
 from controlplane.store.consul import calls, client, kv
 from controlplane.store.consul.calls import Calls
 from controlplane.store.consul.http import Answer, Broken, Connection, Server
+from controlplane.store.followed import FollowedWatch
 from controlplane.store.latest import Latest
 
 BURST = 10
@@ -50,54 +50,9 @@ class Asking(Protocol):
     calls: Calls
 
 
-class ConsulWatch:
-    """What the reader holds; the work is done in a task that ends with it."""
-
+class ConsulWatch(FollowedWatch):
     def __init__(self, store: Asking, prefix: str) -> None:
-        self._latest = Latest()
-        self._store = store
-        self._prefix = prefix
-        self._task: asyncio.Task[None] | None = None
-
-    def __repr__(self) -> str:
-        return f'ConsulWatch("{self._prefix}", index={self._latest.revision})'
-
-    @property
-    def confirmed_boot_ns(self) -> int:
-        return self._latest.confirmed_boot_ns
-
-    def __aiter__(self) -> ConsulWatch:
-        return self
-
-    async def __anext__(self) -> Snapshot:
-        if self._task is None and not self._latest.closed:
-            follower = _Followed(self._store, self._prefix, self._latest)
-            self._task = asyncio.create_task(follower.run(), name=f"consul watch {self._prefix}")
-            self._task.add_done_callback(_close_on_end(self._latest))
-        try:
-            return await self._latest.next()
-        except StopAsyncIteration:
-            if self._task is not None and self._task.done() and not self._task.cancelled():
-                self._task.result()  # a mistake of ours in the task must not look like a closed watch
-            raise
-
-    async def aclose(self) -> None:
-        self._latest.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def __del__(self) -> None:
-        # A reader that leaves its loop with `break` does not call aclose.
-        if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
-            self._task.cancel()
-
-
-def _close_on_end(latest: Latest) -> Callable[[asyncio.Task[None]], None]:
-    def close(task: asyncio.Task[None]) -> None:
-        latest.close()
-
-    return close
+        super().__init__(f"consul watch {prefix}", lambda latest: _Followed(store, prefix, latest).run())
 
 
 class _Followed:

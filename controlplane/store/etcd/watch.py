@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import grpc
@@ -24,6 +23,7 @@ from controlplane.store.base import Snapshot
 from controlplane.store.etcd import calls, errors
 from controlplane.store.etcd.calls import Calls
 from controlplane.store.etcd.rpc import etcd_pb2 as rpc
+from controlplane.store.followed import FollowedWatch
 from controlplane.store.latest import Latest
 
 BURST = 10
@@ -45,54 +45,9 @@ class Listing(Protocol):
     async def list_range(self, prefix: str) -> tuple[Snapshot, int]: ...
 
 
-class EtcdWatch:
-    """What the reader holds; the work is done in a task that ends with it."""
-
+class EtcdWatch(FollowedWatch):
     def __init__(self, store: Listing, prefix: str) -> None:
-        self._latest = Latest()
-        self._store = store
-        self._prefix = prefix
-        self._task: asyncio.Task[None] | None = None
-
-    def __repr__(self) -> str:
-        return f'EtcdWatch("{self._prefix}", revision={self._latest.revision})'
-
-    @property
-    def confirmed_boot_ns(self) -> int:
-        return self._latest.confirmed_boot_ns
-
-    def __aiter__(self) -> EtcdWatch:
-        return self
-
-    async def __anext__(self) -> Snapshot:
-        if self._task is None and not self._latest.closed:
-            follower = _Resumed(self._store, self._prefix, self._latest)
-            self._task = asyncio.create_task(follower.run(), name=f"etcd watch {self._prefix}")
-            self._task.add_done_callback(_close_on_end(self._latest))
-        try:
-            return await self._latest.next()
-        except StopAsyncIteration:
-            if self._task is not None and self._task.done() and not self._task.cancelled():
-                self._task.result()  # a mistake of ours in the task must not look like a closed watch
-            raise
-
-    async def aclose(self) -> None:
-        self._latest.close()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-
-    def __del__(self) -> None:
-        # A reader that leaves its loop with `break` does not call aclose.
-        if self._task is not None and not self._task.done() and not self._task.get_loop().is_closed():
-            self._task.cancel()
-
-
-def _close_on_end(latest: Latest) -> Callable[[asyncio.Task[None]], None]:
-    def close(task: asyncio.Task[None]) -> None:
-        latest.close()
-
-    return close
+        super().__init__(f"etcd watch {prefix}", lambda latest: _Resumed(store, prefix, latest).run())
 
 
 class _Resumed:
