@@ -140,8 +140,12 @@ read_json = files.read_json
 
 def url_of(said: Mapping[str, Any]) -> str:
     """For `store.connect`, of what floor.json says of the store."""
-    token = said.get("token_file")
-    return f"{said['kind']}://{','.join(said['endpoints'])}" + (f"?token_file={token}" if token else "")
+    url = f"{said['kind']}://{','.join(said['endpoints'])}"
+    if token := said.get("token_file"):
+        from urllib.parse import quote  # a folder's name may have "&" and "?" in it
+
+        url += f"?token_file={quote(str(token))}"
+    return url
 
 
 def user(uid: int) -> str:

@@ -4,6 +4,8 @@ everybody but its owner. Pure.
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 from controlplane.errors import InvalidSettings
 
 SOCKET = "unix:"
@@ -46,11 +48,13 @@ def on_this_machine(endpoint: str) -> bool:
 
 def split(where: str) -> tuple[str, list[str], dict[str, str]]:
     """Kind, endpoints and options of "KIND://ENDPOINT[,ENDPOINT...][?OPTION=FILE[&...]]"; the kind is empty
-    where none is named.
+    where none is named. Options are quoted as in any URL.
     """
     address, _, query = where.partition("?")
     kind, found, rest = address.partition("://")
-    options = dict(pair.partition("=")[::2] for pair in query.split("&") if pair)
+    options = {
+        name: unquote(value) for name, _, value in (pair.partition("=") for pair in query.split("&") if pair)
+    }
     return (kind if found else ""), (rest if found else kind).rstrip("/").split(","), options
 
 

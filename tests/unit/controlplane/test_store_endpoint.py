@@ -8,7 +8,9 @@ import pytest
 
 from controlplane import store
 from controlplane.errors import InvalidSettings
+from controlplane.floor import folders
 from controlplane.settings import StoreSettings
+from controlplane.store import endpoint
 from controlplane.store.endpoint import on_this_machine, parse_endpoint, ports
 
 
@@ -81,3 +83,10 @@ def test_a_store_on_a_socket_is_named_by_it() -> None:
 )
 def test_which_endpoints_are_ports_that_every_user_reaches(where: str, found: list[str]) -> None:
     assert ports(where) == found
+
+
+def test_a_token_file_in_a_folder_of_any_name_is_found_again_in_the_address() -> None:
+    token = "/srv/a & b?=%/consul/token"
+    said = {"kind": "consul", "endpoints": ["unix:/run/x.sock"], "token_file": token}
+    assert endpoint.split(folders.url_of(said)) == ("consul", ["unix:/run/x.sock"], {"token_file": token})
+    assert endpoint.split("127.0.0.1:2379") == ("", ["127.0.0.1:2379"], {})
