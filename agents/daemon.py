@@ -32,6 +32,7 @@ from agents.agent import SITE_NEWS, Agent
 from agents.http import application, instance_ports, listening
 from agents.settings import STATUS_EVERY_S, AgentSettings
 from agents.site_secret import SiteSecret
+from controlplane import registry
 from controlplane import store as stores
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError
@@ -105,7 +106,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
     )
     store = store or stores.connect(given.store)
     keys = Keys(given.site)
-    follower = Follower(store, keys, clock)
+    follower = Follower(store, keys, clock, registrations=registry.watch(store, keys))
     agent = Agent(given, follower, clock)
     host_records = host_record.HostRecords(agent, store, keys)
     failovers = failover.Failovers(store, keys, follower)

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from controlplane import model, store
+from controlplane import model, registry, store
 from controlplane.api import http
 from controlplane.errors import HftctlError
 from controlplane.host import identity, log, run, title
@@ -165,7 +165,9 @@ async def serve(controller: Controller, given: argparse.Namespace) -> server.Ser
 
 async def keep(given: argparse.Namespace) -> int:
     client = store.connect(given.store)
-    controller = Controller(given.site, client, Follower(client, store.Keys(given.site)))
+    keys = store.Keys(given.site)
+    follower = Follower(client, keys, registrations=registry.watch(client, keys))
+    controller = Controller(given.site, client, follower)
     serving = await serve(controller, given)
     try:
         log.info("controller.serves", url=controller.url)

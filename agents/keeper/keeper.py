@@ -73,7 +73,7 @@ class Keeper:
         self.shown = shown.Shown()
         self.peers = peers.Peers(keys.site, host, clock, self._fit, self._asked)
         self.ping_key = ping_key
-        self.registry: registry.Registry = registry.LeasedRegistry(
+        self.registry: registry.Registry = registry.of(
             store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
         )
         self._registered: dict[str, protocol.WantedProcess] = {}

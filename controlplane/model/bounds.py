@@ -59,6 +59,11 @@ Endpoint = Annotated[str, msgspec.Meta(max_length=512, pattern=r"\Aipc://[^\x00-
 """Of a ZeroMQ socket. Daemons bind no other kind, so one over TCP was not written by an agent of ours."""
 Endpoints = Annotated[Mapping[Name, Endpoint], msgspec.Meta(max_length=32)]
 """Name of the socket -> where it is bound."""
+Tags = Annotated[tuple[Word, ...], msgspec.Meta(max_length=32)]
+Weight = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+"""As Consul takes it."""
+Meta = Annotated[Mapping[Name, Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=32)]
+"""What an operator wants to be found by: name -> value. Consul takes 64 pairs, some of which are ours."""
 Metric = Annotated[
     str, msgspec.Meta(max_length=256, pattern=r"\A[A-Za-z_][A-Za-z0-9_]*(\{[^{}\x00-\x1f\x7f]*\})?\Z")
 ]

@@ -7,7 +7,7 @@ write compares, is in docs/protocol.md and, rule by rule, in leadership/transact
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -17,12 +17,16 @@ from controlplane.model.bounds import (
     Endpoints,
     Epoch,
     Incarnation,
+    Meta,
     Name,
     Port,
+    Tags,
     Text,
     Url,
     WallNs,
+    Weight,
     Word,
+    one_of,
 )
 from controlplane.model.process import Process
 from controlplane.model.specs import ServiceSpec, Tombstone
@@ -41,7 +45,21 @@ class Registration:
     port: Port
     timestamp_ns: WallNs
     version: Word
-    tags: tuple[Word, ...] = ("hft", "trading", "python")
+    tags: Tags = ("hft", "trading", "python")
+    zone: Word = ""
+    """Where its host stands (a rack, a data centre), for who prefers the near one; empty: not said."""
+    weight: Weight = 1
+    """Share of the calls that it is given beside the others of its service."""
+    meta: Meta = field(default_factory=dict)
+    health: Annotated[str, one_of("passing", "warning", "critical")] = "passing"
+    """As the registry's checks have it: on leased keys what its agent says, on Consul its own checks."""
+    maintenance: Text = ""
+    """Why an operator took it out of service for a time; empty: he did not."""
+
+    @property
+    def serves(self) -> bool:
+        """May be called: neither critical nor in maintenance."""
+        return self.health != "critical" and not self.maintenance
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,11 @@ class Follower:
         keys: Keys,
         clock: clocks.Clock | None = None,
         leadership: LeadershipSettings | None = None,
+        registrations: Watch | None = None,
     ) -> None:
+        """`registrations`: where the services' noun is followed, as registry.watch makes it; the store's own
+        leased keys when left out.
+        """
         self.view: SiteView | None = None
         """None until every noun has been read once."""
         self.changed = asyncio.Event()
@@ -75,7 +79,10 @@ class Follower:
         self._clock = clock or SystemClock()
         self._started_boot_ns = self._clock.boot_ns()
         self._watches: list[tuple[Watch, nouns.Noun]] = [
-            (store.watch(prefix), nouns.Noun(keys)) for prefix in nouns.watched(keys)
+            (registrations or store.watch(prefix), nouns.Noun(keys))
+            if prefix == keys.services
+            else (store.watch(prefix), nouns.Noun(keys))
+            for prefix in nouns.watched(keys)
         ]
         self._news: list[News] = []
         self._leader_seen_ns: dict[str, int] = {}

@@ -190,7 +190,7 @@ class StandaloneAgent:
 
     async def _keep_registered(self, at: RegistryAt) -> None:
         client = store.connect(at.address)
-        self._registry = kept = registry.LeasedRegistry(
+        self._registry = kept = registry.of(
             client,
             at.keys,
             SystemClock(),
