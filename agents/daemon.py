@@ -120,11 +120,11 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
             profile=lambda: follower.profile,
             troubled=agent.keeper_troubled,
         )
-    if open_ports := endpoint.ports(given.store):
+    if open_ports := endpoint.unguarded(given.store):
         text = (
-            f"the store answers at {', '.join(open_ports)} without TLS or password: every user of this "
-            "machine can read and write it, the site's secret too; a unix socket (etcd://unix:/PATH) closes "
-            "that"
+            f"the store answers at {', '.join(open_ports)} without password, token or certificate: every user "
+            "of this machine can read and write it, the site's secret too; a unix socket (etcd://unix:/PATH) "
+            "closes that, or an identity (hftctl up --store-cert, --store-token, --store-user)"
         )
         agent.alarms.raise_("store.open", "warning", text)
     http = server.Server(application.application(agent, failovers, store, keys), report=agent.report)

@@ -27,7 +27,6 @@ HEALTH_KEY = "hft/"
 """Read (never written) to prove that the store has a leader: the empty name under our root."""
 CONSISTENT = {"consistent": ""}
 """The leader asks a quorum whether it still is one before it answers."""
-INDEX = "x-consul-index"
 TRANSACTION = frozenset({200, 409})
 
 
@@ -169,6 +168,6 @@ def newest(entries: Mapping[str, Entry]) -> int:
 def index_of(answer: Answer) -> int:
     """At least 1: with 0 a blocking query would not block."""
     try:
-        return max(1, int(answer.headers.get(INDEX, "1")))
+        return max(1, int(answer.headers.get(calls.INDEX, "1")))
     except ValueError:
         return 1

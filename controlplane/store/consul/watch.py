@@ -90,6 +90,7 @@ class _Followed:
                 answer = await self._ask(server, connection)
                 if answer.status not in calls.GOOD:
                     raise self._calls.error_of(server, "GET", f"kv/{self._prefix}", answer)
+                calls.require_consul(server, "GET", f"kv/{self._prefix}", answer)
                 client.require_all_shown(answer, self._prefix, self._calls.token)
                 early = self._store.clock.boot_ns() - asked_ns < self._calls.settings.probe_every_s / 2 * 1e9
                 if not self._take(answer, asked_ns) and early:

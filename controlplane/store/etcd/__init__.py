@@ -4,7 +4,12 @@ client.py (the operations) · calls.py (endpoints, deadlines) · watch.py · err
 Importing this costs grpc: 100 ms and 20 MB.
 """
 
-from controlplane.store.etcd.client import EtcdStore
+import os
+
+# grpc's own lines on stderr say of each refused connection what the error says once, in our words.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+from controlplane.store.etcd.client import EtcdStore  # noqa: E402 (grpc reads it when it is imported)
 
 __all__ = [
     "EtcdStore",
