@@ -47,7 +47,6 @@ __all__ = [
     "Watch",
     "connect",
     "endpoint",
-    "etcd",
     "existing",
     "limits",
 ]

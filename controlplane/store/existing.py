@@ -5,6 +5,7 @@ secret is: only where the secrets are.
 
 from __future__ import annotations
 
+import argparse
 import os
 import stat
 from collections.abc import Mapping
@@ -48,6 +49,19 @@ def of_environment(environ: Mapping[str, str] = os.environ) -> Existing | None:
         name: Path(environ[variable]) for name, variable in OF_ENVIRONMENT.items() if environ.get(variable)
     }
     return Existing(endpoints, files, environ.get(USER, ""))
+
+
+def url_of_environment(environ: Mapping[str, str] = os.environ) -> str | None:
+    """The address that the environment gives, None when it gives none. Raises as `url`."""
+    given = of_environment(environ)
+    return None if given is None else url(given)
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """`--store` of a daemon, which HFT_STORE_ENDPOINTS and the variables beside it may say instead."""
+    said = url_of_environment()
+    text = "KIND://HOST:PORT[,HOST:PORT...][?token_file=PATH...]; HFT_STORE_* instead"
+    parser.add_argument("--store", default=said, required=said is None, help=text)
 
 
 def url(given: Existing, kind: str | None = None) -> str:

@@ -1,5 +1,5 @@
-"""Floors on a store that is there already: nothing is embedded, the site is one floor's, and whatever is wrong
-with the store is one line, an exit code and nothing changed.
+"""Floors on a store that is there already: nothing is embedded, the site is one floor's, and whatever is
+wrong with the store is one line, an exit code and nothing changed.
 """
 
 from __future__ import annotations
@@ -202,3 +202,20 @@ def test_a_wrong_token_is_refused_and_changes_nothing(tmp_path: Path) -> None:
         code, line = refused(floor, *none)
         assert code == 3 and "ermission denied" in line
         assert not content(there)
+
+
+def test_a_machine_without_a_floor_reads_the_status_out_of_the_store(there: Secured) -> None:
+    with floors.floor(bring_up=False) as floor, floors.floor(bring_up=False) as elsewhere:
+        done = elsewhere.run("status")
+        assert done.returncode == 3 and "no floor runs" in done.stderr
+        elsewhere.environment |= there.environment
+        done = elsewhere.run("status", "--site", "nowhere")
+        assert done.returncode == 3 and 'there is no site "nowhere" in it' in done.stderr
+        words = ["--site", "read", "--services", str(Path("inventory/lab/services.yml").resolve())]
+        assert floor.run("up", "--detach", *words, *there.words(), timeout_s=180).returncode == 0
+        found = elsewhere.json("status", "--site", "read")
+        assert found["healthy"] and found["store"]["kind"] == there.kind
+        assert {each["name"] for each in found["services"]} == {s["name"] for s in floor.status()["services"]}
+        floor.run("down")
+        done = elsewhere.run("status", "--site", "read")
+        assert done.returncode == 1 and "unhealthy" in done.stdout

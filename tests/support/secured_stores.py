@@ -1,5 +1,5 @@
-"""Stores as a firm runs them, on loopback: TLS that wants the client's certificate, and on Consul a token too.
-For tests of floors that use a store which is there already.
+"""Stores as a firm runs them, on loopback: TLS that wants the client's certificate, and on Consul a token
+too. For tests of floors that use a store which is there already.
 """
 
 from __future__ import annotations

@@ -230,8 +230,8 @@ def require_consul(server: Server, method: str, path: str, answer: Answer) -> No
     """
     if method == "GET" and path.startswith("kv/") and INDEX not in answer.headers:
         raise Unavailable(
-            f"store consul {server.address}: {method} {path}: HTTP {answer.status} without {INDEX}: no Consul "
-            "answers there"
+            f"store consul {server.address}: {method} {path}: HTTP {answer.status} without {INDEX}: no "
+            "Consul answers there"
         )
 
 

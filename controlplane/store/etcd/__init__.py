@@ -9,7 +9,7 @@ import os
 # grpc's own lines on stderr say of each refused connection what the error says once, in our words.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-from controlplane.store.etcd.client import EtcdStore  # noqa: E402 (grpc reads it when it is imported)
+from controlplane.store.etcd.client import EtcdStore
 
 __all__ = [
     "EtcdStore",
