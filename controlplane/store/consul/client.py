@@ -14,8 +14,19 @@ from controlplane.errors import Denied, HftctlError
 from controlplane.host.system_clock import SystemClock
 from controlplane.settings import StoreSettings
 from controlplane.store import limits
-from controlplane.store.base import Committed, Compare, Delete, Entry, Health, Lease, Lost, Put, Snapshot
-from controlplane.store.consul import calls, kv, sessions
+from controlplane.store.base import (
+    Committed,
+    Compare,
+    Condition,
+    Delete,
+    Entry,
+    Health,
+    Lease,
+    Lost,
+    Put,
+    Snapshot,
+)
+from controlplane.store.consul import calls, condition, kv, sessions
 from controlplane.store.consul import watch as watching
 from controlplane.store.consul.http import Answer
 
@@ -116,6 +127,9 @@ class ConsulStore:
         except HftctlError as exc:
             reason = str(exc)
         return Health("consul", self.calls.addresses, latency_ms is not None, version, latency_ms, reason)
+
+    async def condition(self) -> Condition:
+        return await condition.look(self.calls)
 
     async def _version(self) -> str:
         """Empty where the token has no right to see it."""
