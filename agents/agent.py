@@ -215,7 +215,7 @@ class Agent:
             self.bus.undecodable + (self.keeper.undecodable if self.keeper is not None else 0),
             self.bus.disbelieved,
             self.events.lines_lost,
-            self.store_health,
             self.keeper_undecodable,
             self.keeper_unauthenticated,
+            self.store_health,
         )

@@ -38,10 +38,10 @@ class Own:
     undecodable: int
     disbelieved: int
     events_lost: int
-    store: Health | None = None
     keeper_undecodable: int = 0
     keeper_unauthenticated: Mapping[str, int] = field(default_factory=dict)
     """By why (keeper/peers.py, KINDS)."""
+    store: Health | None = None
 
 
 def text(
