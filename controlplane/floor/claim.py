@@ -3,7 +3,7 @@
 Two floors of one site name in one store would run each other's services and take each other's leads. So `up`
 puts its own id there by compare-and-swap before anything of it runs, keeps it in `floor.id` of its site
 folder, and finds it again; `--join` takes over the id that stands there. The embedded store is its site
-folder's own: what stands in it is believed.
+folder's own: what stands in it is believed, and rubbish there is written over.
 """
 
 from __future__ import annotations
@@ -41,18 +41,16 @@ async def claim(
     mine = _read(folders)
     for _ in range(TRIES):
         entry = await client.get(keys.site_record)
-        if entry is None:
-            record = SiteRecord(
-                mine or uuid.uuid4().hex, getpass.getuser(), socket.gethostname(), time.time_ns()
-            )
-            mine = record.floor
+        found = None if entry is None else _decoded(keys, entry, or_none=own_store)
+        if found is None:
+            mine = mine or uuid.uuid4().hex
             _keep(folders, mine)  # before the store has it: a crash in between leaves no site without a floor
-            if isinstance(
-                await client.put(keys.site_record, model.encode(record), expect=0), store.Committed
-            ):
+            record = SiteRecord(mine, getpass.getuser(), socket.gethostname(), time.time_ns())
+            expect = entry.revision if entry else 0
+            done = await client.put(keys.site_record, model.encode(record), expect=expect)
+            if isinstance(done, store.Committed):
                 return False
             continue
-        found = _decoded(keys, entry)
         if found.floor == mine:
             return False
         if not (join or own_store):
@@ -79,10 +77,12 @@ def _refusal(site: str, found: SiteRecord, mine: str, folders: Folders) -> str:
     )
 
 
-def _decoded(keys: store.Keys, entry: store.Entry) -> SiteRecord:
+def _decoded(keys: store.Keys, entry: store.Entry, *, or_none: bool) -> SiteRecord | None:
     try:
         return model.decode(SiteRecord, entry.value)
     except msgspec.DecodeError as exc:
+        if or_none:
+            return None
         raise InvalidInput(
             f"{keys.site_record} in the store: found {bounds.cut(repr(entry.value), 80)}, wanted the "
             f"record of a site ({bounds.cut(str(exc), 200)}); was it written by another program?"
