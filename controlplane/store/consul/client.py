@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,10 @@ HEALTH_KEY = "hft/"
 """Read (never written) to prove that the store has a leader: the empty name under our root."""
 CONSISTENT = {"consistent": ""}
 """The leader asks a quorum whether it still is one before it answers."""
-INDEX = "x-consul-index"
 TRANSACTION = frozenset({200, 409})
+VERSION_LEAST = (1, 14)
+"""Transactions of 128 operations, which the port's 64 may become; an older one takes 64."""
+_NUMBERS = re.compile(r"(\d+)\.(\d+)\.\d+")
 
 
 class _Agent(msgspec.Struct, rename="pascal"):
@@ -60,13 +63,13 @@ class ConsulStore:
     async def get(self, key: str) -> Entry | None:
         limits.check_key(key)
         found = await self.calls.ask("GET", f"kv/{key}", CONSISTENT)
-        pairs = kv.pairs.decode(found.body) if found.status == 200 else []
+        pairs = calls.decoded(kv.pairs, found, f"get {key}") if found.status == 200 else []
         return kv.entries(pairs).get(key)
 
     async def range(self, prefix: str) -> Snapshot:
         answer = await self.calls.ask("GET", f"kv/{prefix}", {"recurse": "", **CONSISTENT})
         require_all_shown(answer, prefix, self.calls.token)
-        return listed(answer)
+        return listed(answer, prefix)
 
     async def put(
         self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None
@@ -82,7 +85,7 @@ class ConsulStore:
             return Committed(None)
         body = kv.transaction(compares, then)
         answer = await self.calls.ask("PUT", "txn", body=body, good=TRANSACTION)
-        done = kv.outcome.decode(answer.body)
+        done = calls.decoded(kv.outcome, answer, "transaction", writes=True)
         if answer.status == 200:
             return kv.committed(done)
         refused = kv.lost(done, len(compares))
@@ -103,7 +106,7 @@ class ConsulStore:
 
     async def health(self) -> Health:
         """Of the server in front, or the first that answers; healthy means that a leader which has a quorum
-        answered a read. Errors are its reason, never raised.
+        answered a read, and that it is new enough. Errors are its reason, never raised.
         """
         version, reason = "", ""
         latency_ms: float | None = None
@@ -114,9 +117,10 @@ class ConsulStore:
             before_s = time.monotonic()
             await self.calls.ask("GET", f"kv/{HEALTH_KEY}", CONSISTENT)
             latency_ms = round((time.monotonic() - before_s) * 1000, 3)
+            reason = too_old(version)
         except HftctlError as exc:
             reason = str(exc)
-        return Health("consul", self.calls.addresses, latency_ms is not None, version, latency_ms, reason)
+        return Health("consul", self.calls.addresses, not reason, version, latency_ms, reason)
 
     async def _version(self) -> str:
         """Empty where the token has no right to see it."""
@@ -132,6 +136,17 @@ class ConsulStore:
         for watch in list(self._watches):
             await watch.aclose()
         await self.calls.close()
+
+
+def too_old(version: str) -> str:
+    """Why a server of this version is none for us; empty: it is one, or does not say (its token may not see
+    it).
+    """
+    found = _NUMBERS.match(version)
+    if found is None or (int(found[1]), int(found[2])) >= VERSION_LEAST:
+        return ""
+    least = ".".join(map(str, VERSION_LEAST))
+    return f"Consul {version} is too old: its transactions are too small; wanted {least} or newer"
 
 
 def require_all_shown(answer: Answer, prefix: str, token: str) -> None:
@@ -152,9 +167,10 @@ def require_all_shown(answer: Answer, prefix: str, token: str) -> None:
         )
 
 
-def listed(answer: Answer) -> Snapshot:
+def listed(answer: Answer, prefix: str) -> Snapshot:
     """Of a list of a prefix."""
-    found = kv.entries(kv.pairs.decode(answer.body) if answer.status == 200 else [])
+    pairs = calls.decoded(kv.pairs, answer, f'list of "{prefix}"') if answer.status == 200 else []
+    found = kv.entries(pairs)
     return Snapshot(newest(found), found)
 
 
@@ -169,6 +185,6 @@ def newest(entries: Mapping[str, Entry]) -> int:
 def index_of(answer: Answer) -> int:
     """At least 1: with 0 a blocking query would not block."""
     try:
-        return max(1, int(answer.headers.get(INDEX, "1")))
+        return max(1, int(answer.headers.get(calls.INDEX, "1")))
     except ValueError:
         return 1

@@ -18,13 +18,11 @@ import random
 import time
 from typing import Protocol
 
-import msgspec
-
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, Unavailable
 from controlplane.resilience import backoff
 from controlplane.store.base import Snapshot
-from controlplane.store.consul import calls, client, kv
+from controlplane.store.consul import calls, client
 from controlplane.store.consul.calls import Calls
 from controlplane.store.consul.http import Answer, Broken, Connection, Server
 from controlplane.store.followed import FollowedWatch
@@ -90,6 +88,7 @@ class _Followed:
                 answer = await self._ask(server, connection)
                 if answer.status not in calls.GOOD:
                     raise self._calls.error_of(server, "GET", f"kv/{self._prefix}", answer)
+                calls.require_consul(server, "GET", f"kv/{self._prefix}", answer)
                 client.require_all_shown(answer, self._prefix, self._calls.token)
                 early = self._store.clock.boot_ns() - asked_ns < self._calls.settings.probe_every_s / 2 * 1e9
                 if not self._take(answer, asked_ns) and early:
@@ -127,10 +126,7 @@ class _Followed:
             return False
         news = index != self._index
         if news:
-            try:
-                found = kv.entries(kv.pairs.decode(answer.body) if answer.status == 200 else [])
-            except msgspec.DecodeError as exc:
-                raise Unavailable(f"store consul: watch {self._prefix}: no list of keys: {exc}") from exc
+            found = client.listed(answer, self._prefix).entries
             # Of the newest record, as everything up to its write is in the list; never below what was shown.
             revision = max(client.newest(found), self._latest.revision if self._index else 0)
             self._index = index
