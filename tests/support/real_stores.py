@@ -94,10 +94,12 @@ class RealStore:
         *,
         raw: bytes | None = None,
         of: Server | None = None,
+        token: str = "",
     ) -> bytes:
-        """Over HTTP: etcd's JSON gateway, Consul's API."""
+        """Over HTTP: etcd's JSON gateway (`token`: of its auth), Consul's API (as the master)."""
         content = raw if raw is not None else None if body is None else json.dumps(body).encode()
         headers = {"X-Consul-Token": self.master} if self.master and self.kind == "consul" else {}
+        headers |= {"Authorization": token} if token else {}
         request = urllib.request.Request(
             f"http://{(of or self.server).endpoint}/{path}", data=content, headers=headers, method=method
         )
