@@ -105,7 +105,7 @@ async def _write_until_refused(client: store.Store) -> tuple[set[str], HftctlErr
 async def _said_unwell(client: store.Store) -> store.Health:
     """A Consul without room loses its leader and finds it again, and answers reads between."""
     async with asyncio.timeout(SOON_S):
-        while (health := await client.health()).healthy:
+        while (health := await client.health()).healthy:  # noqa: ASYNC110 (nobody announces it)
             await asyncio.sleep(0.05)
     assert health.reason and "\n" not in health.reason
     return health
