@@ -11,15 +11,12 @@ from typing import TypeVar
 
 from controlplane import store
 from controlplane.errors import InUse, InvalidSettings, Unavailable
-from controlplane.floor import claim, etcd_versions
+from controlplane.floor import claim, consul, etcd_versions
 from controlplane.floor.folders import Folders
 
 REACH_S = 6.0
 """An election of a new leader takes about two."""
 AGAIN_S = 0.2
-CONSUL_LEAST = (1, 14)
-"""The first that takes 128 operations in a transaction."""
-
 T = TypeVar("T")
 
 
@@ -69,7 +66,6 @@ def version_fault(kind: str, version: str) -> str:
         return ""
     if kind == "etcd":
         return etcd_versions.fault(found)
-    if kind == "consul" and (found.major, found.minor) < CONSUL_LEAST:
-        least = ".".join(map(str, CONSUL_LEAST))
-        return f"Consul {version} is too old, need {least} or newer"
+    if kind == "consul" and (found.major, found.minor) < consul.LEAST:
+        return f"Consul {version} is too old, need {consul.NEEDED}"
     return ""

@@ -208,13 +208,15 @@ class Floor:
                 f"{keeper.host} has its peers' answers",
             )
 
-    async def pair(self) -> tuple[Daemon, Daemon]:
-        """alpha leads, beta is electable and passing."""
+    async def pair(
+        self, of_alpha: Store | None = None, of_beta: Store | None = None
+    ) -> tuple[Daemon, Daemon]:
+        """alpha leads, beta is electable and passing; each keeper over a client of its own where given."""
         first, second = self.daemon("alpha"), self.daemon("beta")
-        alpha = await self.keeper("alpha")
+        alpha = await self.keeper("alpha", of_alpha)
         alpha.apply(protocol.Table((first.entry(),)))
         await until(first.leads, "alpha leads")
-        beta = await self.keeper("beta")
+        beta = await self.keeper("beta", of_beta)
         beta.apply(protocol.Table((second.entry(),)))
         first.say_electable(second)
         await until(lambda: second.process in alpha.successors(), "beta's process passes")
@@ -236,6 +238,15 @@ async def floor(store: Store, folder: Path) -> AsyncIterator[Floor]:
         for daemon in made.daemons:
             daemon.end()
         await store.close()
+
+
+async def steady(leader: Daemon, *others: Daemon, seconds: float = 2.0) -> None:
+    """For longer than a lease: the same one leads in the same epoch at every look, and no other."""
+    epoch, end_s = leader.lease().epoch, time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        assert leader.leads() and leader.lease().epoch == epoch, f"{leader.instance} lost its lead"
+        assert not any(other.leads() for other in others), "two leaders at once"
+        await asyncio.sleep(0.01)
 
 
 Case = Callable[[Floor], Awaitable[None]]

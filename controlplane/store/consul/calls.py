@@ -13,7 +13,10 @@ import ssl
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote, urlencode
+
+import msgspec
 
 from controlplane.errors import Denied, HftctlError, InvalidSettings, Unavailable
 from controlplane.settings import StoreSettings
@@ -21,6 +24,7 @@ from controlplane.store.consul import errors
 from controlplane.store.consul.http import Answer, Broken, Connection, Server
 from controlplane.store.endpoint import on_this_machine, parse_endpoint
 
+T = TypeVar("T")
 GOOD = frozenset({200, 404})
 """404 is an answer to most questions: no such key, no such session."""
 
@@ -33,6 +37,30 @@ def target(path: str, query: Mapping[str, str] | None = None) -> str:
     pairs = {name: value for name, value in (query or {}).items() if value}
     asked = "&".join([*flags, *([urlencode(pairs)] if pairs else [])])
     return f"/v1/{quote(path)}" + (f"?{asked}" if asked else "")
+
+
+def decoded(decoder: msgspec.json.Decoder[T], answer: Answer, what: str, *, writes: bool = False) -> T:
+    """The body of a good answer. Raises Unavailable: it is not Consul's; a write may have been applied."""
+    try:
+        return decoder.decode(answer.body)
+    except msgspec.DecodeError as exc:
+        raise Unavailable(
+            f"store consul: {what}: what answers is not Consul ({exc}); look at the address", ambiguous=writes
+        ) from exc
+
+
+def require_consul(server: Server, method: str, path: str, answer: Answer) -> None:
+    """Consul says its index with every answer about keys, also where there are none. What another HTTP server
+    calls "not found" must not pass for an empty site.
+
+    Raises:
+        Unavailable: this is no Consul; another endpoint may be one.
+    """
+    if method == "GET" and path.startswith("kv/") and INDEX not in answer.headers:
+        raise Unavailable(
+            f"store consul {server.address}: {method} {path}: HTTP {answer.status} without {INDEX}: what "
+            "answers there is not Consul; look at the address"
+        )
 
 
 class Calls:
@@ -222,17 +250,6 @@ class Calls:
             await self.close_connection(connection)
         for server in self.servers:
             await server.close()
-
-
-def require_consul(server: Server, method: str, path: str, answer: Answer) -> None:
-    """Consul gives an index with every look at its keys, found or not. Another program's 404 would be taken
-    for an empty store. Raises Unavailable.
-    """
-    if method == "GET" and path.startswith("kv/") and INDEX not in answer.headers:
-        raise Unavailable(
-            f"store consul {server.address}: {method} {path}: HTTP {answer.status} without {INDEX}: no "
-            "Consul answers there"
-        )
 
 
 def _one_line(file: Path) -> str:

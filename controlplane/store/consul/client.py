@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import weakref
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,9 @@ HEALTH_KEY = "hft/"
 CONSISTENT = {"consistent": ""}
 """The leader asks a quorum whether it still is one before it answers."""
 TRANSACTION = frozenset({200, 409})
+VERSION_LEAST = (1, 14)
+"""Transactions of 128 operations, which the port's 64 may become; an older one takes 64."""
+_NUMBERS = re.compile(r"(\d+)\.(\d+)\.\d+")
 
 
 class _Agent(msgspec.Struct, rename="pascal"):
@@ -70,13 +74,13 @@ class ConsulStore:
     async def get(self, key: str) -> Entry | None:
         limits.check_key(key)
         found = await self.calls.ask("GET", f"kv/{key}", CONSISTENT)
-        pairs = kv.pairs.decode(found.body) if found.status == 200 else []
+        pairs = calls.decoded(kv.pairs, found, f"get {key}") if found.status == 200 else []
         return kv.entries(pairs).get(key)
 
     async def range(self, prefix: str) -> Snapshot:
         answer = await self.calls.ask("GET", f"kv/{prefix}", {"recurse": "", **CONSISTENT})
         require_all_shown(answer, prefix, self.calls.token)
-        return listed(answer)
+        return listed(answer, prefix)
 
     async def put(
         self, key: str, value: bytes, *, expect: int | None = None, lease: Lease | None = None
@@ -92,7 +96,7 @@ class ConsulStore:
             return Committed(None)
         body = kv.transaction(compares, then)
         answer = await self.calls.ask("PUT", "txn", body=body, good=TRANSACTION)
-        done = kv.outcome.decode(answer.body)
+        done = calls.decoded(kv.outcome, answer, "transaction", writes=True)
         if answer.status == 200:
             return kv.committed(done)
         refused = kv.lost(done, len(compares))
@@ -113,7 +117,7 @@ class ConsulStore:
 
     async def health(self) -> Health:
         """Of the server in front, or the first that answers; healthy means that a leader which has a quorum
-        answered a read. Errors are its reason, never raised.
+        answered a read, and that it is new enough. Errors are its reason, never raised.
         """
         version, reason = "", ""
         latency_ms: float | None = None
@@ -124,9 +128,10 @@ class ConsulStore:
             before_s = time.monotonic()
             await self.calls.ask("GET", f"kv/{HEALTH_KEY}", CONSISTENT)
             latency_ms = round((time.monotonic() - before_s) * 1000, 3)
+            reason = too_old(version)
         except HftctlError as exc:
             reason = str(exc)
-        return Health("consul", self.calls.addresses, latency_ms is not None, version, latency_ms, reason)
+        return Health("consul", self.calls.addresses, not reason, version, latency_ms, reason)
 
     async def condition(self) -> Condition:
         return await condition.look(self.calls)
@@ -147,6 +152,17 @@ class ConsulStore:
         await self.calls.close()
 
 
+def too_old(version: str) -> str:
+    """Why a server of this version is none for us; empty: it is one, or does not say (its token may not see
+    it).
+    """
+    found = _NUMBERS.match(version)
+    if found is None or (int(found[1]), int(found[2])) >= VERSION_LEAST:
+        return ""
+    least = ".".join(map(str, VERSION_LEAST))
+    return f"Consul {version} is too old: its transactions are too small; wanted {least} or newer"
+
+
 def require_all_shown(answer: Answer, prefix: str, token: str) -> None:
     """Consul leaves out of a list what the token may not read, and answers as if it were not there: a keeper
     would take a site for empty.
@@ -165,9 +181,10 @@ def require_all_shown(answer: Answer, prefix: str, token: str) -> None:
         )
 
 
-def listed(answer: Answer) -> Snapshot:
+def listed(answer: Answer, prefix: str) -> Snapshot:
     """Of a list of a prefix."""
-    found = kv.entries(kv.pairs.decode(answer.body) if answer.status == 200 else [])
+    pairs = calls.decoded(kv.pairs, answer, f'list of "{prefix}"') if answer.status == 200 else []
+    found = kv.entries(pairs)
     return Snapshot(newest(found), found)
 
 

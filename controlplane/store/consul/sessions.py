@@ -12,7 +12,7 @@ import msgspec
 
 from controlplane import clock as clocks
 from controlplane.errors import InvalidInput, LeaseLost
-from controlplane.store.consul.calls import Calls
+from controlplane.store.consul.calls import Calls, decoded
 
 SECOND_NS = 1_000_000_000
 TTL_S_MAX = 86_400.0
@@ -46,7 +46,7 @@ class ConsulLease:
         # Stamp before sending: a late stamp would lengthen our belief in the lease.
         before_ns = self.clock.boot_ns()
         answer = await self.calls.ask("PUT", f"session/renew/{self.id}")
-        found = _renewed.decode(answer.body) if answer.status == 200 else []
+        found = decoded(_renewed, answer, f"session {self.id}") if answer.status == 200 else []
         if not found:
             raise LeaseLost(
                 f"store consul: session {self.id} (ttl {self.ttl_s} s) is not known any more: it ended or "
@@ -81,7 +81,9 @@ async def create(calls: Calls, clock: clocks.Clock, ttl_s: float) -> ConsulLease
             granted_s = least_s
             continue
         deadline_ns = before_ns + int(granted_s * SECOND_NS)
-        return ConsulLease(calls, clock, _created.decode(answer.body).id, granted_s, deadline_ns)
+        return ConsulLease(
+            calls, clock, decoded(_created, answer, "session", writes=True).id, granted_s, deadline_ns
+        )
     raise InvalidInput(f"store lease: ttl {ttl_s} s is refused, and so is the server's own least")
 
 

@@ -18,13 +18,11 @@ import random
 import time
 from typing import Protocol
 
-import msgspec
-
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, Unavailable
 from controlplane.resilience import backoff
 from controlplane.store.base import Snapshot
-from controlplane.store.consul import calls, client, kv
+from controlplane.store.consul import calls, client
 from controlplane.store.consul.calls import Calls
 from controlplane.store.consul.http import Answer, Broken, Connection, Server
 from controlplane.store.followed import FollowedWatch
@@ -128,10 +126,7 @@ class _Followed:
             return False
         news = index != self._index
         if news:
-            try:
-                found = kv.entries(kv.pairs.decode(answer.body) if answer.status == 200 else [])
-            except msgspec.DecodeError as exc:
-                raise Unavailable(f"store consul: watch {self._prefix}: no list of keys: {exc}") from exc
+            found = client.listed(answer, self._prefix).entries
             # Of the newest record, as everything up to its write is in the list; never below what was shown.
             revision = max(client.newest(found), self._latest.revision if self._index else 0)
             self._index = index

@@ -10,6 +10,7 @@ connection is the watch's own, so that giving it up harms no call.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import Any, Protocol
 
@@ -30,6 +31,9 @@ BURST = 10
 PER_S = 4.0
 """Reconnections: ten at once (a rolling restart of the cluster), then four a second: quick to come back,
 cheap through a long outage."""
+
+SPREAD_S = 0.1
+"""A crowd that lost its member comes back within this, not at one moment."""
 
 
 DRAIN_S = 0.2
@@ -66,7 +70,8 @@ class _Resumed:
 
     async def run(self) -> None:
         while not self._calls.closed:
-            await asyncio.sleep(self._bucket.take(time.monotonic()))
+            delay_s = self._bucket.take(time.monotonic())
+            await asyncio.sleep(delay_s and delay_s + random.random() * SPREAD_S)
             try:
                 if self._revision == 0:
                     await self._list()
@@ -78,6 +83,7 @@ class _Resumed:
                 # Unavailable: the next endpoint. Denied and the like: an operator may mend it while we wait;
                 # the age of the view shows it.
                 self._endpoint += 1
+                await asyncio.sleep(random.random() * SPREAD_S)
 
     async def _list(self) -> None:
         before_ns = self._store.clock.boot_ns()
