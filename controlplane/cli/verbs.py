@@ -25,6 +25,9 @@ VERBS: dict[str, Verb] = {
     "apply": Verb("specs:apply", "Make the floor's services what a file says; the change is shown first."),
     "diff": Verb("specs:diff", "Say what `apply` of a services file would change."),
     "status": Verb("status:status", "Hosts, services, leaders, flow and alarms of the site."),
+    "doctor": Verb(
+        "doctor:doctor", "Examine store, hosts, machine and the floor's folders, and say what to do."
+    ),
     "services": Verb("services:services", "The services of the site: wanted, running, led by."),
     "endpoints": Verb("services:endpoints", "Where the instances of a service listen."),
     "health": Verb("services:health", "Health of instances; exit 1 when one is not passing."),

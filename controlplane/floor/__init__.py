@@ -8,8 +8,11 @@ service: those are in the store (controlplane/specs).
 __all__ = [
     "down",
     "embedded",
+    "etcd_versions",
     "folders",
+    "ownership",
     "ports",
+    "processes",
     "run_file",
     "up",
     "wait",
