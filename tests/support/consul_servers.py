@@ -1,7 +1,7 @@
 """Real Consul servers for tests: where a binary comes from, and one running server, or several, as a context
 manager.
 
-`python -m tests.support.consul_servers` prints the path of a binary, getting it when it is missing:
+`python -m tests.support.consul_servers [VERSION]` prints the path of a binary, getting it when it is missing:
 HFT_CONSUL or PATH if new enough, the cache, a build by Go from the pinned modules in tests/servers/. What was
 built stays in $XDG_CACHE_HOME/hftctl (a folder for each version), so that the second run is instant.
 """
@@ -20,7 +20,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from typing import Any
 from tests.support import servers
 
 BUILT = "1.19.2"
+PINNED = {"1.19.2": "consul-1.19", "1.15.4": "consul-1.15"}
+"""Version -> its module under tests/servers/, that Go builds."""
 LEAST = (1, 14)
 """Transactions of 128 operations, which the port's 64 may become."""
 TRANSACTION_BYTES_MAX = 2 << 20
@@ -39,13 +41,23 @@ _VERSION = re.compile(r"Consul v(\d+)\.(\d+)\.(\d+)")
 
 def consul() -> Path:
     """The path of a Consul that is new enough. Raises NoServer."""
-    if (found := at_hand()) is not None:
+    return _got(at_hand, BUILT)
+
+
+def of_version(version: str) -> Path:
+    """This one, from the cache, or built. Raises NoServer."""
+    path = servers.cache() / f"consul-{version}" / "consul"
+    return _got(lambda: path if os.access(path, os.X_OK) else None, version)
+
+
+def _got(look: Callable[[], Path | None], version: str) -> Path:
+    if (found := look()) is not None:
         return found
     with servers.locked():
-        if (found := at_hand()) is not None:
+        if (found := look()) is not None:
             return found
         try:
-            return build()
+            return build(version)
         except (OSError, subprocess.SubprocessError) as exc:
             said = getattr(exc, "stderr", b"") or b""
             raise servers.NoServer(f"no Consul: {exc} {said.decode(errors='replace')[-300:]}") from exc
@@ -55,8 +67,8 @@ def at_hand() -> Path | None:
     for named in (os.environ.get("HFT_CONSUL"), shutil.which("consul")):
         if named and good(Path(named)):
             return Path(named)
-    cached = sorted(servers.cache().glob("consul-*/consul"))
-    return cached[-1] if cached and os.access(cached[-1], os.X_OK) else None
+    cached = servers.cache() / f"consul-{BUILT}" / "consul"
+    return cached if os.access(cached, os.X_OK) else None
 
 
 def good(binary: Path) -> bool:
@@ -68,17 +80,15 @@ def good(binary: Path) -> bool:
     return found is not None and (int(found[1]), int(found[2])) >= LEAST
 
 
-def build() -> Path:
-    go = shutil.which("go")
-    if go is None:
-        raise servers.NoServer("no Consul, and no Go to build one with: set HFT_CONSUL")
-    folder = servers.cache() / f"consul-{BUILT}"
+def build(version: str = BUILT) -> Path:
+    go = servers.go_to_build()
+    folder = servers.cache() / f"consul-{version}"
     folder.mkdir(parents=True, exist_ok=True)
     fresh = folder / "consul.new"
     flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", "-s -w"]
     subprocess.run(
-        [go, "build", *flags, "-o", str(fresh), "github.com/hashicorp/consul"],
-        cwd=servers.ROOT / "servers" / "consul-1.19",
+        [str(go), "build", *flags, "-o", str(fresh), "github.com/hashicorp/consul"],
+        cwd=servers.ROOT / "servers" / PINNED[version],
         env={**os.environ, "CGO_ENABLED": "0"},
         check=True,
         capture_output=True,
@@ -223,7 +233,7 @@ def cluster(binary: Path, size: int = 3) -> Iterator[list[Server]]:
 
 if __name__ == "__main__":
     try:
-        print(consul())
+        print(of_version(sys.argv[1]) if sys.argv[1:] else consul())
     except servers.NoServer as exc:
         print(exc, file=sys.stderr)
         sys.exit(1)

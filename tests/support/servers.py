@@ -28,9 +28,14 @@ from pathlib import Path
 from controlplane.errors import HftctlError
 from controlplane.floor import etcd as embedded
 from controlplane.floor import etcd_versions
+from tests.support import go_toolchain
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILT = "3.7.3"
+PINNED = {"3.7.3": "etcd-3.7", "3.6.16": "etcd-3.6"}
+"""Version -> its module under tests/servers/, that Go builds."""
+DEBIANS = "3.4.23"
+"""What Debian 12's package has in it."""
 BUILD_S_MAX = 600
 START_S_MAX = 30
 
@@ -87,22 +92,44 @@ def cached_etcds() -> list[Path]:
     ]
 
 
-def build_etcd() -> Path:
-    go = shutil.which("go")
-    if go is None:
-        raise NoServer("no Go toolchain")
+def of_version(version: str) -> Path:
+    """This one, from the cache, or got. Raises NoServer."""
+    path = cache() / f"etcd-{version}" / "etcd"
+    if os.access(path, os.X_OK):
+        return path
+    with locked():
+        try:
+            if os.access(path, os.X_OK):
+                return path
+            got = build_etcd(version) if version in PINNED else unpack_debian_etcd()
+            if got != path:
+                raise NoServer(f"no etcd {version}: this Debian's package has {got.parent.name}")
+            return got
+        except (OSError, subprocess.SubprocessError) as exc:
+            raise NoServer(f"no etcd {version}: {exc}") from exc
+
+
+def go_to_build() -> Path:
+    try:
+        return go_toolchain.go(cache())
+    except go_toolchain.NoGo as exc:
+        raise NoServer(str(exc)) from exc
+
+
+def build_etcd(version: str = BUILT) -> Path:
+    go = go_to_build()
     with tempfile.TemporaryDirectory(dir=_made(cache())) as scratch:
         target = Path(scratch) / "etcd"
         flags = ["-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", "-s -w"]
         subprocess.run(
-            [go, "build", *flags, "-o", str(target), "go.etcd.io/etcd/server/v3"],
-            cwd=ROOT / "servers" / "etcd-3.7",
+            [str(go), "build", *flags, "-o", str(target), "go.etcd.io/etcd/server/v3"],
+            cwd=ROOT / "servers" / PINNED[version],
             env={**os.environ, "CGO_ENABLED": "0"},
             check=True,
             capture_output=True,
             timeout=BUILD_S_MAX,
         )
-        return _keep(target, BUILT)
+        return _keep(target, version)
 
 
 def unpack_debian_etcd() -> Path:
@@ -308,16 +335,10 @@ def main() -> int:
         description="Print the path of a good server binary, getting it if needed.",
     )
     parser.add_argument("server", choices=["etcd"])
-    parser.add_argument(
-        "--from",
-        dest="way",
-        choices=["any", "go", "debian"],
-        default="any",
-        help="insist on one source, to have several versions",
-    )
+    parser.add_argument("--version", help=f"insist on one: {', '.join(PINNED)} (Go), {DEBIANS} (Debian)")
     arguments = parser.parse_args()
     try:
-        print({"any": etcd, "go": build_etcd, "debian": unpack_debian_etcd}[arguments.way]())
+        print(of_version(arguments.version) if arguments.version else etcd())
     except (NoServer, OSError, subprocess.SubprocessError) as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -1,5 +1,4 @@
-"""A crowd of store clients in one process, each with a connection, a watch and a key of its own, as agents
-have.
+"""A crowd of store clients in one process: each has a connection, a watch and a key of its own, as agents do.
 
 `python -m tests.support.store_crowd URL COUNT NAME` prints each number that is put under `hft/crowd/go` once
 the last of them has seen it (0: the key is not there). Ends with its standard input.
