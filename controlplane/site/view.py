@@ -140,6 +140,13 @@ def name(keys: Keys, key: str) -> Named | None:
     return None
 
 
+def key_of(keys: Keys, kind: str, subject: str) -> str:
+    """The other way round, for the kinds with at most one name."""
+    if kind in GROUP_RECORDS:
+        return f"{keys.group(subject)}{kind}"
+    return f"{keys.root}{kind}/{subject}" if subject else f"{keys.root}{kind}"
+
+
 def decode_record(named: Named, value: bytes) -> object:
     """The record of a key. Raises msgspec.DecodeError or ValueError with the reason."""
     kind, names = named
