@@ -27,6 +27,9 @@ class Serving:
     registration: Registration
     """All that it says of itself: host, address and port, zone, version, tags, health, maintenance."""
 
+    def __hash__(self) -> int:
+        return hash(self.registration.process)
+
     @property
     def process(self) -> Process:
         return self.registration.process
