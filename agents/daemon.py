@@ -116,6 +116,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
         registrations=lambda: registry.watch(store, keys),
         also=agent.discovery.recheck,
         report=lambda kind, fields: agent.report(kind, **fields),
+        every_s=given.compare_every_s,
     )
     host_records = host_record.HostRecords(agent, store, keys)
     failovers = failover.Failovers(store, keys, follower)

@@ -61,6 +61,10 @@ class Registrations(Mapping[str, Registration]):
         parts = self._by_service.get(service, {}).values()
         return [found for _, found in sorted(each for part in parts for each in part.items())]
 
+    def services(self) -> list[str]:
+        """Those that somebody is registered for."""
+        return sorted(self._by_service)
+
     def __getitem__(self, instance: str) -> Registration:
         number = part_of(instance)
         for parts in self._by_service.values():

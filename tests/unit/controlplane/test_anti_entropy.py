@@ -14,34 +14,12 @@ from controlplane import model, registry
 from controlplane.errors import Unavailable
 from controlplane.site import anti_entropy
 from controlplane.site.follower import Follower
-from controlplane.store import Snapshot
 from controlplane.store.memory import MemoryStore
+from tests.support.dropping import Dropping
 from tests.unit.controlplane.test_discovery_cache import KEYS, OMSD, registration
 from tests.unit.controlplane.test_site import SITE
 
 KEY = KEYS.registration("bookd", "bookd-alpha-1")
-
-
-class Dropping:
-    """A watch that says nothing of some keys."""
-
-    def __init__(self, watch: Any, dropped: set[str]) -> None:
-        self._watch, self._dropped = watch, dropped
-
-    @property
-    def confirmed_boot_ns(self) -> int:
-        return int(self._watch.confirmed_boot_ns)
-
-    def __aiter__(self) -> Dropping:
-        return self
-
-    async def __anext__(self) -> Snapshot:
-        found: Snapshot = await self._watch.__anext__()
-        changed = frozenset() if found.changed is None else found.changed - self._dropped
-        return Snapshot(found.revision, found.entries, changed)
-
-    async def aclose(self) -> None:
-        await self._watch.aclose()
 
 
 class DroppingStore(MemoryStore):
