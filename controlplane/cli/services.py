@@ -1,8 +1,12 @@
-"""`hftctl services`, `endpoints SERVICE`, `health [SERVICE or INSTANCE]`: three looks at the same status."""
+"""`hftctl services`, `health [SERVICE or INSTANCE]`: two looks at the same status. `endpoints SERVICE`: what
+discovery has.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from collections.abc import Mapping
+from typing import Annotated, Any, Optional
+from urllib.parse import quote
 
 from controlplane.cli import agent_client, render
 from controlplane.cli.declare import Argument
@@ -28,19 +32,21 @@ def endpoints(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Where the instances of a service listen."""
-    found = look.service(agent_client.Floor(site_dir, timeout).status(), service)
-    listening = [i for i in found.instances if i.endpoints]
-    if output is Output.table:
-        rows = [
-            {"instance": i.id, "host": i.host, "role": i.role, "health": i.health}
-            | {"name": name, "endpoint": at}
-            for i in listening
-            for name, at in i.endpoints.items()
-        ]
-        render.show(rows, output, ("instance", "host", "role", "health", "name", "endpoint"))
+    found = agent_client.Floor(site_dir, timeout).get(f"/v1/site/endpoints/{quote(service, safe='')}")
+    if output is not Output.table:
+        render.show(found, output)
         return
-    keys = ("host", "role", "health", "endpoints")
-    render.show([{"instance": i.id} | {key: getattr(i, key) for key in keys} for i in listening], output)
+    columns = ["instance", "host", "role", "health", "name", "endpoint"]
+    if any(each["maintenance"] for each in found):
+        columns.insert(4, "maintenance")  # and why; no column of blanks on an ordinary day
+    rows = [{**each, "name": name, "endpoint": at} for each in found for name, at in _listening(each).items()]
+    render.show(rows, output, columns)
+
+
+def _listening(found: Mapping[str, Any]) -> Mapping[str, str]:
+    """Socket -> where; of one that is not ours and has no sockets, its address."""
+    sockets: Mapping[str, str] = found["endpoints"]
+    return sockets or {"": f"{found['address']}:{found['port']}"}
 
 
 def health(

@@ -61,6 +61,10 @@ class Registrations(Mapping[str, Registration]):
         parts = self._by_service.get(service, {}).values()
         return [found for _, found in sorted(each for part in parts for each in part.items())]
 
+    def services(self) -> list[str]:
+        """Those that somebody is registered for."""
+        return sorted(self._by_service)
+
     def __getitem__(self, instance: str) -> Registration:
         number = part_of(instance)
         for parts in self._by_service.values():
@@ -138,6 +142,13 @@ def name(keys: Keys, key: str) -> Named | None:
         case [("pause" | "incarnation" | "controller") as kind]:
             return kind, ()
     return None
+
+
+def key_of(keys: Keys, kind: str, subject: str) -> str:
+    """The other way round, for the kinds with at most one name."""
+    if kind in GROUP_RECORDS:
+        return f"{keys.group(subject)}{kind}"
+    return f"{keys.root}{kind}/{subject}" if subject else f"{keys.root}{kind}"
 
 
 def decode_record(named: Named, value: bytes) -> object:
