@@ -6,9 +6,10 @@ standing.py (one check's state) · fold.py (an instance's health) · schedule.py
 
 from controlplane.health.fold import Finding, fold, of_service
 from controlplane.health.schedule import first_s, next_s
-from controlplane.health.standing import Standing, worst
+from controlplane.health.standing import ORDER, Standing, worst
 
 __all__ = [
+    "ORDER",
     "Finding",
     "Standing",
     "first_s",
