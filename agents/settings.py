@@ -55,3 +55,7 @@ class AgentSettings:
 
     journal_dir: Path | None = None
     """HFT_JOURNAL_DIR."""
+
+    check_dir: Path | None = None
+    """HFT_CHECK_DIR: the programs that checks of kind script may name. None: SITE_DIR/checks, which other
+    users cannot reach, so that a check with a `user` of its own needs another folder."""

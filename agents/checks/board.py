@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -75,7 +75,6 @@ class _Kept:
     called_mono_s: float = 0.0
     """Of a TTL: the last call, or its beginning."""
     took_s: float = 0.0
-    results: dict[State, int] = field(default_factory=dict)
 
     @property
     def check(self) -> checks.Check:
@@ -194,12 +193,16 @@ class Board:
         found = known[isinstance(job.check, checks.HeartbeatCheck)]
         return Result(found.state, found.output)
 
+    def _judge_at_once(self, instance: str) -> None:
+        for kept in self._kept.get(instance, {}).values():
+            if kept.at_once and (result := self._within(kept.job)) is not None:
+                self._taken(kept.job, result, 0.0)
+
     def _taken(self, job: Job, result: Result, took_s: float) -> None:
         kept = self._of(job)
         if kept is None:
             return  # it is wanted no more
         kept.took_s = took_s
-        kept.results[result.state] = kept.results.get(result.state, 0) + 1
         standing = kept.standing.take(result.state, result.output, kept.check, time.monotonic())
         self._look_at(job, kept, standing)
 
@@ -209,7 +212,7 @@ class Board:
         instance = self._instance(job)
         if standing.since_s != before.since_s:
             kept.since_wall_ns = self._wall_ns()
-        if standing.state != kept.told and not self._unnamed(kept):
+        if before.state != standing.state != kept.told and not self._unnamed(kept):
             self._tell(instance, f"check.{standing.state}", kept)
             kept.told = standing.state
         if standing.out != before.out:
@@ -218,7 +221,7 @@ class Board:
         self._look_at_health(instance)
 
     def _look_at_health(self, instance: str) -> None:
-        state = health.worst(kept.standing.state for kept in self._kept[instance].values())
+        state = self.health_of(instance)
         if self._healths.get(instance) != state:
             self._healths[instance] = state
             self._changed()
@@ -248,8 +251,12 @@ class Board:
         return health.fold(found)
 
     def health_of(self, instance: str) -> State:
-        """As of the last look at each of its checks; passing where nothing is known of it."""
-        return self._healths.get(instance, "passing")
+        """The worst of its checks now; passing where it has none."""
+        own = self._kept.get(instance, {}).values()
+        found = [kept.standing.state for kept in own if not kept.at_once]
+        if len(found) < len(own):
+            found += [each.state for each in self._known(instance) or ()]
+        return health.worst(found)
 
     def withdrawn(self, instance: str) -> bool:
         """Its registration is out, as a check of it has been critical for too long."""
@@ -258,6 +265,8 @@ class Board:
     def rows(self, instance: str | None = None) -> list[Row]:
         """Of one instance, or of all of this host, in order of instance and then as services.yml has them."""
         chosen = sorted(self._kept) if instance is None else [instance]
+        for each in chosen:
+            self._judge_at_once(each)
         now_s, wall_ns = time.monotonic(), self._wall_ns()
         return [
             self._row(self._subjects[each], kept, now_s, wall_ns)
@@ -285,16 +294,14 @@ class Board:
         )
 
     def gauges(self, instance: str) -> Mapping[str, float]:
-        """For the metrics page: `check_state` (0 passing, 1 warning, 2 critical), how long the last look
-        took, and how many looks there were by result.
+        """For the metrics page: `check_state` (0 passing, 1 warning, 2 critical), and how long the last look
+        took.
         """
         found: dict[str, float] = {}
         for kept in self._kept.get(instance, {}).values():
             who = f'check="{kept.check.name}",kind="{checks.kind_of(kept.check)}"'
             found[f"check_state{{{who}}}"] = float(health.ORDER.index(kept.standing.state))
             found[f"check_took_seconds{{{who}}}"] = kept.took_s
-            for state, count in kept.results.items():
-                found[f'check_results{{{who},result="{state}"}}'] = float(count)
         return found
 
     def terms(self, instance: str) -> Sequence[checks.Check]:

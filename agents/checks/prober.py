@@ -18,6 +18,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
+
 from agents.checks import clock_offset, file_age, grpc_health, http, tcp
 from agents.checks.blocking import Calls, Stuck
 from agents.checks.script import Scripts
@@ -30,6 +32,7 @@ from controlplane.model import checks
 PLACES = 256
 """Looks at once: each has a socket or a process, and a process may have 1024 descriptors."""
 PLACES_OF_SLOW = 128
+END_S = 1.0
 WITHIN = (checks.ProcessCheck, checks.HeartbeatCheck, checks.TtlCheck, checks.AliasCheck)
 """Kinds that are judged from what the agent knows, without a look at anything."""
 
@@ -177,7 +180,8 @@ class Prober:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)  # each lets go of its socket or process at once
+        with anyio.move_on_after(END_S, shield=True):  # each lets go of its socket or process at once
+            await asyncio.gather(*tasks, return_exceptions=True)
         self._pings.close()
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -22,6 +23,13 @@ from hftd.shm import pages
 
 LINES = 100
 """Of a log, unless asked for more or fewer."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What comes in for a check of kind ttl."""
+
+    state: str
+    output: str = ""
 
 
 class InstanceRoutes:
@@ -42,6 +50,8 @@ class InstanceRoutes:
         return [
             Route("/v1/instances/{id}/log", self.log),
             Route("/v1/instances/{id}/ask/{what}", self.ask),
+            Route("/v1/instances/{id}/checks", self.checks),
+            Route("/v1/instances/{id}/checks/{name}", self.call_in, methods=["POST"]),
         ]
 
     async def instances(self, request: Request) -> Response:
@@ -79,6 +89,10 @@ class InstanceRoutes:
             "epoch": observed.epoch,
             "lease_remaining_ms": self._lease_remaining_ms(observed),
             "reason": observed.reason,
+            "checks": [
+                {"check": row.check, "kind": row.kind, "state": row.state}
+                for row in self._agent.board.rows(observed.id)
+            ],
         }
         return answers.json(body, 200 if holds else 503)
 
@@ -87,6 +101,20 @@ class InstanceRoutes:
         if lease is None or lease.wanted is not pages.Wanted.LEAD:
             return 0
         return max(0, lease.valid_until_ns - self._agent.clock.boot_ns()) // 1_000_000
+
+    async def checks(self, request: Request) -> Response:
+        """Its checks with their output, which only the floor's own user may read."""
+        return answers.json(self._agent.board.rows(self._observed(request).id))
+
+    async def call_in(self, request: Request) -> Response:
+        """Something says how it is, for a check of kind ttl: the body is {"state": S, "output": TEXT}."""
+        name = self._observed(request).id
+        try:
+            said = msgspec.json.decode(await request.body(), type=Call)
+        except msgspec.DecodeError as exc:
+            raise InvalidInput(f'wanted {{"state": "passing", "output": "..."}}: {exc}') from exc
+        self._agent.board.call(name, request.path_params["name"], said.state, said.output)
+        return answers.json({"instance": name, "check": request.path_params["name"], "state": said.state})
 
     async def log(self, request: Request) -> Response:
         """The last `lines` of an instance's log, or what comes after `offset`; X-Next-Offset is where to go

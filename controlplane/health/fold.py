@@ -43,7 +43,7 @@ def _line(output: str) -> str:
     return line if len(line) <= OUTPUT_CHARS_MAX else f"{line[: OUTPUT_CHARS_MAX - 4]} ..."
 
 
-def of_service(name: str, healths: Collection[State], desired: int) -> tuple[State, str]:
+def of_service(name: str, healths: Collection[str], desired: int) -> tuple[State, str]:
     """The health of a service by that of its instances: passing when all that are desired are, critical when
     none is, else a warning.
     """
