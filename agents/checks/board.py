@@ -158,6 +158,7 @@ class Board:
         for name, kept in new.items():
             if old.get(name) is not kept:
                 self.prober.add(kept.job)
+        self._judge_at_once(instance)
         self._look_at_health(instance)
 
     # --- results --------------------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ class Board:
         self._look_at_health(instance)
 
     def _look_at_health(self, instance: str) -> None:
-        state = self.health_of(instance)
+        state = health.worst(kept.standing.state for kept in self._kept[instance].values())
         if self._healths.get(instance) != state:
             self._healths[instance] = state
             self._changed()
