@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+import trustme
 import zmq
 
 from agents.checks import Target, grpc_health
@@ -221,6 +223,31 @@ async def test_nobody_at_the_port_and_a_name_that_is_none_are_said() -> None:
     assert found.state == "critical" and "refused" in found.output
     found = await look(checks.HttpCheck(name="web", url="http://nowhere.invalid/"))
     assert found.state == "critical" and "nowhere.invalid" in found.output
+
+
+@sync
+async def test_https_is_believed_by_its_certificate(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.issue_cert("localhost").configure_cert(context)
+    ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")
+            await writer.drain()
+        writer.close()
+
+    served = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    url = f"https://localhost:{served.sockets[0].getsockname()[1]}/"
+    assert (await look(http(0, url=url, ca_file=str(tmp_path / "ca.pem")))).output == "200 OK: OK"
+    found = await look(http(0, url=url))
+    assert found.state == "critical" and "certificate verify failed" in found.output
+    found = await look(http(0, url=url.replace("localhost", "127.0.0.1"), ca_file=str(tmp_path / "ca.pem")))
+    assert found.state == "critical" and "mismatch" in found.output, "another name than its own"
+    assert "No such file" in (await look(http(0, url=url, ca_file="/nowhere.pem"))).output
+    served.close()
 
 
 @sync
