@@ -5,6 +5,8 @@ only the daemon itself can answer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 from starlette.requests import Request
@@ -15,8 +17,9 @@ from agents import settings
 from agents.agent import Agent
 from agents.http.other_hosts import OtherHosts
 from controlplane.errors import InvalidInput
+from controlplane.health import without_outputs
 from controlplane.host import log_reading
-from controlplane.http import answers
+from controlplane.http import answers, peer
 from controlplane.model import Phase
 from controlplane.model.observed import InstanceStatus
 from hftd.shm import pages
@@ -55,14 +58,18 @@ class InstanceRoutes:
         ]
 
     async def instances(self, request: Request) -> Response:
-        return answers.json(self._agent.instances.statuses())
+        return answers.json([self._shown(each, request) for each in self._agent.instances.statuses()])
 
     async def instance(self, request: Request) -> Response:
         return answers.json(self._observed(request))
 
     async def health(self, request: Request) -> Response:
         observed = self._observed(request)
-        return self._check(observed, observed.health == "passing")
+        own = [
+            {"check": row.check, "kind": row.kind, "state": row.state}  # outputs are for the owner
+            for row in self._agent.board.rows(observed.id)
+        ]
+        return self._check(observed, observed.health == "passing", {"checks": own})
 
     async def ready(self, request: Request) -> Response:
         observed = self._observed(request)
@@ -78,7 +85,9 @@ class InstanceRoutes:
         observed = self._observed(request)
         return self._check(observed, observed.role == "standby" and observed.ready)
 
-    def _check(self, observed: InstanceStatus, holds: bool) -> Response:
+    def _check(
+        self, observed: InstanceStatus, holds: bool, more: Mapping[str, object] | None = None
+    ) -> Response:
         """200 or 503, with the reason in the body."""
         body = {
             "instance": observed.id,
@@ -89,10 +98,7 @@ class InstanceRoutes:
             "epoch": observed.epoch,
             "lease_remaining_ms": self._lease_remaining_ms(observed),
             "reason": observed.reason,
-            "checks": [
-                {"check": row.check, "kind": row.kind, "state": row.state}
-                for row in self._agent.board.rows(observed.id)
-            ],
+            **(more or {}),
         }
         return answers.json(body, 200 if holds else 503)
 
@@ -146,4 +152,10 @@ class InstanceRoutes:
         found = self._agent.instances.observe(name)
         if found is None:
             raise answers.NotFound(f"instance {name!r} is not on host {self._agent.given.host}")
-        return found
+        return self._shown(found, request)
+
+    def _shown(self, observed: InstanceStatus, request: Request) -> InstanceStatus:
+        """Over TCP, where every local user asks, without what checks have printed."""
+        if peer.of(request.scope) is not None:
+            return observed
+        return replace(observed, reason=without_outputs(observed.reason))

@@ -4,7 +4,7 @@ again. Pure: time and randomness come in; agents/checks carries the checks out.
 standing.py (one check's state) · fold.py (an instance's health) · schedule.py (when).
 """
 
-from controlplane.health.fold import Finding, fold, of_service
+from controlplane.health.fold import Finding, fold, of_service, without_outputs
 from controlplane.health.schedule import first_s, next_s
 from controlplane.health.standing import ORDER, Standing, worst
 
@@ -16,5 +16,6 @@ __all__ = [
     "fold",
     "next_s",
     "of_service",
+    "without_outputs",
     "worst",
 ]

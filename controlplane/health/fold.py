@@ -4,6 +4,7 @@ reason names it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from controlplane.model.checks import State
 
 OUTPUT_CHARS_MAX = 200
 """Of one check in a reason, which is a line of `status`; `hftctl health` has all of it."""
+
+_OUTPUTS = re.compile(r"\b(check [a-z][a-z0-9_-]*): .*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,13 @@ def fold(findings: Iterable[Finding]) -> tuple[State, str]:
     said = [each.output for each in bad if not each.check][:1]
     said += [f"check {each.check}: {_line(each.output)}" for each in bad if each.check]
     return state, "; ".join(filter(None, said))
+
+
+def without_outputs(reason: str) -> str:
+    """A reason as any local user may read it: what a check has printed may be another program's secret. The
+    name of the first check stays, and nothing behind it.
+    """
+    return _OUTPUTS.sub(r"\1", reason)
 
 
 def _line(output: str) -> str:

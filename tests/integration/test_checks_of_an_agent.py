@@ -263,14 +263,27 @@ async def test_a_script_that_hangs_is_ended_with_its_agent(tmp_path: Path) -> No
     await until(lambda: not runs(pid))
 
 
+async def over_tcp(agent: Client, target: str) -> str:
+    host = (await agent.json("/v1/site/status"))["hosts"][0]
+    port = int(host["url"].rpartition(":")[2].rstrip("/"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    return answer
+
+
 @sync
 async def test_over_tcp_nobody_reads_outputs_or_calls_in() -> None:
-    async with site_in_process(AUDITD) as ([agent], _):
-        await agent.until("/v1/site/checks", state_is("heartbeat", "passing"))
-        host = (await agent.json("/v1/site/status"))["hosts"][0]
-        port = int(host["url"].rpartition(":")[2].rstrip("/"))
-        for target in ("/v1/checks", "/v1/site/checks", f"/v1/instances/{INSTANCE}/checks"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
-            assert b" 403 " in await reader.readline(), target
-            writer.close()
+    web = Web()
+    web.status = 500
+    async with web.served() as url:
+        check = checks.HttpCheck(name="web", url=url, **SOON)
+        async with site_in_process(with_checks(check)) as ([agent], _):
+            await agent.until("/v1/site/checks", state_is("web", "critical"))
+            for target in ("/v1/checks", "/v1/site/checks", f"/v1/instances/{INSTANCE}/checks"):
+                assert " 403 " in (await over_tcp(agent, target)).splitlines()[0], target
+            for target in ("/v1/instances", f"/v1/instances/{INSTANCE}", f"/v1/instances/{INSTANCE}/health"):
+                answer = await over_tcp(agent, target)
+                assert '"reason":"check web"' in answer and "500 x" not in answer
+            assert "500 x" in (await agent.get(f"/v1/instances/{INSTANCE}/health"))[1]

@@ -120,6 +120,19 @@ def test_the_health_is_never_better_than_a_check(found: list[tuple[str, str]]) -
     assert bool(reason) == (state != "passing") and "\n" not in reason
 
 
+def test_what_everybody_may_read_has_no_output_of_a_check() -> None:
+    for reason, shown in (
+        ("", ""),
+        ("the disk is full", "the disk is full"),
+        ("check web: 500: token=abc; check b: x", "check web"),
+        (
+            "web-1: running, critical: starting; check a_b-c: line\nsecret",
+            "web-1: running, critical: starting; check a_b-c",
+        ),
+    ):
+        assert health.without_outputs(reason) == shown
+
+
 def test_a_service_is_as_its_instances_are() -> None:
     assert health.of_service("a", ["passing", "passing"], 2)[0] == "passing"
     assert health.of_service("a", ["passing", "critical"], 2) == ("warning", "a: 1 of 2 instances passing")
