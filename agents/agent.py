@@ -12,9 +12,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings, strangers
+from agents import (
+    bus,
+    checked,
+    events,
+    keeper_table,
+    last_specs,
+    metrics,
+    paths,
+    restart_order,
+    settings,
+    strangers,
+)
 from agents.alarm_events import AlarmEvents
 from agents.alarms import Alarms
+from agents.checks import Board
 from agents.group_tokens import GroupTokens
 from agents.instances import Instances
 from agents.keeper import protocol
@@ -50,12 +62,21 @@ class Agent:
         self.events = events.Events(given.host, self.paths.host_dir / "events.jsonl", self.clock.wall_ns)
         self.report = self.events.report
         self.alarms = Alarms(f"agent-{given.host}", self.report, self.clock)
+        self.board = Board(
+            given.check_dir or given.site_dir / "checks",
+            report=self.report,
+            changed=self._health_changed,
+            wall_ns=self.clock.wall_ns,
+            known=lambda name: self.instances.findings(name),
+            service=lambda name: self.answers.health_of_service(name),
+        )
         self.instances = Instances(
             self.paths,
             report=self.report,
             changed=self.changed,
             wall_ns=self.clock.wall_ns,
             alarm_events=AlarmEvents(self.report, self.events.after(0, events.RING_MAX)),
+            board=self.board,
         )
         self.supervisor = Supervisor(
             self.paths,
@@ -79,7 +100,7 @@ class Agent:
         self.instances.on_heard = self._heard
         self.instances.keeper_trouble = lambda: self.keeper.trouble if self.keeper else ""
         self.leader_events = LeaderEvents(given.host, self.report)
-        self.answers = SiteAnswers(self)
+        self.answers: SiteAnswers = SiteAnswers(self)
         self.keeper: KeeperProcess | None = None
         self.keeper_udp = ""
         """Where the keeper answers pings of its peers; empty until it has said so."""
@@ -118,6 +139,10 @@ class Agent:
 
     def changed(self) -> None:
         """Something of this host's instances that keeper and store have to hear."""
+        self.board.want(checked.subjects(self.instances, self.given.http_address))
+        self._health_changed()
+
+    def _health_changed(self) -> None:
         self.record_due.set()
         if self.keeper is not None:
             self.keeper.changed()
@@ -163,6 +188,7 @@ class Agent:
     def _want(self, decision: last_specs.SpecsInForce) -> None:
         kept = decision.in_force.values()
         self.supervisor.want([Desired(each.spec, each.config_revision) for each in kept])
+        self.board.want(checked.subjects(self.instances, self.given.http_address))
         if self.keeper is not None:
             self.keeper.changed()
 
@@ -177,7 +203,13 @@ class Agent:
         known = [(instance, self.instances.report_of(instance.id)) for instance in self.instances]
         address, port = self.given.http_address, self.port
         return keeper_table.table(
-            known, self.paths, address=address, port=port, profile=self.follower.profile, leaving=self.leaving
+            known,
+            self.paths,
+            address=address,
+            port=port,
+            profile=self.follower.profile,
+            leaving=self.leaving,
+            health=lambda name: None if self.board.withdrawn(name) else self.board.health_of(name),
         )
 
     def keeper_heard(self, message: protocol.FromKeeper) -> None:

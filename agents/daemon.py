@@ -80,7 +80,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
         "--no-keeper", action="store_true", help="only for tests of the agent alone: no instance will lead"
     )
     given = parser.parse_args(arguments)
-    journal = os.environ.get("HFT_JOURNAL_DIR")
+    journal, check_dir = os.environ.get("HFT_JOURNAL_DIR"), os.environ.get("HFT_CHECK_DIR")
     return AgentSettings(
         site=given.site,
         host=given.host,
@@ -92,6 +92,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
         http_names=tuple(given.http_name),
         keeper=not given.no_keeper,
         journal_dir=Path(journal) if journal else None,
+        check_dir=Path(check_dir) if check_dir else None,
     )
 
 
@@ -167,6 +168,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
             tasks.start_soon(store_watch.ask_store_health, agent, store, name="store health")
             tasks.start_soon(floor_watch.look_after_floord, agent, name="hft-floord")
             tasks.start_soon(reason_events.tell_reasons, agent, name="reasons")
+            tasks.start_soon(agent.board.run, name="health checks")
             if agent.keeper is not None:
                 tasks.start_soon(agent.keeper.run, name="keeper")
             await agent.shutdown.wait()

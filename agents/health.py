@@ -1,10 +1,13 @@
 """From what is known to what is said: pure steps between the site's view, the supervisor, the daemons'
 reports and the records.
 
-`observe` makes the InstanceStatus of one slot. agent.py calls them; nothing here waits or reads a file.
+`observe` makes the InstanceStatus of one slot, `findings` what its checks `process` and `heartbeat` say.
+instances.py calls them; nothing here waits or reads a file. The other checks: checks/.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from agents import settings
 from agents.bus import Reported
@@ -12,8 +15,10 @@ from agents.supervisor import program, supervisor
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
 from controlplane import clock
+from controlplane.health import Finding, fold
 from controlplane.host import sched
 from controlplane.model import Mode, Phase, Process, bounds
+from controlplane.model.checks import State as HealthState
 from controlplane.model.observed import Alarm, InstanceStatus
 from hftd.shm import pages
 
@@ -30,21 +35,20 @@ def observe(
     now_wall_ns: int,
     keeper_trouble: str = "",
     age_ns: int = 0,
+    judged: Judged = lambda instance, *found: fold(found),
 ) -> InstanceStatus:
     """What its agent says of one instance; `report` and `page` may be of an earlier process and are ignored
     then. `page` as text: why the heartbeat page is not believed. `keeper_trouble`: why no lease is renewed.
-    `age_ns`: for how long its process has run, whatever the wall clock did.
+    `age_ns`: for how long its process has run, whatever the wall clock did. `judged`: with its other checks.
     """
     process, running = instance.process, instance.running
     heard = report if report is not None and report.process == process else None
-    alive, trouble = _believed(page, process)
-    if page is None and heard is not None:
-        trouble = "its heartbeat page is gone; it is restarted in its turn"
+    alive, _ = _believed(page, process)
     said = heard.status if heard else None
     desired = instance.desired
     phase = alive.phase if alive else Phase.STARTING
     led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
-    health, reason = judge(instance, heard, now_mono_s, age_ns / 1e9, trouble)
+    health, reason = judged(instance.id, *findings(instance, report, page, now_mono_s, age_ns))
     fresh = heard is not None and now_mono_s - heard.status_mono_s <= settings.STATUS_STALE_S
     if led and keeper_trouble and health != "critical":
         health, reason = "critical", "its keeper is dead or silent: it leads no longer than its lease lasts"
@@ -92,45 +96,84 @@ def revision_of(instance: Instance) -> int:
     return instance.running.config_revision if instance.running else 0
 
 
+Judged = Callable[[str, Finding, Finding], tuple[HealthState, str]]
+"""judged(instance, process, heartbeat): health, and the reason when it is not passing, with what other checks
+say (checks/board.py)."""
+
+
 def judge(
     instance: Instance,
     report: Reported | None,
     now_mono_s: float,
     age_s: float,
     page_trouble: str = "",
-) -> tuple[str, str]:
-    """Health and the reason when it is not passing. A daemon writes its heartbeat page before its hello, so
-    that trouble with the page counts from then on. An instance in a crash loop is critical while it is up,
-    too: between two crashes it looks like any other.
+) -> tuple[HealthState, str]:
+    """Health by process and heartbeat alone, and the reason when it is not passing."""
+    process = process_finding(instance, now_mono_s, age_s)
+    return fold((process, heartbeat_finding(instance, report, now_mono_s, page_trouble)))
+
+
+def process_finding(instance: Instance, now_mono_s: float, age_s: float) -> Finding:
+    """The check `process`. An instance in a crash loop is critical while it is up, too: between two crashes
+    it looks like any other.
     """
     match instance.state:
         case State.STOPPED:
-            return "critical", instance.reason or "not started yet"
+            return Finding("", "critical", instance.reason or "not started yet")
         case State.BACKOFF:
-            return (
-                "critical",
-                f"{instance.reason}; restart in {max(0.0, instance.due_mono_s - now_mono_s):.1f} s",
-            )
+            due_in_s = max(0.0, instance.due_mono_s - now_mono_s)
+            return Finding("", "critical", f"{instance.reason}; restart in {due_in_s:.1f} s")
         case State.STOPPING:
-            return "warning", "stopping"
+            return Finding("", "warning", "stopping")
         case State.STARTING:
             if age_s > settings.START_PATIENCE_S:
-                return "critical", f"no hello for {age_s:.0f} s"
-            return "warning", "starting"
+                return Finding("", "critical", f"no hello for {age_s:.0f} s")
+            return Finding("", "warning", "starting")
+    if loops := crash_loop(instance, now_mono_s):
+        return Finding("", "critical", loops)
+    return Finding("", "passing", f"pid {instance.process.pid} runs" if instance.process else "")
+
+
+def heartbeat_finding(
+    instance: Instance, report: Reported | None, now_mono_s: float, page_trouble: str = ""
+) -> Finding:
+    """The check `heartbeat`. A daemon writes its heartbeat page before its hello, so that trouble with the
+    page counts from then on.
+    """
+    if instance.state in (State.STOPPED, State.BACKOFF):
+        return Finding("", "critical", "no process runs")
+    if instance.state is not State.RUNNING:
+        return Finding("", "warning", f"its process is {instance.state}")
     if report is None or report.status is None:
-        return "warning", "no status yet"
+        return Finding("", "warning", "no status yet")
     silent_s = now_mono_s - report.status_mono_s
     if silent_s > settings.STATUS_STALE_S:
-        return "critical", f"no status for {silent_s:.0f} s"
+        return Finding("", "critical", f"no status for {silent_s:.0f} s")
     if page_trouble:
-        return "critical", f"{page_trouble}; while this lasts it is given no lease"
+        return Finding("", "critical", f"{page_trouble}; while this lasts it is given no lease")
     if not report.status.healthy:
-        return "critical", report.status.reason
-    if loops := crash_loop(instance, now_mono_s):
-        return "critical", loops
+        return Finding("", "critical", report.status.reason)
     if not report.status.ready:
-        return "warning", report.status.reason or "not ready"
-    return "passing", ""
+        return Finding("", "warning", report.status.reason or "not ready")
+    return Finding("", "passing", "ready")
+
+
+def findings(
+    instance: Instance,
+    report: Reported | None,
+    page: pages.Alive | str | None,
+    now_mono_s: float,
+    age_ns: int = 0,
+) -> tuple[Finding, Finding]:
+    """Of process and of heartbeat, as `observe` takes them."""
+    heard = report if report is not None and report.process == instance.process else None
+    _, trouble = _believed(page, instance.process)
+    if page is None and heard is not None:
+        trouble = "its heartbeat page is gone; it is restarted in its turn"
+    return (
+        process_finding(instance, now_mono_s, age_ns / 1e9),
+        heartbeat_finding(instance, heard, now_mono_s, trouble),
+    )
 
 
 def turns(instance: Instance, report: Reported | None, now_mono_s: float, age_s: float) -> bool:

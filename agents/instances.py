@@ -16,11 +16,13 @@ from typing import Any
 from agents import health, hello_files
 from agents.alarm_events import AlarmEvents
 from agents.bus import Bus, Reported
+from agents.checks import Board
 from agents.ended_counters import Ledger
 from agents.hello_files import HelloFiles
 from agents.paths import Paths
 from agents.supervisor.supervisor import Instance, Supervisor
 from controlplane.errors import InvalidInput
+from controlplane.health import Finding
 from controlplane.host import identity
 from controlplane.model import Phase, Process, Token
 from controlplane.model.observed import Alarm, EndedCounters, InstanceStatus
@@ -39,12 +41,16 @@ class Instances:
         changed: Callable[[], None],
         wall_ns: Callable[[], int],
         alarm_events: AlarmEvents,
+        board: Board,
     ) -> None:
-        """`changed` is called after each change; `report(kind, **fields)` records an event of the host."""
+        """`changed` is called after each change; `report(kind, **fields)` records an event of the host;
+        `board` has the checks.
+        """
         self._paths, self._report, self._changed, self._wall_ns = paths, report, changed, wall_ns
         self._hellos = HelloFiles(paths.run_dir)
         self._ended = Ledger()
         self._alarm_events = alarm_events
+        self.board = board
         self._supervisor: Supervisor | None = None
         self._bus: Bus | None = None
         self.on_heard: Callable[[str], None] = lambda name: None
@@ -175,7 +181,17 @@ class Instances:
         keeper = self.keeper_trouble()
         age_ns = identity.age_ns(instance.process) if instance.process else 0
         now_mono_s, wall_ns = time.monotonic(), self._wall_ns()
-        return health.observe(instance, report, heartbeat, now_mono_s, wall_ns, keeper, age_ns)
+        judged = self.board.judged
+        return health.observe(instance, report, heartbeat, now_mono_s, wall_ns, keeper, age_ns, judged)
+
+    def findings(self, name: str) -> tuple[Finding, Finding] | None:
+        """What its checks `process` and `heartbeat` say now; None: no such instance on this host."""
+        instance = self.find(name)
+        if instance is None:
+            return None
+        age_ns = identity.age_ns(instance.process) if instance.process else 0
+        page, report = self.heartbeat_page(name), self.report_of(name)
+        return health.findings(instance, report, page, time.monotonic(), age_ns)
 
     def alarms(self) -> list[Alarm]:
         return [alarm for report in self.bus.reports.values() for alarm in health.alarms_of(report)]
@@ -184,7 +200,12 @@ class Instances:
         return self._ended.all()
 
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
-        return {name: report.status.gauges for name, report in self.bus.reports.items() if report.status}
+        """Of each instance: what its daemon says, and its checks."""
+        found = {each.id: dict(self.board.gauges(each.id)) for each in self}
+        for name, report in self.bus.reports.items():
+            if report.status:
+                found.setdefault(name, {}).update(report.status.gauges)
+        return found
 
     def heartbeat_page(self, name: str) -> pages.Alive | str | None:
         """None: there is none yet. Text: why it is not believed."""

@@ -60,3 +60,6 @@ class AgentSettings:
 
     compare_every_s: float = anti_entropy.EVERY_S
     """Between two comparisons of the view of the site with the store, give or take half."""
+    check_dir: Path | None = None
+    """HFT_CHECK_DIR: the programs that checks of kind script may name. None: SITE_DIR/checks, which other
+    users cannot reach, so that a check with a `user` of its own needs another folder."""

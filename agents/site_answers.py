@@ -7,8 +7,10 @@ from typing import Protocol
 from agents.alarms import Alarms
 from agents.instances import Instances
 from agents.settings import AgentSettings
+from controlplane import health
 from controlplane.clock import Clock
 from controlplane.host import identity
+from controlplane.model.checks import State
 from controlplane.model.observed import HostRecord
 from controlplane.site import document, reasons, status
 from controlplane.site.follower import Follower
@@ -82,6 +84,24 @@ class SiteAnswers:
         site, now = seen
         heard = status.hosts_of(site) - status.silent_hosts(site, now).keys()
         return status.why_not_healthy(site, now), heard
+
+    def health_of_service(self, name: str) -> tuple[State, str]:
+        """By the health of its instances, as far as their agents report."""
+        known, site = self._known, self._known.site
+        spec = site.specs.get(name) if site else None
+        if site is None or spec is None:
+            return health.of_service(name, (), 0)
+        silent_ms = known.follower.silent_ms()
+        healths: list[str] = []
+        for slot in spec.slots():
+            if slot.host == known.given.host:
+                found = known.instances.observe(slot.instance)
+                healths += [found.health] if found else []
+            elif (record := site.hosts.get(slot.host)) and silent_ms.get(
+                slot.host, 0
+            ) < status.HOST_SILENT_MS:
+                healths += [each.health for each in record.instances if each.id == slot.instance]
+        return health.of_service(name, healths, len(spec.slots()))
 
     def _seen(self) -> tuple[SiteView, Now] | None:
         known, site = self._known, self._known.site

@@ -30,6 +30,7 @@ class HostRoutes:
     def to_the_owner(self) -> list[Route]:
         return [
             Route("/v1/events", self.events),
+            Route("/v1/checks", self.checks),
             Route("/v1/shutdown", self.shut_down, methods=["POST"]),
         ]
 
@@ -67,6 +68,10 @@ class HostRoutes:
         if run is not None:
             return answers.json(events.behind(Position(run, after), limit))
         return answers.json(events.after(after, limit) if after else events.latest(limit))
+
+    async def checks(self, request: Request) -> Response:
+        """Of this host's instances, a row each."""
+        return answers.json(self._agent.board.rows())
 
     async def shut_down(self, request: Request) -> Response:
         """Answered at once; then instances, keeper and agent end in order."""

@@ -5,7 +5,10 @@ only the daemon itself can answer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -14,14 +17,22 @@ from agents import settings
 from agents.agent import Agent
 from agents.http.other_hosts import OtherHosts
 from controlplane.errors import InvalidInput
+from controlplane.health import without_outputs
 from controlplane.host import log_reading
-from controlplane.http import answers
+from controlplane.http import answers, peer
 from controlplane.model import Phase
 from controlplane.model.observed import InstanceStatus
 from hftd.shm import pages
 
 LINES = 100
 """Of a log, unless asked for more or fewer."""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What comes in for a check of kind ttl."""
+
+    state: str
+    output: str = ""
 
 
 class InstanceRoutes:
@@ -42,17 +53,23 @@ class InstanceRoutes:
         return [
             Route("/v1/instances/{id}/log", self.log),
             Route("/v1/instances/{id}/ask/{what}", self.ask),
+            Route("/v1/instances/{id}/checks", self.checks),
+            Route("/v1/instances/{id}/checks/{name}", self.call_in, methods=["POST"]),
         ]
 
     async def instances(self, request: Request) -> Response:
-        return answers.json(self._agent.instances.statuses())
+        return answers.json([self._shown(each, request) for each in self._agent.instances.statuses()])
 
     async def instance(self, request: Request) -> Response:
         return answers.json(self._observed(request))
 
     async def health(self, request: Request) -> Response:
         observed = self._observed(request)
-        return self._check(observed, observed.health == "passing")
+        own = [
+            {"check": row.check, "kind": row.kind, "state": row.state}  # outputs are for the owner
+            for row in self._agent.board.rows(observed.id)
+        ]
+        return self._check(observed, observed.health == "passing", {"checks": own})
 
     async def ready(self, request: Request) -> Response:
         observed = self._observed(request)
@@ -68,7 +85,9 @@ class InstanceRoutes:
         observed = self._observed(request)
         return self._check(observed, observed.role == "standby" and observed.ready)
 
-    def _check(self, observed: InstanceStatus, holds: bool) -> Response:
+    def _check(
+        self, observed: InstanceStatus, holds: bool, more: Mapping[str, object] | None = None
+    ) -> Response:
         """200 or 503, with the reason in the body."""
         body = {
             "instance": observed.id,
@@ -79,6 +98,7 @@ class InstanceRoutes:
             "epoch": observed.epoch,
             "lease_remaining_ms": self._lease_remaining_ms(observed),
             "reason": observed.reason,
+            **(more or {}),
         }
         return answers.json(body, 200 if holds else 503)
 
@@ -87,6 +107,20 @@ class InstanceRoutes:
         if lease is None or lease.wanted is not pages.Wanted.LEAD:
             return 0
         return max(0, lease.valid_until_ns - self._agent.clock.boot_ns()) // 1_000_000
+
+    async def checks(self, request: Request) -> Response:
+        """Its checks with their output, which only the floor's own user may read."""
+        return answers.json(self._agent.board.rows(self._observed(request).id))
+
+    async def call_in(self, request: Request) -> Response:
+        """Something says how it is, for a check of kind ttl: the body is {"state": S, "output": TEXT}."""
+        name = self._observed(request).id
+        try:
+            said = msgspec.json.decode(await request.body(), type=Call)
+        except msgspec.DecodeError as exc:
+            raise InvalidInput(f'wanted {{"state": "passing", "output": "..."}}: {exc}') from exc
+        self._agent.board.call(name, request.path_params["name"], said.state, said.output)
+        return answers.json({"instance": name, "check": request.path_params["name"], "state": said.state})
 
     async def log(self, request: Request) -> Response:
         """The last `lines` of an instance's log, or what comes after `offset`; X-Next-Offset is where to go
@@ -118,4 +152,10 @@ class InstanceRoutes:
         found = self._agent.instances.observe(name)
         if found is None:
             raise answers.NotFound(f"instance {name!r} is not on host {self._agent.given.host}")
-        return found
+        return self._shown(found, request)
+
+    def _shown(self, observed: InstanceStatus, request: Request) -> InstanceStatus:
+        """Over TCP, where every local user asks, without what checks have printed."""
+        if peer.of(request.scope) is not None:
+            return observed
+        return replace(observed, reason=without_outputs(observed.reason))

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from agents import endpoint_rows, settings
 from agents.agent import Agent
 from agents.http.other_hosts import OtherHosts
+from agents.http.site_checks import SiteChecks
 from agents.http.site_events import SiteEvents
 from controlplane.errors import InvalidInput, Unavailable
 from controlplane.http import answers, peer
@@ -28,12 +29,14 @@ class SiteRoutes:
     def __init__(self, agent: Agent, others: OtherHosts, failovers: failover.Failovers) -> None:
         self._agent, self._others, self._failovers = agent, others, failovers
         self._events = SiteEvents(agent, others)
+        self._checks = SiteChecks(agent, others)
 
     def to_the_owner(self) -> list[Route]:
         return [
             Route("/v1/site/status", self.status),
             Route("/v1/site/endpoints/{service}", self.endpoints),
             Route("/v1/site/events", self.events),
+            Route("/v1/site/checks", self.checks),
             Route("/v1/site/ask/{service}/{what}", self.ask),
             Route("/v1/site/history/{service}", self.history),
             Route("/v1/site/failover", self.failover, methods=["POST"]),
@@ -66,6 +69,11 @@ class SiteRoutes:
         of the last moment wait until every host has told its own.
         """
         return answers.json(await self._events.told(request))
+
+    async def checks(self, request: Request) -> Response:
+        """Every check of every instance, asked of each host's agent."""
+        rows = await self._checks.rows()
+        return answers.json({"site": self._agent.given.site, "checks": rows})
 
     async def ask(self, request: Request) -> Response:
         """Ask the leader, or the only instance."""

@@ -1,5 +1,5 @@
-"""`hftctl services`, `health [SERVICE or INSTANCE]`: two looks at the same status. `endpoints SERVICE`: what
-discovery has.
+"""`hftctl services`: a look at the status. `endpoints SERVICE`: what discovery has. `health [SERVICE or
+INSTANCE]`: each check of each instance.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Optional
 from urllib.parse import quote
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import agent_client, by_name, render
 from controlplane.cli.declare import Argument
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import InvalidInput
-from controlplane.site import look
+
+HEALTH_KEYS = ("service", "instance", "check", "kind", "state", "since", "output", "next_at")
+OUTPUT_CHARS = 100
 
 
 def services(
@@ -55,17 +57,20 @@ def health(
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> int:
-    """Health of instances; exit 1 when one is not passing."""
-    status = agent_client.Floor(site_dir, timeout).status()
-    found = [
-        (service.name, instance)
-        for service in status.services
-        for instance in service.instances
-        if what in (None, service.name, instance.id)
-    ]
-    if not found and what is not None:
-        raise InvalidInput(f'"{what}" is neither a service nor an instance of site {status.site}')
-    keys = ("id", "service", "host", "state", "health", "ready", "reason")
-    rows = [{key: service if key == "service" else getattr(i, key) for key in keys} for service, i in found]
-    render.show(rows, output, keys)
-    return 0 if all(look.well(instance) for _, instance in found) else 1
+    """Health of instances, check by check; exit 1 when one is not passing."""
+    found = by_name.read(agent_client.Floor(site_dir, timeout).body("/v1/site/checks"))
+    rows = [row for row in found.checks if what in (None, row.service, row.instance)]
+    if not rows and what is not None:
+        raise InvalidInput(f'"{what}" is neither a service nor an instance of site {found.site}')
+    if output is Output.table:
+        columns = ("instance", "check", "kind", "state", "since", "next_at", "output")
+        render.show([{**row, "output": brief(row.output)} for row in rows], output, columns)
+    else:
+        render.show([{key: row.get(key) for key in HEALTH_KEYS} for row in rows], output)
+    return 0 if all(row.state == "passing" for row in rows) else 1
+
+
+def brief(text: str) -> str:
+    """As much of an output as a table shows; JSON and YAML have all of it."""
+    line = " ".join(text.split())
+    return line if len(line) <= OUTPUT_CHARS else f"{line[: OUTPUT_CHARS - 4]} ..."

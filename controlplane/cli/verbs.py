@@ -30,7 +30,7 @@ VERBS: dict[str, Verb] = {
     ),
     "services": Verb("services:services", "The services of the site: wanted, running, led by."),
     "endpoints": Verb("services:endpoints", "Where the instances of a service listen."),
-    "health": Verb("services:health", "Health of instances; exit 1 when one is not passing."),
+    "health": Verb("services:health", "Health of instances, check by check; exit 1 when one is not passing."),
     "host": Verb("host:host", "Hosts of the site."),
     "logs": Verb("logs:logs", "The log of one instance."),
     "events": Verb("events:events", "Events of the site, oldest first."),

@@ -1,9 +1,9 @@
 """The nouns of a site, frozen: what is wanted, who a process is, what the store holds, what was seen. No I/O,
 no clock.
 
-specs.py (services, slots, kinds of daemons) · process.py (process, token, phase) · records.py (what is
-stored, and its JSON) · observed.py (what an agent reports) · bounds.py (what a field may hold). The names
-below are those that every room speaks of.
+specs.py (services, slots, kinds of daemons) · checks.py (health checks) · process.py (process, token,
+phase) · records.py (what is stored, and its JSON) · observed.py (what an agent reports) · bounds.py (what a
+field may hold). The names below are those that every room speaks of.
 """
 
 from controlplane.model.process import Phase, Process, Token, host_of, in_range
@@ -18,6 +18,7 @@ __all__ = [
     "Slot",
     "Token",
     "bounds",
+    "checks",
     "decode",
     "encode",
     "host_of",

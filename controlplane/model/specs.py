@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from controlplane.model.bounds import HOSTS_MAX, INSTANCES_MAX, Count, Name, Port, Text, Word
+from controlplane.model.checks import CHECKS_MAX, AnyCheck
 
 
 class Mode(StrEnum):
@@ -60,6 +61,9 @@ class ServiceSpec:
     health_port: Port = 0
     """Of the first instance; each further one has the next. There its agent answers health and metrics for
     it. 0: none."""
+    checks: Annotated[tuple[AnyCheck, ...], msgspec.Meta(max_length=CHECKS_MAX)] = ()
+    """Carried out for each instance by its host's agent, beside `process` and `heartbeat`. A change of them
+    restarts no instance."""
 
     @property
     def real_time(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from controlplane import health
 from controlplane.model import Mode, records
 from controlplane.site import document, look
 
@@ -29,8 +30,10 @@ class Reason:
 
     @property
     def brief(self) -> str:
-        """As any local user may read it: of an alarm no text, which may have what only the owner may see."""
-        return f"alarm {self.subject}" if self.kind == ALARM else self.text
+        """As any local user may read it: of an alarm no text and of a check no output, which may have what
+        only the owner may see.
+        """
+        return f"alarm {self.subject}" if self.kind == ALARM else health.without_outputs(self.text)
 
     @property
     def key(self) -> tuple[str, str]:

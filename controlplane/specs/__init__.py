@@ -2,7 +2,8 @@
 written there.
 
 Other rooms use read.py (`read`), diff.py (`diff`, `Change`), apply.py (`plan`, `apply`, `confirm_stop`: the
-one writer of specs) and schema.py (`convert`, `Problem`). entry.py is read.py's own.
+one writer of specs) and schema.py (`convert`, `Problem`). entry.py and check_entry.py are
+read.py's own.
 """
 
 __all__ = [

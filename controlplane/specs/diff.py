@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
+import msgspec
+
 from controlplane.model import ServiceSpec
 from controlplane.specs.schema import shown
 
@@ -41,7 +43,7 @@ def diff(old: Sequence[ServiceSpec], new: Sequence[ServiceSpec]) -> list[Change]
 def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
     changes = []
     for each in fields(ServiceSpec):
-        if each.name in ("name", "settings", "uses", "fences"):  # the last two follow from settings
+        if each.name in ("name", "settings", "checks", "uses", "fences"):  # the last two follow from settings
             continue
         was, now = getattr(old, each.name), getattr(new, each.name)
         if was != now:
@@ -50,4 +52,24 @@ def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
     settings = [
         Change(new.name, f"settings.{key}", old.settings.get(key), new.settings.get(key)) for key in keys
     ]
-    return changes + [change for change in settings if change.old != change.new]
+    checks = _checks_changed(old, new)
+    return changes + [change for change in (*settings, *checks) if change.old != change.new]
+
+
+def _checks_changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
+    """Each check a field of its own, by its name."""
+    before = {check.name: check for check in old.checks}
+    after = {check.name: check for check in new.checks}
+    return [
+        Change(new.name, f"checks.{name}", *_apart(before.get(name), after.get(name)))
+        for name in dict.fromkeys([*before, *after])
+    ]
+
+
+def _apart(old: object, new: object) -> tuple[object, object]:
+    """Of two checks just the fields that differ, as a line has 60 characters for each."""
+    was, now = msgspec.to_builtins(old), msgspec.to_builtins(new)
+    if was is None or now is None:
+        return was, now
+    keys = [key for key in {**was, **now} if was.get(key) != now.get(key)]
+    return {key: was.get(key) for key in keys}, {key: now.get(key) for key in keys}

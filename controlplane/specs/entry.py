@@ -94,6 +94,10 @@ def _health_port(value: object, beside: Beside[Surroundings]) -> str:
     return "" if _whole(value) and value in range(PORT_MAX + 1) else _ports(PORT_MAX)
 
 
+def _checks(value: object, beside: Beside[Surroundings]) -> str:
+    return ""  # check_entry.py goes into them, and has the line of each
+
+
 def _settings(value: object, beside: Beside[Surroundings]) -> str:
     kind = _kind(beside.given.get("daemon"), beside.around)
     good = value is None or isinstance(value, dict)
@@ -128,6 +132,7 @@ class ServiceEntry:
     sched: str = field(default="other", metadata=rules(_sched))
     health_port: int = field(default=0, metadata=rules(_health_port))
     settings: Mapping[str, object] | None = field(default=None, metadata=rules(_settings))
+    checks: object = field(default=(), metadata=rules(_checks))
 
     def misfits(self, spec: ServiceSpec) -> Iterator[tuple[str, object, str]]:
         """(field, found, wanted) of fields that are good by themselves and do not fit together. `spec`: this

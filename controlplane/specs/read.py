@@ -22,7 +22,7 @@ import yaml
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, ServiceSpec
 from controlplane.model.specs import DaemonKind
-from controlplane.specs import schema
+from controlplane.specs import check_entry, schema
 from controlplane.specs.entry import ServiceEntry, Surroundings
 from controlplane.specs.schema import Problem
 
@@ -137,7 +137,7 @@ class _Service:
     path: str
     line: int
     lines: dict[str, int]
-    """Line of each field, and of each settings key as `settings.KEY`."""
+    """Line of each field, of each settings key as `settings.KEY`, of an alias as `checks[N].of`."""
     spec: ServiceSpec
     settings: object
 
@@ -194,6 +194,12 @@ class _Reader:
         entry = schema.convert(given, ServiceEntry, self.file, path, node, self.findings, around)
         kind = around.kinds.get(str(given.get("daemon")))
         settings = self.settings(path, given, node, kind) if kind else None
+        checks: tuple[Any, ...] = ()
+        if given.get("checks") is not None:
+            lines_of_checks = node.child("checks")
+            checks = check_entry.read(
+                given["checks"], self.file, f"{path}.checks", lines_of_checks, self.findings
+            )
         if len(self.findings) > before:
             return
         assert isinstance(entry, ServiceEntry) and kind is not None, "what is missing is a finding"
@@ -207,6 +213,7 @@ class _Reader:
             entry.sched,
             _complete(settings),
             health_port=entry.health_port,
+            checks=checks,
         )
         for field, found, wanted in entry.misfits(spec):
             self.fault(node.line_of(field), f"{path}.{field}", found, wanted)
@@ -214,6 +221,8 @@ class _Reader:
         if entry.settings:
             below = node.child("settings")
             lines |= {f"settings.{key}": below.line_of(key) for key in entry.settings}
+        for index in range(len(checks)):
+            lines[f"checks[{index}].of"] = node.child("checks").child(index).line_of("of")
         self.services.append(_Service(path, node.line, lines, spec, settings))
 
     def settings(
@@ -298,6 +307,11 @@ class _Reader:
             if service.spec.mode is Mode.ACTIVE_STANDBY:
                 uses.append(service.spec.name)  # members find each other, to replicate
             self.uses[service.spec.name] = (list(dict.fromkeys(uses)), list(dict.fromkeys(fences)))
+        checks = {name: service.spec.checks for name, service in by_name.items()}
+        for name, index, wanted in check_entry.aliases(checks):
+            check, field = checks[name][index], f"checks[{index}].of"
+            found = getattr(check, "of", None)
+            self.fault(by_name[name].lines[field], f"{by_name[name].path}.{field}", found, wanted)
 
     def specs(self) -> list[ServiceSpec]:
         complete = []
