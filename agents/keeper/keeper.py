@@ -74,7 +74,12 @@ class Keeper:
         self.peers = peers.Peers(keys.site, host, clock, self._fit, self._asked)
         self.ping_key = ping_key
         self.registry: registry.Registry = registry.of(
-            store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
+            store,
+            keys,
+            clock,
+            ttl_s=settings.registration_ttl_s,
+            keep_s=settings.registration_keep_s,
+            check_s=settings.check_s,
         )
         self._registered: dict[str, protocol.WantedProcess] = {}
         """What the registry was last told to keep, by instance."""
@@ -432,12 +437,16 @@ class Keeper:
         """What an agent hears first, and when something in it changes."""
         trouble = self.ping_key.trouble if self.ping_key else ""
         return protocol.FromKeeper(
-            hello=protocol.Hello(self.peers.address, trouble, self.seen_tokens.trouble)
+            hello=protocol.Hello(self.peers.address, trouble, self.seen_tokens.trouble, self.registry.trouble)
         )
 
     async def _report(self) -> None:
+        trouble = self.registry.trouble
         while True:
             self.tell(self.report())
+            if trouble != self.registry.trouble:
+                trouble = self.registry.trouble
+                self.tell(self.hello())
             await asyncio.sleep(self.settings.report_every_s)
 
     def report(self) -> protocol.FromKeeper:

@@ -13,8 +13,7 @@ from typing import Protocol
 
 import msgspec
 
-from controlplane import model
-from controlplane.model import Mode, ServiceSpec
+from controlplane.model import Mode, ServiceSpec, records
 from controlplane.model.records import LeaderRecord, Registration
 from controlplane.store import Entry
 
@@ -74,7 +73,7 @@ def decode(entries: Iterable[Entry]) -> list[Registration]:
     found = []
     for entry in entries:
         try:
-            found.append(model.decode(Registration, entry.value))
+            found.append(records.decode_registration(entry.value, *entry.key.split("/")[-2:]))
         except msgspec.DecodeError:
             continue
     return found

@@ -20,7 +20,7 @@ from controlplane import model
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidSettings, LeaseLost, Permanent, Unavailable
 from controlplane.host import log
-from controlplane.model import Process
+from controlplane.model import Process, records
 from controlplane.model.records import Registration
 from controlplane.store import Committed, Compare, Keys, Lease, Store
 from controlplane.store.limits import OPERATIONS_MAX
@@ -106,6 +106,10 @@ class LeasedRegistry:
             f"<LeasedRegistry {self._keys.services}: {len(self._held)} of {len(self._desired)} held"
             f"{', failing: ' + self._failing.__name__ if self._failing else ''}>"
         )
+
+    @property
+    def trouble(self) -> str:
+        return ""  # where the store is away, everybody says so
 
     # --- what the owner says --------------------------------------------------------------------------------
 
@@ -243,7 +247,7 @@ class LeasedRegistry:
             if lease is None or self._desired.get(key) is not registration:
                 continue  # changed during this round; the next one is due at once
             try:
-                outcome = await self._store.put(key, model.encode(registration), lease=lease)
+                outcome = await self._store.put(key, records.encode_registration(registration), lease=lease)
             except LeaseLost:
                 raise
             except Permanent as exc:

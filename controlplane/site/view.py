@@ -145,7 +145,7 @@ def decode_record(named: Named, value: bytes) -> object:
     kind, names = named
     match kind:
         case "services":
-            registration = model.decode(Registration, value)
+            registration = records.decode_registration(value, *names)
             _agree("service and instance", (registration.service, registration.instance), names)
             return registration
         case "specs":

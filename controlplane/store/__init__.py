@@ -47,7 +47,7 @@ __all__ = [
     "Watch",
     "connect",
     "endpoint",
-    "etcd",
+    "followed",
     "limits",
 ]
 
@@ -85,15 +85,16 @@ def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -
 
 OPTIONS = ("token_file", "ca_file", "cert_file", "key_file", "password_file")
 """Of a store's address: each names a file, so that no secret is in it."""
+WORDS = ("user", "agent")
+"""Options that are themselves what they say: etcd's user, the host's own Consul agent."""
 
 
 def _settings(where: str, options: Mapping[str, str]) -> StoreSettings:
     given: dict[str, Any] = {name: Path(value) for name, value in options.items() if name in OPTIONS}
-    if user := options.get("user"):
-        given["user"] = user
-    if strange := sorted(set(options) - {*OPTIONS, "user"}):
+    given |= {name: value for name, value in options.items() if name in WORDS and value}
+    if strange := sorted(set(options) - {*OPTIONS, *WORDS}):
         raise InvalidSettings(
-            f'store "{where}": found the option {strange[0]}, wanted one of user, {", ".join(OPTIONS)}'
+            f'store "{where}": found the option {strange[0]}, wanted one of {", ".join((*WORDS, *OPTIONS))}'
         )
     return StoreSettings(**given)
 
