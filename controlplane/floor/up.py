@@ -24,7 +24,7 @@ from typing import Any
 
 from controlplane import store
 from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
-from controlplane.floor import embedded, ports, processes, run_file, tape, wait
+from controlplane.floor import consul_doors, embedded, ports, processes, run_file, tape, wait
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
@@ -56,6 +56,8 @@ class Options:
     site: str = "lab"
     http_port: int | None = None
     store: str | None = None
+    doors: consul_doors.Doors = consul_doors.CLOSED
+    """What an embedded Consul opens on loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ def bring_up(
             "data stays), hftctl up starts it again"
         )
     wanted = _wanted(folders, options, before)
+    _require_doors(folders, options, wanted, before)
     if before is not None:
         _require_same_floor(folders, wanted, before)
     floord = None
@@ -118,7 +121,7 @@ def bring_up(
         if before is None:
             ports.require_free_health_ports(wanted.file, wanted.specs, wanted.run)
             launches()
-        floord = _start(folders, wanted, before, say)
+        floord = _start(folders, wanted, before, say, options.doors)
     url = wait.store_url(folders, floord)
     changes, applied = asyncio.run(_apply(url, wanted, say, ask_ports=before is not None))
     if applied.outcome == "unknown":
@@ -133,6 +136,21 @@ def bring_up(
         )
     _remember(folders, wanted)
     return Started(not runs, wanted.run.site, changes, wanted.specs, dict(applied.revisions), floord)
+
+
+def _require_doors(folders: Folders, options: Options, wanted: WantedFloor, before: RunFile | None) -> None:
+    """Raises InvalidInput, or InUse: a port, or a floor that runs."""
+    asked = options.doors.ports()
+    for option, port in asked.items():
+        if wanted.run.store != "consul":
+            raise InvalidInput(
+                f"{option}: only with --store consul; this floor's store is {wanted.run.store}"
+            )
+        if before is not None:
+            raise InUse(f"{option}: the floor in {folders.site_dir} runs already (hftctl down first)")
+        ports.require_free(port, f"choose another with {option}")
+    if len(set(asked.values())) < len(asked):
+        raise InvalidInput("--consul-dns and --consul-ui: wanted two ports")
 
 
 def _require_same_floor(folders: Folders, wanted: WantedFloor, before: RunFile) -> None:
@@ -155,7 +173,11 @@ def _require_same_floor(folders: Folders, wanted: WantedFloor, before: RunFile) 
 
 
 def _start(
-    folders: Folders, wanted: WantedFloor, before: RunFile | None, say: Callable[[str], None]
+    folders: Folders,
+    wanted: WantedFloor,
+    before: RunFile | None,
+    say: Callable[[str], None],
+    doors: consul_doors.Doors,
 ) -> subprocess.Popen[bytes]:
     """Start hft-floord. `before`: of an orphaned floor, whose processes it adopts."""
     own = embedded.named(wanted.run.store)
@@ -165,6 +187,10 @@ def _start(
         ports.require_free(port, "choose another with --http-port")
     folders.create()
     own.prepare(choice, folders.site_dir)  # data of another version is refused before anything runs
+    if wanted.run.store == "consul" and before is None:
+        consul_doors.write(folders.site_dir / wanted.run.store, doors)
+        for option, port in doors.ports().items():
+            say(f"{option}: 127.0.0.1:{port}, for every user of this machine")
     say(choice.sentence)
     if any(spec.real_time for spec in wanted.specs) and not sched.may_be_real_time():
         say(
