@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 from controlplane.cli import agent_client, render
 from controlplane.cli.declare import Argument
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import InvalidInput
 from controlplane.site import look
+
+if TYPE_CHECKING:
+    from controlplane.site.document import InstanceRow
 
 
 def services(
@@ -32,14 +35,14 @@ def endpoints(
     listening = [i for i in found.instances if i.endpoints]
     if output is Output.table:
         rows = [
-            {"instance": i.id, "host": i.host, "role": i.role, "health": i.health}
+            {"instance": i.id, "host": i.host, "role": i.role, "health": i.health, "registry": _registry(i)}
             | {"name": name, "endpoint": at}
             for i in listening
             for name, at in i.endpoints.items()
         ]
-        render.show(rows, output, ("instance", "host", "role", "health", "name", "endpoint"))
+        render.show(rows, output, ("instance", "host", "role", "health", "registry", "name", "endpoint"))
         return
-    keys = ("host", "role", "health", "endpoints")
+    keys = ("host", "role", "health", "registry", "maintenance", "endpoints")
     render.show([{"instance": i.id} | {key: getattr(i, key) for key in keys} for i in listening], output)
 
 
@@ -63,3 +66,7 @@ def health(
     rows = [{key: service if key == "service" else getattr(i, key) for key in keys} for service, i in found]
     render.show(rows, output, keys)
     return 0 if all(look.well(instance) for _, instance in found) else 1
+
+
+def _registry(instance: InstanceRow) -> str:
+    return f"maintenance: {instance.maintenance}" if instance.maintenance else instance.registry

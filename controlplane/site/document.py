@@ -76,6 +76,10 @@ class InstanceRow(msgspec.Struct, frozen=True):
     crashes: int = 0
     """How often it ended, or could not be started, unasked. `restarts` counts every start after the first,
     those that an operator or a changed spec asked for too."""
+    registry: str = ""
+    """passing, warning or critical, as the registry has it (Consul's own checks); empty: not registered."""
+    maintenance: str = ""
+    """Why an operator took it out of service for a time; empty: nobody did."""
 
 
 class ServiceRow(msgspec.Struct, frozen=True):

@@ -258,11 +258,17 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
     if status is None:
         return _unreported(slot, view)
     health, reason = status.health, status.reason
+    registered = view.registrations.get(slot.instance)
     silent_ms = now.silent_ms.get(status.host, 0)
     if silent_ms >= HOST_SILENT_MS:
-        health = "critical" if health == "critical" else "warning"
+        # The agent itself is what Consul's check asks: one that is alive is believed before the check is due.
+        fails = registered is not None and registered.health == "critical"
+        health = "critical" if fails or health == "critical" else "warning"
         before = f"; before: {reason}" if reason else ""
         reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s{before}"
+    if registered is not None and registered.maintenance:
+        health = "warning" if health == "passing" else health
+        reason = f"in maintenance: {registered.maintenance}{f'; {reason}' if reason else ''}"
     return document.InstanceRow(
         id=slot.instance,
         host=slot.host,
@@ -280,6 +286,8 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         version=status.version,
         config_revision=status.config_revision,
         crashes=status.crashes,
+        registry=registered.health if registered is not None else "",
+        maintenance=registered.maintenance if registered is not None else "",
     )
 
 
@@ -310,6 +318,8 @@ def _unreported(slot: Slot, view: Site) -> document.InstanceRow:
         endpoints=dict(registered.endpoints) if registered else {},
         version=registered.version if registered else "",
         config_revision=0,
+        registry=registered.health if registered else "",
+        maintenance=registered.maintenance if registered else "",
     )
 
 
