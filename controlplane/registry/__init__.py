@@ -8,7 +8,7 @@ discovery.py turns what the store shows into instances, endpoints and roles, and
 from controlplane.registry.base import Registry
 from controlplane.registry.chosen import of, watch
 from controlplane.registry.discovery import Serving, View, decode, resolve, serving
-from controlplane.registry.leased import KEEP_S, TTL_S, WARNINGS, LeasedRegistry
+from controlplane.registry.leased import KEEP_S, TTL_S, WARNINGS, LeasedRegistry, to_log
 
 __all__ = [
     "KEEP_S",
@@ -22,5 +22,6 @@ __all__ = [
     "of",
     "resolve",
     "serving",
+    "to_log",
     "watch",
 ]
