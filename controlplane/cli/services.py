@@ -11,7 +11,9 @@ from controlplane.errors import InvalidInput
 from controlplane.site import look
 
 if TYPE_CHECKING:
-    from controlplane.site.document import InstanceRow
+    from collections.abc import Sequence
+
+    from controlplane.site.document import InstanceRow, RegisteredRow
 
 
 def services(
@@ -31,7 +33,12 @@ def endpoints(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Where the instances of a service listen."""
-    found = look.service(agent_client.Floor(site_dir, timeout).status(), service)
+    status = agent_client.Floor(site_dir, timeout).status()
+    others = [each for each in status.registered if each.service == service]
+    if others and all(each.name != service for each in status.services):
+        _show_others(others, output)
+        return
+    found = look.service(status, service)
     listening = [i for i in found.instances if i.endpoints]
     if output is Output.table:
         rows = [
@@ -44,6 +51,22 @@ def endpoints(
         return
     keys = ("host", "role", "health", "registry", "maintenance", "endpoints")
     render.show([{"instance": i.id} | {key: getattr(i, key) for key in keys} for i in listening], output)
+
+
+def _show_others(found: Sequence[RegisteredRow], output: Output) -> None:
+    """Of a service that is not the floor's."""
+    rows = [
+        {"instance": i.id, "host": i.host, "health": i.health, "maintenance": i.maintenance}
+        | {"address": i.address, "port": i.port, "tags": list(i.tags), "meta": dict(i.meta)}
+        | {"zone": i.zone, "weight": i.weight, "endpoints": dict(i.endpoints)}
+        for i in found
+    ]
+    if output is not Output.table:
+        render.show(rows, output)
+        return
+    for row, each in zip(rows, found, strict=True):
+        row["tags"] = ",".join(each.tags)
+    render.show(rows, output, ("instance", "health", "maintenance", "address", "port", "tags", "zone"))
 
 
 def health(

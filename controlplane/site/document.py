@@ -82,6 +82,25 @@ class InstanceRow(msgspec.Struct, frozen=True):
     """Why an operator took it out of service for a time; empty: nobody did."""
 
 
+class RegisteredRow(msgspec.Struct, frozen=True):
+    """An instance that stands in the registry and is none of the floor's: by hand, by a script, or a daemon
+    that registers itself."""
+
+    id: str
+    service: str
+    host: str
+    address: str
+    port: int
+    health: str
+    maintenance: str
+    endpoints: Mapping[str, str]
+    tags: Sequence[str]
+    meta: Mapping[str, str]
+    zone: str
+    weight: int
+    version: str
+
+
 class ServiceRow(msgspec.Struct, frozen=True):
     name: str
     daemon: str
@@ -149,6 +168,7 @@ class StatusDocument(msgspec.Struct, frozen=True):
     flow: Flow
     reasons: Sequence[str] = ()
     """Why the site is not healthy, a line each; none: it is."""
+    registered: Sequence[RegisteredRow] = ()
 
 
 encode = msgspec.json.Encoder().encode

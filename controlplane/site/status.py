@@ -117,7 +117,32 @@ def build(view: Site, now: Now) -> document.StatusDocument:
         alarms=alarms,
         flow=flow(observed.values(), ended, unheard=_unheard_feeds(view, observed)),
         reasons=[reason.text for reason in found],
+        registered=_registered(view, services),
     )
+
+
+def _registered(view: Site, services: Sequence[document.ServiceRow]) -> list[document.RegisteredRow]:
+    """What is registered beside the floor's own services."""
+    ours = {instance.id for service in services for instance in service.instances}
+    return [
+        document.RegisteredRow(
+            id=each.instance,
+            service=each.service,
+            host=each.host,
+            address=each.address,
+            port=each.port,
+            health=each.health,
+            maintenance=each.maintenance,
+            endpoints=dict(each.endpoints),
+            tags=list(each.tags),
+            meta=dict(each.meta),
+            zone=each.zone,
+            weight=each.weight,
+            version=each.version,
+        )
+        for each in sorted(view.registrations.values(), key=lambda each: each.instance)
+        if each.instance not in ours
+    ]
 
 
 def why_not_healthy(view: Site, now: Now) -> list[reasons.Reason]:

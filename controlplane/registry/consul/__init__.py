@@ -10,4 +10,4 @@ from controlplane.registry.consul.definition import CheckTimes
 from controlplane.registry.consul.registry import ConsulRegistry
 from controlplane.registry.consul.watch import CatalogueWatch
 
-__all__ = ["CatalogueWatch", "CheckTimes", "ConsulRegistry"]
+__all__ = ["CatalogueWatch", "CheckTimes", "ConsulRegistry", "definition", "local_agent"]
