@@ -41,6 +41,9 @@ class Registry(Protocol):
     def held(self) -> Mapping[str, Registration]:
         """By instance, in order: what stands in the store by this registry's own, acknowledged writes."""
 
+    def holds(self, instance: str) -> bool:
+        """Whether it stands everywhere that this back end keeps registrations."""
+
     @property
     def trouble(self) -> str:
         """What is not as it should be although the store is there, and what to do; empty: nothing. A host

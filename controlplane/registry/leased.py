@@ -107,6 +107,9 @@ class LeasedRegistry:
             f"{', failing: ' + self._failing.__name__ if self._failing else ''}>"
         )
 
+    def holds(self, instance: str) -> bool:
+        return instance in self.held()
+
     @property
     def trouble(self) -> str:
         return ""  # where the store is away, everybody says so

@@ -60,6 +60,9 @@ class ConsulRegistry:
         """What stands in the KV: what a member may be elected, and fenced, by."""
         return self._leased.held()
 
+    def holds(self, instance: str) -> bool:
+        return instance in self.held() and instance in self._services.held()
+
     async def run(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
