@@ -218,6 +218,7 @@ class Agent:
             self.record_due.set()
             self.alarm("keeper.pings", message.hello.pings_trouble)
             self.alarm("keeper.tokens_rebuilt", message.hello.tokens_trouble)
+            self.alarm("registry.degraded", message.hello.registry_trouble)
         if message.event is not None:
             said = message.event
             self.report(said.kind, service=said.service, instance=said.instance, text=said.text)

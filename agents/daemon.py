@@ -30,7 +30,7 @@ from agents import (
 )
 from agents.agent import SITE_NEWS, Agent
 from agents.http import application, instance_ports, listening
-from agents.settings import STATUS_EVERY_S, AgentSettings
+from agents.settings import CHECK_S, STATUS_EVERY_S, AgentSettings
 from agents.site_secret import SiteSecret
 from controlplane import registry
 from controlplane import store as stores
@@ -77,6 +77,13 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
         help="a name by which clients reach it, besides its address, its host and this machine's name",
     )
     parser.add_argument(
+        "--check-s",
+        type=float,
+        default=CHECK_S,
+        metavar="S",
+        help="on Consul: between two of its probes of an instance",
+    )
+    parser.add_argument(
         "--no-keeper", action="store_true", help="only for tests of the agent alone: no instance will lead"
     )
     given = parser.parse_args(arguments)
@@ -90,6 +97,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
         http_address=given.http_address,
         http_port=given.http_port,
         http_names=tuple(given.http_name),
+        check_s=given.check_s,
         keeper=not given.no_keeper,
         journal_dir=Path(journal) if journal else None,
         check_dir=Path(check_dir) if check_dir else None,
@@ -124,7 +132,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
     if given.keeper:
         agent.keeper = keeper_process.KeeperProcess(
             agent.paths,
-            keeper_process.keeper_command(given.site, agent.paths, given.store),
+            keeper_process.keeper_command(given.site, agent.paths, given.store, given.check_s),
             table=agent.keeper_table,
             report=agent.report,
             heard=agent.keeper_heard,

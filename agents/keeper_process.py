@@ -274,13 +274,14 @@ class KeeperProcess:
             self._heard(message)
 
 
-def keeper_command(site: str, folders: paths.Paths, store: str) -> tuple[str, ...]:
+def keeper_command(site: str, folders: paths.Paths, store: str, check_s: float) -> tuple[str, ...]:
     options = {
         "site": site,
         "host": folders.host,
         "site-dir": folders.site_dir,
         "run-dir": folders.run_dir,
         "store": store,
+        "check-s": check_s,
     }
     return (
         sys.executable,

@@ -27,6 +27,8 @@ START_PATIENCE_S = 10.0
 
 ASK_TIMEOUT_S = 3.0
 
+CHECK_S = 10.0
+
 EVENT_SETTLE_S = 0.2
 """Events of the whole site are served once they are this old, so that a slower host's do not come in behind a
 reader's back."""
@@ -51,6 +53,9 @@ class AgentSettings:
     http_names: tuple[str, ...] = ()
     """What a Host header may be besides an address, the host and this machine's name. Other names are refused
     (421): a page in a browser could have its own name resolve to this address and read the answers."""
+
+    check_s: float = CHECK_S
+    """On Consul: between two of its probes of an instance; three must fail before it is critical."""
 
     keeper: bool = True
     """False only in tests of the agent alone: no instance would ever lead."""

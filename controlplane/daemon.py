@@ -166,7 +166,7 @@ async def serve(controller: Controller, given: argparse.Namespace) -> server.Ser
 async def keep(given: argparse.Namespace) -> int:
     client = store.connect(given.store)
     keys = store.Keys(given.site)
-    follower = Follower(client, keys, registrations=registry.watch(client, keys))
+    follower = Follower(client, keys, registrations=registry.watch(client, keys, catalogue=False))
     controller = Controller(given.site, client, follower)
     serving = await serve(controller, given)
     try:

@@ -47,6 +47,11 @@ class StoreSettings:
 
     key_file: Path | None = None
 
+    agent: str = ""
+    """Consul only: the host's own agent, HOST:PORT or unix:/ABSOLUTE/PATH, where services are registered;
+    with http:// in front, plain text on loopback although the servers have TLS. Empty: the first endpoint of
+    the store that is on this machine, else the first."""
+
     def __post_init__(self) -> None:
         for name in ("try_s", "probe_every_s", "quiet_probe_s", "probe_answer_s"):
             found = getattr(self, name)

@@ -79,7 +79,8 @@ class HealthPorts:
 
     async def _listen(self, port: int, instance: str) -> None:
         server = Server(application(self._agent, instance), report=self._agent.report, limits=LIMITS)
-        names = (self._agent.given.host, socket.gethostname(), *self._agent.given.http_names)
+        given = self._agent.given
+        names = (given.host, given.http_address, socket.gethostname(), *given.http_names)
         try:
             await server.listen_tcp(self._agent.given.http_address, port, names=names)
         except InUse as exc:
@@ -126,6 +127,7 @@ def application(agent: Agent, name: str) -> ASGIApp:
             Route("/live", live),
             Route("/ready", ready),
             Route("/health", health),
+            Route(f"/v1/instances/{name}/health", health),  # what Consul asks at any instance's address
             Route("/metrics", page),
         ]
     )

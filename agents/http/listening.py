@@ -26,7 +26,8 @@ async def listen(server: Server, agent: Agent) -> None:
     given = agent.given
     await server.listen_unix(agent.paths.http_socket)
     kept = agent.paths.host_dir / "agent.port"
-    names = (given.host, socket.gethostname(), *given.http_names)
+    # The address too, where it is a name: Consul's checks ask by what is registered.
+    names = (given.host, given.http_address, socket.gethostname(), *given.http_names)
     for port in _ports(given.http_port, kept):
         try:
             agent.port = await server.listen_tcp(given.http_address, port, names=names)

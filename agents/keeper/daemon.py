@@ -75,6 +75,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--run-dir", required=True, type=Path)
     existing.add_argument(parser)
     parser.add_argument("--address", default="127.0.0.1", help="where peers' pings are answered (UDP)")
+    parser.add_argument(
+        "--check-s",
+        type=float,
+        default=settings.CHECK_S,
+        metavar="S",
+        help="on Consul: between two of its probes of an instance",
+    )
     parser.add_argument("--log", type=Path, help="append to this file instead of standard output")
     parser.add_argument(
         "--wait-old",
@@ -109,7 +116,7 @@ async def _serve(arguments: argparse.Namespace, stop: run.Stop) -> int:
         )
         if disk.trouble:
             log.warning("seen_tokens.rebuilt", reason=disk.trouble)
-        chosen = settings.Settings(address=arguments.address)
+        chosen = settings.Settings(address=arguments.address, check_s=arguments.check_s)
         key = PingKey(arguments.site_dir)
         keeper = keepers.Keeper(client, Keys(arguments.site), host, chosen, SystemClock(), disk, ping_key=key)
         line = lines.Line(keeper.hello, keeper.apply)

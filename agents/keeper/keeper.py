@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,16 @@ class Keeper:
         self.peers = peers.Peers(keys.site, host, clock, self._fit, self._asked)
         self.ping_key = ping_key
         self.registry: registry.Registry = registry.of(
-            store, keys, clock, ttl_s=settings.registration_ttl_s, keep_s=settings.registration_keep_s
+            store,
+            keys,
+            clock,
+            ttl_s=settings.registration_ttl_s,
+            keep_s=settings.registration_keep_s,
+            check_s=settings.check_s,
+            report=self._registry_says,
         )
+        self._announced: set[Process] = set()
+        """Those whose endpoints the store has had from here."""
         self._registered: dict[str, protocol.WantedProcess] = {}
         """What the registry was last told to keep, by instance."""
         self._tasks: asyncio.TaskGroup | None = None
@@ -114,6 +122,24 @@ class Keeper:
                 found = frozenset()
             self._slots[service] = (entry.revision, found)
         return found
+
+    def announced(self, process: Process) -> bool:
+        """Its endpoints are, or were, in the store by an acknowledged write: a take of its own is fenced by
+        them.
+        """
+        if process not in self._announced:
+            held = self.registry.held().get(process.instance)
+            if held is None or held.process != process:
+                return False
+            self._announced = {known for known in self._announced if known.instance != process.instance} | {
+                process
+            }
+        return True
+
+    def _registry_says(self, kind: str, fields: Mapping[str, object]) -> None:
+        registry.to_log(kind, fields)
+        if kind == "registered":
+            self._acted.set()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         if self._ended:
@@ -252,8 +278,10 @@ class Keeper:
         if self.leaving:
             return
         for instance in self.instances.values():
-            if instance.watched.runs and instance.heartbeat.fresh and instance.entry.registration is not None:
-                yield instance.entry.process
+            entry = instance.entry
+            fit = instance.watched.runs and instance.heartbeat.fresh and entry.registration is not None
+            if fit and self.announced(entry.process):
+                yield entry.process
 
     def _asked(self) -> dict[str, list[Process]]:
         """By host, the processes of other hosts that a member here could name, or has to wait for (R14)."""
@@ -432,12 +460,16 @@ class Keeper:
         """What an agent hears first, and when something in it changes."""
         trouble = self.ping_key.trouble if self.ping_key else ""
         return protocol.FromKeeper(
-            hello=protocol.Hello(self.peers.address, trouble, self.seen_tokens.trouble)
+            hello=protocol.Hello(self.peers.address, trouble, self.seen_tokens.trouble, self.registry.trouble)
         )
 
     async def _report(self) -> None:
+        trouble = self.registry.trouble
         while True:
             self.tell(self.report())
+            if trouble != self.registry.trouble:
+                trouble = self.registry.trouble
+                self.tell(self.hello())
             await asyncio.sleep(self.settings.report_every_s)
 
     def report(self) -> protocol.FromKeeper:

@@ -59,6 +59,8 @@ class KeeperOf(Protocol):
 
     def slots(self, service: str) -> frozenset[str]: ...
 
+    def announced(self, process: Process) -> bool: ...
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None: ...
 
     def tell(self, message: protocol.FromKeeper) -> None: ...
@@ -190,7 +192,8 @@ class Member:
             budget=site.settings.budget,
             runs=instance.watched.runs,
             fresh=instance.heartbeat.fresh,
-            ready=instance.entry.registration is not None,
+            # R11: whoever may be elected can be fenced, so its endpoints are in the store before.
+            ready=instance.entry.registration is not None and site.announced(me),
             home_ok=instance.entry.home_ok,
             slots=site.slots(self.service),
             lead=lead,

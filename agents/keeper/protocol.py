@@ -89,6 +89,8 @@ class Hello(msgspec.Struct, frozen=True):
     """Why it does not ping, or with which key it goes on; empty: nothing is wrong."""
     tokens_trouble: str = ""
     """Of its disk of seen tokens, since it started."""
+    registry_trouble: str = ""
+    """Why what is registered here is not seen everywhere (Consul's agent is gone); empty: it is."""
 
 
 class Died(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from controlplane.leadership import budget
 
+CHECK_S = 10.0
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -36,6 +38,9 @@ class Settings:
 
     registration_keep_s: float = 3.0
     """A third of the TTL: two keep-alives may fail in a row."""
+
+    check_s: float = CHECK_S
+    """On Consul: how often it probes each instance of this host."""
 
     beat_every_s: float = 0.1
     """What shows its agent that it is not stuck: in `fast` it is missed after 0.2 s, and ended after 0.4."""

@@ -99,11 +99,29 @@ def up(
         bool,
         Option("--join", help="Be the floor that the site in the store is of, whose folder this one is not."),
     ] = False,
+    consul_dns: Annotated[
+        Optional[int],
+        Option(
+            "--consul-dns",
+            min=0,
+            max=65535,
+            help="With --store consul: answer DNS at this port of loopback; 0: 8600.",
+        ),
+    ] = None,
+    consul_ui: Annotated[
+        Optional[int],
+        Option(
+            "--consul-ui",
+            min=0,
+            max=65535,
+            help="With --store consul: its UI and HTTP at this port of loopback; 0: 8500.",
+        ),
+    ] = None,
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",
 ) -> int:
     """Start the floor, or change what a running one shall be."""
-    from controlplane.floor import embedded
+    from controlplane.floor import consul_doors, embedded
     from controlplane.floor import up as floor_up  # 100 ms: not for `up --help` or a completion
 
     if more_tape and not tape:
@@ -121,7 +139,8 @@ def up(
         "password_file": store_password,
     }
     at = existing_store(store_endpoints, files, store_user)
-    options = floor_up.Options(services, tapes, speed, seed, site, http_port, store, at, join)
+    doors = consul_doors.Doors(consul_dns, consul_ui)
+    options = floor_up.Options(services, tapes, speed, seed, site, http_port, store, at, join, doors)
     if detach:
         started = floor_up.bring_up(floor, options, render.say)
         return wait(watch_of(floor, started), started, timeout)

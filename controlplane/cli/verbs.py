@@ -31,6 +31,14 @@ VERBS: dict[str, Verb] = {
     "services": Verb("services:services", "The services of the site: wanted, running, led by."),
     "endpoints": Verb("services:endpoints", "Where the instances of a service listen."),
     "health": Verb("services:health", "Health of instances, check by check; exit 1 when one is not passing."),
+    "register": Verb(
+        "registration:register",
+        "Register a service that is not the floor's; it stands until it is deregistered.",
+    ),
+    "deregister": Verb("registration:deregister", "Take out an instance that was registered by hand."),
+    "maint": Verb(
+        "registration:maint", "Take instances out of service, or back in; it outlives their processes."
+    ),
     "host": Verb("host:host", "Hosts of the site."),
     "logs": Verb("logs:logs", "The log of one instance."),
     "events": Verb("events:events", "Events of the site, oldest first."),

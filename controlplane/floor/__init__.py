@@ -6,6 +6,7 @@ service: those are in the store (controlplane/specs).
 """
 
 __all__ = [
+    "consul_doors",
     "down",
     "embedded",
     "etcd_versions",

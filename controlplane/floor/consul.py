@@ -1,11 +1,10 @@
 """Consul as a floor embeds it: one agent in server mode, for this site folder alone.
 
-Promises: it is asked over a unix socket in the floor's run folder (0600) and over no port; without the token,
-a file of mode 0600, it answers nothing (ACL default deny). Consul has no way to do without the ports of
-server RPC and gossip, so these two are open on loopback, and closed to whoever has not the floor's own
-certificates (TLS, verify_incoming) and gossip key. Its data, keys and configuration are in the site folder's
-`consul/`, 0700.
-"""
+Promises: it is asked over a unix socket in the floor's run folder (0600) and over no port, unless the
+operator opens one (consul_doors.py); without the token, a file of mode 0600, it answers nothing (ACL default
+deny). Consul has no way to do without the ports of server RPC and gossip, so these two are open on loopback,
+and closed to whoever has not the floor's own certificates (TLS, verify_incoming) and gossip key. Its data,
+keys and configuration are in the site folder's `consul/`, 0700."""
 
 from __future__ import annotations
 
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.errors import InUse, InvalidSettings
+from controlplane.floor import consul_doors
 from controlplane.floor.embedded import Choice, Launch
 from controlplane.host import files, locks
 
@@ -72,6 +72,9 @@ class Consul:
         files.replace(folder / CONFIGURATION, content.encode(), files.Durability.POWER, mode=0o600)
         command = (choice.path, "agent", "-config-file", str(folder / CONFIGURATION))
         return Launch(command, (endpoint,), run_dir, folder / TOKEN)
+
+    async def ready(self, url: str, site_dir: Path) -> None:
+        await consul_doors.open_all(url, site_dir / FOLDER)
 
     def holder(self, version: str, site_dir: Path) -> str:
         pid = locks.flocked_by(data_dir(site_dir) / "raft" / "raft.db")
@@ -136,7 +139,7 @@ def configuration(folder: Path, socket_path: str) -> dict[str, Any]:
     gossip = _kept(folder / "gossip.key", lambda: base64.b64encode(secrets.token_bytes(32)).decode())
     if not (folder / "server.pem").exists():
         make_certificates(folder)
-    return {
+    made: dict[str, Any] = {
         "server": True,
         "bootstrap_expect": 1,
         "datacenter": DATACENTER,
@@ -173,6 +176,8 @@ def configuration(folder: Path, socket_path: str) -> dict[str, Any]:
         "leave_on_terminate": False,
         "log_level": "info",
     }
+    consul_doors.configure(made, consul_doors.read(folder))
+    return made
 
 
 def _kept(path: Path, make: Callable[[], str]) -> str:

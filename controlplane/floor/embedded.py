@@ -68,6 +68,9 @@ class Embedded(Protocol):
         that know it there. Raises Refused as `prepare` does.
         """
 
+    async def ready(self, url: str, site_dir: Path) -> None:
+        """It answers: do what can only be asked of it then. Raises HftctlError."""
+
     def holder(self, version: str, site_dir: Path) -> str:
         """Who serves its data now, "" when none does: it must not be started beside another."""
 

@@ -55,6 +55,9 @@ class Etcd:
         endpoints = tuple(at) or (f"unix:{run_dir / CLIENT_SOCKET}",)
         return Launch(tuple(command(choice, site_dir, endpoints[0])), endpoints, run_dir)
 
+    async def ready(self, url: str, site_dir: Path) -> None:
+        """Nothing is left to do."""
+
     def holder(self, version: str, site_dir: Path) -> str:
         return holder(data_dir(version, site_dir))
 

@@ -238,6 +238,7 @@ class Floord:
         for starts_left in reversed(range(STORE_STARTS)):
             try:
                 await embedded.wait_ready(self.store_url(), functools.partial(_dead, child.process))
+                await own.ready(self.store_url(), self.folders.site_dir)
                 break
             except Unavailable as exc:
                 if not _dead(child.process) or not starts_left:

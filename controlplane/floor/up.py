@@ -24,7 +24,17 @@ from typing import Any
 
 from controlplane import store
 from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
-from controlplane.floor import claim, cluster, embedded, ports, processes, run_file, tape, wait
+from controlplane.floor import (
+    claim,
+    cluster,
+    consul_doors,
+    embedded,
+    ports,
+    processes,
+    run_file,
+    tape,
+    wait,
+)
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
@@ -61,6 +71,8 @@ class Options:
     existing: Existing | None = None
     """A store to use instead of one of its own."""
     join: bool = False
+    doors: consul_doors.Doors = consul_doors.CLOSED
+    """What an embedded Consul opens on loopback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,7 @@ def bring_up(
             "data stays), hftctl up starts it again"
         )
     wanted = _wanted(folders, options, before)
+    _require_doors(folders, options, wanted, before)
     if before is not None:
         _require_same_floor(folders, wanted, before)
     floord = None
@@ -127,7 +140,7 @@ def bring_up(
             cluster.require(wanted.run.store_url, wanted.run.site, folders, hosts, join=options.join)
         if before is None:
             launches()
-        floord = _start(folders, wanted, before, say)
+        floord = _start(folders, wanted, before, say, options.doors)
     url = wait.store_url(folders, floord)
     changes, applied = asyncio.run(
         _apply(url, folders, wanted, say, join=options.join, ask_ports=before is not None)
@@ -144,6 +157,21 @@ def bring_up(
         )
     _remember(folders, wanted)
     return Started(not runs, wanted.run.site, changes, wanted.specs, dict(applied.revisions), floord)
+
+
+def _require_doors(folders: Folders, options: Options, wanted: WantedFloor, before: RunFile | None) -> None:
+    """Raises InvalidInput, or InUse: a port, or a floor that runs."""
+    asked = options.doors.ports()
+    for option, port in asked.items():
+        if wanted.run.store != "consul":
+            raise InvalidInput(
+                f"{option}: only with --store consul; this floor's store is {wanted.run.store}"
+            )
+        if before is not None:
+            raise InUse(f"{option}: the floor in {folders.site_dir} runs already (hftctl down first)")
+        ports.require_free(port, f"choose another with {option}")
+    if len(set(asked.values())) < len(asked):
+        raise InvalidInput("--consul-dns and --consul-ui: wanted two ports")
 
 
 def _require_same_floor(folders: Folders, wanted: WantedFloor, before: RunFile) -> None:
@@ -172,7 +200,11 @@ def _require_same_floor(folders: Folders, wanted: WantedFloor, before: RunFile) 
 
 
 def _start(
-    folders: Folders, wanted: WantedFloor, before: RunFile | None, say: Callable[[str], None]
+    folders: Folders,
+    wanted: WantedFloor,
+    before: RunFile | None,
+    say: Callable[[str], None],
+    doors: consul_doors.Doors,
 ) -> subprocess.Popen[bytes]:
     """Start hft-floord. `before`: of an orphaned floor, whose processes it adopts."""
     own = None if wanted.run.store_url else embedded.named(wanted.run.store)
@@ -183,6 +215,10 @@ def _start(
     folders.create()
     if own is not None and choice is not None:
         own.prepare(choice, folders.site_dir)  # data of another version is refused before anything runs
+        if own.kind == "consul" and before is None:
+            consul_doors.write(folders.site_dir / own.kind, doors)
+            for option, port in doors.ports().items():
+                say(f"{option}: 127.0.0.1:{port}, for every user of this machine")
         say(choice.sentence)
     else:
         say(f"store: {wanted.run.store_url.partition('?')[0]}, which is not this floor's own")

@@ -64,6 +64,8 @@ Weight = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
 """As Consul takes it."""
 Meta = Annotated[Mapping[Name, Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=32)]
 """What an operator wants to be found by: name -> value. Consul takes 64 pairs, some of which are ours."""
+Probe = Annotated[str, msgspec.Meta(max_length=512, pattern=r"\A((https?|tcp)://[^\x00-\x20\x7f@]+)?\Z")]
+"""What Consul probes: an http:// or https:// URL, or tcp://ADDRESS:PORT."""
 Metric = Annotated[
     str, msgspec.Meta(max_length=256, pattern=r"\A[A-Za-z_][A-Za-z0-9_]*(\{[^{}\x00-\x1f\x7f]*\})?\Z")
 ]

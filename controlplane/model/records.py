@@ -20,6 +20,7 @@ from controlplane.model.bounds import (
     Meta,
     Name,
     Port,
+    Probe,
     Tags,
     Text,
     Url,
@@ -55,11 +56,23 @@ class Registration:
     """As the registry's checks have it: on leased keys what its agent says, on Consul its own checks."""
     maintenance: Text = ""
     """Why an operator took it out of service for a time; empty: he did not."""
+    check: Probe = ""
+    """What Consul probes for it; empty: the health route of the agent that answers at its address."""
 
     @property
     def serves(self) -> bool:
         """May be called: neither critical nor in maintenance."""
         return self.health != "critical" and not self.maintenance
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceRecord:
+    """`maintenance/<service>/<instance>`: out of service until the key is deleted."""
+
+    reason: Text
+    actor: Text
+    operation: Name
+    since_ns: WallNs
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +200,72 @@ def decode(kind: type[T], value: bytes) -> T:
     except (UnicodeDecodeError, RecursionError) as exc:
         raise msgspec.DecodeError(str(exc)) from exc
 
+
+class _Bare(msgspec.Struct):
+    """A registration by another hand, in the shape that scripts write."""
+
+    address: Annotated[Word, msgspec.Meta(min_length=1)]
+    port: Port
+    timestamp: Annotated[float, msgspec.Meta(ge=0, le=1e14)] = 0.0
+    """UNIX time in seconds, or in ms where it could be no time in seconds."""
+    tags: Tags = ()
+    meta: Meta = msgspec.field(default_factory=dict)
+    version: Word = ""
+    zone: Word = ""
+    weight: Weight = 1
+
+
+def encode_registration(registration: Registration) -> bytes:
+    """With `timestamp`, in seconds, for readers that know no more of it than address, port and timestamp."""
+    plain = msgspec.to_builtins(registration)
+    return msgspec.json.encode({**plain, "timestamp": registration.timestamp_ns / 1e9})
+
+
+def decode_registration(value: bytes, service: str, instance: str) -> Registration:
+    """What stands under `services/<service>/<instance>`: ours, or one that says little more than address and
+    port and takes service and id from its key. Raises as `decode` does.
+    """
+    try:
+        return decode(Registration, value)
+    except msgspec.DecodeError as exc:
+        try:
+            bare = decode(_Bare, value)
+        except msgspec.DecodeError:
+            raise exc from None
+        if decode(_Shape, value).names_itself:
+            raise  # of ours, and damaged: not to be taken for less than it was
+    seconds = bare.timestamp if bare.timestamp < SECONDS_MAX else bare.timestamp / 1000
+    return msgspec.convert(
+        {
+            "service": service,
+            "instance": instance,
+            "host": "",
+            "process": Process(instance, "", 0, 0),
+            "endpoints": {},
+            "address": bare.address,
+            "port": bare.port,
+            "timestamp_ns": int(seconds * 1e9),
+            "version": bare.version,
+            "tags": bare.tags,
+            "zone": bare.zone,
+            "weight": bare.weight,
+            "meta": bare.meta,
+        },
+        Registration,
+    )
+
+
+class _Shape(msgspec.Struct):
+    service: object = None
+    instance: object = None
+    process: object = None
+
+    @property
+    def names_itself(self) -> bool:
+        return any(each is not None for each in (self.service, self.instance, self.process))
+
+
+SECONDS_MAX = 1e10
 
 _INCARNATION: type[int] = Incarnation
 

@@ -4,19 +4,9 @@ Callers say what shall be registered and never wait: `register`, `update` and `d
 wanted, `run` makes the store agree with it and goes on doing so. A store that is away therefore holds up
 nothing of the caller's, and nothing has to be said twice when it is back.
 
-Every back end passes tests/contract/test_registry.py. leased.py is the one on leased keys (etcd, memory).
-A back end on Consul's catalogue owes each call this:
-
-    register     a service of the local Consul agent: ID = instance (`<service>-<host>-<n>`, or
-                 `<service>-<pid>` for a process that registers itself), Name = service; address, port and
-                 tags (hft, trading, python) of the registration, the rest (process, endpoints, version) as
-                 Meta; a check each 10 s with a timeout of 5 s, deregistered after 90 s critical
-    update       the same ID without its checks: registering them again would reset their state
-    deregister   with a process: only when Meta names it. Only this host's registry writes to the local agent,
-                 so reading and then deregistering is enough where the leased keys need a compare-and-swap
-    keeping      no lease: each keep-alive interval, ask the local agent what it holds and register what is
-                 missing there
-    close        deregister everything that is held
+Every back end passes tests/contract/test_registry.py. leased.py is the one on leased keys (etcd, memory), and
+one half of the one on Consul; the other half, consul/services.py, keeps a real service with a real check at
+the host's own Consul agent.
 """
 
 from __future__ import annotations
@@ -50,6 +40,14 @@ class Registry(Protocol):
 
     def held(self) -> Mapping[str, Registration]:
         """By instance, in order: what stands in the store by this registry's own, acknowledged writes."""
+
+    def holds(self, instance: str) -> bool:
+        """Whether it stands everywhere that this back end keeps registrations."""
+
+    @property
+    def trouble(self) -> str:
+        """What is not as it should be although the store is there, and what to do; empty: nothing. A host
+        whose Consul agent is gone, for one."""
 
     async def run(self) -> None:
         """Until cancelled or closed: write what was asked for, keep it alive, put again what the store lost.

@@ -20,7 +20,7 @@ from controlplane import model
 from controlplane.clock import Clock
 from controlplane.errors import HftctlError, InvalidSettings, LeaseLost, Permanent, Unavailable
 from controlplane.host import log
-from controlplane.model import Process
+from controlplane.model import Process, records
 from controlplane.model.records import Registration
 from controlplane.store import Committed, Compare, Entry, Keys, Lease, Store
 from controlplane.store.limits import OPERATIONS_MAX
@@ -106,6 +106,13 @@ class LeasedRegistry:
             f"<LeasedRegistry {self._keys.services}: {len(self._held)} of {len(self._desired)} held"
             f"{', failing: ' + self._failing.__name__ if self._failing else ''}>"
         )
+
+    def holds(self, instance: str) -> bool:
+        return instance in self.held()
+
+    @property
+    def trouble(self) -> str:
+        return ""  # where the store is away, everybody says so
 
     # --- what the owner says --------------------------------------------------------------------------------
 
@@ -243,7 +250,7 @@ class LeasedRegistry:
             if lease is None or self._desired.get(key) is not registration:
                 continue  # changed during this round; the next one is due at once
             try:
-                outcome = await self._store.put(key, model.encode(registration), lease=lease)
+                outcome = await self._store.put(key, records.encode_registration(registration), lease=lease)
             except LeaseLost:
                 raise
             except Permanent as exc:
@@ -275,7 +282,7 @@ def decode(entries: Iterable[Entry]) -> list[Registration]:
     found = []
     for entry in entries:
         try:
-            found.append(model.decode(Registration, entry.value))
+            found.append(records.decode_registration(entry.value, *entry.key.split("/")[-2:]))
         except msgspec.DecodeError:
             continue
     return found

@@ -95,6 +95,29 @@ class InstanceRow(msgspec.Struct, frozen=True):
     crashes: int = 0
     """How often it ended, or could not be started, unasked. `restarts` counts every start after the first,
     those that an operator or a changed spec asked for too."""
+    registry: str = ""
+    """passing, warning or critical, as the registry has it (Consul's own checks); empty: not registered."""
+    maintenance: str = ""
+    """Why an operator took it out of service for a time; empty: nobody did."""
+
+
+class RegisteredRow(msgspec.Struct, frozen=True):
+    """An instance that stands in the registry and is none of the floor's: by hand, by a script, or a daemon
+    that registers itself."""
+
+    id: str
+    service: str
+    host: str
+    address: str
+    port: int
+    health: str
+    maintenance: str
+    endpoints: Mapping[str, str]
+    tags: Sequence[str]
+    meta: Mapping[str, str]
+    zone: str
+    weight: int
+    version: str
 
 
 class ServiceRow(msgspec.Struct, frozen=True):
@@ -164,6 +187,7 @@ class StatusDocument(msgspec.Struct, frozen=True):
     flow: Flow
     reasons: Sequence[str] = ()
     """Why the site is not healthy, a line each; none: it is."""
+    registered: Sequence[RegisteredRow] = ()
 
 
 encode = msgspec.json.Encoder().encode

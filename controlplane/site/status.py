@@ -117,7 +117,32 @@ def build(view: Site, now: Now) -> document.StatusDocument:
         alarms=alarms,
         flow=flow(observed.values(), ended, unheard=_unheard_feeds(view, observed)),
         reasons=[reason.text for reason in found],
+        registered=_registered(view, services),
     )
+
+
+def _registered(view: Site, services: Sequence[document.ServiceRow]) -> list[document.RegisteredRow]:
+    """What is registered beside the floor's own services."""
+    ours = {instance.id for service in services for instance in service.instances}
+    return [
+        document.RegisteredRow(
+            id=each.instance,
+            service=each.service,
+            host=each.host,
+            address=each.address,
+            port=each.port,
+            health=each.health,
+            maintenance=each.maintenance,
+            endpoints=dict(each.endpoints),
+            tags=list(each.tags),
+            meta=dict(each.meta),
+            zone=each.zone,
+            weight=each.weight,
+            version=each.version,
+        )
+        for each in sorted(view.registrations.values(), key=lambda each: each.instance)
+        if each.instance not in ours
+    ]
 
 
 def why_not_healthy(view: Site, now: Now) -> list[reasons.Reason]:
@@ -272,11 +297,17 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
     if status is None:
         return _unreported(slot, view)
     health, reason = status.health, status.reason
+    registered = view.registrations.get(slot.instance)
     silent_ms = now.silent_ms.get(status.host, 0)
     if silent_ms >= HOST_SILENT_MS:
-        health = "critical" if health == "critical" else "warning"
+        # The agent itself is what Consul's check asks: one that is alive is believed before the check is due.
+        fails = registered is not None and registered.health == "critical"
+        health = "critical" if fails or health == "critical" else "warning"
         before = f"; before: {reason}" if reason else ""
         reason = f"agent of {status.host} silent for {silent_ms / 1000:.0f} s{before}"
+    if registered is not None and registered.maintenance:
+        health = "warning" if health == "passing" else health
+        reason = f"in maintenance: {registered.maintenance}{f'; {reason}' if reason else ''}"
     return document.InstanceRow(
         id=slot.instance,
         host=slot.host,
@@ -294,6 +325,8 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         version=status.version,
         config_revision=status.config_revision,
         crashes=status.crashes,
+        registry=registered.health if registered is not None else "",
+        maintenance=registered.maintenance if registered is not None else "",
     )
 
 
@@ -324,6 +357,8 @@ def _unreported(slot: Slot, view: Site) -> document.InstanceRow:
         endpoints=dict(registered.endpoints) if registered else {},
         version=registered.version if registered else "",
         config_revision=0,
+        registry=registered.health if registered else "",
+        maintenance=registered.maintenance if registered else "",
     )
 
 

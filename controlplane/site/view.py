@@ -11,7 +11,7 @@ is made of a view for people is status.py.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,6 +65,9 @@ class Registrations(Mapping[str, Registration]):
         """Those that somebody is registered for."""
         return sorted(self._by_service)
 
+    def values(self) -> ValuesView[Registration]:
+        return _Values(self)  # Mapping's own would look each one up by name
+
     def __getitem__(self, instance: str) -> Registration:
         number = part_of(instance)
         for parts in self._by_service.values():
@@ -80,6 +83,15 @@ class Registrations(Mapping[str, Registration]):
 
     def __len__(self) -> int:
         return sum(len(part) for parts in self._by_service.values() for part in parts.values())
+
+
+class _Values(ValuesView[Registration]):
+    _mapping: Registrations
+
+    def __iter__(self) -> Iterator[Registration]:
+        for parts in self._mapping._by_service.values():
+            for part in parts.values():
+                yield from part.values()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +168,7 @@ def decode_record(named: Named, value: bytes) -> object:
     kind, names = named
     match kind:
         case "services":
-            registration = model.decode(Registration, value)
+            registration = records.decode_registration(value, *names)
             _agree("service and instance", (registration.service, registration.instance), names)
             return registration
         case "specs":

@@ -48,6 +48,7 @@ __all__ = [
     "connect",
     "endpoint",
     "existing",
+    "followed",
     "limits",
 ]
 
@@ -83,12 +84,15 @@ def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -
     )
 
 
+WORDS = ("user", "agent")
+"""Options that are themselves what they say: etcd's user, the host's own Consul agent."""
+
+
 def _settings(where: str, options: Mapping[str, str]) -> StoreSettings:
     given: dict[str, Any] = {name: Path(value) for name, value in options.items() if name in existing.OPTIONS}
-    if user := options.get("user"):
-        given["user"] = user
-    if strange := sorted(set(options) - {*existing.OPTIONS, "user"}):
-        names = ", ".join(("user", *existing.OPTIONS))
+    given |= {name: value for name, value in options.items() if name in WORDS and value}
+    if strange := sorted(set(options) - {*existing.OPTIONS, *WORDS}):
+        names = ", ".join((*WORDS, *existing.OPTIONS))
         raise InvalidSettings(f'store "{where}": found the option {strange[0]}, wanted one of {names}')
     return StoreSettings(**given)
 

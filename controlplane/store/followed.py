@@ -11,6 +11,8 @@ from typing import Any, Self
 from controlplane.store.base import Snapshot
 from controlplane.store.latest import Latest
 
+__all__ = ["FollowedWatch", "Latest"]
+
 
 class FollowedWatch:
     def __init__(self, name: str, follow: Callable[[Latest], Coroutine[Any, Any, None]]) -> None:

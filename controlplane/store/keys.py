@@ -28,6 +28,13 @@ class Keys:
         return f"{self.registrations(service)}{instance}"
 
     @property
+    def maintenance(self) -> str:
+        return f"{self.root}maintenance/"
+
+    def maintenance_of(self, service: str, instance: str) -> str:
+        return f"{self.maintenance}{service}/{instance}"
+
+    @property
     def specs(self) -> str:
         return f"{self.root}specs/"
 

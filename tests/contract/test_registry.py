@@ -1,5 +1,6 @@
 """What every back end of the Registry promises (controlplane/registry/base.py): one suite over leased keys in
-memory, in a real etcd and in a real Consul. Another back end joins with a `BackEnd` of its own.
+memory, in a real etcd and in a real Consul, and over the services of a real Consul's catalogue. Another back
+end joins with a `BackEnd` of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+import msgspec
 import pytest
 
 from controlplane import model, store
@@ -17,8 +19,11 @@ from controlplane.host.system_clock import SystemClock
 from controlplane.model import Process
 from controlplane.model.records import Registration
 from controlplane.registry import LeasedRegistry, Registry, decode
+from controlplane.registry.consul import CheckTimes, ConsulRegistry, definition
+from controlplane.registry.consul.local_agent import LocalAgent
 from controlplane.store import memory
-from tests.support import consul_servers, servers
+from controlplane.store.consul import ConsulStore
+from tests.support import checks, consul_servers, servers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
@@ -30,6 +35,9 @@ KEEP_S = 0.2
 """Short, so that what was lost is back soon."""
 
 BOOT = "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f"
+CHECK_PORT = servers.free_ports(1)[0]
+CHECK = f"http://127.0.0.1:{CHECK_PORT}/"
+"""What Consul probes: of all owners here, as one agent answers for all instances of a host."""
 numbers = itertools.count(1)
 Server = servers.Server | consul_servers.Server
 
@@ -38,7 +46,9 @@ def registration(n: int = 1, pid: int = 10, **changed: object) -> Registration:
     instance = f"bookd-alpha-{n}"
     process = Process(instance, BOOT, pid, 100)
     endpoints = {"market": f"ipc:///run/{instance}.market"}
-    made = Registration("bookd", instance, "alpha", process, endpoints, "10.0.0.1", 9100, 1, "0.1.0")
+    made = Registration(
+        "bookd", instance, "alpha", process, endpoints, "10.0.0.1", 9100, 1, "0.1.0", check=CHECK
+    )
     return dataclasses.replace(made, **changed)  # type: ignore[arg-type]
 
 
@@ -113,15 +123,80 @@ class BackEnd:
             await each.close()
 
 
-@pytest.fixture(scope="module", params=["memory", "etcd", "consul"])
+class CatalogueBackEnd(BackEnd):
+    """Services of Consul's catalogue. Each owner answers the checks of what it registers while it runs; who
+    serves is asked of the catalogue alone.
+    """
+
+    def registry(self) -> Registry:
+        client = store.connect(self._where)
+        self._opened.append(client)
+        assert isinstance(client, ConsulStore)
+        return ConsulRegistry(
+            client,
+            self.keys,
+            SystemClock(),
+            ttl_s=TTL_S,
+            keep_s=KEEP_S,
+            times=CheckTimes(interval_s=0.5, timeout_s=0.5, failures_before_critical=3),
+            report=self._report,
+        )
+
+    def start(self, registry: Registry) -> asyncio.Task[None]:
+        """A process that is frozen answers no check either."""
+
+        async def run() -> None:
+            async with checks.answered(CHECK_PORT):
+                await registry.run()
+
+        self._running.append(asyncio.create_task(run()))
+        return self._running[-1]
+
+    async def shown(self) -> dict[str, Registration]:
+        calls = self._consul.calls
+        answer = await calls.ask("GET", "health/service/bookd")
+        rows = definition.rows.decode(answer.body)
+        found = [definition.standing(row, self.keys.site) for row in rows]
+        return {
+            each.registration.instance: each.registration
+            for each in found
+            if each is not None and each.registration.serves
+        }
+
+    async def delete(self, gone: Registration) -> None:
+        await LocalAgent(self._consul.agent).deregister(gone.instance)
+
+    async def write(self, value: bytes, instance: str = "bookd-alpha-1") -> None:
+        """Somebody registers it at the agent: as ours, or as what no registration is."""
+        try:
+            theirs = definition.service(model.decode(Registration, value), self.keys.site)
+        except msgspec.DecodeError:
+            theirs = {"ID": instance, "Name": "bookd", "Meta": {"hft-process": "x"}}
+        await LocalAgent(self._consul.agent).register(theirs, None)
+
+    @property
+    def _consul(self) -> ConsulStore:
+        assert isinstance(self._others, ConsulStore)
+        return self._others
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        client = store.connect(self._where)
+        assert isinstance(client, ConsulStore)
+        for instance in await LocalAgent(client.agent).services(self.keys.site):
+            await LocalAgent(client.agent).deregister(instance)
+        await client.close()
+
+
+@pytest.fixture(scope="module", params=["memory", "etcd", "consul", "catalogue"])
 def where(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server | None]]:
     if request.param == "memory":
         yield f"memory://registry{next(numbers)}", None
         return
     with contextlib.ExitStack() as stack:
-        if request.param == "consul":
+        if request.param in ("consul", "catalogue"):
             consul = stack.enter_context(consul_servers.running(consul_servers.consul()))
-            yield f"consul://{consul.endpoint}", consul
+            yield f"{request.param}://{consul.endpoint}", consul
             return
         try:
             server = stack.enter_context(servers.running(servers.etcd()))
@@ -132,7 +207,9 @@ def where(request: pytest.FixtureRequest) -> Iterator[tuple[str, Server | None]]
 
 @pytest.fixture
 async def back_end(where: tuple[str, Server | None]) -> AsyncIterator[BackEnd]:
-    made = BackEnd(*where)
+    url, server = where
+    kind, _, endpoint = url.partition("://")
+    made = CatalogueBackEnd(f"consul://{endpoint}", server) if kind == "catalogue" else BackEnd(url, server)
     yield made
     await made.aclose()
 

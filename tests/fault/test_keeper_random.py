@@ -139,6 +139,9 @@ class Host:
     def slots(self, service: str) -> frozenset[str]:
         return frozenset(host.process.instance for host in self.hosts if host is self or not self.alone)
 
+    def announced(self, process: Process) -> bool:
+        return True
+
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self.tasks.add(task)

@@ -10,6 +10,9 @@ import os
 import socket
 import stat
 import subprocess
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,9 +22,11 @@ import pytest
 
 from controlplane import store
 from controlplane.errors import Denied, InvalidSettings
-from controlplane.floor import consul, embedded, folders
+from controlplane.floor import consul, consul_doors, embedded, folders
 from controlplane.http import unix
-from tests.support import consul_servers
+from controlplane.registry.consul.local_agent import LocalAgent
+from controlplane.store.consul import ConsulStore
+from tests.support import consul_servers, dns, servers
 
 NOBODY = 65534
 
@@ -71,6 +76,59 @@ def read(url: str) -> bytes | None:
 def ports(site_dir: Path) -> dict[str, int]:
     found = json.loads((site_dir / "consul" / "config.json").read_text())["ports"]
     return {name: found[name] for name in ("server", "serf_lan")}
+
+
+def register(url: str, service: dict[str, object]) -> None:
+    async def put() -> None:
+        client = store.connect(url)
+        assert isinstance(client, ConsulStore)
+        await LocalAgent(client.agent).register(service, None)
+        await client.close()
+
+    asyncio.run(put())
+
+
+def asked(port: int, target: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{target}", timeout=20) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as exc:
+        return exc.code, exc.read()
+
+
+def test_dns_and_ui_are_open_on_loopback_when_asked_for_and_show_no_key(
+    choice: embedded.Choice, tmp_path: Path
+) -> None:
+    dns_port, ui_port = servers.free_ports(2)
+    consul.Consul().prepare(choice, tmp_path)
+    consul_doors.write(tmp_path / "consul", consul_doors.Doors(dns_port, ui_port))
+    with started(choice, tmp_path) as (url, process):
+        asyncio.run(consul.Consul().ready(url, tmp_path))
+        register(url, {"ID": "vendor-1", "Name": "vendor", "Address": "127.0.0.1", "Port": 99})
+        write(url, b"1")
+        deadline_s = time.monotonic() + 20
+        while [each.port for each in dns.service(dns_port, "vendor.service.consul")] != [99]:
+            assert time.monotonic() < deadline_s, "DNS does not name it"
+            time.sleep(0.05)
+        status, page = asked(ui_port, "/ui/")
+        assert status == 200 and b"Consul" in page
+        # What the doors give without the token: no key, no list of services, nothing to change.
+        assert asked(ui_port, "/v1/kv/hft/a")[0] == 403
+        assert asked(ui_port, "/v1/acl/tokens")[0] == 403
+        assert asked(ui_port, "/v1/catalog/services")[1].strip() == b"{}"
+        listening = [
+            each.laddr
+            for each in psutil.Process(process.pid).net_connections("tcp")
+            if each.status == "LISTEN"
+        ]
+        assert {each.port for each in listening} == {*ports(tmp_path).values(), dns_port, ui_port}
+        assert {each.ip for each in listening} == {"127.0.0.1"}
+    with started(choice, tmp_path) as (url, _):  # a token of its own again
+        asyncio.run(consul.Consul().ready(url, tmp_path))
+        deadline_s = time.monotonic() + 20
+        while not dns.service(dns_port, "vendor.service.consul"):
+            assert time.monotonic() < deadline_s, "DNS does not name it after a start"
+            time.sleep(0.05)
 
 
 def test_data_outlives_a_kill_and_a_start_on_other_ports(choice: embedded.Choice, tmp_path: Path) -> None:
@@ -155,6 +213,14 @@ def test_another_user_reaches_neither_its_socket_nor_its_files(
             f"try: open({str(tmp_path / 'consul' / 'token')!r}).read()\n"
             "except PermissionError: pass\n"
             "else: sys.exit('read')\n"
+            f"for port in {sorted(ports(tmp_path).values())!r}:\n"
+            "    s = socket.create_connection(('127.0.0.1', port), timeout=10)\n"
+            "    s.settimeout(20)\n"
+            "    s.sendall(b'\\x00GET /v1/kv/hft/a HTTP/1.0\\r\\n\\r\\n')\n"
+            "    s.shutdown(socket.SHUT_WR)\n"
+            "    said = b''\n"
+            "    while piece := s.recv(4096): said += piece\n"
+            "    if b'hft' in said or b'HTTP/1' in said: sys.exit('answered')\n"
         )
         for folder in (tmp_path, *tmp_path.parents):
             if folder != Path("/") and folder.stat().st_uid == os.geteuid():

@@ -30,6 +30,7 @@ from controlplane.store.base import (
 from controlplane.store.consul import calls, condition, kv, sessions
 from controlplane.store.consul import watch as watching
 from controlplane.store.consul.http import Answer
+from controlplane.store.endpoint import on_this_machine
 
 EXPIRY_BOUND_S = 10.0
 """A session lives for up to twice its TTL. Leases of ours are at most this long; a longer one's keys may
@@ -66,10 +67,23 @@ class ConsulStore:
     ) -> None:
         self.calls = calls.Calls(endpoints, settings or StoreSettings())
         self.clock = clock or SystemClock()
+        self._agent: calls.Calls | None = None
         self._watches: weakref.WeakSet[watching.ConsulWatch] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"ConsulStore({','.join(self.calls.addresses)})"
+
+    @property
+    def agent(self) -> calls.Calls:
+        """The host's own agent, for what is registered there (StoreSettings.agent). Raises
+        InvalidSettings."""
+        if self._agent is None:
+            given, settings = self.calls.settings.agent, self.calls.settings
+            if given.startswith("http://"):
+                settings = replace(settings, ca_file=None, cert_file=None, key_file=None)
+            near = (each for each in self.calls.addresses if on_this_machine(each))
+            self._agent = calls.Calls([given or next(near, self.calls.addresses[0])], settings)
+        return self._agent
 
     async def get(self, key: str) -> Entry | None:
         limits.check_key(key)
@@ -113,7 +127,8 @@ class ConsulStore:
         return await sessions.create(self.calls, self.clock, ttl_s)
 
     def try_within(self, seconds: float) -> None:
-        self.calls.settings = replace(self.calls.settings, try_s=seconds)
+        for each in (self.calls, *([self._agent] if self._agent else [])):
+            each.settings = replace(each.settings, try_s=seconds)
 
     async def health(self) -> Health:
         """Of the server in front, or the first that answers; healthy means that a leader which has a quorum
@@ -150,6 +165,8 @@ class ConsulStore:
         for watch in list(self._watches):
             await watch.aclose()
         await self.calls.close()
+        if self._agent is not None:
+            await self._agent.close()
 
 
 def too_old(version: str) -> str:
@@ -163,7 +180,7 @@ def too_old(version: str) -> str:
     return f"Consul {version} is too old: its transactions are too small; wanted {least} or newer"
 
 
-def require_all_shown(answer: Answer, prefix: str, token: str) -> None:
+def require_all_shown(answer: Answer, prefix: str, token: str, *, whole: bool = True) -> None:
     """Consul leaves out of a list what the token may not read, and answers as if it were not there: a keeper
     would take a site for empty.
 
@@ -174,7 +191,7 @@ def require_all_shown(answer: Answer, prefix: str, token: str) -> None:
         raise Denied(
             f'store consul: list of "{prefix}": the store wants a token, and no token_file was given'
         )
-    if answer.headers.get("x-consul-results-filtered-by-acls") == "true":
+    if whole and answer.headers.get("x-consul-results-filtered-by-acls") == "true":
         raise Denied(
             f'store consul: list of "{prefix}": the token may not read all of it; wanted one with write on '
             "that key_prefix"

@@ -13,7 +13,8 @@ from controlplane import clock, model
 from controlplane.errors import Denied, InvalidSettings, Unavailable
 from controlplane.model import Process
 from controlplane.model.records import Registration
-from controlplane.registry import KEEP_S, LeasedRegistry
+from controlplane.registry import LeasedRegistry
+from controlplane.registry.leased import KEEP_S
 from controlplane.site import nouns
 from controlplane.store import Committed, Compare, Delete, Keys, Lost, Put, memory
 from controlplane.store.limits import VALUES_BYTES_MAX

@@ -126,7 +126,7 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
     found = build(floor())
     assert list(found) == [
         "site", "healthy", "store", "controller", "paused", "hosts", "services", "breakers", "operations",
-        "alarms", "flow", "reasons",
+        "alarms", "flow", "reasons", "registered",
     ]  # fmt: skip
     assert list(found["store"]) == [
         "kind", "endpoints", "healthy", "version", "latency_ms",
@@ -148,7 +148,7 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
     assert list(service(found, "omsd")["instances"][0]) == [
         "id", "host", "pid", "state", "role", "health", "reason", "ready", "uptime_s", "restarts", "cpus",
         "sched", "endpoints", "version",
-        "config_revision", "crashes",
+        "config_revision", "crashes", "registry", "maintenance",
     ]  # fmt: skip
     assert list(found["flow"]) == [
         "messages", "messages_per_s", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals",
