@@ -38,6 +38,7 @@ def _row(found: registry.Serving, known: document.InstanceRow | None) -> dict[st
         "weight": of.weight,
         "version": of.version,
         "tags": list(of.tags),
+        "meta": dict(of.meta),
     }
 
 
