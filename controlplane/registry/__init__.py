@@ -3,15 +3,39 @@
 base.py is the port and what a back end owes it; leased.py keeps registrations as leased keys of the store;
 chosen.py says which back end a store has (`registry.of`) and where registrations are read (`registry.watch`);
 consul/ keeps them in Consul's catalogue; by_hand.py has services that are not ours, maintenance.py what is
-out of service for a time, registered.py a program of one's own; discovery/ is the cache that answers who
+out of service for a time, program.py a program of one's own; discovery/ is the cache that answers who
 serves a service, and chooses one; in_thread.py lets a program without an event loop use both.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from controlplane.registry.base import Registry
 from controlplane.registry.chosen import of, watch
-from controlplane.registry.discovery import Discovery, Serving, discovering
 from controlplane.registry.leased import WARNINGS, LeasedRegistry, decode, to_log
-from controlplane.registry.registered import registered, registered_in_thread
+
+if TYPE_CHECKING:
+    from controlplane.registry.discovery import Discovery, Serving, discovering
+    from controlplane.registry.program import registered, registered_in_thread
+
+_WHEN_ASKED_FOR = {
+    "Discovery": "discovery",
+    "Serving": "discovery",
+    "discovering": "discovery",
+    "discovery": "discovery",
+    "registered": "program",
+    "registered_in_thread": "program",
+}
+"""Name -> the file that has it. A keeper registers and discovers nobody, and while it starts again its leases
+run: what it does not need costs it 40 ms."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHEN_ASKED_FOR:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_WHEN_ASKED_FOR[name]}")
+    return module if name == _WHEN_ASKED_FOR[name] else getattr(module, name)
+
 
 __all__ = [
     "WARNINGS",
