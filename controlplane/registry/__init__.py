@@ -4,7 +4,8 @@ base.py is the port and what a back end owes it; leased.py keeps registrations a
 chosen.py says which back end a store has (`registry.of`) and where registrations are read (`registry.watch`);
 consul/ keeps them in Consul's catalogue too; by_hand.py has services that are not ours, maintenance.py what
 is out of service for a time, registered.py a program of one's own; discovery.py turns what the store shows
-into instances, endpoints and roles, and asks nobody."""
+into instances, endpoints and roles, and asks nobody.
+"""
 
 from controlplane.registry.base import Registry
 from controlplane.registry.chosen import of, watch

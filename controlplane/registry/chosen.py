@@ -30,7 +30,8 @@ def of(
     report: Report = to_log,
 ) -> Registry:
     """Where an owner registers. `check_s`: how often Consul probes an instance, and twice its patience;
-    nothing elsewhere. Raises InvalidSettings as the back end does."""
+    nothing elsewhere. Raises InvalidSettings as the back end does.
+    """
     if store.kind == "consul":
         from controlplane.registry import consul
 
@@ -47,7 +48,8 @@ def watch(store: Store, keys: Keys, *, catalogue: bool = True) -> Watch:
     `Registration` records, whatever the back end keeps them in, with what operators said of maintenance.
 
     `catalogue` False leaves Consul's catalogue out: the state of its checks, and services that are only
-    there. One process of a host follows that, its agent."""
+    there. One process of a host follows that, its agent.
+    """
     if store.kind == "consul" and catalogue:
         from controlplane.registry import consul
 

@@ -4,7 +4,8 @@ The file is checked as a whole; every mistake is named with file, line and field
 section becomes the daemon's own settings; an explicit endpoint overrides discovery. agent.py takes the
 agent's place on the control socket: it keeps the daemon registered in etcd or Consul as `<service>-<pid>` and
 tells it who its peers are. A standalone daemon has no keeper, so no lease word: riskd, omsd and execd stay
-standby."""
+standby.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """What Consul asks of a daemon that registers itself, answered on loopback: well means that its loop says
 once a second that it is ready. The answer is given by the thread beside the loop, so that a stuck loop is
-seen."""
+seen.
+"""
 
 from __future__ import annotations
 

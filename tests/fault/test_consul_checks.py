@@ -1,5 +1,6 @@
 """Faults of an instance and of its agent, as Consul's own checks see them: the catalogue, DNS and the watch
-that agents follow say the same. A real Consul, a real agent and keeper, a real daemon."""
+that agents follow say the same. A real Consul, a real agent and keeper, a real daemon.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """For people with scripts on the libraries that they know: etcd3 0.12, python-consul 1.1.0, each in an
-environment of its own, and py-consul list, watch and read what we register, over TCP."""
+environment of its own, and py-consul list, watch and read what we register, over TCP.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """`hftctl register`, `deregister` and `maint` on a real floor, on each store: what they refuse, what stands
-after them in the registry, in Consul's own catalogue and DNS, and who is named for it."""
+after them in the registry, in Consul's own catalogue and DNS, and who is named for it.
+"""
 
 from __future__ import annotations
 

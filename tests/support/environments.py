@@ -1,5 +1,6 @@
 """Python environments of their own, for libraries that cannot stand beside ours: made once from PyPI, and
-kept in the cache beside the servers."""
+kept in the cache beside the servers.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """py-consul's client, set up by a store's address: for scripts, and for what Consul can do and hftctl has no
 word for (nodes in maintenance, prepared queries, intentions). Synchronous, over TCP, off every path that
-trades; what hftctl itself asks goes over store/consul (ADR 0037)."""
+trades; what hftctl itself asks goes over store/consul (ADR 0037).
+"""
 
 from __future__ import annotations
 

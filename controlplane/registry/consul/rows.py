@@ -48,12 +48,13 @@ class CatalogueRows:
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         """`take` gets all of a service, by key, at each change, and nothing when it is gone; `listed` is
-        called once, when every service has been seen."""
+        called once, when every service has been seen.
+        """
         self._store, self._keys, self._calls = store, keys, store.calls
         self._take, self._listed = take, listed
         self._connections_max = connections_max
         self._tag = definition.site_tag(keys.site)
-        self._names = Question(store, "catalog/services", {}, "catalog/services", whole=False)
+        self._names = Question(store, "catalog/services", {}, "catalog/services", catalogue=True)
         self._services: dict[str, Question] = {}
         self._unseen: set[str] | None = None
         """Services that no answer has come for since the first list; None: no list yet."""
@@ -116,7 +117,7 @@ class CatalogueRows:
             self._take(gone, {})
         for fresh in names - self._services.keys():
             self._services[fresh] = Question(
-                self._store, f"health/service/{fresh}", {"tag": self._tag}, f"service {fresh}", whole=False
+                self._store, f"health/service/{fresh}", {"tag": self._tag}, f"service {fresh}", catalogue=True
             )
             self._turns.put_nowait(fresh)
         if self._unseen is None:

@@ -3,7 +3,8 @@ leased keys, joined with the state of Consul's checks, with maintenance, and wit
 catalogue has (a daemon of somebody else's, registered by hand).
 
 An instance that has its leased key is judged by its own check alone: the check of its node turns critical
-when only the host's Consul agent is gone, and that must take no daemon out of trading."""
+when only the host's Consul agent is gone, and that must take no daemon out of trading.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from controlplane.registry.shown import JoinedWatch, Merged
 from controlplane.store import Keys
 from controlplane.store.consul import ConsulStore
 
-FIRST_S = 1.0
+FIRST_S = 0.5
 """How long a first snapshot waits for the catalogue: what it has not said by then comes as a change."""
 
 
