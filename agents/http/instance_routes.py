@@ -24,6 +24,10 @@ LINES = 100
 """Of a log, unless asked for more or fewer."""
 
 
+OF_HEALTH = {"passing": 200, "warning": 429, "critical": 503}
+"""As Consul's checks take them: 429 is warning, and leaves an instance in service."""
+
+
 class InstanceRoutes:
     def __init__(self, agent: Agent, others: OtherHosts) -> None:
         self._agent, self._others = agent, others
@@ -52,7 +56,7 @@ class InstanceRoutes:
 
     async def health(self, request: Request) -> Response:
         observed = self._observed(request)
-        return self._check(observed, observed.health == "passing")
+        return self._check(observed, observed.health == "passing", OF_HEALTH.get(observed.health, 503))
 
     async def ready(self, request: Request) -> Response:
         observed = self._observed(request)
@@ -68,8 +72,8 @@ class InstanceRoutes:
         observed = self._observed(request)
         return self._check(observed, observed.role == "standby" and observed.ready)
 
-    def _check(self, observed: InstanceStatus, holds: bool) -> Response:
-        """200 or 503, with the reason in the body."""
+    def _check(self, observed: InstanceStatus, holds: bool, otherwise: int = 503) -> Response:
+        """200 or `otherwise`, with the reason in the body."""
         body = {
             "instance": observed.id,
             "health": observed.health,
@@ -80,7 +84,7 @@ class InstanceRoutes:
             "lease_remaining_ms": self._lease_remaining_ms(observed),
             "reason": observed.reason,
         }
-        return answers.json(body, 200 if holds else 503)
+        return answers.json(body, 200 if holds else otherwise)
 
     def _lease_remaining_ms(self, observed: InstanceStatus) -> int:
         lease = self._agent.instances.lease_page(observed.id)
