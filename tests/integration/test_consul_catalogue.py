@@ -310,6 +310,60 @@ async def test_more_services_than_connections_take_turns(site: Site) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_server_that_grants_fewer_connections_is_asked_over_those(
+    consul: consul_servers.Server,
+) -> None:
+    """Consul answers 429 to what is more; every service is seen all the same, and a change of each."""
+    limits = {"http_max_conns_per_client": 10, "txn_max_req_len": consul_servers.TRANSACTION_BYTES_MAX}
+    with consul_servers.running(consul_servers.consul(), {"limits": limits}) as small:
+        client = store.connect(f"consul://{small.endpoint}")
+        assert isinstance(client, ConsulStore)
+        site = Site(consul)
+        agent = LocalAgent(client.agent)
+        many = [registration(site, service=f"turn{n}") for n in range(20)]
+        for each in many:
+            await agent.register(definition.service(each, site.keys.site), None)
+        seen: dict[str, Mapping[str, definition.Standing]] = {}
+        listed = asyncio.Event()
+        follower = rows.CatalogueRows(client, site.keys, seen.__setitem__, listed.set)
+        running = asyncio.create_task(follower.run())
+        try:
+            await asyncio.wait_for(listed.wait(), 2 * SOON_S)
+            assert len(seen) == 20 and all(seen.values()), follower
+            assert follower._workers < 10, follower
+            await agent.maintain(many[0].instance, "turn")
+            end = time.monotonic() + 2 * SOON_S
+            while not any(found.registration.maintenance for found in seen["turn0"].values()):
+                assert time.monotonic() < end, follower
+                await asyncio.sleep(0.05)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await client.close()
+            await site.aclose()
+
+
+async def test_a_watch_goes_on_after_consul_was_killed_and_started_again() -> None:
+    with consul_servers.running(consul_servers.consul()) as server:
+        site = Site(server)
+        one, two = registration(site), registration(site, 2)
+        try:
+            async with checks.answered(CHECK_PORT):
+                site.follow()
+                kept = site.registry()
+                kept.register(one)
+                await site.until(lambda: site.health(one.instance) == "passing", "shown")
+                server.kill()
+                kept.register(two)
+                await asyncio.sleep(1)
+                assert list(site.shown) == [one.instance], "what was known last stays"
+                await asyncio.to_thread(server.start)
+                await site.until(lambda: site.health(two.instance) == "passing", "the new one is shown")
+                await site.until(lambda: site.health(one.instance) == "passing", "and the old one")
+        finally:
+            await site.aclose()
+
+
 async def test_an_agent_that_is_gone_is_said_once_and_everything_is_there_again_after(
     consul: consul_servers.Server,
 ) -> None:
