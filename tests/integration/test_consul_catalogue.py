@@ -21,12 +21,15 @@ from controlplane.model.records import MaintenanceRecord, Registration
 from controlplane.registry import maintenance
 from controlplane.registry.consul import ConsulRegistry, definition, rows
 from controlplane.registry.consul.local_agent import LocalAgent
+from controlplane.settings import StoreSettings
 from controlplane.store.consul import ConsulStore
 from tests.support import checks, consul_servers, dns, servers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
 SOON_S = 30.0
+PATIENT = StoreSettings(try_s=5.0)
+"""What a test itself asks is not to fail for a busy machine."""
 CHECK_S = 0.5
 numbers = itertools.count(1)
 DNS_PORT, CHECK_PORT = servers.free_ports(2)
@@ -52,7 +55,7 @@ class Site:
         self._registries: list[registry.Registry] = []
 
     def connect(self) -> ConsulStore:
-        made = store.connect(f"consul://{self.server.endpoint}")
+        made = store.connect(f"consul://{self.server.endpoint}", PATIENT)
         assert isinstance(made, ConsulStore)
         return made
 
@@ -316,7 +319,7 @@ async def test_a_server_that_grants_fewer_connections_is_asked_over_those(
     """Consul answers 429 to what is more; every service is seen all the same, and a change of each."""
     limits = {"http_max_conns_per_client": 10, "txn_max_req_len": consul_servers.TRANSACTION_BYTES_MAX}
     with consul_servers.running(consul_servers.consul(), {"limits": limits}) as small:
-        client = store.connect(f"consul://{small.endpoint}")
+        client = store.connect(f"consul://{small.endpoint}", PATIENT)
         assert isinstance(client, ConsulStore)
         site = Site(consul)
         agent = LocalAgent(client.agent)

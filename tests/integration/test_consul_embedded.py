@@ -115,7 +115,8 @@ def test_dns_and_ui_are_open_on_loopback_when_asked_for_and_show_no_key(
         # What the doors give without the token: no key, no list of services, nothing to change.
         assert asked(ui_port, "/v1/kv/hft/a")[0] == 403
         assert asked(ui_port, "/v1/acl/tokens")[0] == 403
-        assert asked(ui_port, "/v1/catalog/services")[1].strip() == b"{}"
+        if tuple(map(int, choice.version.split("."))) >= (1, 18):  # before, DNS had no token of its own
+            assert asked(ui_port, "/v1/catalog/services")[1].strip() == b"{}"
         listening = [
             each.laddr
             for each in psutil.Process(process.pid).net_connections("tcp")
