@@ -218,4 +218,5 @@ class Agent:
             self.events.lines_lost,
             self.keeper_undecodable,
             self.keeper_unauthenticated,
+            self.store_health,
         )

@@ -40,7 +40,7 @@ from controlplane.host import cpu, locks, run, title
 from controlplane.http import server
 from controlplane.operations import failover
 from controlplane.site.follower import Follower
-from controlplane.store import Keys, Store, endpoint
+from controlplane.store import Keys, Store, endpoint, existing
 from hftd.sched import slice
 
 WITHDRAW_S = 1.0
@@ -66,7 +66,7 @@ def _settings(arguments: Sequence[str] | None) -> AgentSettings:
     parser.add_argument("--host", required=True)
     parser.add_argument("--site-dir", required=True, type=Path)
     parser.add_argument("--run-dir", required=True, type=Path)
-    parser.add_argument("--store", required=True, help="KIND://HOST:PORT[,HOST:PORT...]")
+    existing.add_argument(parser)
     parser.add_argument("--http-address", default="127.0.0.1")
     parser.add_argument("--http-port", type=int, default=0, help="0: any free port")
     parser.add_argument(
@@ -128,11 +128,12 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
             profile=lambda: follower.profile,
             troubled=agent.keeper_troubled,
         )
-    if open_ports := endpoint.ports(given.store):
+    if open_ports := endpoint.unguarded(given.store):
         text = (
-            f"the store answers at {', '.join(open_ports)} without TLS or password: every user of this "
-            "machine can read and write it, the site's secret too; a unix socket (etcd://unix:/PATH) closes "
-            "that"
+            f"the store answers at {', '.join(open_ports)} without password, token or certificate: every "
+            "user of this machine can read and write it, the site's secret too; a unix socket "
+            "(etcd://unix:/PATH) closes that, or an identity (hftctl up --store-cert, --store-token or "
+            "--store-user)"
         )
         agent.alarms.raise_("store.open", "warning", text)
     http = server.Server(application.application(agent, failovers, store, keys), report=agent.report)

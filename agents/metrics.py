@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from controlplane.model.observed import InstanceStatus
 from controlplane.site import histogram
+from controlplane.store import Health
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 LABELS = ("instance", "service", "host")
@@ -40,6 +41,7 @@ class Own:
     keeper_undecodable: int = 0
     keeper_unauthenticated: Mapping[str, int] = field(default_factory=dict)
     """By why (keeper/peers.py, KINDS)."""
+    store: Health | None = None
 
 
 def text(
@@ -79,6 +81,7 @@ class _Page(Collector):
         yield from families.values()
         if self.own is not None:
             yield from _of_agent(self.own)
+            yield from _of_store(self.own)
 
 
 def split(key: str) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -145,6 +148,47 @@ def _of_instance(status: InstanceStatus) -> Iterator[tuple[str, float]]:
     yield "instance_crashes", float(status.crashes)
     if status.started_ns:
         yield "instance_started_seconds", status.started_ns / 1e9
+
+
+def _of_store(own: Own) -> Iterator[Metric]:
+    health = own.store
+    if health is None:
+        return
+    labels, condition = {"host": own.host}, health.condition
+    found: list[tuple[str, float | None, str]] = [
+        ("hft_store_healthy", float(health.healthy), "1 while a quorum answers the agent's reads"),
+        ("hft_store_latency_seconds", _seconds(health.latency_ms), "Of the agent's last read"),
+    ]
+    if condition is not None:
+        found += [
+            ("hft_store_members", float(condition.size), "Voting members of the store's cluster"),
+            ("hft_store_members_answering", float(condition.answering), "Those that answer"),
+            ("hft_store_has_leader", float(bool(condition.leader)), "1 while its cluster has a leader"),
+            ("hft_store_size_bytes", _float(condition.size_bytes), "Of the store's database"),
+            (
+                "hft_store_size_max_bytes",
+                _float(condition.size_max_bytes),
+                "At which it takes no more writes",
+            ),
+        ]
+    for name, value, what in found:
+        if value is not None:
+            gauge = GaugeMetricFamily(name, what, labels=None)
+            gauge.add_sample(name, labels, value)
+            yield gauge
+    changes = CounterMetricFamily(
+        "hft_store_leader_changes", "Elections that the agent has seen", labels=None
+    )
+    changes.add_sample("hft_store_leader_changes_total", labels, float(health.leader_changes))
+    yield changes
+
+
+def _seconds(ms: float | None) -> float | None:
+    return None if ms is None else ms / 1e3
+
+
+def _float(value: int | None) -> float | None:
+    return None if value is None else float(value)
 
 
 def _of_agent(own: Own) -> Iterator[Metric]:

@@ -1,33 +1,65 @@
-"""Is the store well, and how old is the view of the site? Asked once a second, shown in status, raised as an
-alarm.
+"""Is the store well, and how old is the view of the site? Asked once a second, its cluster every five; shown
+in status, raised as alarms in an operator's words (site/store_troubles.py).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 
 import anyio
 
 from agents import settings
 from agents.agent import Agent
 from controlplane.errors import HftctlError
+from controlplane.site import store_troubles
 from controlplane.store import Store
 
 VIEW_OLD_S = 5.0
 """A watch confirms itself more often than this; an older view means that the store does not answer."""
+CONDITION_EVERY_S = 5.0
+ALARMS = (
+    "store.slow",
+    "store.elections",
+    "store.no_leader",
+    "store.members",
+    "store.member_lags",
+    "store.full",
+    "store.corrupt",
+    "store.fault",
+    "store.size",
+)
 
 
 async def ask_store_health(agent: Agent, store: Store) -> None:
     """Until cancelled. A store that refuses or does not answer is a state to show, never an end of this."""
+    judge = store_troubles.Judge()
+    condition = None
+    asked_mono_s = -CONDITION_EVERY_S
     while True:
         try:
-            agent.store_health = await store.health()
+            health = await store.health()
         except HftctlError as exc:
-            agent.store_health = dataclasses.replace(
-                agent.store_health, healthy=False, latency_ms=None, reason=str(exc)
-            )
+            health = dataclasses.replace(agent.store_health, healthy=False, latency_ms=None, reason=str(exc))
+        now_mono_s = time.monotonic()
+        if now_mono_s - asked_mono_s >= CONDITION_EVERY_S or not health.healthy:
+            asked_mono_s = now_mono_s
+            try:
+                condition = await store.condition()
+            except HftctlError:
+                condition = None  # `health` says why nobody answers
+        health = dataclasses.replace(health, condition=condition)
+        raise_alarms(agent, judge.look(health, now_mono_s))
+        agent.store_health = dataclasses.replace(health, leader_changes=judge.leader_changes)
         look_at_age(agent)
         await anyio.sleep(settings.STATUS_EVERY_S)
+
+
+def raise_alarms(agent: Agent, found: list[store_troubles.Trouble]) -> None:
+    for trouble in found:
+        agent.alarms.raise_(trouble.id, trouble.severity, trouble.text)
+    for id in set(ALARMS) - {trouble.id for trouble in found}:
+        agent.alarms.clear(id)
 
 
 def look_at_age(agent: Agent) -> None:

@@ -29,7 +29,7 @@ from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
 from controlplane.site.view import SiteView
-from controlplane.store import Health
+from controlplane.store import Health, existing
 
 LEASE_TTL_S = 5.0
 """A controller whose machine is gone is replaced after this; no trading goes through it, so there is no
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="hft-controld", description="The controller of a site; hft-floord or a unit starts it."
     )
     parser.add_argument("--site", required=True)
-    parser.add_argument("--store", required=True, help="KIND://HOST:PORT[,HOST:PORT...]")
+    existing.add_argument(parser)
     parser.add_argument("--site-dir", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
     parser.add_argument("--http-address", default="127.0.0.1")

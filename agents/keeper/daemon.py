@@ -26,7 +26,7 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane import store
 from controlplane.host import locks, log, run, sched, title
 from controlplane.host.system_clock import SystemClock
-from controlplane.store import Keys
+from controlplane.store import Keys, existing
 from hftd.sched import policy, slice
 
 SCHED = f"fifo:{sched.LEASE_PRIORITY}"
@@ -73,7 +73,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", required=True)
     parser.add_argument("--site-dir", required=True, type=Path)
     parser.add_argument("--run-dir", required=True, type=Path)
-    parser.add_argument("--store", required=True, help="KIND://HOST:PORT[,HOST:PORT...]")
+    existing.add_argument(parser)
     parser.add_argument("--address", default="127.0.0.1", help="where peers' pings are answered (UDP)")
     parser.add_argument(
         "--check-s",

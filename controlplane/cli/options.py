@@ -24,6 +24,37 @@ SiteDirOption = Annotated[
     ),
 ]
 AskTimeoutOption = Annotated[float, Option(_TIMEOUT, min=0.1, help="Seconds to wait for an answer.")]
+StoreEndpointsOption = Annotated[
+    Optional[str],
+    Option(
+        "--store-endpoints",
+        envvar="HFT_STORE_ENDPOINTS",
+        help="Use the store that answers at HOST:PORT[,HOST:PORT...] (or consul://... or etcd://...), and "
+        "bring none along.",
+    ),
+]
+StoreTokenOption = Annotated[
+    Optional[Path],
+    Option("--store-token", envvar="HFT_STORE_TOKEN", help="File with Consul's token."),
+]
+StoreCaOption = Annotated[
+    Optional[Path],
+    Option("--store-ca", envvar="HFT_STORE_CA", help="File with the authority of the store's certificate."),
+]
+StoreCertOption = Annotated[
+    Optional[Path],
+    Option("--store-cert", envvar="HFT_STORE_CERT", help="File with the certificate to show to the store."),
+]
+StoreKeyOption = Annotated[
+    Optional[Path], Option("--store-key", envvar="HFT_STORE_KEY", help="File with that certificate's key.")
+]
+StoreUserOption = Annotated[
+    Optional[str], Option("--store-user", envvar="HFT_STORE_USER", help="User of etcd.")
+]
+StorePasswordOption = Annotated[
+    Optional[Path],
+    Option("--store-password", envvar="HFT_STORE_PASSWORD", help="File with that user's password."),
+]
 SiteOption = Annotated[str, Option("--site", envvar="HFT_SITE", help="Name of the site.")]
 
 _BEFORE = "For the verb that follows."

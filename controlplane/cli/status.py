@@ -9,7 +9,14 @@ from typing import Annotated
 
 from controlplane.cli import agent_client, status_text, stderr
 from controlplane.cli.declare import Option
-from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
+from controlplane.cli.options import (
+    ASK_TIMEOUT_S,
+    AskTimeoutOption,
+    Output,
+    OutputOption,
+    SiteDirOption,
+    SiteOption,
+)
 from controlplane.errors import FloorUnreachable
 
 REPEAT_S = 1.0
@@ -20,23 +27,26 @@ def status(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+    site: SiteOption = "lab",
 ) -> int:
     """Hosts, services, leaders, flow and alarms of the site."""
     if not watch:
-        return status_text.run(site_dir, output, timeout)
+        return status_text.run(site_dir, output, timeout, site)
     if sys.stdout.isatty() and output is Output.table:
         return watching(agent_client.Floor(site_dir, timeout))
-    return repeating(site_dir, output, timeout)
+    return repeating(site_dir, output, timeout, site)
 
 
-def repeating(site_dir: Path | None, output: Output, timeout_s: float) -> int:
+def repeating(site_dir: Path | None, output: Output, timeout_s: float, site: str) -> int:
     """Into a pipe or a file: the whole status anew each second."""
-    status_text.run(site_dir, output, timeout_s)  # no floor now: the line and the exit code of plain `status`
+    status_text.run(
+        site_dir, output, timeout_s, site
+    )  # no floor now: the line and the exit code of plain `status`
     while True:
         sys.stdout.flush()
         time.sleep(REPEAT_S)
         try:
-            status_text.run(site_dir, output, timeout_s)
+            status_text.run(site_dir, output, timeout_s, site)
         except FloorUnreachable as exc:
             stderr.say(str(exc))
 

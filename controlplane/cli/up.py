@@ -6,13 +6,24 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Optional
 
 from controlplane.cli import render, stderr
 from controlplane.cli.declare import Argument, Option
-from controlplane.cli.options import SiteDirOption, SiteOption
+from controlplane.cli.options import (
+    SiteDirOption,
+    SiteOption,
+    StoreCaOption,
+    StoreCertOption,
+    StoreEndpointsOption,
+    StoreKeyOption,
+    StorePasswordOption,
+    StoreTokenOption,
+    StoreUserOption,
+)
 from controlplane.errors import InvalidInput
 from controlplane.floor import folders
 from controlplane.floor.embedded import KINDS as STORES
@@ -20,6 +31,7 @@ from controlplane.floor.embedded import KINDS as STORES
 if TYPE_CHECKING:
     from controlplane.floor import up as floor_up
     from controlplane.floor import wait as floor_wait
+    from controlplane.store.existing import Existing
 
 DOWN_TIMEOUT_S = 30.0
 LOOK_EVERY_S = 0.5
@@ -94,6 +106,17 @@ def up(
             help="With --store consul: its UI and HTTP at this port of loopback; 0: 8500.",
         ),
     ] = None,
+    store_endpoints: StoreEndpointsOption = None,
+    store_token: StoreTokenOption = None,
+    store_ca: StoreCaOption = None,
+    store_cert: StoreCertOption = None,
+    store_key: StoreKeyOption = None,
+    store_user: StoreUserOption = None,
+    store_password: StorePasswordOption = None,
+    join: Annotated[
+        bool,
+        Option("--join", help="Be the floor that the site in the store is of, whose folder this one is not."),
+    ] = False,
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",
 ) -> int:
@@ -108,12 +131,37 @@ def up(
     tapes = (*(tape or ()), *(more_tape or ()))
     if store is not None:
         embedded.named(store)
+    files = {
+        "token_file": store_token,
+        "ca_file": store_ca,
+        "cert_file": store_cert,
+        "key_file": store_key,
+        "password_file": store_password,
+    }
+    at = existing_store(store_endpoints, files, store_user)
     doors = consul_doors.Doors(consul_dns, consul_ui)
-    options = floor_up.Options(services, tapes, speed, seed, site, http_port, store, doors)
+    options = floor_up.Options(services, tapes, speed, seed, site, http_port, store, at, join, doors)
     if detach:
         started = floor_up.bring_up(floor, options, render.say)
         return wait(watch_of(floor, started), started, timeout)
     return in_front(floor, options)
+
+
+def existing_store(
+    endpoints: str | None, files: Mapping[str, Path | None], user: str | None
+) -> Existing | None:
+    """Raises InvalidInput: what a client shows was given, and not to whom."""
+    from controlplane.store.existing import Existing
+
+    given = {name: path for name, path in files.items() if path is not None}
+    if endpoints:
+        return Existing(endpoints, given, user or "")
+    if given or user:
+        what = next(iter(given), "user").removesuffix("_file")
+        raise InvalidInput(
+            f"--store-{what}: found no --store-endpoints beside it, wanted where that store is"
+        )
+    return None
 
 
 def watch_of(floor: folders.Folders, started: floor_up.Started) -> floor_wait.ComingUp:

@@ -215,6 +215,8 @@ class Floord:
         Raises:
             Refused: the data is of another version. Unavailable: it does not come up; its log says why.
         """
+        if self.wanted.store_url:
+            return await self.reach_store(self.wanted.store_url)
         kind = str(self.store_said.get("kind") or self.wanted.store)
         own = embedded.named(kind)
         child = self.children.get(kind)
@@ -245,6 +247,16 @@ class Floord:
                 await child.start_when_free(STORE_FREE_S)
         self.supervise(tasks, kind, child.command)
         return store.connect(self.store_url())
+
+    async def reach_store(self, url: str) -> store.Store:
+        """One that is there already: nothing is started, and nothing of it ended. Raises as `start_store`."""
+        kind, endpoints, _ = store.endpoint.split(url)
+        sentence = f"store: {kind} at {', '.join(endpoints)}, not of this floor"
+        if self.store_said.get("url") != url:
+            self.say(sentence)
+        self.store_said = {"kind": kind, "endpoints": endpoints, "url": url, "sentence": sentence}
+        await embedded.wait_ready(url, lambda: False)
+        return store.connect(url)
 
     def prepare_adopted(self, own: embedded.Embedded, child: Child) -> bool:
         """Its next start, with the binary that runs. The command is made here and not taken from floor.json:

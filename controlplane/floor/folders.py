@@ -140,6 +140,8 @@ read_json = files.read_json
 
 def url_of(said: Mapping[str, Any]) -> str:
     """For `store.connect`, of what floor.json says of the store."""
+    if existing := said.get("url"):
+        return str(existing)
     url = f"{said['kind']}://{','.join(said['endpoints'])}"
     if token := said.get("token_file"):
         from urllib.parse import quote  # a folder's name may have "&" and "?" in it

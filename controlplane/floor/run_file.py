@@ -32,7 +32,7 @@ class RunFile:
     http_port: int = 0
     """TCP port of the controller's HTTP, the agents' on the next ones; 0: any free."""
     store: str = embedded.DEFAULT
-    """Kind of the store to embed (embedded.py)."""
+    """Kind of the store: which to embed (embedded.py), or what answers at `store_url`."""
     services_file: str = ""
     """For `up` itself, as is the next field: a bare `up` reads this file again."""
     overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -40,6 +40,8 @@ class RunFile:
     journal_dir: str | None = None
     """Where omsd's journals are, for every start of an agent, whatever the environment of the `up` that made
     it: "" in the site folder. None: as the environment says (of an earlier hftctl)."""
+    store_url: str = ""
+    """Of a store that is there already (store/existing.py); empty: one is embedded."""
 
 
 def read(folders: Folders) -> RunFile | None:

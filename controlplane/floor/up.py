@@ -24,7 +24,7 @@ from typing import Any
 
 from controlplane import store
 from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
-from controlplane.floor import consul_doors, embedded, ports, processes, run_file, tape, wait
+from controlplane.floor import claim, cluster, consul_doors, embedded, ports, processes, run_file, tape, wait
 from controlplane.floor import folders as site_folders
 from controlplane.floor.folders import Folders
 from controlplane.floor.ownership import make_own
@@ -33,6 +33,8 @@ from controlplane.host import cpu, identity, run_folder, sched
 from controlplane.model import ServiceSpec
 from controlplane.specs import apply as specs_apply
 from controlplane.specs import read as service_specs
+from controlplane.store import existing as existing_stores
+from controlplane.store.existing import Existing
 
 VENUE_DAEMON = "simd"
 """--tape, --speed and --seed are settings of the services that run it."""
@@ -56,6 +58,9 @@ class Options:
     site: str = "lab"
     http_port: int | None = None
     store: str | None = None
+    existing: Existing | None = None
+    """A store to use instead of one of its own."""
+    join: bool = False
     doors: consul_doors.Doors = consul_doors.CLOSED
     """What an embedded Consul opens on loopback."""
 
@@ -120,10 +125,16 @@ def bring_up(
     if not runs:
         if before is None:
             ports.require_free_health_ports(wanted.file, wanted.specs, wanted.run)
+        if wanted.run.store_url:
+            hosts = wanted.run.hosts if before is None else ()
+            cluster.require(wanted.run.store_url, wanted.run.site, folders, hosts, join=options.join)
+        if before is None:
             launches()
         floord = _start(folders, wanted, before, say, options.doors)
     url = wait.store_url(folders, floord)
-    changes, applied = asyncio.run(_apply(url, wanted, say, ask_ports=before is not None))
+    changes, applied = asyncio.run(
+        _apply(url, folders, wanted, say, join=options.join, ask_ports=before is not None)
+    )
     if applied.outcome == "unknown":
         raise Unavailable(
             f"the services may or may not be applied: {applied.reason} (operation {applied.operation}; "
@@ -142,6 +153,8 @@ def _require_doors(folders: Folders, options: Options, wanted: WantedFloor, befo
     """Raises InvalidInput, or InUse: a port, or a floor that runs."""
     asked = options.doors.ports()
     for option, port in asked.items():
+        if wanted.run.store_url:
+            raise InvalidInput(f"{option}: the store is not this floor's own (--store-endpoints)")
         if wanted.run.store != "consul":
             raise InvalidInput(
                 f"{option}: only with --store consul; this floor's store is {wanted.run.store}"
@@ -164,6 +177,12 @@ def _require_same_floor(folders: Folders, wanted: WantedFloor, before: RunFile) 
             f"site folder {folders.site_dir}: its floor runs with {before.store}, not {wanted.run.store} "
             "(hftctl down first)"
         )
+    if wanted.run.store_url != before.store_url:
+        own = f"a {before.store} of its own"
+        raise InUse(
+            f"site folder {folders.site_dir}: its floor runs with {before.store_url or own}, not "
+            f"{wanted.run.store_url or own} (hftctl down first)"
+        )
     new_hosts = sorted(set(wanted.run.hosts) - set(before.hosts))
     if new_hosts and before.hosts:
         raise InvalidInput(
@@ -180,18 +199,21 @@ def _start(
     doors: consul_doors.Doors,
 ) -> subprocess.Popen[bytes]:
     """Start hft-floord. `before`: of an orphaned floor, whose processes it adopts."""
-    own = embedded.named(wanted.run.store)
-    choice = own.choose()
+    own = None if wanted.run.store_url else embedded.named(wanted.run.store)
+    choice = own.choose() if own is not None else None
     # Those of an orphaned floor are its own, about to be adopted.
     for port in () if before is not None else ports.of_http(wanted.run):
         ports.require_free(port, "choose another with --http-port")
     folders.create()
-    own.prepare(choice, folders.site_dir)  # data of another version is refused before anything runs
-    if wanted.run.store == "consul" and before is None:
-        consul_doors.write(folders.site_dir / wanted.run.store, doors)
-        for option, port in doors.ports().items():
-            say(f"{option}: 127.0.0.1:{port}, for every user of this machine")
-    say(choice.sentence)
+    if own is not None and choice is not None:
+        own.prepare(choice, folders.site_dir)  # data of another version is refused before anything runs
+        if wanted.run.store == "consul" and before is None:
+            consul_doors.write(folders.site_dir / wanted.run.store, doors)
+            for option, port in doors.ports().items():
+                say(f"{option}: 127.0.0.1:{port}, for every user of this machine")
+        say(choice.sentence)
+    else:
+        say(f"store: {wanted.run.store_url.partition('?')[0]}, which is not this floor's own")
     if any(spec.real_time for spec in wanted.specs) and not sched.may_be_real_time():
         say(
             "real-time scheduling (sched fifo) and locked memory are left out: not permitted to this user "
@@ -208,7 +230,13 @@ def _start(
 
 
 async def _apply(
-    url: str, wanted: WantedFloor, say: Callable[[str], None], *, ask_ports: bool
+    url: str,
+    folders: Folders,
+    wanted: WantedFloor,
+    say: Callable[[str], None],
+    *,
+    join: bool,
+    ask_ports: bool,
 ) -> tuple[int, specs_apply.Applied]:
     """The number of changes to what the store had, and how applying them ended.
 
@@ -218,6 +246,7 @@ async def _apply(
     client = store.connect(url)
     try:
         keys = store.Keys(wanted.run.site)
+        await claim.claim(client, keys, folders, join=join, own_store=not wanted.run.store_url)
         plan = await specs_apply.plan(client, keys, wanted.specs)
         if ask_ports:
             ports.require_free_health_ports(wanted.file, wanted.specs, wanted.run, plan.before)
@@ -300,13 +329,38 @@ def _wanted(folders: Folders, options: Options, before: RunFile | None) -> Wante
                 tape.require(Path(str(path)), f"{services}: {spec.name}.settings.tape: {path}")
     port = options.http_port if options.http_port is not None else before.http_port if before else 0
     hosts = {host for spec in found for host in spec.hosts} | set(before.hosts if before else ())
-    kind = options.store or (before.store if before else embedded.DEFAULT)
-    journals = _journal_dir(folders, before)
-    run = RunFile(options.site, tuple(sorted(hosts)), port, kind, str(services), by_daemon, journals)
+    known = before if before is not None else _last(folders)
+    kind, url = _store(options, known)
+    journals = _journal_dir(folders, before, known)
+    run = RunFile(
+        options.site, tuple(sorted(hosts)), port, kind, str(services), by_daemon, journals, store_url=url
+    )
     return WantedFloor(run, tuple(found))
 
 
-def _journal_dir(folders: Folders, before: RunFile | None) -> str:
+def _last(folders: Folders) -> RunFile | None:
+    """Of the floor that ran here last; a damaged one is written anew."""
+    with contextlib.suppress(InvalidInput):
+        return run_file.read(folders)
+    return None
+
+
+def _store(options: Options, known: RunFile | None) -> tuple[str, str]:
+    """Kind and address (empty: embedded) of the store: as is said, else where this site folder's truth has
+    been: in another store are other services and other epochs.
+
+    Raises:
+        InvalidInput: what is said does not fit together.
+    """
+    if options.existing is not None:
+        url = existing_stores.url(options.existing, options.store)
+        return store.endpoint.split(url)[0], url
+    if options.store is not None:
+        return options.store, known.store_url if known and known.store == options.store else ""
+    return (known.store, known.store_url) if known else (embedded.DEFAULT, "")
+
+
+def _journal_dir(folders: Folders, before: RunFile | None, known: RunFile | None) -> str:
     """HFT_JOURNAL_DIR where it is set; else where the journals have been: another place is another journal,
     and the orders in the old one would be forgotten.
 
@@ -315,10 +369,6 @@ def _journal_dir(folders: Folders, before: RunFile | None) -> str:
     """
     said = os.environ.get(JOURNAL_DIR)
     said = said and str(Path(said).expanduser().absolute())
-    known = before
-    if known is None:
-        with contextlib.suppress(InvalidInput):  # a damaged one is written anew
-            known = run_file.read(folders)
     kept = known.journal_dir if known else None
     if before is not None and said is not None and kept is not None and said != kept:
         raise InUse(

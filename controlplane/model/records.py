@@ -172,6 +172,18 @@ class ControllerRecord:
     since_ns: WallNs
 
 
+@dataclass(frozen=True, slots=True)
+class SiteRecord:
+    """`site`: which floor the site is of; put once, by compare-and-swap, and never changed."""
+
+    floor: Word
+    """32 hexadecimal digits, as in the site folder's floor.id."""
+    by: Word
+    """Who brought it up first, and on which machine: for people."""
+    host: Word
+    created_ns: WallNs
+
+
 T = TypeVar("T")
 
 

@@ -2,8 +2,9 @@
 
 follower.py (keeps the newest view, and tells what changed) · view.py (what a view holds) · status.py and
 document.py (the status document) · last_heard.py (of hosts that are gone) · look.py (what is asked of the
-document) · reasons.py (why a site is not healthy) · event_stream.py (the hosts' events as one line).
-nouns.py, the caches behind a view, is this room's own but for `Changes`.
+document) · reasons.py (why a site is not healthy) · store_troubles.py (what is wrong with its store) ·
+event_stream.py (the hosts' events as one line). nouns.py, the caches behind a view, is this room's own but
+for `Changes`.
 """
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "nouns",
     "reasons",
     "status",
+    "store_troubles",
     "view",
 ]

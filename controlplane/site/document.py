@@ -16,6 +16,16 @@ from controlplane.errors import InvalidInput
 from controlplane.model.bounds import Text, Word
 
 
+class StoreMember(msgspec.Struct, frozen=True):
+    name: str
+    answers: bool
+    leads: bool
+    version: str
+    behind: int
+    """Log entries by which it is behind the furthest."""
+    reason: str
+
+
 class StoreState(msgspec.Struct, frozen=True):
     kind: str
     endpoints: Sequence[str]
@@ -23,6 +33,15 @@ class StoreState(msgspec.Struct, frozen=True):
     version: str
     latency_ms: float | None
     """Of one read; None when none was answered."""
+    leader: str | None = None
+    """The member that leads its cluster; None: none, or not known."""
+    members: Sequence[StoreMember] = ()
+    leader_changes: int = 0
+    """Seen by the agent that answers, since it began."""
+    size_bytes: int | None = None
+    size_max_bytes: int | None = None
+    reason: str = ""
+    """Why it is not healthy."""
 
 
 class ControllerState(msgspec.Struct, frozen=True):

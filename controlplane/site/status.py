@@ -214,8 +214,22 @@ def spec_faults(view: Site) -> dict[str, str]:
 
 
 def _store(health: Health) -> document.StoreState:
+    found = health.condition
     return document.StoreState(
-        health.kind, list(health.endpoints), health.healthy, health.version, health.latency_ms
+        health.kind,
+        list(health.endpoints),
+        health.healthy,
+        health.version,
+        health.latency_ms,
+        (found.leader or None) if found else None,
+        [
+            document.StoreMember(m.name, m.answers, m.leads, m.version, m.behind, m.reason)
+            for m in (found.members if found else ())
+        ],
+        health.leader_changes,
+        found.size_bytes if found else None,
+        found.size_max_bytes if found else None,
+        health.reason,
     )
 
 

@@ -1,5 +1,5 @@
 """Where the control plane keeps its truth. The port: base.py; every key: keys.py; back ends: etcd/, consul/,
-and memory.py for tests and drills.
+and memory.py for tests and drills. existing.py: a store that an operator has already.
 
 `connect` is the one door. grpc is imported only when an etcd store is really asked for, because that costs
 100 ms and 20 MB.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from controlplane.errors import InvalidSettings
 from controlplane.settings import StoreSettings
-from controlplane.store import endpoint
+from controlplane.store import endpoint, existing
 from controlplane.store.base import (
     Committed,
     Compare,
@@ -47,6 +47,7 @@ __all__ = [
     "Watch",
     "connect",
     "endpoint",
+    "existing",
     "followed",
     "limits",
 ]
@@ -59,9 +60,9 @@ def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -
 
     "etcd://127.0.0.1:2379,127.0.0.1:2479", "etcd://unix:/ABSOLUTE/PATH", a list of such endpoints, the same
     with "consul://", or "memory://NAME" (one server for each name in this process). Files that a client needs
-    are options: "consul://127.0.0.1:8501?ca_file=/etc/hft/ca.pem&token_file=/etc/hft/token" (OPTIONS). Opens
-    no connection yet, so it does not fail when the store is away: `health` tells. Used and closed in one
-    event loop.
+    are options: "consul://127.0.0.1:8501?ca_file=/etc/hft/ca.pem&token_file=/etc/hft/token" (existing.py).
+    Opens no connection yet, so it does not fail when the store is away: `health` tells. Used and closed in
+    one event loop.
     """
     if not isinstance(where, str):
         return _etcd(list(where), settings)
@@ -83,19 +84,16 @@ def connect(where: str | Iterable[str], settings: StoreSettings | None = None) -
     )
 
 
-OPTIONS = ("token_file", "ca_file", "cert_file", "key_file", "password_file")
-"""Of a store's address: each names a file, so that no secret is in it."""
 WORDS = ("user", "agent")
 """Options that are themselves what they say: etcd's user, the host's own Consul agent."""
 
 
 def _settings(where: str, options: Mapping[str, str]) -> StoreSettings:
-    given: dict[str, Any] = {name: Path(value) for name, value in options.items() if name in OPTIONS}
+    given: dict[str, Any] = {name: Path(value) for name, value in options.items() if name in existing.OPTIONS}
     given |= {name: value for name, value in options.items() if name in WORDS and value}
-    if strange := sorted(set(options) - {*OPTIONS, *WORDS}):
-        raise InvalidSettings(
-            f'store "{where}": found the option {strange[0]}, wanted one of {", ".join((*WORDS, *OPTIONS))}'
-        )
+    if strange := sorted(set(options) - {*existing.OPTIONS, *WORDS}):
+        names = ", ".join((*WORDS, *existing.OPTIONS))
+        raise InvalidSettings(f'store "{where}": found the option {strange[0]}, wanted one of {names}')
     return StoreSettings(**given)
 
 

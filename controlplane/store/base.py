@@ -99,6 +99,46 @@ class Lease(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Member:
+    """One server of the store's cluster."""
+
+    name: str
+    """The endpoint that we know it by, else what the store calls it."""
+    answers: bool
+    leads: bool = False
+    version: str = ""
+    behind: int = 0
+    """Log entries by which it is behind the furthest."""
+    reason: str = ""
+    """Why it does not answer, or is not well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the store's own cluster is: asked of every member, so less often than `health`."""
+
+    members: tuple[Member, ...]
+    size: int
+    """Voting members that there are, those without an endpoint of ours too."""
+    term: int
+    """Of the election that the present leader won."""
+    size_bytes: int | None = None
+    """Of its database on disk; None where it does not say."""
+    size_max_bytes: int | None = None
+    faults: tuple[str, ...] = ()
+    """What it says is wrong with it, in its own words."""
+
+    @property
+    def answering(self) -> int:
+        return sum(member.answers for member in self.members)
+
+    @property
+    def leader(self) -> str:
+        """Empty: none is known."""
+        return next((member.name for member in self.members if member.leads), "")
+
+
+@dataclass(frozen=True, slots=True)
 class Health:
     kind: str
     endpoints: tuple[str, ...]
@@ -106,6 +146,10 @@ class Health:
     version: str
     latency_ms: float | None
     reason: str = ""
+    condition: Condition | None = None
+    """As it was last looked at, by who keeps looking."""
+    leader_changes: int = 0
+    """Seen since that one looks."""
 
 
 class Watch(Protocol):
@@ -164,6 +208,13 @@ class Store(Protocol):
     async def lease(self, ttl_s: float) -> Lease: ...
 
     async def health(self) -> Health: ...
+
+    async def condition(self) -> Condition:
+        """Ask every member; a member that hangs costs one try, all of them at once.
+
+        Raises:
+            Unavailable: none answers. Denied: we may not ask.
+        """
 
     def try_within(self, seconds: float) -> None:
         """Deadline of each try at one member from now on; of calls that are under way nothing changes."""

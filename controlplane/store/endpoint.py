@@ -58,9 +58,15 @@ def split(where: str) -> tuple[str, list[str], dict[str, str]]:
     return (kind if found else ""), (rest if found else kind).rstrip("/").split(","), options
 
 
-def ports(where: str) -> list[str]:
-    """The endpoints of a store's URL that are TCP ports: in plain text, every user of the machine that they
-    are on can speak to them.
+IDENTITIES = ("user", "token_file", "cert_file")
+"""Options with which a client shows who it is."""
+
+
+def unguarded(where: str) -> list[str]:
+    """The endpoints of a store's URL that are TCP ports and are asked without any identity: every user of
+    the machine that they are on can speak to them.
     """
-    kind, endpoints, _ = split(where)
-    return [] if kind == "memory" else [each for each in endpoints if not each.startswith(SOCKET)]
+    kind, endpoints, options = split(where)
+    if kind == "memory" or any(options.get(name) for name in IDENTITIES):
+        return []
+    return [each for each in endpoints if not each.startswith(SOCKET)]

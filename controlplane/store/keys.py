@@ -91,6 +91,11 @@ class Keys:
         return f"{self.audit_heads}{service}"
 
     @property
+    def site_record(self) -> str:
+        """Which floor the site is of (floor/claim.py)."""
+        return f"{self.root}site"
+
+    @property
     def secret(self) -> str:
         """The site's secret, 32 bytes (controlplane/host/secret.py): read by agents alone, at their start.
         No watch covers it.

@@ -70,6 +70,7 @@ class Question:
         answer = await self._answer(server, connection, wait_s)
         if answer.status not in calls.GOOD:
             raise self._calls.error_of(server, "GET", self._path, answer)
+        calls.require_consul(server, "GET", self._path, answer)
         client.require_all_shown(answer, self._what, self._calls.token, whole=not self._catalogue)
         index, before = client.index_of(answer), self.index
         if index < before:

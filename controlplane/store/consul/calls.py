@@ -24,6 +24,8 @@ from controlplane.store.endpoint import on_this_machine, parse_endpoint
 GOOD = frozenset({200, 404})
 """404 is an answer to most questions: no such key, no such session."""
 
+INDEX = "x-consul-index"
+
 
 def target(path: str, query: Mapping[str, str] | None = None) -> str:
     """`path` may have any key in it. A query's empty value is a flag (`?recurse`)."""
@@ -93,6 +95,7 @@ class Calls:
             try:
                 answer = await self.attempt(server, method, path, query, body)
                 if answer.status in good:
+                    require_consul(server, method, path, answer)
                     return answer
                 raise self.error_of(server, method, path, answer)
             except Unavailable as exc:
@@ -219,6 +222,17 @@ class Calls:
             await self.close_connection(connection)
         for server in self.servers:
             await server.close()
+
+
+def require_consul(server: Server, method: str, path: str, answer: Answer) -> None:
+    """Consul gives an index with every look at its keys, found or not. Another program's 404 would be taken
+    for an empty store. Raises Unavailable.
+    """
+    if method == "GET" and path.startswith("kv/") and INDEX not in answer.headers:
+        raise Unavailable(
+            f"store consul {server.address}: {method} {path}: HTTP {answer.status} without {INDEX}: no "
+            "Consul answers there"
+        )
 
 
 def _one_line(file: Path) -> str:

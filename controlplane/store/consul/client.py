@@ -14,8 +14,19 @@ from controlplane.errors import Denied, HftctlError
 from controlplane.host.system_clock import SystemClock
 from controlplane.settings import StoreSettings
 from controlplane.store import limits
-from controlplane.store.base import Committed, Compare, Delete, Entry, Health, Lease, Lost, Put, Snapshot
-from controlplane.store.consul import calls, kv, sessions
+from controlplane.store.base import (
+    Committed,
+    Compare,
+    Condition,
+    Delete,
+    Entry,
+    Health,
+    Lease,
+    Lost,
+    Put,
+    Snapshot,
+)
+from controlplane.store.consul import calls, condition, kv, sessions
 from controlplane.store.consul import watch as watching
 from controlplane.store.consul.http import Answer
 from controlplane.store.endpoint import on_this_machine
@@ -28,7 +39,6 @@ HEALTH_KEY = "hft/"
 """Read (never written) to prove that the store has a leader: the empty name under our root."""
 CONSISTENT = {"consistent": ""}
 """The leader asks a quorum whether it still is one before it answers."""
-INDEX = "x-consul-index"
 TRANSACTION = frozenset({200, 409})
 
 
@@ -134,6 +144,9 @@ class ConsulStore:
             reason = str(exc)
         return Health("consul", self.calls.addresses, latency_ms is not None, version, latency_ms, reason)
 
+    async def condition(self) -> Condition:
+        return await condition.look(self.calls)
+
     async def _version(self) -> str:
         """Empty where the token has no right to see it."""
         answer = await self.calls.ask("GET", "agent/self", good=calls.GOOD | {403})
@@ -187,6 +200,6 @@ def newest(entries: Mapping[str, Entry]) -> int:
 def index_of(answer: Answer) -> int:
     """At least 1: with 0 a blocking query would not block."""
     try:
-        return max(1, int(answer.headers.get(INDEX, "1")))
+        return max(1, int(answer.headers.get(calls.INDEX, "1")))
     except ValueError:
         return 1

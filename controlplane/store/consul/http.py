@@ -96,7 +96,7 @@ def _head(head: bytes) -> tuple[int, dict[str, str]]:
     version, _, rest = first.partition(" ")
     if not version.startswith("HTTP/1."):
         raise ValueError(f"no HTTP answer: {first[:60]!r}")
-    headers = {}
+    headers = {"connection": "close"} if version == "HTTP/1.0" else {}
     for line in lines:
         name, found, value = line.partition(":")
         if found:

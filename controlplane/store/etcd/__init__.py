@@ -4,6 +4,11 @@ client.py (the operations) · calls.py (endpoints, deadlines) · watch.py · err
 Importing this costs grpc: 100 ms and 20 MB.
 """
 
+import os
+
+# grpc's own lines on stderr say of each refused connection what the error says once, in our words.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from controlplane.store.etcd.client import EtcdStore
 
 __all__ = [

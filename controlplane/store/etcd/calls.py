@@ -66,6 +66,7 @@ METHODS: dict[str, tuple[str, Any]] = {
     # and endpoint, and no stream can hang.
     "LeaseKeepAlive": ("/etcdserverpb.Lease/LeaseKeepAlive", rpc.LeaseKeepAliveResponse),
     "Status": ("/etcdserverpb.Maintenance/Status", rpc.StatusResponse),
+    "MemberList": ("/etcdserverpb.Cluster/MemberList", rpc.MemberListResponse),
     "Authenticate": ("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse),
 }
 WATCH = "/etcdserverpb.Watch/Watch"

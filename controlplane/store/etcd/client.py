@@ -18,8 +18,19 @@ from controlplane.errors import HftctlError, InvalidInput, LeaseLost
 from controlplane.host.system_clock import SystemClock
 from controlplane.settings import StoreSettings
 from controlplane.store import limits
-from controlplane.store.base import Committed, Compare, Delete, Entry, Health, Lease, Lost, Put, Snapshot
-from controlplane.store.etcd import calls
+from controlplane.store.base import (
+    Committed,
+    Compare,
+    Condition,
+    Delete,
+    Entry,
+    Health,
+    Lease,
+    Lost,
+    Put,
+    Snapshot,
+)
+from controlplane.store.etcd import calls, condition
 from controlplane.store.etcd import watch as watching
 from controlplane.store.etcd.calls import Calls
 from controlplane.store.etcd.rpc import etcd_pb2 as rpc
@@ -195,6 +206,9 @@ class EtcdStore:
             latency_ms,
             reason or alarms,
         )
+
+    async def condition(self) -> Condition:
+        return await condition.look(self.calls)
 
     async def compact(self, revision: int) -> None:
         """Forget what was before `revision`. Not of the port: the server compacts by itself; for tests and

@@ -38,7 +38,7 @@ def test_what_is_written_is_read_and_names_no_service(site: Folders) -> None:
     run_file.write(site, run)
     assert run_file.read(site) == run
     assert set(json.loads(site.run_json.read_text())) == {
-        "site", "hosts", "http_port", "store", "services_file", "overrides", "journal_dir",
+        "site", "hosts", "http_port", "store", "services_file", "overrides", "journal_dir", "store_url",
     }  # fmt: skip
 
 

@@ -128,7 +128,10 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
         "site", "healthy", "store", "controller", "paused", "hosts", "services", "breakers", "operations",
         "alarms", "flow", "reasons", "registered",
     ]  # fmt: skip
-    assert list(found["store"]) == ["kind", "endpoints", "healthy", "version", "latency_ms"]
+    assert list(found["store"]) == [
+        "kind", "endpoints", "healthy", "version", "latency_ms",
+        "leader", "members", "leader_changes", "size_bytes", "size_max_bytes", "reason",
+    ]  # fmt: skip
     assert list(found["hosts"][0]) == [
         "name",
         "state",

@@ -11,7 +11,7 @@ from controlplane.errors import InvalidSettings
 from controlplane.floor import folders
 from controlplane.settings import StoreSettings
 from controlplane.store import endpoint
-from controlplane.store.endpoint import on_this_machine, parse_endpoint, ports
+from controlplane.store.endpoint import on_this_machine, parse_endpoint, unguarded
 
 
 @pytest.mark.parametrize(
@@ -79,10 +79,13 @@ def test_a_store_on_a_socket_is_named_by_it() -> None:
         ("memory://x", []),
         ("etcd://127.0.0.1:2379,unix:/run/store:1,localhost:2380", ["127.0.0.1:2379", "localhost:2380"]),
         ("127.0.0.1:2379", ["127.0.0.1:2379"]),
+        ("consul://127.0.0.1:8500?token_file=/etc/hft/token", []),
+        ("etcd://127.0.0.1:2379?ca_file=/a&cert_file=/b&key_file=/c", []),
+        ("etcd://127.0.0.1:2379?ca_file=/a", ["127.0.0.1:2379"]),
     ],
 )
 def test_which_endpoints_are_ports_that_every_user_reaches(where: str, found: list[str]) -> None:
-    assert ports(where) == found
+    assert unguarded(where) == found
 
 
 def test_a_token_file_in_a_folder_of_any_name_is_found_again_in_the_address() -> None:
