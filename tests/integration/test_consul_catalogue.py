@@ -8,9 +8,12 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
 import subprocess
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +30,7 @@ from tests.support import checks, consul_servers, dns, servers
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 SOON_S = 30.0
 PATIENT = StoreSettings(try_s=5.0)
 """What a test itself asks is not to fail for a busy machine."""
@@ -397,6 +401,53 @@ async def test_an_agent_that_is_gone_is_said_once_and_everything_is_there_again_
 
 def _registered(site: Site) -> bool:
     return any(kind == "registered" and "consul_agent" in fields for kind, fields in site.reports)
+
+
+RIGHTS = """
+key_prefix "hft/rights/" { policy = "write" }
+session_prefix "" { policy = "write" }
+service_prefix "" { policy = "write" }
+node_prefix "" { policy = "read" }
+"""
+
+
+async def test_a_token_with_the_rights_that_the_docs_name_is_enough(tmp_path: Path) -> None:
+    management, token = str(uuid.uuid4()), str(uuid.uuid4())
+    assert all(line in OPERATIONS.read_text() for line in RIGHTS.replace("rights", "SITE").split("\n"))
+    tokens = {"initial_management": management, "agent": management}
+    acl = {"acl": {"enabled": True, "default_policy": "deny", "tokens": tokens}}
+    (tmp_path / "management").write_text(management)
+    (tmp_path / "token").write_text(token)
+    with consul_servers.running(consul_servers.consul(), acl, management) as server:
+        admin = store.connect(f"consul://{server.endpoint}?token_file={tmp_path / 'management'}", None)
+        assert isinstance(admin, ConsulStore)
+        policy = json.dumps({"Name": "rights", "Rules": RIGHTS}).encode()
+        await admin.calls.ask("PUT", "acl/policy", body=policy)
+        made = json.dumps({"SecretID": token, "Policies": [{"Name": "rights"}]}).encode()
+        await admin.calls.ask("PUT", "acl/token", body=made)
+        await admin.close()
+        site = Site(server)
+        await site.client.close()
+        site.keys = store.Keys("rights")
+        limited = store.connect(f"consul://{server.endpoint}?token_file={tmp_path / 'token'}")
+        assert isinstance(limited, ConsulStore)
+        site.client = limited
+        one = registration(site)
+        said = MaintenanceRecord("new bank", "ann", "op-1", 1)
+        try:
+            async with checks.answered(CHECK_PORT):
+                site.follow()
+                kept = site.registry()
+                kept.register(one)
+                await site.until(lambda: site.health(one.instance) == "passing", "shown")
+                await site.until(lambda: kept.holds(one.instance), "at the agent, too")
+                await maintenance.begin(site.client, site.keys, one.service, one.instance, said)
+                await _until_maint(site, one, "hftctl: new bank")
+                kept.deregister(one.service, one.instance, one.process)
+                await site.until(lambda: one.instance not in site.shown, "gone")
+            assert not [kind for kind, _ in site.reports if kind in registry.WARNINGS], site.reports
+        finally:
+            await site.aclose()
 
 
 async def test_an_agent_that_lost_its_data_is_given_everything_again(site: Site) -> None:
