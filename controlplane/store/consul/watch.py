@@ -128,7 +128,10 @@ class _Followed:
         news = index != self._index
         if news:
             try:
-                found = kv.entries(kv.pairs.decode(answer.body) if answer.status == 200 else [])
+                pairs = kv.listed.decode(answer.body) if answer.status == 200 else []
+                # A first list, and one after the index fell, is looked at as a whole: the store may be
+                # another one now.
+                found = kv.changed_since(pairs, self._latest.newest if self._index else {})
             except msgspec.DecodeError as exc:
                 raise Unavailable(f"store consul: watch {self._prefix}: no list of keys: {exc}") from exc
             # Of the newest record, as everything up to its write is in the list; never below what was shown.
