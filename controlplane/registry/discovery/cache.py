@@ -226,7 +226,9 @@ class Discovery:
                 listener.told.pop(service, None)
             try:
                 listener.call(service, found)
-            except Exception as exc:  # it is the caller's own; what it does wrong must harm no other
+            except (Exception, asyncio.CancelledError) as exc:
+                # It is the caller's own, and what it does wrong must harm no other. Nothing is awaited here,
+                # so a cancellation is not ours: it looked at a future that was cancelled.
                 named = getattr(listener.call, "__qualname__", repr(listener.call))
                 self._report(
                     "discovery.callback_failed",

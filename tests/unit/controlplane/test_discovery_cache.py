@@ -237,11 +237,12 @@ def test_a_callback_without_services_hears_of_all() -> None:
     assert heard == ["bookd", "omsd", "omsd", "bookd"]
 
 
-def test_a_callback_that_raises_is_named_and_harms_no_other() -> None:
+@pytest.mark.parametrize("raised", [ZeroDivisionError("oops"), asyncio.CancelledError("oops")])
+def test_a_callback_that_raises_is_named_and_harms_no_other(raised: BaseException) -> None:
     site, heard = Site(), list[str]()
 
     def broken(service: str, found: object) -> None:
-        raise ZeroDivisionError("oops")
+        raise raised
 
     site.discovery.on_change(broken)
     site.discovery.on_change(lambda service, found: heard.append(service))
