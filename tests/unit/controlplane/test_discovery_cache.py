@@ -331,7 +331,17 @@ def test_its_successor_is_not_left_out() -> None:
     for _ in range(2):
         site.discovery.called(site.discovery.serving("bookd")[0], ok=False)
     site.put(registration(1, pid=11))
-    assert len(chosen(site.discovery.resolve)) == 2
+    assert len(chosen(site.discovery.resolve)) == 2 and not site.discovery.ejected("bookd")
+
+
+def test_what_is_held_against_processes_does_not_grow_with_their_restarts() -> None:
+    site = Site()
+    for pid in range(10, 60):
+        site.put(registration(1, pid=pid), registration(2))
+        for _ in range(2):
+            site.discovery.called(site.discovery.serving("bookd")[0], ok=False)
+        site.discovery.resolve("bookd")
+    assert len(site.discovery._ejections._records["bookd"]) == 1
 
 
 def test_around_a_call_it_is_counted_and_its_end_is_heard() -> None:
