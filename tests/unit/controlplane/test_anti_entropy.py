@@ -15,8 +15,8 @@ from controlplane.errors import Unavailable
 from controlplane.site import anti_entropy
 from controlplane.site.follower import Follower
 from controlplane.store.memory import MemoryStore
+from tests.support.discovered import KEYS, OMSD, registration
 from tests.support.dropping import Dropping
-from tests.unit.controlplane.test_discovery_cache import KEYS, OMSD, registration
 from tests.unit.controlplane.test_site import SITE
 
 KEY = KEYS.registration("bookd", "bookd-alpha-1")
