@@ -24,8 +24,9 @@ from agents.peers import PeerNews
 from agents.site_answers import SiteAnswers
 from agents.supervisor import runner
 from agents.supervisor.supervisor import Desired, Supervisor
-from controlplane import clock
+from controlplane import clock, registry
 from controlplane.host.system_clock import SystemClock
+from controlplane.site import anti_entropy
 from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
@@ -66,7 +67,14 @@ class Agent:
         )
         self.bus = bus.Bus(self.paths.bus, f"agent-{given.host}", self.instances)
         self.instances.join(self.supervisor, self.bus)
-        self.peers = PeerNews(self.bus, self.instances.find, lambda: self.site)
+        self.discovery = registry.Discovery(
+            follower,
+            self.clock,
+            view=lambda: self.site,
+            report=lambda kind, fields: self.report(kind, **fields),
+        )
+        self.peers = PeerNews(self.bus, self.instances.find, lambda: self.site, self.discovery.peers)
+        self.anti_entropy: anti_entropy.AntiEntropy | None = None
         self.tokens = GroupTokens(self.bus, lambda: self.site)
         self.instances.on_heard = self._heard
         self.instances.keeper_trouble = lambda: self.keeper.trouble if self.keeper else ""
@@ -125,6 +133,7 @@ class Agent:
             return
         if changes is None or "specs" in changes or "undecodable" in changes:
             self._want(self.last_specs.take(view))
+            self.discovery.forget()  # what is in force over the view gives roles
         site = self.last_specs.over(view)
         if changes is None or "epoch" in changes:
             self.tokens.tell_all()
@@ -219,4 +228,6 @@ class Agent:
             self.keeper_undecodable,
             self.keeper_unauthenticated,
             self.store_health,
+            self.anti_entropy.compared if self.anti_entropy else 0,
+            dict(self.anti_entropy.repaired) if self.anti_entropy else {},
         )

@@ -39,6 +39,7 @@ from controlplane.errors import HftctlError
 from controlplane.host import cpu, locks, run, title
 from controlplane.http import server
 from controlplane.operations import failover
+from controlplane.site import anti_entropy
 from controlplane.site.follower import Follower
 from controlplane.store import Keys, Store, endpoint, existing
 from hftd.sched import slice
@@ -116,6 +117,15 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
     keys = Keys(given.site)
     follower = Follower(store, keys, clock, registrations=registry.watch(store, keys))
     agent = Agent(given, follower, clock)
+    agent.anti_entropy = anti_entropy.AntiEntropy(
+        follower,
+        store,
+        keys,
+        registrations=lambda: registry.watch(store, keys, patient=True),
+        also=agent.discovery.recheck,
+        report=lambda kind, fields: agent.report(kind, **fields),
+        every_s=given.compare_every_s,
+    )
     host_records = host_record.HostRecords(agent, store, keys)
     failovers = failover.Failovers(store, keys, follower)
     if given.keeper:
@@ -149,6 +159,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
             await tasks.start(agent.supervisor.run, name="supervisor")
             tasks.start_soon(follower.run, name="site view")
             tasks.start_soon(_tell_changes, follower, agent, name="site changes")
+            tasks.start_soon(agent.anti_entropy.run, name="comparison with the store")
             tasks.start_soon(host_records.run, name="host record")
             tasks.start_soon(instance_ports.HealthPorts(agent).run, name="health ports")
             tasks.start_soon(audit_head.copy_audit_heads, agent.instances, store, keys, name="audit head")

@@ -1,8 +1,7 @@
 """From what is known to what is said: pure steps between the site's view, the supervisor, the daemons'
 reports and the records.
 
-`observe` makes the InstanceStatus of one slot, `peers_of` the list that a daemon is sent, `keeper_row` what
-the keeper has to know of an instance. agent.py calls them; nothing here waits or reads a file.
+`observe` makes the InstanceStatus of one slot. agent.py calls them; nothing here waits or reads a file.
 """
 
 from __future__ import annotations

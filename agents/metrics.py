@@ -42,6 +42,9 @@ class Own:
     keeper_unauthenticated: Mapping[str, int] = field(default_factory=dict)
     """By why (keeper/peers.py, KINDS)."""
     store: Health | None = None
+    cache_compared: int = 0
+    cache_repaired: Mapping[str, int] = field(default_factory=dict)
+    """By kind of record (site/anti_entropy.py)."""
 
 
 def text(
@@ -221,6 +224,11 @@ def _of_agent(own: Own) -> Iterator[Metric]:
             "Messages of processes that are not the ones that run",
         ),
         ("hft_agent_events_lost", float(own.events_lost), "Event lines that the disk did not take"),
+        (
+            "hft_agent_cache_compared",
+            float(own.cache_compared),
+            "How often the view of the site was compared with the store",
+        ),
     ):
         counter = CounterMetricFamily(name, what, labels=None)
         counter.add_sample(f"{name}_total", labels, value)
@@ -233,3 +241,13 @@ def _of_agent(own: Own) -> Iterator[Metric]:
     for kind, count in own.keeper_unauthenticated.items():
         pings.add_sample("hft_agent_keeper_unauthenticated_total", {**labels, "kind": kind}, float(count))
     yield pings
+    repaired = CounterMetricFamily(
+        "hft_agent_cache_repaired",
+        "Records of the view of the site that differed from the store and were mended, by kind",
+        labels=None,
+    )
+    for kind in ("services", "answers", *sorted(own.cache_repaired.keys() - {"services", "answers"})):
+        sample = {**labels, "kind": kind}
+        mended = float(own.cache_repaired.get(kind, 0))
+        repaired.add_sample("hft_agent_cache_repaired_total", sample, mended)
+    yield repaired

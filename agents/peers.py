@@ -1,8 +1,8 @@
-"""Who the peers of a daemon are: `peers_of` works it out of a view of the site, `PeerNews` tells it."""
+"""Who the peers of a daemon are: `PeerNews` tells it what discovery has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 from agents.bus import Bus
@@ -16,9 +16,14 @@ class PeerNews:
     """Tells each daemon of this host who serves what it uses; the bus sends only what is news to it."""
 
     def __init__(
-        self, bus: Bus, find: Callable[[str], Instance | None], site: Callable[[], SiteView | None]
+        self,
+        bus: Bus,
+        find: Callable[[str], Instance | None],
+        site: Callable[[], SiteView | None],
+        peers: Callable[[str], Sequence[registry.Serving]],
     ) -> None:
-        self._bus, self._find, self._site = bus, find, site
+        """`peers`: Discovery.peers of that view."""
+        self._bus, self._find, self._site, self._peers = bus, find, site, peers
 
     def tell(self, name: str) -> None:
         site, instance = self._site(), self._find(name)
@@ -26,7 +31,7 @@ class PeerNews:
             return
         for service in instance.desired.spec.uses:
             spec = site.specs.get(service)
-            self._bus.peers(name, service, spec.daemon if spec else "", peers_of(site, service))
+            self._bus.peers(name, service, spec.daemon if spec else "", on_wire(self._peers(service)))
 
     def tell_all(self) -> None:
         for name in self._bus.reports:
@@ -43,9 +48,5 @@ class PeerNews:
                 self.tell(name)
 
 
-def peers_of(site: registry.View, service: str) -> list[control.Peer]:
-    """Who is registered for the service, in order of instance id."""
-    return [
-        control.Peer(found.instance, dict(found.endpoints), found.role, found.epoch)
-        for found in registry.resolve(site, service)
-    ]
+def on_wire(peers: Iterable[registry.Serving]) -> list[control.Peer]:
+    return [control.Peer(each.instance, dict(each.endpoints), each.role, each.epoch) for each in peers]

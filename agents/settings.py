@@ -7,6 +7,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from controlplane.site import anti_entropy
+
 STATUS_EVERY_S = 1.0
 """Host record, word look and audit head: once a second, and the host record at each change too."""
 
@@ -60,3 +62,6 @@ class AgentSettings:
 
     journal_dir: Path | None = None
     """HFT_JOURNAL_DIR."""
+
+    compare_every_s: float = anti_entropy.EVERY_S
+    """Between two comparisons of the view of the site with the store, give or take half."""

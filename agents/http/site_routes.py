@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agents import settings
+from agents import endpoint_rows, settings
 from agents.agent import Agent
 from agents.http.other_hosts import OtherHosts
 from agents.http.site_events import SiteEvents
@@ -32,6 +32,7 @@ class SiteRoutes:
     def to_the_owner(self) -> list[Route]:
         return [
             Route("/v1/site/status", self.status),
+            Route("/v1/site/endpoints/{service}", self.endpoints),
             Route("/v1/site/events", self.events),
             Route("/v1/site/ask/{service}/{what}", self.ask),
             Route("/v1/site/history/{service}", self.history),
@@ -46,6 +47,19 @@ class SiteRoutes:
                 f"({self._agent.store_health.reason})"
             )
         return answers.json(found)
+
+    async def endpoints(self, request: Request) -> Response:
+        """What discovery has of one service, in order of instance."""
+        site, service = self._site(), request.path_params["service"]
+        found = self._agent.discovery.serving(service)
+        if not found and service not in site.specs:
+            there = ", ".join(sorted({*site.specs, *site.registrations.services()})) or "none"
+            raise answers.NotFound(f'service "{service}" is not in site {site.site} (there are {there})')
+        status = self._agent.answers.status()
+        known = [row for row in status.services if row.name == service] if status is not None else []
+        return answers.json(
+            endpoint_rows.rows(found, {each.id: each for row in known for each in row.instances})
+        )
 
     async def events(self, request: Request) -> Response:
         """Events of all hosts in one line. `after`: the `cursor` of the last event that the reader has. Those

@@ -1,19 +1,18 @@
-"""`hftctl services`, `endpoints SERVICE`, `health [SERVICE or INSTANCE]`: three looks at the same status."""
+"""`hftctl services`, `health [SERVICE or INSTANCE]`: two looks at the same status. `endpoints SERVICE`: what
+discovery has.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Optional
+from collections.abc import Mapping
+from typing import Annotated, Any, Optional
+from urllib.parse import quote
 
 from controlplane.cli import agent_client, render
 from controlplane.cli.declare import Argument
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import InvalidInput
 from controlplane.site import look
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from controlplane.site.document import InstanceRow, RegisteredRow
 
 
 def services(
@@ -33,40 +32,21 @@ def endpoints(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> None:
     """Where the instances of a service listen."""
-    status = agent_client.Floor(site_dir, timeout).status()
-    others = [each for each in status.registered if each.service == service]
-    if others and all(each.name != service for each in status.services):
-        _show_others(others, output)
-        return
-    found = look.service(status, service)
-    listening = [i for i in found.instances if i.endpoints]
-    if output is Output.table:
-        rows = [
-            {"instance": i.id, "host": i.host, "role": i.role, "health": i.health, "registry": _registry(i)}
-            | {"name": name, "endpoint": at}
-            for i in listening
-            for name, at in i.endpoints.items()
-        ]
-        render.show(rows, output, ("instance", "host", "role", "health", "registry", "name", "endpoint"))
-        return
-    keys = ("host", "role", "health", "registry", "maintenance", "endpoints")
-    render.show([{"instance": i.id} | {key: getattr(i, key) for key in keys} for i in listening], output)
-
-
-def _show_others(found: Sequence[RegisteredRow], output: Output) -> None:
-    """Of a service that is not the floor's."""
-    rows = [
-        {"instance": i.id, "host": i.host, "health": i.health, "maintenance": i.maintenance}
-        | {"address": i.address, "port": i.port, "tags": list(i.tags), "meta": dict(i.meta)}
-        | {"zone": i.zone, "weight": i.weight, "endpoints": dict(i.endpoints)}
-        for i in found
-    ]
+    found = agent_client.Floor(site_dir, timeout).get(f"/v1/site/endpoints/{quote(service, safe='')}")
     if output is not Output.table:
-        render.show(rows, output)
+        render.show(found, output)
         return
-    for row, each in zip(rows, found, strict=True):
-        row["tags"] = ",".join(each.tags)
-    render.show(rows, output, ("instance", "health", "maintenance", "address", "port", "tags", "zone"))
+    columns = ["instance", "host", "role", "health", "name", "endpoint"]
+    if any(each["maintenance"] for each in found):
+        columns.insert(4, "maintenance")  # and why; no column of blanks on an ordinary day
+    rows = [{**each, "name": name, "endpoint": at} for each in found for name, at in _listening(each).items()]
+    render.show(rows, output, columns)
+
+
+def _listening(found: Mapping[str, Any]) -> Mapping[str, str]:
+    """Socket -> where; of one that is not ours and has no sockets, its address."""
+    sockets: Mapping[str, str] = found["endpoints"]
+    return sockets or {"": f"{found['address']}:{found['port']}"}
 
 
 def health(
@@ -89,7 +69,3 @@ def health(
     rows = [{key: service if key == "service" else getattr(i, key) for key in keys} for service, i in found]
     render.show(rows, output, keys)
     return 0 if all(look.well(instance) for _, instance in found) else 1
-
-
-def _registry(instance: InstanceRow) -> str:
-    return f"maintenance: {instance.maintenance}" if instance.maintenance else instance.registry

@@ -43,15 +43,16 @@ def of(
     return LeasedRegistry(store, keys, clock, ttl_s=ttl_s, keep_s=keep_s, report=report)
 
 
-def watch(store: Store, keys: Keys, *, catalogue: bool = True) -> Watch:
+def watch(store: Store, keys: Keys, *, catalogue: bool = True, patient: bool = False) -> Watch:
     """All registrations of the site, as entries `services/<service>/<instance>` whose values are
     `Registration` records, whatever the back end keeps them in, with what operators said of maintenance.
 
     `catalogue` False leaves Consul's catalogue out: the state of its checks, and services that are only
-    there. One process of a host follows that, its agent.
+    there. One process of a host follows that, its agent. `patient`: the first snapshot has all of it,
+    however long that takes, over few connections: to compare with.
     """
     if store.kind == "consul" and catalogue:
         from controlplane.registry import consul
 
-        return consul.CatalogueWatch(cast("ConsulStore", store), keys)
+        return consul.CatalogueWatch(cast("ConsulStore", store), keys, patient=patient)
     return JoinedWatch(store, keys)

@@ -3,7 +3,7 @@
 What it promises, beside the port (base.py): one keep-alive and one question to the store in an interval,
 however many registrations there are; the question is a transaction that compares the revision of each key and
 writes nothing (ADR 0028). A key is deleted by compare-and-swap only. Leadership does not hang on this lease:
-it is a record of its own. Read by discovery.py.
+it is a record of its own. Read by discovery/.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -22,7 +22,7 @@ from controlplane.errors import HftctlError, InvalidSettings, LeaseLost, Permane
 from controlplane.host import log
 from controlplane.model import Process, records
 from controlplane.model.records import Registration
-from controlplane.store import Committed, Compare, Keys, Lease, Store
+from controlplane.store import Committed, Compare, Entry, Keys, Lease, Store
 from controlplane.store.limits import OPERATIONS_MAX
 
 TTL_S = 10.0
@@ -273,6 +273,19 @@ class LeasedRegistry:
         if self._failing is not type(exc):
             self._failing = type(exc)
             self._report("registration.failed", {"reason": str(exc), "leaves_discovery_after_s": self._ttl_s})
+
+
+def decode(entries: Iterable[Entry]) -> list[Registration]:
+    """The registrations among the entries under a service's key; what does not decode is left out: it is of
+    another writer, and no reason not to find the others.
+    """
+    found = []
+    for entry in entries:
+        try:
+            found.append(records.decode_registration(entry.value, *entry.key.split("/")[-2:]))
+        except msgspec.DecodeError:
+            continue
+    return found
 
 
 def _another_process(value: bytes, process: Process) -> bool:

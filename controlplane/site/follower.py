@@ -2,13 +2,15 @@
 
 What it promises: a change costs its readers nothing unless they asked for it. `changed` tells of every new
 view; `news` gives one reader the names of what has changed among the kinds that it asked for, so that a
-leader's renewal, which is most of what happens in a store, wakes only what counts leases. The caches and what
-`Changes` names: nouns.py.
+leader's renewal, which is most of what happens in a store, wakes only what counts leases; `tell` calls one at
+once. Whether the view still is what the store has is anti_entropy.py's. The caches and what `Changes` names:
+nouns.py.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection, Mapping
 
 from controlplane import clock as clocks
 from controlplane.host.system_clock import SystemClock
@@ -17,25 +19,36 @@ from controlplane.model import records
 from controlplane.settings import LeadershipSettings
 from controlplane.site import nouns
 from controlplane.site.view import SiteView
-from controlplane.store import Keys, Store, Watch
+from controlplane.store import Entry, Keys, Snapshot, Store, Watch
 
 GATHER_S = 0.05
 """The least between two looks of a Follower at one noun. Renewals change the store ten times a second, and a
 failover some eight times within 30 ms, in which keepers (who have watches of their own) need the CPU."""
 
 
-class News:
-    """What has changed among the kinds that one reader asked for, since it last asked."""
+class _Changed:
+    """What has changed among some kinds, since it was last asked for."""
 
     def __init__(self, kinds: tuple[str, ...]) -> None:
         self._kinds = kinds
         self._names: nouns.Changes = {}
-        self._event = asyncio.Event()
 
     def add(self, changes: nouns.Changes) -> None:
         for kind in self._kinds:
             if kind in changes:
                 self._names.setdefault(kind, set()).update(changes[kind])
+
+    def take(self) -> nouns.Changes:
+        names, self._names = self._names, {}
+        return names
+
+
+class News(_Changed):
+    """For one reader, which waits for it."""
+
+    def __init__(self, kinds: tuple[str, ...]) -> None:
+        super().__init__(kinds)
+        self._event = asyncio.Event()
 
     def wake(self) -> None:
         if self._names:
@@ -45,8 +58,19 @@ class News:
         """Wait for a change; coalesces those that came meanwhile. Cancelling it loses none."""
         await self._event.wait()
         self._event.clear()
-        names, self._names = self._names, {}
-        return names
+        return self.take()
+
+
+class _Told(_Changed):
+    """For one that is called."""
+
+    def __init__(self, kinds: tuple[str, ...], call: Callable[[nouns.Changes], None]) -> None:
+        super().__init__(kinds)
+        self._call = call
+
+    def wake(self) -> None:
+        if self._names:
+            self._call(self.take())
 
 
 class Follower:
@@ -63,9 +87,11 @@ class Follower:
         clock: clocks.Clock | None = None,
         leadership: LeadershipSettings | None = None,
         registrations: Watch | None = None,
+        only: Collection[str] = (),
     ) -> None:
         """`registrations`: where the services' noun is followed, as registry.watch makes it; the store's own
-        leased keys when left out.
+        leased keys when left out. `only`: the prefixes to follow, of nouns.watched; all when left out, and
+        the view has nothing of the others.
         """
         self.view: SiteView | None = None
         """None until every noun has been read once."""
@@ -83,8 +109,14 @@ class Follower:
             if prefix == keys.services
             else (store.watch(prefix), nouns.Noun(keys))
             for prefix in nouns.watched(keys)
+            if prefix in only or not only
         ]
-        self._news: list[News] = []
+        followed = [prefix for prefix in nouns.watched(keys) if prefix in only or not only]
+        self.nouns: Mapping[str, nouns.Noun] = {
+            prefix: noun for prefix, (_, noun) in zip(followed, self._watches, strict=True)
+        }
+        """Prefix -> the cache of what is under it; changed by this follower alone."""
+        self._news: list[News | _Told] = []
         self._leader_seen_ns: dict[str, int] = {}
         """Service -> when its leader record was last seen to change; the one place that knows (R4's clock,
         for people: each keeper times its groups by itself)."""
@@ -133,6 +165,17 @@ class Follower:
         news = News(kinds)
         self._news.append(news)
         return news
+
+    def tell(self, call: Callable[[nouns.Changes], None], *kinds: str) -> None:
+        """The same for one that must know before anybody sees the new view: it is called at once, and may not
+        raise.
+        """
+        self._news.append(_Told(kinds, call))
+
+    def mend(self, prefix: str, entries: Mapping[str, Entry], changed: Collection[str]) -> None:
+        """What the watch should have told: these keys are as in `entries`, or gone."""
+        noun = self.nouns[prefix]
+        self._tell(noun.take(Snapshot(noun.revision, entries, frozenset(changed))))
 
     async def first_view(self) -> None:
         """Wait until there is a view. Whoever takes `news` before this, and the whole view after it, misses

@@ -10,7 +10,7 @@ follower.py has the watches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ import msgspec
 from controlplane.model import records
 from controlplane.model.bounds import cut
 from controlplane.model.specs import Tombstone
-from controlplane.site.view import Named, Registrations, SiteView, decode_record, name, part_of
+from controlplane.site.view import Named, Registrations, SiteView, decode_record, key_of, name, part_of
 from controlplane.store import Entry, Keys, Snapshot
 
 REASON_MAX = 200
@@ -78,6 +78,25 @@ class Noun:
             fresh.put("history", service, tuple(rows[epoch] for epoch in sorted(rows)) or None)
         fresh.finish()
         return changes
+
+    def records(self) -> Iterator[tuple[str, object]]:
+        """Key -> record of all that it holds, in no particular order."""
+        for kind, table in self.tables.items():
+            match kind:
+                case "services":
+                    for service, parts in table.items():
+                        for part in parts.values():
+                            for instance, record in part.items():
+                                yield self._keys.registration(service, instance), record
+                case "history":
+                    for service, rows in self._rows.items():
+                        yield from ((f"{self._keys.history(service)}{row}", rows[row]) for row in rows)
+                case "spec_revisions":
+                    pass  # of the specs themselves
+                case "tombstones":
+                    yield from ((self._keys.spec(service), record) for service, record in table.items())
+                case _:
+                    yield from ((key_of(self._keys, kind, name), record) for name, record in table.items())
 
     def _put(self, key: str, named: Named, entry: Entry | None, fresh: _Fresh, changes: Changes) -> None:
         kind, names = named

@@ -64,6 +64,10 @@ class Registrations(Mapping[str, Registration]):
     def values(self) -> ValuesView[Registration]:
         return _Values(self)  # Mapping's own would look each one up by name
 
+    def services(self) -> list[str]:
+        """Those that somebody is registered for."""
+        return sorted(self._by_service)
+
     def __getitem__(self, instance: str) -> Registration:
         number = part_of(instance)
         for parts in self._by_service.values():
@@ -150,6 +154,13 @@ def name(keys: Keys, key: str) -> Named | None:
         case [("pause" | "incarnation" | "controller") as kind]:
             return kind, ()
     return None
+
+
+def key_of(keys: Keys, kind: str, subject: str) -> str:
+    """The other way round, for the kinds with at most one name."""
+    if kind in GROUP_RECORDS:
+        return f"{keys.group(subject)}{kind}"
+    return f"{keys.root}{kind}/{subject}" if subject else f"{keys.root}{kind}"
 
 
 def decode_record(named: Named, value: bytes) -> object:

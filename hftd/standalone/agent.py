@@ -16,16 +16,16 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-import msgspec
 import zmq
 import zmq.asyncio
 
-from controlplane import model, registry, store
+from controlplane import registry, store
 from controlplane.errors import HftctlError, InUse, InvalidInput
 from controlplane.host import system_clock
 from controlplane.host.system_clock import SystemClock
-from controlplane.model import Process, bounds, records
+from controlplane.model import Process, bounds
 from controlplane.model.records import Registration
+from controlplane.site.view import SiteView
 from hftd.runtime.log import ERROR, INFO, Log
 from hftd.standalone.health import Health
 from hftd.wire import codec, control
@@ -109,7 +109,7 @@ class StandaloneAgent:
         self._seq = 0
         self._health = Health(process.instance)
         self._health_port = 0
-        self._found: dict[str, list[registry.Serving]] = {}
+        self._discovery: registry.Discovery | None = None
         self._tokens: list[codec.TokenOnWire] = []
         self._bound: Future[None] = Future()
         self._loop = asyncio.new_event_loop()
@@ -190,9 +190,9 @@ class StandaloneAgent:
         if explicit is not None:
             peers = [control.Peer(f"{service}-explicit", {explicit.socket: explicit.endpoint}, "", 0)]
         else:
+            found = self._discovery.peers(service) if self._discovery is not None else ()
             peers = [
-                control.Peer(found.instance, dict(found.endpoints), found.role, found.epoch)
-                for found in self._found.get(service, [])
+                control.Peer(each.instance, dict(each.endpoints), each.role, each.epoch) for each in found
             ]
         await self._tell(control.Peers(*self._envelope(), service, self._uses[service], peers))
 
@@ -227,9 +227,7 @@ class StandaloneAgent:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(kept.run(), name="registration")
-                for service in self._uses:
-                    tasks.create_task(self._follow(client, at.keys, service), name=f"peers {service}")
-                tasks.create_task(self._follow_tokens(client, at.keys), name="tokens")
+                tasks.create_task(self._discover(client, at.keys), name="discovery")
         finally:
             with contextlib.suppress(HftctlError):  # it leaves by its lease
                 await kept.close()
@@ -255,30 +253,34 @@ class StandaloneAgent:
             version=self._version,
         )
 
-    async def _follow(self, client: store.Store, keys: store.Keys, service: str) -> None:
-        """Tell the daemon who serves what it uses, at each change. An entry that is no registration is left
-        out.
+    async def _discover(self, client: store.Store, keys: store.Keys) -> None:
+        """Tell the daemon at each change who serves what it uses, and which token the store holds for each
+        group. A record that does not decode, or a token that no store gives out, is left out.
         """
-        async for snapshot in client.watch(keys.registrations(service)):
-            self._found[service] = registry.serving(registry.decode(snapshot.entries.values()))
-            if self._link:
-                await self._tell_peers(service)
-
-    async def _follow_tokens(self, client: store.Store, keys: store.Keys) -> None:
-        """Tell the daemon which token the store holds for each group. A record that does not decode, or that
-        no store gives out, is left out: nothing of that group is confirmed then.
-        """
-        async for snapshot in client.watch(keys.groups):
-            found = []
-            for key, entry in sorted(snapshot.entries.items()):
-                group = key.removeprefix(keys.groups).partition("/")[0]
-                if key != keys.epoch(group):
-                    continue
-                with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
-                    held = model.decode(records.EpochRecord, entry.value)
-                    if bounds.believable(held.incarnation, system_clock.latest_wall_ns() // 1_000_000):
-                        found.append(codec.TokenOnWire(held.incarnation, group, held.epoch))
-            if found != self._tokens:
-                self._tokens = found
+        opened = registry.discovery.followed(client, keys, report=self._report, catalogue=False)
+        async with opened as (found, follower):
+            self._discovery = found
+            news = follower.news("specs", "services", "led", "epoch", "undecodable")
+            await follower.first_view()
+            changed = set(self._uses)
+            while True:
                 if self._link:
-                    await self._tell(control.Tokens(*self._envelope(), found))
+                    for service in sorted(changed.intersection(self._uses)):
+                        await self._tell_peers(service)
+                tokens = tokens_of(follower.view, keys) if follower.view is not None else []
+                if tokens != self._tokens:
+                    self._tokens = tokens
+                    if self._link:
+                        await self._tell(control.Tokens(*self._envelope(), tokens))
+                changes = await news.next()
+                changed = {name for kind in registry.discovery.KINDS for name in changes.get(kind, ())}
+
+
+def tokens_of(view: SiteView, keys: store.Keys) -> list[codec.TokenOnWire]:
+    """In order of group. Of a group whose record does not decode now nothing is confirmed."""
+    now_ms = system_clock.latest_wall_ns() // 1_000_000
+    return [
+        codec.TokenOnWire(held.incarnation, group, held.epoch)
+        for group, held in sorted(view.epochs.items())
+        if keys.epoch(group) not in view.undecodable and bounds.believable(held.incarnation, now_ms)
+    ]

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 from controlplane.model import Mode
-from tests.support import agents, consul_servers, dns, servers
+from tests.support import agents, checks, consul_servers, dns
 from tests.support.agents import AgentProcess
 
 pytestmark = pytest.mark.timeout(300)
 AUDITD = "auditd-alpha-1"
-DNS_PORT = servers.free_ports(1)[0]
+DNS_PORT = checks.free_ports(1)[0]
 BOUND_S = 60.0
 
 

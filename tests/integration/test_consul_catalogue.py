@@ -26,7 +26,7 @@ from controlplane.registry.consul import ConsulRegistry, definition, rows
 from controlplane.registry.consul.local_agent import LocalAgent
 from controlplane.settings import StoreSettings
 from controlplane.store.consul import ConsulStore
-from tests.support import checks, consul_servers, dns, servers
+from tests.support import checks, consul_servers, dns
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
@@ -36,7 +36,7 @@ PATIENT = StoreSettings(try_s=5.0)
 """What a test itself asks is not to fail for a busy machine."""
 CHECK_S = 0.5
 numbers = itertools.count(1)
-DNS_PORT, CHECK_PORT = servers.free_ports(2)
+DNS_PORT, CHECK_PORT = checks.free_ports(2)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from controlplane.registry.consul import library
 from tests.support import checks, consul_servers, environments, servers
 
 SOON_S = 60.0
-PORT = servers.free_ports(1)[0]
+PORT = checks.free_ports(1)[0]
 
 ETCD3 = """
 import json, sys, etcd3

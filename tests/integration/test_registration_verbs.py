@@ -16,10 +16,10 @@ import pytest
 
 from controlplane import store
 from controlplane.floor import folders
-from tests.support import consul_servers, dns, floors, servers
+from tests.support import checks, consul_servers, dns, floors
 
 pytestmark = pytest.mark.timeout(300)
-DNS_PORT, UI_PORT, VENDOR_PORT = servers.free_ports(3)
+DNS_PORT, UI_PORT, VENDOR_PORT = checks.free_ports(3)
 
 
 @pytest.fixture(scope="module", params=["etcd", "consul"])

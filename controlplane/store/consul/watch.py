@@ -76,7 +76,10 @@ class _Followed:
 
     def _take(self, answer: Answer, *, first: bool) -> None:
         try:
-            found = kv.entries(kv.pairs.decode(answer.body) if answer.status == 200 else [])
+            pairs = kv.listed.decode(answer.body) if answer.status == 200 else []
+            # A first list, and one after the index fell, is looked at as a whole: the store may be another
+            # one now.
+            found = kv.changed_since(pairs, {} if first else self._latest.newest)
         except msgspec.DecodeError as exc:
             self._question.again()
             raise Unavailable(f"store consul: watch {self._prefix}: no list of keys: {exc}") from exc

@@ -48,7 +48,7 @@ class Story:
         self.bus = Bus(dict.fromkeys(instances))
         find: Any = instances.get
         bus: Any = self.bus
-        self.news = PeerNews(bus, find, lambda: nouns.view(KEYS, [self.noun]))
+        self.news = PeerNews(bus, find, lambda: nouns.view(KEYS, [self.noun]), lambda service: ())
         self.leader_events = LeaderEvents("alpha", lambda kind, **fields: self.events.append(fields))
 
     def put(self, key: str, record: object) -> set[str]:

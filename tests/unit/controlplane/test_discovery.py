@@ -1,4 +1,4 @@
-"""Who serves a service, out of a view of the site."""
+"""Who serves a service, out of its registrations, its spec and its leader."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 from controlplane import model, registry
 from controlplane.model import Mode, Process, ServiceSpec
 from controlplane.model.records import LeaderRecord, Registration
-from controlplane.site.view import Registrations, SiteView, part_of
+from controlplane.registry.discovery import serving as servings
 from controlplane.store import Entry
 
 BOOT = "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f"
@@ -17,48 +17,51 @@ OMSD = ServiceSpec("omsd", "omsd", Mode.ACTIVE_STANDBY, ("alpha", "beta"))
 LED_BY_BETA = LeaderRecord(BETA, 1000, 3, BETA.instance, "n")
 
 
-def registered(process: Process, service: str = "omsd") -> Registration:
+def registered(process: Process, service: str = "omsd", **changed: object) -> Registration:
     endpoints = {"orders": f"ipc:///run/{process.instance}"}
-    return Registration(service, process.instance, "alpha", process, endpoints, "", 0, 0, "")
-
-
-def site(*registrations: Registration, **tables: object) -> SiteView:
-    by_service: dict[str, dict[int, dict[str, Registration]]] = {}
-    for each in registrations:
-        by_service.setdefault(each.service, {}).setdefault(part_of(each.instance), {})[each.instance] = each
-    view = SiteView("lab", registrations=Registrations(by_service))
-    return dataclasses.replace(view, **tables)  # type: ignore[arg-type]
+    made = Registration(service, process.instance, "alpha", process, endpoints, "", 0, 0, "")
+    return dataclasses.replace(made, **changed)  # type: ignore[arg-type]
 
 
 def test_in_a_group_one_leads_and_the_others_stand_by_with_its_epoch() -> None:
-    view = site(registered(BETA), registered(ALPHA), specs={"omsd": OMSD}, leaders={"omsd": LED_BY_BETA})
-    assert [(each.instance, each.role, each.epoch) for each in registry.resolve(view, "omsd")] == [
+    found = servings.serving([registered(BETA), registered(ALPHA)], OMSD, LED_BY_BETA)
+    assert [(each.instance, each.role, each.epoch) for each in found] == [
         ("omsd-alpha-1", "standby", 3),
         ("omsd-beta-1", "leader", 3),
     ]
-    assert registry.resolve(view, "omsd")[0].endpoints == {"orders": "ipc:///run/omsd-alpha-1"}
+    assert found[0].endpoints == {"orders": "ipc:///run/omsd-alpha-1"}
 
 
 def test_a_leader_that_was_restarted_since_is_a_standby() -> None:
     again = dataclasses.replace(BETA, pid=21)
-    view = site(registered(again), specs={"omsd": OMSD}, leaders={"omsd": LED_BY_BETA})
-    assert [each.role for each in registry.resolve(view, "omsd")] == ["standby"]
+    assert [each.role for each in servings.serving([registered(again)], OMSD, LED_BY_BETA)] == ["standby"]
 
 
 def test_without_roles_there_is_no_epoch_either() -> None:
     spec = dataclasses.replace(OMSD, mode=Mode.REPLICAS)
-    view = site(registered(ALPHA), specs={"omsd": spec}, leaders={"omsd": LED_BY_BETA})
-    assert [(each.role, each.epoch) for each in registry.resolve(view, "omsd")] == [("", 0)]
+    found = servings.serving([registered(ALPHA)], spec, LED_BY_BETA)
+    assert [(each.role, each.epoch) for each in found] == [("", 0)]
 
 
 def test_a_service_without_a_spec_or_a_leader_is_found_without_roles() -> None:
-    assert [each.role for each in registry.resolve(site(registered(ALPHA)), "omsd")] == [""]
-    waiting = site(registered(ALPHA), specs={"omsd": OMSD})
-    assert [(each.role, each.epoch) for each in registry.resolve(waiting, "omsd")] == [("standby", 0)]
+    assert [each.role for each in servings.serving([registered(ALPHA)])] == [""]
+    found = servings.serving([registered(ALPHA)], OMSD)
+    assert [(each.role, each.epoch) for each in found] == [("standby", 0)]
 
 
-def test_other_services_are_not_found() -> None:
-    assert registry.resolve(site(registered(ALPHA, "execd")), "omsd") == []
+def test_a_daemon_keeps_its_links_to_every_member_of_a_group_with_roles() -> None:
+    """Who leads is decided elsewhere: a check that fails must not cut the leader off."""
+    registrations = [registered(ALPHA, health="critical"), registered(BETA, maintenance="new disk")]
+    found = servings.serving(registrations, OMSD, LED_BY_BETA)
+    assert servings.linked(found) == found
+
+
+def test_without_roles_a_daemon_is_linked_to_those_that_serve_or_to_all_when_none_does() -> None:
+    well, ill = registered(ALPHA, health="warning"), registered(BETA, health="critical")
+    away = dataclasses.replace(ill, health="passing", maintenance="new disk")
+    assert [each.instance for each in servings.linked(servings.serving([well, ill]))] == [ALPHA.instance]
+    assert [each.instance for each in servings.linked(servings.serving([well, away]))] == [ALPHA.instance]
+    assert len(servings.linked(servings.serving([ill]))) == 1
 
 
 def test_what_is_no_registration_is_left_out() -> None:
