@@ -122,7 +122,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
         follower,
         store,
         keys,
-        registrations=lambda: registry.watch(store, keys),
+        registrations=lambda: registry.watch(store, keys, patient=True),
         also=agent.discovery.recheck,
         report=lambda kind, fields: agent.report(kind, **fields),
         every_s=given.compare_every_s,

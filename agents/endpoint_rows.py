@@ -39,6 +39,7 @@ def _row(found: registry.Serving, known: document.InstanceRow | None) -> dict[st
         "version": of.version,
         "tags": list(of.tags),
         "meta": dict(of.meta),
+        "registry": of.health,
     }
 
 

@@ -25,7 +25,7 @@ from agents.keeper import keeper as keepers
 from agents.keeper import liveness, protocol, settings, shown, words
 from agents.keeper import member as members
 from agents.keeper.seen_tokens import SeenTokens
-from controlplane import model
+from controlplane import model, registry
 from controlplane.host import identity
 from controlplane.host.system_clock import SystemClock
 from controlplane.model import Mode, ServiceSpec, records
@@ -128,6 +128,7 @@ class Watches:
 
 def of_a_follower(site: Site, folder: Path) -> Watches:
     follower = Follower(MemoryStore(), KEYS)
+    registry.Discovery(follower)  # as an agent has it: told of each change, asked by nobody
 
     def take(noun: nouns.Noun, snapshot: Snapshot) -> None:
         follower._tell(noun.take(snapshot))

@@ -24,7 +24,7 @@ from controlplane.host import identity, log, run, title
 from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
-from controlplane.site import document, reasons, status
+from controlplane.site import anti_entropy, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
@@ -167,12 +167,16 @@ async def keep(given: argparse.Namespace) -> int:
     client = store.connect(given.store)
     keys = store.Keys(given.site)
     follower = Follower(client, keys, registrations=registry.watch(client, keys, catalogue=False))
+    entropy = anti_entropy.AntiEntropy(
+        follower, client, keys, registrations=lambda: registry.watch(client, keys, catalogue=False)
+    )
     controller = Controller(given.site, client, follower)
     serving = await serve(controller, given)
     try:
         log.info("controller.serves", url=controller.url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(controller.follower.run, name="view")
+            tasks.start_soon(entropy.run, name="comparison with the store")
             tasks.start_soon(controller.watch_health, name="store health")
             tasks.start_soon(controller.campaign, name="campaign")
     finally:

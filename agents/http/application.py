@@ -6,7 +6,8 @@ answers for the whole site (site_routes.py). Over TCP only what checks and Prome
 events, what daemons say, and whatever changes something, over the unix socket alone (docs/security.md). What
 only another host knows (a log, a daemon's answer, its events) is fetched from that host's agent
 (other_hosts.py). Nothing here asks the store, save a failover, what concerns fences, and registrations by
-hand."""
+hand.
+"""
 
 from __future__ import annotations
 

@@ -13,12 +13,13 @@ import socket
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from agents import metrics
 from agents.agent import Agent
+from agents.http import instance_routes
 from controlplane.errors import InUse
 from controlplane.http import answers
 from controlplane.http.limits import Limits
@@ -116,6 +117,11 @@ def application(agent: Agent, name: str) -> ASGIApp:
         found = observed()
         return answers.verdict(found is not None and found.health == "passing")
 
+    async def checked(request: Request) -> Response:
+        found = observed()
+        state = found.health if found is not None else "critical"
+        return PlainTextResponse(state, instance_routes.OF_HEALTH.get(state, 503))
+
     async def page(request: Request) -> Response:
         found = observed()
         if found is None:
@@ -127,7 +133,7 @@ def application(agent: Agent, name: str) -> ASGIApp:
             Route("/live", live),
             Route("/ready", ready),
             Route("/health", health),
-            Route(f"/v1/instances/{name}/health", health),  # what Consul asks at any instance's address
+            Route(f"/v1/instances/{name}/health", checked),  # what Consul asks at any instance's address
             Route("/metrics", page),
         ]
     )

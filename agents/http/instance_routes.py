@@ -28,6 +28,10 @@ LINES = 100
 """Of a log, unless asked for more or fewer."""
 
 
+OF_HEALTH = {"passing": 200, "warning": 429, "critical": 503}
+"""As Consul's checks take them: 429 is warning, and leaves an instance in service."""
+
+
 class Call(msgspec.Struct, frozen=True):
     """What comes in for a check of kind ttl."""
 
@@ -69,7 +73,8 @@ class InstanceRoutes:
             {"check": row.check, "kind": row.kind, "state": row.state}  # outputs are for the owner
             for row in self._agent.board.rows(observed.id)
         ]
-        return self._check(observed, observed.health == "passing", {"checks": own})
+        otherwise = OF_HEALTH.get(observed.health, 503)
+        return self._check(observed, observed.health == "passing", otherwise, {"checks": own})
 
     async def ready(self, request: Request) -> Response:
         observed = self._observed(request)
@@ -86,9 +91,13 @@ class InstanceRoutes:
         return self._check(observed, observed.role == "standby" and observed.ready)
 
     def _check(
-        self, observed: InstanceStatus, holds: bool, more: Mapping[str, object] | None = None
+        self,
+        observed: InstanceStatus,
+        holds: bool,
+        otherwise: int = 503,
+        more: Mapping[str, object] | None = None,
     ) -> Response:
-        """200 or 503, with the reason in the body."""
+        """200 or `otherwise`, with the reason in the body."""
         body = {
             "instance": observed.id,
             "health": observed.health,
@@ -100,7 +109,7 @@ class InstanceRoutes:
             "reason": observed.reason,
             **(more or {}),
         }
-        return answers.json(body, 200 if holds else 503)
+        return answers.json(body, 200 if holds else otherwise)
 
     def _lease_remaining_ms(self, observed: InstanceStatus) -> int:
         lease = self._agent.instances.lease_page(observed.id)

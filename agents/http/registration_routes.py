@@ -1,5 +1,6 @@
 """Routes by which an operator registers what is not the floor's, and takes instances out of service. On the
-unix socket alone; the actor is the peer's user, as the kernel tells it."""
+unix socket alone; the actor is the peer's user, as the kernel tells it.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """`hftctl register`, `deregister`, `maint`: services that are not the floor's, and taking instances out of
-service for a time. An agent does it; its record names the user."""
+service for a time. An agent does it; its record names the user.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Promises: it is asked over a unix socket in the floor's run folder (0600) and ov
 operator opens one (consul_doors.py); without the token, a file of mode 0600, it answers nothing (ACL default
 deny). Consul has no way to do without the ports of server RPC and gossip, so these two are open on loopback,
 and closed to whoever has not the floor's own certificates (TLS, verify_incoming) and gossip key. Its data,
-keys and configuration are in the site folder's `consul/`, 0700."""
+keys and configuration are in the site folder's `consul/`, 0700.
+"""
 
 from __future__ import annotations
 

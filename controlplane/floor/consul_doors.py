@@ -2,7 +2,8 @@
 
 `hftctl up --consul-dns PORT --consul-ui PORT` writes them down in the site folder beside Consul's own files,
 and every start of it reads them there. DNS carries no token: Consul answers it with one that may read
-services and nodes and nothing else, made here. The UI's port answers nobody without a token."""
+services and nodes and nothing else, made here. The UI's port answers nobody without a token.
+"""
 
 from __future__ import annotations
 

@@ -163,6 +163,8 @@ def _require_doors(folders: Folders, options: Options, wanted: WantedFloor, befo
     """Raises InvalidInput, or InUse: a port, or a floor that runs."""
     asked = options.doors.ports()
     for option, port in asked.items():
+        if wanted.run.store_url:
+            raise InvalidInput(f"{option}: the store is not this floor's own (--store-endpoints)")
         if wanted.run.store != "consul":
             raise InvalidInput(
                 f"{option}: only with --store consul; this floor's store is {wanted.run.store}"

@@ -1,5 +1,6 @@
 """An operator registers a service that is not the floor's, takes it out, or takes instances out of service
-for a time: checked, recorded, written, answered."""
+for a time: checked, recorded, written, answered.
+"""
 
 from __future__ import annotations
 

@@ -47,7 +47,8 @@ class Registry(Protocol):
     @property
     def trouble(self) -> str:
         """What is not as it should be although the store is there, and what to do; empty: nothing. A host
-        whose Consul agent is gone, for one."""
+        whose Consul agent is gone, for one.
+        """
 
     async def run(self) -> None:
         """Until cancelled or closed: write what was asked for, keep it alive, put again what the store lost.

@@ -1,6 +1,7 @@
 """Services that are not the floor's: registered by an operator's hand, and standing until one takes them out.
 No lease, as nothing of ours lives and dies with them: on Consul a service of the host's own agent with a
-check that Consul makes, elsewhere a key of the store."""
+check that Consul makes, elsewhere a key of the store.
+"""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ def of(
     report: Report = to_log,
 ) -> Registry:
     """Where an owner registers. `check_s`: how often Consul probes an instance, and twice its patience;
-    nothing elsewhere. Raises InvalidSettings as the back end does."""
+    nothing elsewhere. Raises InvalidSettings as the back end does.
+    """
     if store.kind == "consul":
         from controlplane.registry import consul
 
@@ -42,14 +43,16 @@ def of(
     return LeasedRegistry(store, keys, clock, ttl_s=ttl_s, keep_s=keep_s, report=report)
 
 
-def watch(store: Store, keys: Keys, *, catalogue: bool = True) -> Watch:
+def watch(store: Store, keys: Keys, *, catalogue: bool = True, patient: bool = False) -> Watch:
     """All registrations of the site, as entries `services/<service>/<instance>` whose values are
     `Registration` records, whatever the back end keeps them in, with what operators said of maintenance.
 
     `catalogue` False leaves Consul's catalogue out: the state of its checks, and services that are only
-    there. One process of a host follows that, its agent."""
+    there. One process of a host follows that, its agent. `patient`: the first snapshot has all of it,
+    however long that takes, over few connections: to compare with.
+    """
     if store.kind == "consul" and catalogue:
         from controlplane.registry import consul
 
-        return consul.CatalogueWatch(cast("ConsulStore", store), keys)
+        return consul.CatalogueWatch(cast("ConsulStore", store), keys, patient=patient)
     return JoinedWatch(store, keys)

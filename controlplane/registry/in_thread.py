@@ -79,13 +79,21 @@ def in_thread(
         else:
             left.set_result(None)
 
+    def end() -> None:
+        with contextlib.suppress(RuntimeError):  # its loop has ended by itself; `left` says why
+            for each in done:
+                each()
+
     thread = threading.Thread(target=run, name=name, daemon=True)
     thread.start()
-    held = entered.result()
+    try:
+        held = entered.result()
+    except BaseException:  # Ctrl-C, too: what is half open is closed
+        end()
+        raise
     try:
         yield held
     finally:
-        with contextlib.suppress(RuntimeError):  # its loop has ended by itself; `left` says why
-            done[0]()
+        end()
         left.result(JOIN_S)
         thread.join(JOIN_S)

@@ -1,5 +1,6 @@
 """Instances that an operator has taken out of service for a time: `maintenance/<service>/<instance>`, a key
-of its own, so that neither the next process of the instance nor its keeper's rewriting brings it back."""
+of its own, so that neither the next process of the instance nor its keeper's rewriting brings it back.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ and for a program without an event loop:
 
 On etcd it stands by a lease, and is gone within its TTL when the program dies. On Consul it is a service of
 the host's own agent too, and Consul probes the program itself: the URL or port that it names, its address and
-port when it names none."""
+port when it names none.
+"""
 
 from __future__ import annotations
 

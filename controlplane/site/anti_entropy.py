@@ -24,8 +24,8 @@ EVERY_S = 60.0
 JITTER = 0.5
 """Share of the interval by which it differs from one time to the next: the agents of a site do not all read
 the whole store at one moment."""
-SETTLE_S = 2.0
-"""Between the two looks; a watch shows a change within a fraction of it."""
+SETTLE_S = 5.0
+"""Between the two looks; a watch shows a change within a fraction of it, also when its server hangs first."""
 FRESH_S = 30.0
 """For one list of the store."""
 PIECE = 100
@@ -92,7 +92,12 @@ class AntiEntropy:
             await asyncio.sleep(self._settle_s)
         for prefix, before in suspects.items():
             fresh, found = await self._look(prefix)
-            wrong = sorted(key for key in found.keys() & before.keys() if found[key] == before[key])
+            now = dict(self._follower.nouns[prefix].records()) if found else {}
+            wrong = sorted(
+                key
+                for key in found.keys() & before.keys()
+                if found[key] == before[key] and found[key] is now.get(key)
+            )
             if wrong:
                 self._mend(prefix, fresh, wrong)
                 mended += len(wrong)
@@ -117,10 +122,15 @@ class AntiEntropy:
         for at in range(0, len(keys), PIECE):
             noun.take(Snapshot(fresh.revision, fresh.entries, frozenset(keys[at : at + PIECE])))
             await asyncio.sleep(0)
-        # From here on without a pause: the follower must not move.
+        # As the follower has them at this moment; it never alters a record.
         believed, stored = dict(self._follower.nouns[prefix].records()), dict(noun.records())
-        keys = [key for key in believed.keys() | stored.keys() if key not in noun.undecodable]
-        return fresh, {key: believed.get(key) for key in keys if believed.get(key) != stored.get(key)}
+        differing = {}
+        for number, key in enumerate(believed.keys() | stored.keys()):
+            if believed.get(key) != stored.get(key) and key not in noun.undecodable:
+                differing[key] = believed.get(key)
+            if number % PIECE == PIECE - 1:
+                await asyncio.sleep(0)
+        return fresh, differing
 
     async def _fresh(self, prefix: str) -> Snapshot:
         if prefix != self._keys.services:

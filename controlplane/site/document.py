@@ -103,7 +103,8 @@ class InstanceRow(msgspec.Struct, frozen=True):
 
 class RegisteredRow(msgspec.Struct, frozen=True):
     """An instance that stands in the registry and is none of the floor's: by hand, by a script, or a daemon
-    that registers itself."""
+    that registers itself.
+    """
 
     id: str
     service: str

@@ -98,7 +98,8 @@ class Keys:
     @property
     def secret(self) -> str:
         """The site's secret, 32 bytes (controlplane/host/secret.py): read by agents alone, at their start.
-        No watch covers it."""
+        No watch covers it.
+        """
         return f"{self.root}secret"
 
     @property

@@ -49,13 +49,25 @@ class Latest:
     def replace(self, snapshot: Snapshot) -> None:
         """Take a fresh list; the reader hears of it only when it is the first or differs from what it has."""
         found, held = snapshot.entries, self._delivered
-        self._pending = {key: entry for key, entry in found.items() if held.get(key) != entry}
+        self._pending = {
+            key: entry
+            for key, entry in found.items()
+            if (before := held.get(key)) is not entry and before != entry  # is: most are the same object
+        }
         self._pending.update((key, None) for key in held if key not in found)
         if self._pending or not self._listed:
             self._listed = True
             self.touch(snapshot.revision)
         else:
             self.revision = snapshot.revision
+
+    @property
+    def newest(self) -> Mapping[str, Entry]:
+        """The newest state, delivered or not. For the back end, until its next change."""
+        if not self._pending:
+            return self._delivered
+        newest: dict[str, Entry | None] = {**self._delivered, **self._pending}
+        return {key: entry for key, entry in newest.items() if entry is not None}
 
     @property
     def closed(self) -> bool:

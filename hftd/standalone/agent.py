@@ -20,14 +20,17 @@ import zmq
 import zmq.asyncio
 
 from controlplane import registry, store
-from controlplane.errors import HftctlError, InvalidInput
+from controlplane.errors import HftctlError, InUse, InvalidInput
 from controlplane.host import system_clock
 from controlplane.host.system_clock import SystemClock
 from controlplane.model import Process, bounds
 from controlplane.model.records import Registration
 from controlplane.site.view import SiteView
 from hftd.runtime.log import ERROR, INFO, Log
+from hftd.standalone.health import Health
 from hftd.wire import codec, control
+
+CHECK_S = 10.0
 
 RENEWALS_IN_A_TTL = 3
 """Two may fail in a row."""
@@ -59,6 +62,15 @@ class Explicit:
 
 
 @dataclass(frozen=True, slots=True)
+class Checked:
+    """How Consul asks whether the daemon is well."""
+
+    every_s: float
+    port: int
+    """Of loopback; 0: any free one."""
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryAt:
     """Where to register and to look for peers."""
 
@@ -67,6 +79,8 @@ class RegistryAt:
     keys: store.Keys
     ttl_s: float
     """How long the registration outlives a daemon that was killed."""
+    checked: Checked | None = None
+    """On Consul: how it is probed."""
 
 
 class StandaloneAgent:
@@ -93,6 +107,8 @@ class StandaloneAgent:
         self._link = b""
         """Where the daemon has said hello: what it is told from now on arrives."""
         self._seq = 0
+        self._health = Health(process.instance)
+        self._health_port = 0
         self._discovery: registry.Discovery | None = None
         self._tokens: list[codec.TokenOnWire] = []
         self._bound: Future[None] = Future()
@@ -166,6 +182,7 @@ class StandaloneAgent:
                 for service in self._uses:
                     await self._tell_peers(service)
             elif isinstance(message, control.Status) and self._link:
+                self._health.heard(ready=message.ready)
                 await self._tell(control.Welcome(*self._envelope(), 1))
 
     async def _tell_peers(self, service: str) -> None:
@@ -190,12 +207,21 @@ class StandaloneAgent:
 
     async def _keep_registered(self, at: RegistryAt) -> None:
         client = store.connect(at.address)
+        serving = None
+        if at.checked is not None:
+            try:
+                serving = await self._health.serve(at.checked.port)
+            except InUse as exc:
+                self._report("registration.refused", {"reason": str(exc), "instead": "any free port"})
+                serving = await self._health.serve(0)
+            self._health_port = serving.port
         self._registry = kept = registry.of(
             client,
             at.keys,
             SystemClock(),
             ttl_s=at.ttl_s,
             keep_s=at.ttl_s / RENEWALS_IN_A_TTL,
+            check_s=at.checked.every_s if at.checked else CHECK_S,
             report=self._report,
         )
         try:
@@ -206,6 +232,8 @@ class StandaloneAgent:
             with contextlib.suppress(HftctlError):  # it leaves by its lease
                 await kept.close()
             await client.close()
+            if serving is not None:
+                await serving.close()
 
     def _report(self, kind: str, fields: Mapping[str, object]) -> None:
         self._lines.line(kind, fields, ERROR if kind in registry.WARNINGS else INFO)
@@ -219,7 +247,8 @@ class StandaloneAgent:
             process=self._process,
             endpoints=dict(endpoints),
             address=address,
-            port=0,
+            port=self._health_port,
+            check=self._health.url(self._health_port) if self._health_port else "",
             timestamp_ns=self._started_ns,
             version=self._version,
         )
@@ -228,7 +257,8 @@ class StandaloneAgent:
         """Tell the daemon at each change who serves what it uses, and which token the store holds for each
         group. A record that does not decode, or a token that no store gives out, is left out.
         """
-        async with registry.discovery.followed(client, keys, report=self._report) as (found, follower):
+        opened = registry.discovery.followed(client, keys, report=self._report, catalogue=False)
+        async with opened as (found, follower):
             self._discovery = found
             news = follower.news("specs", "services", "led", "epoch", "undecodable")
             await follower.first_view()

@@ -2,12 +2,14 @@
 
 The file is checked as a whole; every mistake is named with file, line and field (exit 2). Its `strategy`
 section becomes the daemon's own settings; an explicit endpoint overrides discovery. agent.py takes the
-agent's place on the control socket: it keeps the daemon registered in etcd as `<service>-<pid>` and tells it
-who its peers are. A standalone daemon has no keeper, so no lease word: riskd, omsd and execd stay standby.
+agent's place on the control socket: it keeps the daemon registered in etcd or Consul as `<service>-<pid>` and
+tells it who its peers are. A standalone daemon has no keeper, so no lease word: riskd, omsd and execd stay
+standby.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,11 +17,16 @@ from typing import Any, Literal
 
 import yaml
 
-from controlplane.errors import InvalidInput
+from controlplane.errors import InvalidInput, InvalidSettings
 from controlplane.model.specs import DaemonKind
 from controlplane.specs import schema
+from controlplane.store import endpoint
 from hftd import catalogue
 from hftd.standalone import agent
+
+_INTERVAL = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
+LEASE_TTL_S = 10.0
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +39,23 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Consul:
-    """Understood, and refused with the reason, until there is a Consul store."""
-
     address: str
+    """Of the host's own agent: HOST:PORT, or unix:/ABSOLUTE/PATH."""
     service_id: str = ""
+    """Empty: <service>-<pid>."""
     health_check_interval: str = "10s"
+    """Between two of Consul's probes; three must fail before it is critical."""
+    health_port: int = 0
+    """Of loopback, where they are answered; 0: any free one."""
+    token_file: str = ""
+    """With Consul's ACL token."""
+
+    @property
+    def check_s(self) -> float | None:
+        """None: it is no interval."""
+        found = _INTERVAL.fullmatch(self.health_check_interval)
+        seconds = float(found[1]) * _UNIT_S[found[2]] if found else 0.0
+        return seconds if 0.05 <= seconds <= 3600 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +63,7 @@ class Etcd:
     endpoints: tuple[str, ...]
     prefix: str = ""
     """Before every key; empty: hft/<environment>, "/": nothing, as in services/<service>/<instance>."""
-    lease_ttl: float = 10.0
+    lease_ttl: float = LEASE_TTL_S
     """Seconds that a registration outlives a daemon that was killed; renewed three times in it."""
 
 
@@ -136,15 +155,7 @@ def read(path: Path) -> tuple[StandaloneConfig, Mapping[str, Any]]:
         )
     config = schema.convert(lines.value, StandaloneConfig, str(path), "", lines, findings)
     if config is not None and config.consul is not None:
-        findings.append(
-            schema.Problem(
-                str(path),
-                lines.line_of("consul"),
-                "consul",
-                config.consul.address,
-                "etcd (there is no Consul store yet)",
-            )
-        )
+        findings += _faults_of(config.consul, config, str(path), lines)
     if config is not None and config.etcd is not None and config.etcd.lease_ttl <= 0:
         findings.append(
             schema.Problem(
@@ -158,6 +169,37 @@ def read(path: Path) -> tuple[StandaloneConfig, Mapping[str, Any]]:
     if findings:
         raise InvalidInput("\n".join(str(finding) for finding in findings))
     return config, lines.value
+
+
+def _faults_of(
+    consul: Consul, config: StandaloneConfig, path: str, lines: schema.Lines
+) -> list[schema.Problem]:
+    found: list[schema.Problem] = []
+    section = lines.child("consul")
+    if config.etcd is not None:
+        found.append(
+            schema.Problem(
+                path, lines.line_of("consul"), "consul", consul.address, "consul or etcd, not both"
+            )
+        )
+    try:
+        if not endpoint.on_this_machine(endpoint.parse_endpoint(consul.address)):
+            raise InvalidSettings("wanted: the host's own agent, localhost:8500 or unix:/ABSOLUTE/PATH")
+    except InvalidSettings as exc:
+        line = section.line_of("address")
+        found.append(schema.Problem(path, line, "consul.address", consul.address, str(exc).split(": ")[-1]))
+    if consul.check_s is None:
+        line, given = section.line_of("health_check_interval"), consul.health_check_interval
+        wanted = "an interval like 10s, from 50ms to 60m"
+        found.append(schema.Problem(path, line, "consul.health_check_interval", given, wanted))
+    if not 0 <= consul.health_port < 1 << 16:
+        line = section.line_of("health_port")
+        found.append(schema.Problem(path, line, "consul.health_port", str(consul.health_port), "0 to 65535"))
+    if "/" in consul.service_id or len(consul.service_id) > 128 or not consul.service_id.isprintable():
+        line = section.line_of("service_id")
+        wanted = "at most 128 characters, none of them a slash"
+        found.append(schema.Problem(path, line, "consul.service_id", consul.service_id, wanted))
+    return found
 
 
 def settings_for(kind: DaemonKind, config: StandaloneConfig, given: Mapping[str, Any], source: str) -> Any:

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from urllib.parse import quote
 
 from controlplane.errors import InvalidInput
 from controlplane.host import identity
@@ -17,7 +18,7 @@ from controlplane.store import Keys
 from hftd import catalogue, runtime
 from hftd.runtime.log import LEVELS, Log
 from hftd.standalone import agent as agents
-from hftd.standalone.config import StandaloneConfig, explicit_peers, read, settings_for
+from hftd.standalone.config import LEASE_TTL_S, StandaloneConfig, explicit_peers, read, settings_for
 
 STATE_FOLDER = "by-hand"
 """Under the user's state folder, unless HFT_SITE_DIR says otherwise. Journals of earlier releases are in it,
@@ -28,7 +29,8 @@ def start(kind: DaemonKind, path: Path) -> int:
     config, given = read(path)
     settings = settings_for(kind, config, given, str(path))
     service = config.service.name
-    me = identity.myself(f"{service}-{os.getpid()}")
+    chosen = config.consul.service_id if config.consul else ""
+    me = identity.myself(chosen or f"{service}-{os.getpid()}")
     if config.logging.file:
         _log_to(config.logging.file, path)
     lines = Log(name=me.instance)
@@ -68,7 +70,15 @@ def start(kind: DaemonKind, path: Path) -> int:
 
 def registry_at(config: StandaloneConfig) -> agents.RegistryAt | None:
     """Where the file says that the daemon is to be registered; None: nowhere."""
-    etcd = config.etcd
+    etcd, consul = config.etcd, config.consul
+    if consul is not None:
+        token = f"?token_file={quote(consul.token_file)}" if consul.token_file else ""
+        return agents.RegistryAt(
+            f"consul://{consul.address}{token}",
+            Keys(config.service.environment),
+            LEASE_TTL_S,
+            agents.Checked(consul.check_s or agents.CHECK_S, consul.health_port),
+        )
     if etcd is None:
         return None
     keys = Keys(config.service.environment, etcd.prefix or None)

@@ -97,7 +97,9 @@ class Peer(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Peers(Message, tag=18, frozen=True):
-    """All instances of one service that are registered now; sent at hello and at each change."""
+    """The instances of one service that are registered now; sent at hello and at each change. Without those
+    that are critical or in maintenance, where there are no roles and others serve.
+    """
 
     service: str
     daemon: str

@@ -35,7 +35,7 @@ KEEP_S = 0.2
 """Short, so that what was lost is back soon."""
 
 BOOT = "2b2c4548-65e0-4204-a2d3-e67fcbc4b98f"
-CHECK_PORT = servers.free_ports(1)[0]
+CHECK_PORT = checks.free_ports(1)[0]
 CHECK = f"http://127.0.0.1:{CHECK_PORT}/"
 """What Consul probes: of all owners here, as one agent answers for all instances of a host."""
 numbers = itertools.count(1)

@@ -1,5 +1,6 @@
 """Faults of an instance and of its agent, as Consul's own checks see them: the catalogue, DNS and the watch
-that agents follow say the same. A real Consul, a real agent and keeper, a real daemon."""
+that agents follow say the same. A real Consul, a real agent and keeper, a real daemon.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +17,12 @@ from typing import Any
 import pytest
 
 from controlplane.model import Mode
-from tests.support import agents, consul_servers, dns, servers
+from tests.support import agents, checks, consul_servers, dns
 from tests.support.agents import AgentProcess
 
 pytestmark = pytest.mark.timeout(300)
 AUDITD = "auditd-alpha-1"
-DNS_PORT = servers.free_ports(1)[0]
+DNS_PORT = checks.free_ports(1)[0]
 BOUND_S = 60.0
 
 

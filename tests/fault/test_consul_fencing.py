@@ -1,5 +1,6 @@
 """R10, R11 on Consul: who is fenced, and where, never depends on the catalogue, which is eventually
-consistent and goes by every host's own agent. Real Consul, keepers, no daemon but their words."""
+consistent and goes by every host's own agent. Real Consul, keepers, no daemon but their words.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def test_with_the_catalogue_stopped_a_taker_fences_the_execd_that_leads_now(
     consul: consul_servers.Server, tmp_path: Path
 ) -> None:
     """No host's agent answers: nothing is registered in the catalogue. Both groups get a leader all the same,
-    a new execd takes the lead, and the omsd that comes after it fences that one."""
+    a new execd takes the lead, and the omsd that comes after it fences that one.
+    """
     dead = servers.free_ports(1)[0]
 
     def connect() -> ConsulStore:

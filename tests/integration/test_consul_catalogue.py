@@ -8,9 +8,12 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import json
 import subprocess
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -21,15 +24,19 @@ from controlplane.model.records import MaintenanceRecord, Registration
 from controlplane.registry import maintenance
 from controlplane.registry.consul import ConsulRegistry, definition, rows
 from controlplane.registry.consul.local_agent import LocalAgent
+from controlplane.settings import StoreSettings
 from controlplane.store.consul import ConsulStore
-from tests.support import checks, consul_servers, dns, servers
+from tests.support import checks, consul_servers, dns
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 SOON_S = 30.0
+PATIENT = StoreSettings(try_s=5.0)
+"""What a test itself asks is not to fail for a busy machine."""
 CHECK_S = 0.5
 numbers = itertools.count(1)
-DNS_PORT, CHECK_PORT = servers.free_ports(2)
+DNS_PORT, CHECK_PORT = checks.free_ports(2)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,7 @@ class Site:
         self._registries: list[registry.Registry] = []
 
     def connect(self) -> ConsulStore:
-        made = store.connect(f"consul://{self.server.endpoint}")
+        made = store.connect(f"consul://{self.server.endpoint}", PATIENT)
         assert isinstance(made, ConsulStore)
         return made
 
@@ -310,6 +317,60 @@ async def test_more_services_than_connections_take_turns(site: Site) -> None:
         await asyncio.gather(running, return_exceptions=True)
 
 
+async def test_a_server_that_grants_fewer_connections_is_asked_over_those(
+    consul: consul_servers.Server,
+) -> None:
+    """Consul answers 429 to what is more; every service is seen all the same, and a change of each."""
+    limits = {"http_max_conns_per_client": 10, "txn_max_req_len": consul_servers.TRANSACTION_BYTES_MAX}
+    with consul_servers.running(consul_servers.consul(), {"limits": limits}) as small:
+        client = store.connect(f"consul://{small.endpoint}", PATIENT)
+        assert isinstance(client, ConsulStore)
+        site = Site(consul)
+        agent = LocalAgent(client.agent)
+        many = [registration(site, service=f"turn{n}") for n in range(20)]
+        for each in many:
+            await agent.register(definition.service(each, site.keys.site), None)
+        seen: dict[str, Mapping[str, definition.Standing]] = {}
+        listed = asyncio.Event()
+        follower = rows.CatalogueRows(client, site.keys, seen.__setitem__, listed.set)
+        running = asyncio.create_task(follower.run())
+        try:
+            await asyncio.wait_for(listed.wait(), 2 * SOON_S)
+            assert len(seen) == 20 and all(seen.values()), follower
+            assert follower._workers < 10, follower
+            await agent.maintain(many[0].instance, "turn")
+            end = time.monotonic() + 2 * SOON_S
+            while not any(found.registration.maintenance for found in seen["turn0"].values()):
+                assert time.monotonic() < end, follower
+                await asyncio.sleep(0.05)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await client.close()
+            await site.aclose()
+
+
+async def test_a_watch_goes_on_after_consul_was_killed_and_started_again() -> None:
+    with consul_servers.running(consul_servers.consul()) as server:
+        site = Site(server)
+        one, two = registration(site), registration(site, 2)
+        try:
+            async with checks.answered(CHECK_PORT):
+                site.follow()
+                kept = site.registry()
+                kept.register(one)
+                await site.until(lambda: site.health(one.instance) == "passing", "shown")
+                server.kill()
+                kept.register(two)
+                await asyncio.sleep(1)
+                assert list(site.shown) == [one.instance], "what was known last stays"
+                await asyncio.to_thread(server.start)
+                await site.until(lambda: site.health(two.instance) == "passing", "the new one is shown")
+                await site.until(lambda: site.health(one.instance) == "passing", "and the old one")
+        finally:
+            await site.aclose()
+
+
 async def test_an_agent_that_is_gone_is_said_once_and_everything_is_there_again_after(
     consul: consul_servers.Server,
 ) -> None:
@@ -340,6 +401,53 @@ async def test_an_agent_that_is_gone_is_said_once_and_everything_is_there_again_
 
 def _registered(site: Site) -> bool:
     return any(kind == "registered" and "consul_agent" in fields for kind, fields in site.reports)
+
+
+RIGHTS = """
+key_prefix "hft/rights/" { policy = "write" }
+session_prefix "" { policy = "write" }
+service_prefix "" { policy = "write" }
+node_prefix "" { policy = "read" }
+"""
+
+
+async def test_a_token_with_the_rights_that_the_docs_name_is_enough(tmp_path: Path) -> None:
+    management, token = str(uuid.uuid4()), str(uuid.uuid4())
+    assert all(line in OPERATIONS.read_text() for line in RIGHTS.replace("rights", "SITE").split("\n"))
+    tokens = {"initial_management": management, "agent": management}
+    acl = {"acl": {"enabled": True, "default_policy": "deny", "tokens": tokens}}
+    (tmp_path / "management").write_text(management)
+    (tmp_path / "token").write_text(token)
+    with consul_servers.running(consul_servers.consul(), acl, management) as server:
+        admin = store.connect(f"consul://{server.endpoint}?token_file={tmp_path / 'management'}", None)
+        assert isinstance(admin, ConsulStore)
+        policy = json.dumps({"Name": "rights", "Rules": RIGHTS}).encode()
+        await admin.calls.ask("PUT", "acl/policy", body=policy)
+        made = json.dumps({"SecretID": token, "Policies": [{"Name": "rights"}]}).encode()
+        await admin.calls.ask("PUT", "acl/token", body=made)
+        await admin.close()
+        site = Site(server)
+        await site.client.close()
+        site.keys = store.Keys("rights")
+        limited = store.connect(f"consul://{server.endpoint}?token_file={tmp_path / 'token'}")
+        assert isinstance(limited, ConsulStore)
+        site.client = limited
+        one = registration(site)
+        said = MaintenanceRecord("new bank", "ann", "op-1", 1)
+        try:
+            async with checks.answered(CHECK_PORT):
+                site.follow()
+                kept = site.registry()
+                kept.register(one)
+                await site.until(lambda: site.health(one.instance) == "passing", "shown")
+                await site.until(lambda: kept.holds(one.instance), "at the agent, too")
+                await maintenance.begin(site.client, site.keys, one.service, one.instance, said)
+                await _until_maint(site, one, "hftctl: new bank")
+                kept.deregister(one.service, one.instance, one.process)
+                await site.until(lambda: one.instance not in site.shown, "gone")
+            assert not [kind for kind, _ in site.reports if kind in registry.WARNINGS], site.reports
+        finally:
+            await site.aclose()
 
 
 async def test_an_agent_that_lost_its_data_is_given_everything_again(site: Site) -> None:

@@ -26,7 +26,7 @@ from controlplane.floor import consul, consul_doors, embedded, folders
 from controlplane.http import unix
 from controlplane.registry.consul.local_agent import LocalAgent
 from controlplane.store.consul import ConsulStore
-from tests.support import consul_servers, dns, servers
+from tests.support import checks, consul_servers, dns
 
 NOBODY = 65534
 
@@ -99,7 +99,7 @@ def asked(port: int, target: str) -> tuple[int, bytes]:
 def test_dns_and_ui_are_open_on_loopback_when_asked_for_and_show_no_key(
     choice: embedded.Choice, tmp_path: Path
 ) -> None:
-    dns_port, ui_port = servers.free_ports(2)
+    dns_port, ui_port = checks.free_ports(2)
     consul.Consul().prepare(choice, tmp_path)
     consul_doors.write(tmp_path / "consul", consul_doors.Doors(dns_port, ui_port))
     with started(choice, tmp_path) as (url, process):
@@ -115,7 +115,8 @@ def test_dns_and_ui_are_open_on_loopback_when_asked_for_and_show_no_key(
         # What the doors give without the token: no key, no list of services, nothing to change.
         assert asked(ui_port, "/v1/kv/hft/a")[0] == 403
         assert asked(ui_port, "/v1/acl/tokens")[0] == 403
-        assert asked(ui_port, "/v1/catalog/services")[1].strip() == b"{}"
+        if tuple(map(int, choice.version.split("."))) >= (1, 18):  # before, DNS had no token of its own
+            assert asked(ui_port, "/v1/catalog/services")[1].strip() == b"{}"
         listening = [
             each.laddr
             for each in psutil.Process(process.pid).net_connections("tcp")

@@ -77,7 +77,8 @@ async def test_a_body_with_a_length_and_one_in_chunks(tmp_path: Path) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"y" * (2 * http.HEAD_BYTES_MAX),
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * (2 * http.HEAD_BYTES_MAX) + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * (2 * http.BUFFER_BYTES_MAX),
     ],
 )
 async def test_what_is_no_answer_breaks_the_connection_and_is_ambiguous(

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from hftd.runtime.agent_link import AgentLink
 from hftd.runtime.log import Log
 from hftd.standalone.agent import StandaloneAgent
 from hftd.wire import codec, control, orders
-from tests.support import claims, floors, servers
+from tests.support import claims, consul_servers, floors, servers
 
 TTL_S = 5
 WAIT_MS = 20_000
@@ -81,6 +82,58 @@ def standalone(tmp_path: Path, server: servers.Server) -> Iterator[Standalone]:
                     process.kill()
                     process.wait()
         assert list(made.run_dir.iterdir()) == [], "no socket is left"
+
+
+CONSUL_CONFIG = """
+service: {{name: {daemon}, version: 0.1.0, environment: lab}}
+consul: {{address: "{endpoint}", service_id: {daemon}-by-hand, health_check_interval: 500ms}}
+"""
+
+
+class OnConsul(Standalone):
+    def config(self, daemon: str, more: str = "") -> Path:
+        path = self.folder / f"{daemon}.yml"
+        path.write_text(CONSUL_CONFIG.format(daemon=daemon, endpoint=self.server.endpoint) + more)
+        return path
+
+
+def test_standalone_daemons_stand_in_consuls_catalogue_and_answer_its_checks(tmp_path: Path) -> None:
+    """They find each other; Consul probes them itself: one that is stopped turns critical, one that ends is
+    gone.
+    """
+    with (
+        consul_servers.running(consul_servers.consul()) as server,
+        tempfile.TemporaryDirectory(prefix="hft-") as run_dir,
+    ):
+        made = OnConsul(tmp_path, Path(run_dir), server)  # type: ignore[arg-type]
+
+        def states(daemon: str) -> list[str]:
+            with urllib.request.urlopen(
+                f"http://{server.endpoint}/v1/health/checks/{daemon}", timeout=10
+            ) as answer:
+                return [row["Status"] for row in json.loads(answer.read())]
+
+        try:
+            for daemon in ("bookd", "marketd", "simd"):
+                made.start(daemon)
+            floors.wait_for(
+                "the books follow the market",
+                lambda: "market.session" in made.said("bookd") and " ready" in made.said("bookd"),
+                pause_s=0.05,
+            )
+            for daemon in made.running:
+                floors.wait_for(f"{daemon} passes", lambda daemon=daemon: states(daemon) == ["passing"])
+            made.running["bookd"].send_signal(signal.SIGSTOP)
+            floors.wait_for("critical", lambda: states("bookd") == ["critical"])
+            made.running["bookd"].send_signal(signal.SIGCONT)
+            floors.wait_for("passing", lambda: states("bookd") == ["passing"])
+            made.running["marketd"].send_signal(signal.SIGTERM)
+            assert made.running["marketd"].wait(30) == 0
+            assert states("marketd") == [], "withdrawn at once"
+        finally:
+            for process in made.running.values():
+                process.kill()
+                process.wait(30)
 
 
 async def registered(standalone: Standalone) -> dict[str, dict[str, object]]:

@@ -20,7 +20,7 @@ from controlplane.store.consul import ConsulStore
 from tests.support import checks, consul_servers, servers
 
 SOON_S = 30.0
-PORT = servers.free_ports(1)[0]
+PORT = checks.free_ports(1)[0]
 PROGRAM = """
 import sys, time
 from controlplane import registry

@@ -1,5 +1,6 @@
 """`hftctl register`, `deregister` and `maint` on a real floor, on each store: what they refuse, what stands
-after them in the registry, in Consul's own catalogue and DNS, and who is named for it."""
+after them in the registry, in Consul's own catalogue and DNS, and who is named for it.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ import pytest
 
 from controlplane import store
 from controlplane.floor import folders
-from tests.support import consul_servers, dns, floors, servers
+from tests.support import checks, consul_servers, dns, floors
 
 pytestmark = pytest.mark.timeout(300)
-DNS_PORT, UI_PORT, VENDOR_PORT = servers.free_ports(3)
+DNS_PORT, UI_PORT, VENDOR_PORT = checks.free_ports(3)
 
 
 @pytest.fixture(scope="module", params=["etcd", "consul"])

@@ -6,6 +6,14 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from controlplane.floor import consul
+
+
+def free_ports(count: int) -> list[int]:
+    """Of loopback, below those that the kernel gives to anybody: free now, and still so when it is bound."""
+    return list(consul.free_ports([str(n) for n in range(count)], {}).values())
+
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nOK"
 
 

@@ -1,5 +1,6 @@
 """The calls to the host's own Consul agent. Each may be said twice without harm, so one whose answer was lost
-is simply said again."""
+is simply said again.
+"""
 
 from __future__ import annotations
 

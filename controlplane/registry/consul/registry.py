@@ -1,6 +1,7 @@
 """The registry of an owner on Consul: each registration is a leased key of the KV, which keepers decide and
 fence by, and a service of the host's own agent, which everybody else finds it by. The two are kept by tasks
-of their own, and the failing of one holds up nothing of the other."""
+of their own, and the failing of one holds up nothing of the other.
+"""
 
 from __future__ import annotations
 

@@ -27,6 +27,8 @@ from controlplane.store.consul.blocking import Question
 from controlplane.store.consul.http import Answer, Connection, Server
 
 CONNECTIONS_MAX = 128
+LEAST = 2
+"""Connections that are kept trying when the server grants no more."""
 HOLD_S = 10.0
 """The wait of a service's question while each has a connection of its own; that of the names is the store's
 `probe_every_s`, and finds a server that hangs for all of them."""
@@ -48,12 +50,14 @@ class CatalogueRows:
         connections_max: int = CONNECTIONS_MAX,
     ) -> None:
         """`take` gets all of a service, by key, at each change, and nothing when it is gone; `listed` is
-        called once, when every service has been seen."""
+        called once, when every service has been seen.
+        """
         self._store, self._keys, self._calls = store, keys, store.calls
         self._take, self._listed = take, listed
-        self._connections_max = connections_max
+        self._connections_max = self._granted = connections_max
+        """`_granted`: no more at this server, which has said so (429)."""
         self._tag = definition.site_tag(keys.site)
-        self._names = Question(store, "catalog/services", {}, "catalog/services", whole=False)
+        self._names = Question(store, "catalog/services", {}, "catalog/services", catalogue=True)
         self._services: dict[str, Question] = {}
         self._unseen: set[str] | None = None
         """Services that no answer has come for since the first list; None: no list yet."""
@@ -86,6 +90,7 @@ class CatalogueRows:
     async def _follow(self, server: Server) -> None:
         """At one server, until its list of names fails; always raises."""
         self._turns, self._idle, self._workers = asyncio.Queue(), 0, 0
+        self._granted = self._connections_max
         for service in self._services:
             self._turns.put_nowait(service)
         async with asyncio.TaskGroup() as tasks:
@@ -116,7 +121,7 @@ class CatalogueRows:
             self._take(gone, {})
         for fresh in names - self._services.keys():
             self._services[fresh] = Question(
-                self._store, f"health/service/{fresh}", {"tag": self._tag}, f"service {fresh}", whole=False
+                self._store, f"health/service/{fresh}", {"tag": self._tag}, f"service {fresh}", catalogue=True
             )
             self._turns.put_nowait(fresh)
         if self._unseen is None:
@@ -124,7 +129,7 @@ class CatalogueRows:
         self._seen("")
 
     def _call_workers(self, tasks: asyncio.TaskGroup, server: Server) -> None:
-        wanted = min(self._turns.qsize() - self._idle, self._connections_max - self._workers)
+        wanted = min(self._turns.qsize() - self._idle, self._granted - self._workers)
         for _ in range(wanted):
             self._workers += 1
             tasks.create_task(self._work(server), name=f"catalogue {self._workers}")
@@ -151,7 +156,7 @@ class CatalogueRows:
                     if connection is None:
                         connection = await self._calls.open(server)
                         stack.push_async_callback(self._calls.close_connection, connection)
-                    wait_s = HOLD_S if len(self._services) <= self._connections_max else TURN_S
+                    wait_s = HOLD_S if len(self._services) <= self._granted else TURN_S
                     answer = await question.ask(server, connection, wait_s)
                     if answer is not None and self._services.get(service) is question:
                         self._show(service, question, answer)
@@ -159,8 +164,16 @@ class CatalogueRows:
                     await stack.aclose()
                     connection = None
                     await asyncio.sleep(_pause_s(exc))
-                if self._services.get(service) is question:
-                    self._turns.put_nowait(service)
+                    if getattr(exc, "retry_after_s", None) and self._workers > LEAST:
+                        self._workers -= 1
+                        self._granted = self._workers
+                        self._again(service, question)
+                        return
+                self._again(service, question)
+
+    def _again(self, service: str, question: Question) -> None:
+        if self._services.get(service) is question:
+            self._turns.put_nowait(service)
 
     def _show(self, service: str, question: Question, answer: Answer) -> None:
         try:

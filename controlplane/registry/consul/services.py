@@ -3,7 +3,8 @@
 What it promises, beside the port (base.py): every keep-alive interval the agent is asked what it holds, and
 what it lost (its data, or somebody's `consul services deregister`) is put again, with its check and in the
 maintenance that it was in. A check keeps its state when an instance is registered again. An agent that is
-gone is said once and costs nothing else: who leads, and the endpoints that are fenced, are in the KV."""
+gone is said once and costs nothing else: who leads, and the endpoints that are fenced, are in the KV.
+"""
 
 from __future__ import annotations
 

@@ -226,7 +226,9 @@ class Discovery:
                 listener.told.pop(service, None)
             try:
                 listener.call(service, found)
-            except Exception as exc:  # it is the caller's own; what it does wrong must harm no other
+            except (Exception, asyncio.CancelledError) as exc:
+                # It is the caller's own, and what it does wrong must harm no other. Nothing is awaited here,
+                # so a cancellation is not ours: it looked at a future that was cancelled.
                 named = getattr(listener.call, "__qualname__", repr(listener.call))
                 self._report(
                     "discovery.callback_failed",
@@ -279,7 +281,8 @@ class Discovery:
         with self._lock:
             now_ns = self._clock.boot_ns()
             out = self._ejections.out(service, now_ns)
-        return {process.instance: (until_ns - now_ns) / 1e9 for process, until_ns in sorted(out.items())}
+            registered = [each for each in self.serving(service) if each.process in out]
+        return {each.instance: (out[each.process] - now_ns) / 1e9 for each in registered}
 
     def lift(self) -> float | None:
         """Take in again whose time is over. Returns the seconds until the next one; None: nobody is out."""

@@ -42,18 +42,19 @@ async def followed(
     ejection: EjectionSettings | None = None,
     report: Report = to_log,
     compare_every_s: float = anti_entropy.EVERY_S,
+    catalogue: bool = True,
 ) -> AsyncIterator[tuple[Discovery, Follower]]:
     """Discovery over a client that somebody else opens and closes, and the follower behind it, which has
-    nothing else of the site. Waits for nothing.
+    nothing else of the site. Waits for nothing. `catalogue`: as registry.watch has it.
     """
-    watch = chosen.watch(client, keys)
+    watch = chosen.watch(client, keys, catalogue=catalogue)
     follower = Follower(client, keys, registrations=watch, only=(keys.services, keys.specs, keys.groups))
     found = Discovery(follower, SystemClock(), ejection=ejection, report=report)
     entropy = anti_entropy.AntiEntropy(
         follower,
         client,
         keys,
-        registrations=lambda: chosen.watch(client, keys),
+        registrations=lambda: chosen.watch(client, keys, catalogue=catalogue, patient=True),
         also=found.recheck,
         report=report,
         every_s=compare_every_s,

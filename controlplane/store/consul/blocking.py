@@ -27,6 +27,8 @@ NO_NEWS_BURST, NO_NEWS_PER_S = 20, 5.0
 """Answers without news before the wait is over: Consul wakes early now and then; one that never waits is
 asked no faster than this.
 """
+LIST_S = 5.0
+"""A hundred of them are asked at once."""
 WAIT_JITTER = 1 / 16
 """Consul lengthens each wait by up to this share."""
 
@@ -40,12 +42,12 @@ class Asking(Protocol):
 
 class Question:
     def __init__(
-        self, store: Asking, path: str, query: Mapping[str, str], what: str, *, whole: bool = True
+        self, store: Asking, path: str, query: Mapping[str, str], what: str, *, catalogue: bool = False
     ) -> None:
-        """`what` names it in errors. `whole`: an answer from which the token's rights left something out is
-        refused.
+        """`what` names it in errors. Of the catalogue, which follows its agents in its own time, a list need
+        not be consistent, may take LIST_S, and may leave out what is others' and not the token's to read.
         """
-        self._whole = whole
+        self._catalogue = catalogue
         self._store, self._calls = store, store.calls
         self._path, self._query, self._what = path, query, what
         self.index = 0
@@ -69,7 +71,7 @@ class Question:
         if answer.status not in calls.GOOD:
             raise self._calls.error_of(server, "GET", self._path, answer)
         calls.require_consul(server, "GET", self._path, answer)
-        client.require_all_shown(answer, self._what, self._calls.token, whole=self._whole)
+        client.require_all_shown(answer, self._what, self._calls.token, whole=not self._catalogue)
         index, before = client.index_of(answer), self.index
         if index < before:
             self.index = 0  # and the next question lists; what this one says may be older than what we have
@@ -82,11 +84,11 @@ class Question:
 
     async def _answer(self, server: Server, connection: Connection, wait_s: float) -> Answer:
         settings = self._calls.settings
-        query, patience_s = dict(self._query), settings.try_s
+        query, patience_s = dict(self._query), LIST_S if self._catalogue else settings.try_s
         if self.index:
             query |= {"index": str(self.index), "wait": f"{int(wait_s * 1000)}ms"}
             patience_s = wait_s * (1 + WAIT_JITTER) + settings.probe_answer_s
-        else:
+        elif not self._catalogue:
             query |= client.CONSISTENT
         request = server.request("GET", calls.target(self._path, query), self._calls.token, b"")
         what = f"store consul {server.address}: watch {self._what}"

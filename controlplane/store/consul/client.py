@@ -76,7 +76,8 @@ class ConsulStore:
     @property
     def agent(self) -> calls.Calls:
         """The host's own agent, for what is registered there (StoreSettings.agent). Raises
-        InvalidSettings."""
+        InvalidSettings.
+        """
         if self._agent is None:
             given, settings = self.calls.settings.agent, self.calls.settings
             if given.startswith("http://"):

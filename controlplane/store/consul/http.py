@@ -18,6 +18,8 @@ from controlplane.errors import Unavailable
 from controlplane.store.endpoint import SOCKET
 
 HEAD_BYTES_MAX = 64 * 1024
+BUFFER_BYTES_MAX = 1 << 20
+"""Read ahead of a body; a list of megabytes in smaller pieces takes half as long again."""
 BODY_BYTES_MAX = 256 << 20
 """A list of a hundred thousand registrations; more is no answer that we could want."""
 IDLE_MAX = 16
@@ -56,6 +58,8 @@ class Connection:
             self._writer.write(request)
             await self._writer.drain()
             head = await self._reader.readuntil(b"\r\n\r\n")
+            if len(head) > HEAD_BYTES_MAX:
+                raise ValueError(f"a head of {len(head)} bytes")
             status, headers = _head(head)
             body = await self._body(status, headers)
         except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as exc:
@@ -132,7 +136,7 @@ class Server:
         try:
             if self.address.startswith(SOCKET):
                 path = self.address.removeprefix(SOCKET)
-                streams = await asyncio.open_unix_connection(path, limit=HEAD_BYTES_MAX)
+                streams = await asyncio.open_unix_connection(path, limit=BUFFER_BYTES_MAX)
             else:
                 host, _, port = self.address.rpartition(":")
                 host = host.strip("[]")
@@ -141,7 +145,7 @@ class Server:
                     int(port),
                     ssl=self.tls,
                     server_hostname=host if self.tls else None,
-                    limit=HEAD_BYTES_MAX,
+                    limit=BUFFER_BYTES_MAX,
                 )
         except ssl.SSLCertVerificationError as exc:
             raise Broken(f"its certificate is not believed: {exc.verify_message}") from exc

@@ -13,7 +13,7 @@ What is particular to Consul (tried on 1.19.2):
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,13 +27,23 @@ OPERATIONS_MAX = 128
 """Of one transaction, since 1.14. The port's 64 are at most twice as many here."""
 
 
-class Pair(msgspec.Struct, rename="pascal"):
-    """One key as Consul shows it."""
+class Pair(msgspec.Struct, rename="pascal", gc=False):
+    """One key as Consul shows it. It refers to nothing that could refer to it, and thousands of them must not
+    set off the garbage collector at each list.
+    """
 
     key: str
     modify_index: int
     value: bytes | None = None
     session: str = ""
+
+
+class Listed(msgspec.Struct, rename="pascal", gc=False):
+    """The same with its value as it came, for lists of thousands of which mostly one is new."""
+
+    key: str
+    modify_index: int
+    value: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Wrote(msgspec.Struct, rename={"kv": "KV"}):
@@ -53,12 +63,27 @@ class Outcome(msgspec.Struct, rename="pascal"):
 
 
 pairs = msgspec.json.Decoder(list[Pair])
+listed = msgspec.json.Decoder(list[Listed])
+_value = msgspec.json.Decoder(bytes | None)
 outcome = msgspec.json.Decoder(Outcome)
 _encode = msgspec.json.Encoder().encode
 
 
 def entries(found: Iterable[Pair]) -> dict[str, Entry]:
     return {pair.key: Entry(pair.key, pair.value or b"", pair.modify_index) for pair in found}
+
+
+def changed_since(found: Iterable[Listed], held: Mapping[str, Entry]) -> dict[str, Entry]:
+    """The same of a list that follows on another: what has the index that it has in `held` is taken from
+    there, since every write moves the index of its key.
+    """
+    made = {}
+    for pair in found:
+        entry = held.get(pair.key)
+        if entry is None or entry.revision != pair.modify_index:
+            entry = Entry(pair.key, _value.decode(pair.value) or b"", pair.modify_index)
+        made[pair.key] = entry
+    return made
 
 
 def transaction(compares: Sequence[Compare], then: Sequence[Put | Delete]) -> bytes:

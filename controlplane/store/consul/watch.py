@@ -15,7 +15,7 @@ import time
 from controlplane.errors import HftctlError
 from controlplane.resilience import backoff
 from controlplane.store.base import Snapshot
-from controlplane.store.consul import client
+from controlplane.store.consul import calls, client, kv
 from controlplane.store.consul.blocking import Asking, Question
 from controlplane.store.consul.http import Answer, Server
 from controlplane.store.followed import FollowedWatch
@@ -74,7 +74,10 @@ class _Followed:
 
     def _take(self, answer: Answer, *, first: bool) -> None:
         try:
-            found = client.listed(answer, self._prefix).entries
+            pairs = calls.decoded(kv.listed, answer, f"watch {self._prefix}") if answer.status == 200 else []
+            # A first list, and one after the index fell, is looked at as a whole: the store may be another
+            # one now.
+            found = kv.changed_since(pairs, {} if first else self._latest.newest)
         except HftctlError:
             self._question.again()
             raise

@@ -15,8 +15,8 @@ from controlplane.errors import Unavailable
 from controlplane.site import anti_entropy
 from controlplane.site.follower import Follower
 from controlplane.store.memory import MemoryStore
+from tests.support.discovered import KEYS, OMSD, registration
 from tests.support.dropping import Dropping
-from tests.unit.controlplane.test_discovery_cache import KEYS, OMSD, registration
 from tests.unit.controlplane.test_site import SITE
 
 KEY = KEYS.registration("bookd", "bookd-alpha-1")
@@ -154,6 +154,29 @@ def test_a_change_between_the_two_looks_is_no_difference() -> None:
         assert await comparing == 0
 
     assert run(story, store).entropy.repaired == {}
+
+
+def test_a_record_that_moves_is_left_to_its_watch_and_one_that_stands_still_is_mended() -> None:
+    store = DroppingStore()
+
+    async def story(made: Story) -> None:
+        def port() -> int:
+            return made.discovery.serving("bookd")[0].registration.port
+
+        store.dropped.add(KEY)
+        await made.writer.put(KEY, model.encode(registration(port=2)))
+        made.entropy._settle_s = 0.5
+        comparing = asyncio.create_task(made.entropy.compare())
+        await asyncio.sleep(0.1)  # the first look: 1 is believed, 2 is stored
+        store.dropped.clear()
+        await made.writer.put(KEY, model.encode(registration(port=3)))
+        await made.until(lambda: port() == 3)
+        store.dropped.add(KEY)
+        await made.writer.put(KEY, model.encode(registration(port=4)))
+        assert await comparing == 0 and port() == 3, "it was 1, it is 3: its watch is at work"
+        assert await made.entropy.compare() == 1 and port() == 4
+
+    run(story, store)
 
 
 def test_a_record_that_does_not_decode_is_no_difference() -> None:

@@ -6,6 +6,7 @@ import base64
 import json
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 from controlplane.errors import Denied, HftctlError, InvalidInput, LeaseLost, Refused, TooLarge, Unavailable
@@ -140,3 +141,28 @@ def test_a_duration_of_go_is_read(text: str, seconds: float) -> None:
 def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
     with pytest.raises(InvalidInput, match="wanted one like 10s"):
         sessions.seconds(text)
+
+
+def test_of_a_list_that_follows_on_another_only_what_was_written_is_new() -> None:
+    def listed(*pairs: tuple[str, int, str]) -> list[kv.Listed]:
+        shown = [
+            {"Key": key, "ModifyIndex": index, "Value": value, "Flags": 7} for key, index, value in pairs
+        ]
+        return kv.listed.decode(json.dumps(shown))
+
+    before = kv.changed_since(listed(("a", 1, "eA=="), ("b", 2, "eQ=="), ("c", 3, "eg==")), {})
+    assert {key: (entry.value, entry.revision) for key, entry in before.items()} == {
+        "a": (b"x", 1),
+        "b": (b"y", 2),
+        "c": (b"z", 3),
+    }
+    after = kv.changed_since(listed(("a", 1, "eA=="), ("b", 4, "eQ=="), ("d", 5, "eg==")), before)
+    assert after["a"] is before["a"] and set(after) == {"a", "b", "d"}
+    assert (after["b"].value, after["b"].revision, after["d"].value) == (b"y", 4, b"z")
+    null = kv.changed_since(kv.listed.decode(b'[{"Key": "e", "ModifyIndex": 1, "Value": null}]'), {})
+    assert null["e"].value == b"", "Consul's way to say empty"
+
+
+def test_a_value_that_is_no_base64_is_an_error_of_decoding_and_not_an_empty_value() -> None:
+    with pytest.raises(msgspec.DecodeError):
+        kv.changed_since(kv.listed.decode(b'[{"Key": "a", "ModifyIndex": 1, "Value": "?"}]'), {})

@@ -3,94 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import random
 import threading
-from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from controlplane import clock, model, registry
 from controlplane.errors import Unavailable
-from controlplane.model import Mode, Process, ServiceSpec
-from controlplane.model.records import LeaderRecord, Registration
+from controlplane.model.records import LeaderRecord
 from controlplane.registry import discovery
 from controlplane.registry.discovery import cache
-from controlplane.site import nouns
 from controlplane.site.follower import Follower
-from controlplane.site.view import SiteView
-from controlplane.store import Entry, Keys, Snapshot
 from controlplane.store.memory import Memory, MemoryStore
-
-KEYS = Keys("lab")
-OMSD = ServiceSpec("omsd", "omsd", Mode.ACTIVE_STANDBY, ("alpha", "beta"))
-
-
-def registration(n: int = 1, service: str = "bookd", pid: int = 10, **changed: Any) -> Registration:
-    process = Process(f"{service}-alpha-{n}", "boot", pid, 100)
-    made = Registration(service, process.instance, "alpha", process, {"x": "ipc://x"}, "10.0.0.1", 1, 1, "1")
-    return dataclasses.replace(made, **changed)
-
-
-class Site:
-    """A site that changes when told, and discovery over it."""
-
-    def __init__(self) -> None:
-        self.clock = clock.FakeClock()
-        self.noun, self.revision, self.held = nouns.Noun(KEYS), 0, dict[str, Entry]()
-        self.view: SiteView | None = None
-        self.asked: list[str] = []
-        self.reports: list[tuple[str, Mapping[str, object]]] = []
-        self._tell: list[tuple[Callable[[dict[str, set[str]]], None], tuple[str, ...]]] = []
-        self.discovery = registry.Discovery(
-            self,
-            self.clock,
-            report=lambda kind, fields: self.reports.append((kind, fields)),
-            random=random.Random(1),
-            ejection=discovery.EjectionSettings(failures=2, first_s=10),
-        )
-
-    # As a Follower.
-    def tell(self, call: Callable[[dict[str, set[str]]], None], *kinds: str) -> None:
-        self._tell.append((call, kinds))
-
-    def age_s(self) -> float:
-        return 1.5
-
-    def put(self, *records: object, gone: tuple[str, ...] = ()) -> None:
-        changed = set(gone)
-        self.revision += 1
-        for record in records:
-            match record:
-                case Registration():
-                    key = KEYS.registration(record.service, record.instance)
-                case ServiceSpec():
-                    key = KEYS.spec(record.name)
-                case LeaderRecord():
-                    key = KEYS.leader("omsd")
-            changed.add(key)
-            self.held[key] = Entry(key, model.encode(record), self.revision)
-        for key in gone:
-            del self.held[key]
-        changes = self.noun.take(Snapshot(self.revision, self.held, frozenset(changed)))
-        self.view = nouns.view(KEYS, [self.noun])
-        for call, kinds in self._tell:
-            told = {kind: changes[kind] for kind in kinds if kind in changes}
-            if told:
-                call(told)
-
-    def take_out(self, gone: Registration) -> None:
-        self.put(gone=(KEYS.registration(gone.service, gone.instance),))
-
-    def instances(self, service: str = "bookd") -> list[str]:
-        return [each.instance for each in self.discovery.serving(service)]
-
-
-def chosen(resolve: Callable[[str], registry.Serving | None], times: int = 12) -> Counter[str]:
-    found = [resolve("bookd") for _ in range(times)]
-    return Counter(each.instance for each in found if each is not None)
+from tests.support.discovered import KEYS, OMSD, Site, chosen, registration
 
 
 def test_before_the_site_is_known_and_of_a_service_that_nobody_serves_none_is_found() -> None:
@@ -237,11 +164,12 @@ def test_a_callback_without_services_hears_of_all() -> None:
     assert heard == ["bookd", "omsd", "omsd", "bookd"]
 
 
-def test_a_callback_that_raises_is_named_and_harms_no_other() -> None:
+@pytest.mark.parametrize("raised", [ZeroDivisionError("oops"), asyncio.CancelledError("oops")])
+def test_a_callback_that_raises_is_named_and_harms_no_other(raised: BaseException) -> None:
     site, heard = Site(), list[str]()
 
     def broken(service: str, found: object) -> None:
-        raise ZeroDivisionError("oops")
+        raise raised
 
     site.discovery.on_change(broken)
     site.discovery.on_change(lambda service, found: heard.append(service))
@@ -299,99 +227,6 @@ def test_waiting_in_vain_says_what_was_found_instead() -> None:
             "(in maintenance: new disk); wanted 1 that serve; the store was last heard 1.5 s ago"
         )
         assert not site.discovery._calls
-
-    asyncio.run(story())
-
-
-# --- calls that fail ----------------------------------------------------------------------------------------
-
-
-def test_an_instance_whose_calls_fail_is_left_out_by_every_balancing_and_comes_back() -> None:
-    site = Site()
-    site.put(registration(1), registration(2))
-    near = site.discovery.by(discovery.SameHostFirst("alpha"))
-    assert len(chosen(near.resolve)) == 2
-    bad = site.discovery.serving("bookd")[0]
-    site.discovery.called(bad, ok=False)
-    site.discovery.called(bad, ok=False)
-    assert set(chosen(near.resolve)) == set(chosen(site.discovery.resolve)) == {"bookd-alpha-2"}
-    assert site.discovery.ejected("bookd") == {"bookd-alpha-1": 10.0}
-    assert site.reports[-1][0] == "discovery.ejected" and site.reports[-1][1]["instance"] == "bookd-alpha-1"
-    site.clock.advance_s(9)
-    assert site.discovery.lift() == 1.0 and len(chosen(near.resolve)) == 1
-    site.clock.advance_s(1)
-    assert site.discovery.lift() is None
-    assert len(chosen(near.resolve)) == 2 and not site.discovery.ejected("bookd")
-
-
-def test_its_successor_is_not_left_out() -> None:
-    site = Site()
-    site.put(registration(1), registration(2))
-    for _ in range(2):
-        site.discovery.called(site.discovery.serving("bookd")[0], ok=False)
-    site.put(registration(1, pid=11))
-    assert len(chosen(site.discovery.resolve)) == 2
-
-
-def test_around_a_call_it_is_counted_and_its_end_is_heard() -> None:
-    site = Site()
-    site.put(registration(1), registration(2))
-    least = site.discovery.by(discovery.LeastLoaded())
-    with least.calling("bookd") as first, least.calling("bookd") as second:
-        assert first.instance != second.instance
-    for _ in range(2):
-        with pytest.raises(OSError), least.calling("bookd") as third:
-            if third.instance == "bookd-alpha-1":
-                raise OSError("refused")
-            with least.calling("bookd") as third:
-                assert third.instance == "bookd-alpha-1"
-                raise OSError("refused")
-    assert "bookd-alpha-1" in site.discovery.ejected("bookd")
-    assert not any(least._choosers["bookd"].calls.values()), "none is left under way"  # type: ignore[attr-defined]
-
-
-def test_a_call_that_was_cancelled_says_nothing_of_its_instance() -> None:
-    site = Site()
-    site.put(registration(1), registration(2))
-    for _ in range(10):
-        with (
-            pytest.raises(asyncio.CancelledError),
-            site.discovery.by(discovery.RoundRobin()).calling("bookd"),
-        ):
-            raise asyncio.CancelledError
-    assert not site.discovery.ejected("bookd")
-
-
-def test_a_call_of_a_service_that_nobody_serves_is_refused_with_the_age() -> None:
-    site = Site()
-    way = site.discovery.by(discovery.RoundRobin())
-    with (
-        pytest.raises(Unavailable, match=r'"bookd": no instance serves; .* 1\.5 s ago'),
-        way.calling("bookd"),
-    ):
-        raise AssertionError("nothing is called")
-
-
-def test_an_ejection_ends_in_time_while_discovery_runs() -> None:
-    async def story() -> None:
-        site = Site()
-        site.put(registration(1), registration(2))
-        running = asyncio.create_task(site.discovery.run())
-        await asyncio.sleep(0)
-        assert len(chosen(site.discovery.resolve)) == 2
-        for _ in range(2):
-            site.discovery.called(site.discovery.serving("bookd")[0], ok=False)
-        assert len(chosen(site.discovery.resolve)) == 1
-        site.clock.advance_s(9.99)  # the loop waits for the rest of the time in its own
-        site.discovery._wake()
-        while site.discovery._lifted_ns < site.clock.boot_ns():  # noqa: ASYNC110
-            await asyncio.sleep(0)
-        site.clock.advance_s(0.01)
-        async with asyncio.timeout(20):
-            while len(chosen(site.discovery.resolve)) != 2:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(story())
 

@@ -268,6 +268,47 @@ def test_a_reader_hears_only_of_the_kinds_that_it_asked_for() -> None:
     asyncio.run(story())
 
 
+def test_a_follower_of_some_prefixes_has_a_view_of_those_alone() -> None:
+    async def story() -> None:
+        store = MemoryStore()
+        for key, value in SITE.items():
+            await store.put(key, value)
+        only = (KEYS.services, KEYS.specs)
+        follower = followers.Follower(store, KEYS, only=only)
+        running = asyncio.create_task(follower.run())
+        await follower.first_view()
+        assert follower.view is not None and set(follower.nouns) == set(only)
+        assert follower.view.specs and follower.view.registered("omsd")
+        assert not follower.view.leaders and not follower.view.hosts
+        await store.close()
+        await running
+
+    asyncio.run(story())
+
+
+def test_one_that_is_called_hears_at_once_of_the_kinds_that_it_asked_for_and_sees_the_new_view() -> None:
+    async def story() -> None:
+        store, heard = MemoryStore(), list[tuple[nouns.Changes, bool]]()
+        follower = followers.Follower(store, KEYS)
+
+        def told(changes: nouns.Changes) -> None:
+            heard.append((changes, follower.view is not None and "omsd" in follower.view.specs))
+
+        follower.tell(told, "specs", "led")
+        running = asyncio.create_task(follower.run())
+        await store.put(KEYS.host("alpha"), SITE[KEYS.host("alpha")])
+        await follower.first_view()
+        assert heard == []
+        await store.put(KEYS.spec("omsd"), SITE[KEYS.spec("omsd")])
+        while not heard:
+            await follower.changed.wait()
+        assert heard == [({"specs": {"omsd"}}, True)]
+        await store.close()
+        await running
+
+    asyncio.run(story())
+
+
 def test_changes_in_quick_succession_are_one_view() -> None:
     async def story() -> None:
         store = MemoryStore()

@@ -36,9 +36,17 @@ def test_limits_and_parameters_become_settings_and_explicit_endpoints_peers() ->
     ("text", "said"),
     [
         (
-            "service: {name: a}\nconsul: {address: localhost:8500}\n",
-            ":2: consul: found localhost:8500, wanted etcd",
+            "service: {name: a}\nconsul: {address: localhost:8500}\netcd: {endpoints: [a:1]}\n",
+            ":2: consul: found localhost:8500, wanted consul or etcd, not both",
         ),
+        (
+            "service: {name: a}\nconsul:\n  address: localhost:8500\n  health_check_interval: often\n",
+            ":4: consul.health_check_interval: found often, wanted an interval like 10s, from 50ms to 60m",
+        ),
+        ("service: {name: a}\nconsul: {address: nowhere}\n", ":2: consul.address: found nowhere, wanted "),
+        ("service: {name: a}\nconsul: {address: '10.0.0.1:8500'}\n", "wanted the host's own agent"),
+        ("service: {name: a}\nconsul: {address: localhost:8500, health_port: 70000}\n", "wanted 0 to 65535"),
+        ("service: {name: a}\nconsul: {address: localhost:8500, service_id: a/b}\n", "none of them a slash"),
         ("service: {name: a}\nzeromq:\n  orders: {endpoit: x}\n", ":3: zeromq.orders.endpoit"),
         ("etcd: {endpoints: [a:1]}\n", "service: found nothing"),
         (
