@@ -47,7 +47,7 @@ INCARNATION = 1_700_000_000_000
 APART_S = 0.08
 """Between two changes: more than the least time between two looks of a follower, so that each is seen by
 itself."""
-RENEWALS = 300
+RENEWALS = 200
 RENEWAL_S = 0.01
 """Between two renewals: ten leaders renew ten times a second each."""
 ROUNDS = 3
