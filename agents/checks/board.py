@@ -99,17 +99,19 @@ class Board:
         wall_ns: Callable[[], int],
         known: Callable[[str], tuple[Finding, Finding] | None],
         service: Callable[[str], tuple[State, str]],
+        owner: str = "",
     ) -> None:
-        """`folder`: of the check scripts. `changed` is called when an instance's health is another, or its
-        registration is to go or to come back. `known(instance)`: what the agent knows of its process and of
-        its heartbeat; `service(name)`: how a service of the site is, for aliases.
+        """`folder`: of the check scripts. `changed` is called when an instance's health is another, or when
+        its registration is to go or to come back. `known(instance)`: what the agent knows of its process and
+        of its heartbeat; `service(name)`: how a service of the site is, for aliases; `owner`: what this agent
+        and the next one of its host are called.
         """
         self._report, self._changed, self._wall_ns = report, changed, wall_ns
         self._known, self._service = known, service
         self._subjects: dict[str, Subject] = {}
         self._kept: dict[str, dict[str, _Kept]] = {}
         self._healths: dict[str, State] = {}
-        self.prober = Prober(folder, self._within, self._taken)
+        self.prober = Prober(folder, self._within, self._taken, owner)
 
     def __repr__(self) -> str:
         return f"<Board: {sum(map(len, self._kept.values()))} checks of {len(self._kept)} instances>"
