@@ -41,6 +41,9 @@ class Subject:
     configured: tuple[checks.Check, ...] = ()
     ours: bool = True
     """An agent runs it, so that its process and its heartbeat are known."""
+    led: bool = False
+    """It is of a group with a leader: its registration stays whatever a check says, as fencing finds its
+    endpoints there and its keeper takes a member without one for not ready."""
 
     def all(self) -> Iterator[checks.Check]:
         kinds = {type(each) for each in self.configured}
@@ -210,9 +213,10 @@ class Board:
         self._look_at(job, kept, standing)
 
     def _look_at(self, job: Job, kept: _Kept, standing: Standing) -> None:
-        standing = standing.look(kept.check, time.monotonic())
-        before, kept.standing = kept.standing, standing
         instance = self._instance(job)
+        if not self._subjects[instance].led:
+            standing = standing.look(kept.check, time.monotonic())
+        before, kept.standing = kept.standing, standing
         if standing.since_s != before.since_s:
             kept.since_wall_ns = self._wall_ns()
         if before.state != standing.state != kept.told and not self._unnamed(kept):

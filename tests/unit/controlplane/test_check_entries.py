@@ -195,6 +195,22 @@ def test_services_that_are_aliases_of_each_other_are_refused() -> None:
     assert len(test_specs.findings(text)) == 2
 
 
+def test_a_member_of_a_group_keeps_its_registration_as_fencing_needs_it() -> None:
+    text = with_checks("- {kind: ttl, name: t, ttl_s: 1, deregister_after_s: 5}\n")
+    group = """\
+  - name: riskd
+    daemon: riskd
+    mode: active_standby
+    hosts: [alpha]
+    checks:
+      - {kind: ttl, name: t, ttl_s: 1}
+"""
+    specs = test_specs.parsed(text + group)
+    assert [spec.name for spec in specs] == ["bookd", "riskd"]
+    [said] = test_specs.findings(text + group.replace("ttl_s: 1}", "ttl_s: 1, deregister_after_s: 5}"))
+    assert ":13: services[1].checks[0].deregister_after_s: found 5, wanted 0, or left out" in said
+
+
 def test_a_changed_check_is_shown_by_its_name_with_what_differs() -> None:
     old = test_specs.parsed(with_checks("- {kind: tcp, name: a, address: 'x:1'}\n"))
     new = test_specs.parsed(
