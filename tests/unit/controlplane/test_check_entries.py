@@ -6,10 +6,12 @@ import textwrap
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane import model
 from controlplane.model import ServiceSpec, checks
-from controlplane.specs import diff
+from controlplane.specs import check_entry, diff, schema
 from tests.unit.controlplane import test_specs
 
 HEAD = """\
@@ -222,8 +224,37 @@ def test_a_changed_check_is_shown_by_its_name_with_what_differs() -> None:
     assert diff.diff(new, new) == []
 
 
-def test_no_field_of_a_kind_is_without_words_for_what_is_wanted() -> None:
-    from controlplane.specs import check_entry
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["http://x:1/", "http://[::1/", "a:1", "{host}:1", "{", "ntp://", "passing", "x" * 9000]),
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=6,
+)
+_CHECK = st.builds(
+    lambda kind, fields: {"kind": kind, **fields},
+    st.sampled_from([*checks.KINDS, "no kind"]) | _VALUES,
+    st.dictionaries(st.sampled_from([*check_entry.WANTED, "colour"]), _VALUES, max_size=8),
+)
 
+
+@given(st.lists(_CHECK | _VALUES, max_size=4) | _VALUES)
+def test_any_value_is_read_or_refused_and_never_a_fault_of_ours(given_checks: object) -> None:
+    found: list[schema.Problem] = []
+    read = check_entry.read(given_checks, "f", "checks", schema.Lines(1, given_checks), found)
+    check_entry.of_a_group(given_checks, "f", "checks", schema.Lines(1, given_checks), found)
+    assert all("\n" not in str(each) for each in found)
+    if not found:
+        spec = ServiceSpec("a", "b", model.Mode.SINGLETON, ("alpha",), checks=read)
+        assert model.decode(ServiceSpec, model.encode(spec)) == spec
+
+
+def test_no_field_of_a_kind_is_without_words_for_what_is_wanted() -> None:
     fields = {each.name for kind in checks.KINDS.values() for each in msgspec.structs.fields(kind)}
     assert fields == set(check_entry.WANTED)
