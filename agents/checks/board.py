@@ -156,10 +156,14 @@ class Board:
                 begun.standing, begun.since_wall_ns = kept.standing.under(check), kept.since_wall_ns
                 begun.told, begun.called_mono_s = kept.told, kept.called_mono_s
             new[check.name] = begun
+        held = [kept for kept in old.values() if kept.standing.out]
         for name, kept in old.items():
             if new.get(name) is not kept:
                 self.prober.drop(kept.job)
         self._kept[instance] = new
+        if held and not self.withdrawn(instance):
+            self._tell(instance, "registration.restored", held[0])
+            self._changed()
         for name, kept in new.items():
             if old.get(name) is not kept:
                 self.prober.add(kept.job)

@@ -116,6 +116,23 @@ def test_critical_for_long_enough_the_registration_goes_and_it_comes_back_with_t
     ]
 
 
+def test_a_registration_comes_back_when_the_check_that_took_it_out_is_wanted_no_more_or_may_not(
+    host: Callable[..., Host],
+) -> None:
+    never = checks.TcpCheck(name="port", address="a:1", failures=2, deregister_after_s=0)
+    for changed in ((), (never,)):
+        found = host(PORT)
+        for _ in range(2):
+            found.result("port", "critical")
+        found.now_s += 91
+        found.result("port", "critical")
+        assert found.board.withdrawn(TARGET.instance)
+        before = found.changes
+        found.want(*changed)
+        assert not found.board.withdrawn(TARGET.instance) and found.changes > before
+        assert found.told[-1] == ("registration.restored", "port")
+
+
 def test_a_member_of_a_group_stays_registered_however_long_a_check_is_critical(
     host: Callable[..., Host],
 ) -> None:
