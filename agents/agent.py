@@ -69,6 +69,7 @@ class Agent:
             wall_ns=self.clock.wall_ns,
             known=lambda name: self.instances.findings(name),
             service=lambda name: self.answers.health_of_service(name),
+            owner=f"{given.host} of {given.site_dir}",
         )
         self.instances = Instances(
             self.paths,

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from agents.checks import Subject, Target
 from agents.instances import Instances
 from agents.supervisor.states import State
+from controlplane.model import Mode
 
 
 def subjects(instances: Instances, address: str) -> Iterator[Subject]:
@@ -28,4 +29,5 @@ def subjects(instances: Instances, address: str) -> Iterator[Subject]:
             report.endpoints if report is not None and heard else {},
             runs=instance.state is State.RUNNING,
         )
-        yield Subject(target, desired.spec.checks if desired else ())
+        led = desired is not None and desired.spec.mode is Mode.ACTIVE_STANDBY
+        yield Subject(target, desired.spec.checks if desired else (), led=led)

@@ -47,6 +47,8 @@ def _entry(
     if process is None or desired is None:
         return None
     led = desired.spec.mode is Mode.ACTIVE_STANDBY
+    if led and health is None:
+        health = "critical"  # without a registration its keeper takes it for not ready, and nobody fences it
     return protocol.WantedProcess(
         process=process,
         service=desired.spec.name,

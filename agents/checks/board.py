@@ -41,6 +41,9 @@ class Subject:
     configured: tuple[checks.Check, ...] = ()
     ours: bool = True
     """An agent runs it, so that its process and its heartbeat are known."""
+    led: bool = False
+    """It is of a group with a leader: its registration stays whatever a check says, as fencing finds its
+    endpoints there and its keeper takes a member without one for not ready."""
 
     def all(self) -> Iterator[checks.Check]:
         kinds = {type(each) for each in self.configured}
@@ -99,17 +102,19 @@ class Board:
         wall_ns: Callable[[], int],
         known: Callable[[str], tuple[Finding, Finding] | None],
         service: Callable[[str], tuple[State, str]],
+        owner: str = "",
     ) -> None:
-        """`folder`: of the check scripts. `changed` is called when an instance's health is another, or its
-        registration is to go or to come back. `known(instance)`: what the agent knows of its process and of
-        its heartbeat; `service(name)`: how a service of the site is, for aliases.
+        """`folder`: of the check scripts. `changed` is called when an instance's health is another, or when
+        its registration is to go or to come back. `known(instance)`: what the agent knows of its process and
+        of its heartbeat; `service(name)`: how a service of the site is, for aliases; `owner`: what this agent
+        and the next one of its host are called.
         """
         self._report, self._changed, self._wall_ns = report, changed, wall_ns
         self._known, self._service = known, service
         self._subjects: dict[str, Subject] = {}
         self._kept: dict[str, dict[str, _Kept]] = {}
         self._healths: dict[str, State] = {}
-        self.prober = Prober(folder, self._within, self._taken)
+        self.prober = Prober(folder, self._within, self._taken, owner)
 
     def __repr__(self) -> str:
         return f"<Board: {sum(map(len, self._kept.values()))} checks of {len(self._kept)} instances>"
@@ -151,10 +156,14 @@ class Board:
                 begun.standing, begun.since_wall_ns = kept.standing.under(check), kept.since_wall_ns
                 begun.told, begun.called_mono_s = kept.told, kept.called_mono_s
             new[check.name] = begun
+        held = [kept for kept in old.values() if kept.standing.out]
         for name, kept in old.items():
             if new.get(name) is not kept:
                 self.prober.drop(kept.job)
         self._kept[instance] = new
+        if held and not self.withdrawn(instance):
+            self._tell(instance, "registration.restored", held[0])
+            self._changed()
         for name, kept in new.items():
             if old.get(name) is not kept:
                 self.prober.add(kept.job)
@@ -208,9 +217,10 @@ class Board:
         self._look_at(job, kept, standing)
 
     def _look_at(self, job: Job, kept: _Kept, standing: Standing) -> None:
-        standing = standing.look(kept.check, time.monotonic())
-        before, kept.standing = kept.standing, standing
         instance = self._instance(job)
+        if not self._subjects[instance].led:
+            standing = standing.look(kept.check, time.monotonic())
+        before, kept.standing = kept.standing, standing
         if standing.since_s != before.since_s:
             kept.since_wall_ns = self._wall_ns()
         if before.state != standing.state != kept.told and not self._unnamed(kept):

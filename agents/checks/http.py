@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import re
 import ssl
 from urllib.parse import urlsplit
@@ -31,7 +32,7 @@ class NotHttp(Exception):
 async def probe(check: HttpCheck, target: Target, key: str, calls: Calls) -> Result:
     """Raises OSError (not connected, or TLS failed)."""
     url = urlsplit(target.filled(check.url))
-    tls = _context(check.ca_file) if url.scheme == "https" else None
+    tls = _tls(check.ca_file) if url.scheme == "https" else None
     authority = url.netloc
     host_and_port = authority if url.port is not None else f"{authority}:{443 if tls else 80}"
     path = f"{url.path or '/'}{f'?{url.query}' if url.query else ''}"
@@ -68,8 +69,13 @@ def judge(check: HttpCheck, status: int, reason: str, location: str, body: bytes
     return Result(state, f"{said}: {text}" if text else said)
 
 
+def _tls(ca_file: str) -> ssl.SSLContext:
+    return _context(ca_file, os.stat(ca_file).st_mtime_ns if ca_file else 0)  # noqa: PTH116
+
+
 @functools.lru_cache(maxsize=64)
-def _context(ca_file: str) -> ssl.SSLContext:
+def _context(ca_file: str, written_ns: int) -> ssl.SSLContext:
+    """Read once for each writing of the file: a renewed one needs no restart."""
     return ssl.create_default_context(cafile=ca_file or None)
 
 

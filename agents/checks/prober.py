@@ -20,7 +20,7 @@ from pathlib import Path
 
 import anyio
 
-from agents.checks import clock_offset, file_age, grpc_health, http, tcp
+from agents.checks import clock_offset, file_age, grpc_health, http, leftovers, tcp
 from agents.checks.blocking import Calls, Stuck
 from agents.checks.script import Scripts
 from agents.checks.target import Result, Target, why
@@ -58,10 +58,14 @@ Taken = Callable[[Job, Result, float], None]
 
 
 class Prober:
-    def __init__(self, folder: Path, within: Callable[[Job], Result | None], taken: Taken) -> None:
-        """`folder`: of the check scripts. `within` judges the kinds WITHIN; None: no result this time."""
+    def __init__(
+        self, folder: Path, within: Callable[[Job], Result | None], taken: Taken, owner: str = ""
+    ) -> None:
+        """`folder`: of the check scripts. `within` judges the kinds WITHIN; None: no result this time.
+        `owner`: the agent, to know its scripts by when it is another process.
+        """
         self._within, self._taken = within, taken
-        self._calls, self._pings, self.scripts = Calls(), Pings(), Scripts(folder)
+        self._calls, self._pings, self.scripts = Calls(), Pings(), Scripts(folder, owner)
         self._due: list[tuple[float, int, Job]] = []
         self._numbers = itertools.count()
         self._wake = asyncio.Event()
@@ -88,7 +92,11 @@ class Prober:
             job.running.cancel()
 
     async def run(self) -> None:
-        """Until cancelled; then nothing runs any more."""
+        """Until cancelled; then nothing runs any more. What an agent before this one has left running is
+        ended first.
+        """
+        if owner := self.scripts.owner:
+            await self._calls.run("leftovers", lambda: leftovers.end(leftovers.OWNER, owner))
         try:
             while True:
                 self._wake.clear()
@@ -112,7 +120,7 @@ class Prober:
         if job.dropped:
             return
         if isinstance(job.check, WITHIN):
-            result = self._within(job)
+            result = self._judged(job)
             self._again(job)
             if result is not None:
                 self._taken(job, result, 0.0)
@@ -124,6 +132,12 @@ class Prober:
         job.running = asyncio.create_task(self._look(job, target), name=f"check {job.key}")
         self._tasks.add(job.running)
         job.running.add_done_callback(self._tasks.discard)
+
+    def _judged(self, job: Job) -> Result | None:
+        try:
+            return self._within(job)
+        except Exception as exc:
+            return Result("critical", f"unexpected {type(exc).__name__}: {exc}")
 
     def _again(self, job: Job) -> None:
         if not job.dropped:

@@ -4,7 +4,7 @@ Which programs there are is the host's word, not the store's: a spec names a fil
 scripts, and that folder and the file must be writable by nobody but root and the floor's own user. A run has
 a session of its own, closed input, no descriptor of the agent's and little environment; sh sets its limits
 and becomes the program, and looks at no argument. At the time limit its whole process group is killed. No
-thread waits for it: its end is a pidfd that turns readable.
+thread waits for it: its end is a pidfd that turns readable. What outlives the agent: leftovers.py.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ import contextlib
 import math
 import os
 import pwd
+import secrets
 import signal
 import stat
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.checks import leftovers
 from agents.checks.blocking import Stuck
 from agents.checks.target import OUTPUT_BYTES_MAX, Result, Target, cut, why
 from controlplane.model.checks import ScriptCheck, State
@@ -48,9 +51,12 @@ class Ended:
 
 
 class Scripts:
-    def __init__(self, folder: Path, environment: Mapping[str, str] = os.environ) -> None:
-        self.folder = folder
-        self._mark = {FLOOR_MARK: environment[FLOOR_MARK]} if FLOOR_MARK in environment else {}
+    def __init__(self, folder: Path, owner: str = "", environment: Mapping[str, str] = os.environ) -> None:
+        """`owner`: the agent, as the next one of its host calls itself; empty in tests of a look alone."""
+        self.folder, self.owner = folder, owner
+        self._marks = {FLOOR_MARK: environment[FLOOR_MARK]} if FLOOR_MARK in environment else {}
+        if owner:
+            self._marks[leftovers.OWNER] = owner
         self._unreaped: dict[str, _Child] = {}
         """By check: killed, and not dead yet."""
 
@@ -71,7 +77,6 @@ class Scripts:
         )
         command = [_SH, "-c", limits, "check", str(self.folder / check.program), *words]
         environment = {
-            **self._mark,
             "PATH": PATH,
             "LANG": "C.UTF-8",
             "HFT_HOST": target.host,
@@ -87,10 +92,13 @@ class Scripts:
         """Run a command to its end. Raises OSError (not started) and Stuck."""
         if key in self._unreaped:
             raise Stuck(f"its run before this one, pid {self._unreaped[key].pid}, does not die")
-        child = _Child(command, environment, user)
+        run = secrets.token_hex(8)
+        child = _Child(command, {**self._marks, **environment, leftovers.RUN: run}, user)
         try:
             return await child.ended()
         finally:
+            if not child.alone:
+                threading.Thread(target=leftovers.end, args=(leftovers.RUN, run), daemon=True).start()
             if not child.end():
                 self._unreaped[key] = child
                 child.on_reaped(lambda: self._unreaped.pop(key, None))
@@ -146,6 +154,8 @@ class _Child:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], user: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._output, self._seen, self.flooded = bytearray(), 0, False
+        self.alone = False
+        """It has ended, and nobody else has its output open: it left nothing behind, as far as that tells."""
         self._read, write = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._read, False)
         drop: dict[str, object] = {}
@@ -182,8 +192,8 @@ class _Child:
     async def ended(self) -> Ended:
         await self._done
         self._kill()  # what it has left behind in its group; it is not reaped yet, so the number is its own
-        if not self.flooded:
-            self._take()
+        while not self.flooded and not self.alone and self._take():
+            pass
         status = self._process.poll()
         return Ended(0 if status is None else status, bytes(self._output), self.flooded)
 
@@ -219,18 +229,20 @@ class _Child:
         if not self._done.done():
             self._done.set_result(None)
 
-    def _take(self) -> None:
-        """What the pipe has, and not for ever: the loop has others to serve."""
+    def _take(self) -> bool:
+        """One piece of what the pipe has: the loop has others to serve. False: there is no more now."""
         try:
             part = os.read(self._read, READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         if not part:
+            self.alone = self._done.done()
             self._loop.remove_reader(self._read)
-            return
+            return False
         self._seen += len(part)
         self._output += part[: max(0, OUTPUT_BYTES_MAX + 1 - len(self._output))]
         if self._seen > FLOOD_BYTES_MAX and not self.flooded:
             self.flooded = True
             self._loop.remove_reader(self._read)
             self._kill()
+        return True

@@ -87,6 +87,19 @@ def read(given: object, file: str, path: str, lines: Lines, findings: list[Probl
     return tuple(found)
 
 
+def of_a_group(given: object, file: str, path: str, lines: Lines, findings: list[Problem]) -> None:
+    """What a service with a leader may not ask for: fencing finds a member by its registration."""
+    for index, each in enumerate(given if isinstance(given, list) else ()):
+        asked = each.get("deregister_after_s") if isinstance(each, dict) else None
+        if asked:
+            line = lines.child(index).line_of("deregister_after_s")
+            wanted = (
+                "0, or left out, as the mode is active_standby: fencing finds its members by registration"
+            )
+            field = f"{path}[{index}].deregister_after_s"
+            findings.append(Problem(file, line, field, schema.shown(asked), wanted))
+
+
 def _one(given: object, file: str, path: str, lines: Lines, findings: list[Problem]) -> checks.Check | None:
     if not isinstance(given, dict):
         wanted = "a mapping of name, kind and the kind's own fields"

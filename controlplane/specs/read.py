@@ -200,6 +200,10 @@ class _Reader:
             checks = check_entry.read(
                 given["checks"], self.file, f"{path}.checks", lines_of_checks, self.findings
             )
+            if given.get("mode") == Mode.ACTIVE_STANDBY:
+                check_entry.of_a_group(
+                    given["checks"], self.file, f"{path}.checks", lines_of_checks, self.findings
+                )
         if len(self.findings) > before:
             return
         assert isinstance(entry, ServiceEntry) and kind is not None, "what is missing is a finding"

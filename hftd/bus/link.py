@@ -50,6 +50,19 @@ class Dealer:
         self.socket.close()
 
 
+PING, PONG = b"PING", b"PONG"
+"""A check asks with the frames (empty, PING), as a REQ would, and is answered in the same way."""
+
+
+def answer_ping(router: zmq.Socket[bytes], identity: bytes) -> None:
+    """Who does not wait for it any more, or reads nothing, is not answered."""
+    try:
+        router.send_multipart([identity, b"", PONG], zmq.DONTWAIT)
+    except zmq.ZMQError as exc:
+        if exc.errno not in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            raise
+
+
 class Router:
     def __init__(self, endpoint: str, *, hwm: int = HWM) -> None:
         self.socket = sockets.make(zmq.ROUTER, send_hwm=hwm, receive_hwm=hwm)

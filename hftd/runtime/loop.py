@@ -23,6 +23,7 @@ from typing import Any
 import zmq
 
 from controlplane.errors import InvalidInput
+from hftd.bus import link
 from hftd.runtime.context import Context
 from hftd.shm import pages
 from hftd.wire import control
@@ -121,7 +122,9 @@ class Loop:
         self._register(socket, drain)
 
     def on_router(self, socket: zmq.Socket[bytes], handler: RouterHandler) -> None:
-        """Call the handler with identity and frame; a message of another shape is counted and dropped."""
+        """Call the handler with identity and frame. A ping (bus/link.py) is answered here, as it asks whether
+        this loop reads this socket; a message of another shape is counted and dropped.
+        """
 
         def drain(source: zmq.Socket[bytes]) -> None:
             for _ in range(BURST):
@@ -129,9 +132,12 @@ class Loop:
                     identity, frame, parts = source.recv(_DONTWAIT), b"", 1
                     while source.get(_MORE):
                         frame, parts = source.recv(_DONTWAIT), parts + 1
-                    if parts != 2:
+                    if parts == 2:
+                        handler(identity, frame)
+                    elif parts == 3 and frame == link.PING:
+                        link.answer_ping(source, identity)
+                    else:
                         raise InvalidInput(f"message of {parts} frames, identity and one frame expected")
-                    handler(identity, frame)
                 except InvalidInput as exc:
                     self.context.undecodable(str(exc))
                 except zmq.Again:

@@ -9,6 +9,7 @@ import os
 import socket
 import ssl
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -525,6 +526,7 @@ async def test_a_script_has_no_input_no_descriptor_and_little_environment_of_its
     assert set(names.split()) <= {
         *(
             "HFT_CHECK",
+            "HFT_CHECK_RUN",
             "HFT_FLOOR",
             "HFT_HOST",
             "HFT_INSTANCE",
@@ -563,15 +565,47 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_the_check(folder: 
 
 
 @sync
-async def test_a_grandchild_in_a_session_of_its_own_does_not_hold_the_check_either(folder: Path) -> None:
+async def test_what_a_script_leaves_in_its_group_ends_with_it_though_it_holds_nothing(folder: Path) -> None:
+    text = f"sleep 3600 > /dev/null 2>&1 & echo $! > {folder}/pid"
+    shown = "read a b c d group session rest < /proc/$$/stat; echo $$ $group $session"
+    found = await look(script(folder, f"{text}; {shown}"), folder)
+    assert len(set(found.output.split())) == 1, "a session and a group of its own"
+    assert await gone(int((folder / "pid").read_text()))
+
+
+@sync
+async def test_a_grandchild_in_a_session_of_its_own_does_not_hold_the_check_and_is_ended(
+    folder: Path,
+) -> None:
     begun = f"setsid sh -c 'echo $$ > {folder}/pid; exec sleep 3600' &"
-    text = f"{begun} while ! [ -s {folder}/pid ]; do :; done; echo done"
-    found = await look(script(folder, text), folder)
-    pid = int((folder / "pid").read_text())
+    for more, timeout_s, said in (
+        ("echo done", 10.0, "done"),
+        ("sleep 3600", 1.0, "killed, as it had not ended within 1 s"),
+    ):
+        text = f"{begun} while ! [ -s {folder}/pid ]; do :; done; {more}"
+        found = await look(script(folder, text, timeout_s=timeout_s), folder)
+        assert found.output == said
+        assert await gone(int((folder / "pid").read_text())), "found by its environment"
+        (folder / "pid").unlink()
+
+
+@sync
+async def test_what_an_agent_before_this_one_left_running_is_ended_and_nobody_elses(folder: Path) -> None:
+    def left_by(owner: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["/bin/sleep", "3600"], env={"HFT_CHECK_OF": owner})
+
+    ours, theirs = left_by("alpha of /site"), left_by("alpha of /site2")
+    prober = Prober(folder, lambda job: None, lambda job, result, took_s: None, "alpha of /site")
+    running = asyncio.create_task(prober.run())
     try:
-        assert found == Result("passing", "done")
+        assert await gone(ours.pid)
+        assert runs(theirs.pid)
     finally:
-        os.kill(pid, 9)
+        running.cancel()
+        await asyncio.wait({running})
+        for each in (ours, theirs):
+            each.kill()
+            each.wait()
 
 
 @sync

@@ -263,6 +263,27 @@ async def test_a_script_that_hangs_is_ended_with_its_agent(tmp_path: Path) -> No
     await until(lambda: not runs(pid))
 
 
+@sync
+async def test_a_daemon_answers_a_ping_at_its_own_sockets_for_as_long_as_its_loop_reads_them() -> None:
+    ping = checks.ZmqCheck(name="ping", endpoint="events", expect="PONG", **{**SOON, "timeout_s": 0.5})
+    stranger = checks.ZmqCheck(
+        name="stranger", endpoint="events", send="rubbish", **{**SOON, "timeout_s": 0.2}
+    )
+    async with site_in_process(with_checks(ping)) as ([agent], store):
+        await agent.until("/v1/site/checks", state_is("ping", "passing"))
+        [instance] = await agent.json("/v1/instances")
+        assert not instance["counters"].get("undecodable"), "a ping is no rubbish"
+        os.kill(instance["pid"], signal.SIGSTOP)
+        try:
+            await agent.until("/v1/site/checks", state_is("ping", "critical"))
+        finally:
+            os.kill(instance["pid"], signal.SIGCONT)
+        await agent.until("/v1/site/checks", state_is("ping", "passing"))
+        await store.put(KEYS.spec("auditd"), model.encode(with_checks(ping, stranger)))
+        await agent.until("/v1/site/checks", state_is("stranger", "critical"))
+        await agent.until("/v1/instances", lambda found: found[0]["counters"].get("undecodable"))
+
+
 async def over_tcp(agent: Client, target: str) -> str:
     host = (await agent.json("/v1/site/status"))["hosts"][0]
     port = int(host["url"].rpartition(":")[2].rstrip("/"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,36 @@ def test_critical_for_long_enough_the_registration_goes_and_it_comes_back_with_t
     ]
 
 
+def test_a_registration_comes_back_when_the_check_that_took_it_out_is_wanted_no_more_or_may_not(
+    host: Callable[..., Host],
+) -> None:
+    never = checks.TcpCheck(name="port", address="a:1", failures=2, deregister_after_s=0)
+    for changed in ((), (never,)):
+        found = host(PORT)
+        for _ in range(2):
+            found.result("port", "critical")
+        found.now_s += 91
+        found.result("port", "critical")
+        assert found.board.withdrawn(TARGET.instance)
+        before = found.changes
+        found.want(*changed)
+        assert not found.board.withdrawn(TARGET.instance) and found.changes > before
+        assert found.told[-1] == ("registration.restored", "port")
+
+
+def test_a_member_of_a_group_stays_registered_however_long_a_check_is_critical(
+    host: Callable[..., Host],
+) -> None:
+    found = host()
+    found.board.want([Subject(TARGET, (PORT,), led=True)])
+    for _ in range(5):
+        found.result("port", "critical")
+        found.now_s += 1000
+    assert found.board.health_of(TARGET.instance) == "critical"
+    assert not found.board.withdrawn(TARGET.instance)
+    assert [kind for kind, _ in found.told] == ["check.critical"]
+
+
 def test_the_keeper_is_told_health_and_what_is_not_to_be_registered() -> None:
     process = Process("omsd-alpha-1", "boot", 7, 70)
     spec = ServiceSpec("omsd", "omsd", Mode.SINGLETON, ("alpha",))
@@ -132,6 +163,8 @@ def test_the_keeper_is_told_health_and_what_is_not_to_be_registered() -> None:
 
     assert registered(lambda name: "warning").health == "warning"
     assert registered(lambda name: None) is None
+    instance.desired = Desired(replace(spec, mode=Mode.ACTIVE_STANDBY), 1)
+    assert registered(lambda name: None).health == "critical", "fencing finds it there"
 
 
 def test_process_and_heartbeat_are_as_of_now_and_their_terms_can_be_others(host: Callable[..., Host]) -> None:

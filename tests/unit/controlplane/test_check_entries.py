@@ -6,10 +6,12 @@ import textwrap
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane import model
 from controlplane.model import ServiceSpec, checks
-from controlplane.specs import diff
+from controlplane.specs import check_entry, diff, schema
 from tests.unit.controlplane import test_specs
 
 HEAD = """\
@@ -195,6 +197,22 @@ def test_services_that_are_aliases_of_each_other_are_refused() -> None:
     assert len(test_specs.findings(text)) == 2
 
 
+def test_a_member_of_a_group_keeps_its_registration_as_fencing_needs_it() -> None:
+    text = with_checks("- {kind: ttl, name: t, ttl_s: 1, deregister_after_s: 5}\n")
+    group = """\
+  - name: riskd
+    daemon: riskd
+    mode: active_standby
+    hosts: [alpha]
+    checks:
+      - {kind: ttl, name: t, ttl_s: 1}
+"""
+    specs = test_specs.parsed(text + group)
+    assert [spec.name for spec in specs] == ["bookd", "riskd"]
+    [said] = test_specs.findings(text + group.replace("ttl_s: 1}", "ttl_s: 1, deregister_after_s: 5}"))
+    assert ":13: services[1].checks[0].deregister_after_s: found 5, wanted 0, or left out" in said
+
+
 def test_a_changed_check_is_shown_by_its_name_with_what_differs() -> None:
     old = test_specs.parsed(with_checks("- {kind: tcp, name: a, address: 'x:1'}\n"))
     new = test_specs.parsed(
@@ -206,8 +224,37 @@ def test_a_changed_check_is_shown_by_its_name_with_what_differs() -> None:
     assert diff.diff(new, new) == []
 
 
-def test_no_field_of_a_kind_is_without_words_for_what_is_wanted() -> None:
-    from controlplane.specs import check_entry
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["http://x:1/", "http://[::1/", "a:1", "{host}:1", "{", "ntp://", "passing", "x" * 9000]),
+)
+_VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=6,
+)
+_CHECK = st.builds(
+    lambda kind, fields: {"kind": kind, **fields},
+    st.sampled_from([*checks.KINDS, "no kind"]) | _VALUES,
+    st.dictionaries(st.sampled_from([*check_entry.WANTED, "colour"]), _VALUES, max_size=8),
+)
 
+
+@given(st.lists(_CHECK | _VALUES, max_size=4) | _VALUES)
+def test_any_value_is_read_or_refused_and_never_a_fault_of_ours(given_checks: object) -> None:
+    found: list[schema.Problem] = []
+    read = check_entry.read(given_checks, "f", "checks", schema.Lines(1, given_checks), found)
+    check_entry.of_a_group(given_checks, "f", "checks", schema.Lines(1, given_checks), found)
+    assert all("\n" not in str(each) for each in found)
+    if not found:
+        spec = ServiceSpec("a", "b", model.Mode.SINGLETON, ("alpha",), checks=read)
+        assert model.decode(ServiceSpec, model.encode(spec)) == spec
+
+
+def test_no_field_of_a_kind_is_without_words_for_what_is_wanted() -> None:
     fields = {each.name for kind in checks.KINDS.values() for each in msgspec.structs.fields(kind)}
     assert fields == set(check_entry.WANTED)
