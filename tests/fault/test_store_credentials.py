@@ -125,8 +125,10 @@ async def test_a_certificate_that_no_authority_knows_stops_the_lead_and_a_good_o
                 alpha.apply(protocol.Table((only.entry(),)))
                 await until(only.leads, "alpha leads")
                 guarded_stores.issue(trustme.CA(), tmp_path, "client")
-                proxy.cut()
-                await until(lambda: not only.leads(), "the lead ended")
+                async with asyncio.timeout(20):
+                    while only.leads():
+                        proxy.cut()  # etcd's channel may connect once more with what it showed before
+                        await asyncio.sleep(0.3)
                 health = await client.health()
                 assert not health.healthy and health.reason and "\n" not in health.reason
                 secured.renew()

@@ -222,7 +222,8 @@ class Floor:
         await until(lambda: second.process in alpha.successors(), "beta's process passes")
         member = alpha.members[first.instance]
         await until(lambda: member.group and second.process in member.group.candidates, "beta is electable")
-        await until(lambda: beta.members[second.instance].group.candidates, "beta's keeper knows it")  # type: ignore[union-attr]
+        behind = beta.members[second.instance]
+        await until(lambda: behind.group and behind.group.candidates, "beta's keeper knows it")
         return first, second
 
 
