@@ -22,6 +22,7 @@ import pytest
 from agents.keeper import protocol
 from controlplane import store
 from controlplane.errors import HftctlError, Unavailable
+from controlplane.leadership import budget
 from tests.support import consul_servers, disks, keepers, real_stores, servers
 from tests.support.keepers import KEYS, until
 from tests.support.real_stores import RealStore
@@ -125,7 +126,7 @@ async def test_a_store_without_room_ends_the_lead_by_its_deadline_and_it_leads_a
 ) -> None:
     with small(kind) as full:
         real = full.real
-        async with keepers.floor(real.connect(), tmp_path) as floor:
+        async with keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor:
             only = floor.daemon("alpha")
             alpha = await floor.keeper("alpha")
             alpha.apply(protocol.Table((only.entry(),)))

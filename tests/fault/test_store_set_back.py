@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from controlplane.leadership import budget
 from tests.support import keepers, real_stores
 from tests.support.keepers import KEYS, Daemon, until
 from tests.support.real_stores import RealStore
@@ -21,7 +22,7 @@ from tests.support.stores import SOON_S
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
-LOOKED_S = 3.0
+LOOKED_S = 5.0
 """Two leases."""
 
 
@@ -48,7 +49,7 @@ async def test_a_store_that_is_set_back_to_an_older_epoch_gets_no_leader_until_i
     tmp_path: Path, kind: str
 ) -> None:
     with real_stores.running(kind) as real:
-        async with keepers.floor(real.connect(), tmp_path) as floor:
+        async with keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor:
             first, second = await floor.pair()
             await asyncio.to_thread(_save, real, tmp_path)
             await until(first.leads, "alpha leads, after the copy too", SOON_S)
