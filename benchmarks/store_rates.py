@@ -42,7 +42,7 @@ ROUND_S = 1.0
 VALUE = bytes(128)
 GOAL = 0.8
 
-RATES = (500, 1_000, 2_000, 5_000, 10_000, 15_000, 20_000, 30_000, 40_000)
+RATES = (500, 1_000, 2_000, 5_000, 10_000, 15_000, 20_000, 40_000, 60_000, 80_000)
 """Events a second that are tried, one after the other, until one is not sustained."""
 EVENTS_S = 4.0
 BATCH = 50

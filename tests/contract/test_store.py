@@ -290,6 +290,7 @@ async def test_difference_a_write_that_changes_nothing_raises_the_revision_of_no
 async def test_difference_a_write_that_puts_nothing_has_no_revision_on_consul(
     one: store.Store, root: str
 ) -> None:
+    """Its transactions answer with what they wrote, and a delete writes nothing."""
     written = await one.put(root + "a", b"1")
     assert isinstance(written, Committed) and written.revision is not None
     deleted = await one.delete(root + "a")

@@ -13,6 +13,7 @@ import pytest
 
 from agents.keeper import protocol
 from controlplane import model
+from controlplane.leadership import budget
 from controlplane.model import records
 from tests.support import keepers
 from tests.support.keepers import KEYS, SERVICE, Floor, until
@@ -42,7 +43,7 @@ async def test_a_take_whose_answer_is_lost_is_one_epoch_and_leads_after_a_renewa
     await real.wipe()
     async with (
         StoreProxy(real.server.endpoint) as proxy,
-        keepers.floor(real.connect(), tmp_path) as floor,
+        keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor,
     ):
         only = floor.daemon("alpha")
         through = real.connect(proxy.endpoint)
@@ -63,7 +64,7 @@ async def test_a_hand_over_whose_answer_is_lost_names_one_successor_in_one_epoch
     await real.wipe()
     async with (
         StoreProxy(real.server.endpoint) as proxy,
-        keepers.floor(real.connect(), tmp_path) as floor,
+        keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor,
     ):
         through = real.connect(proxy.endpoint)
         first, second = await floor.pair(through)
@@ -88,7 +89,7 @@ async def test_a_release_whose_answer_is_lost_gives_the_lead_back_once(
     await real.wipe()
     async with (
         StoreProxy(real.server.endpoint) as proxy,
-        keepers.floor(real.connect(), tmp_path) as floor,
+        keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor,
     ):
         only = floor.daemon("alpha")
         through = real.connect(proxy.endpoint)

@@ -14,6 +14,7 @@ import trustme
 from agents.keeper import protocol
 from controlplane import store
 from controlplane.errors import Denied
+from controlplane.leadership import budget
 from controlplane.model import records
 from controlplane.store import Committed
 from tests.support import guarded_stores, keepers
@@ -24,8 +25,8 @@ from tests.support.store_proxy import StoreProxy
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 
 TAKEN_S = 5.0
-BUDGET_S = 1.1
-"""The renew deadline of `default`: a renewal that takes longer demotes."""
+BUDGET_S = budget.SAFE.renew_deadline_s
+"""A renewal that takes longer demotes. `safe`, as the machine may be busy with other tests."""
 
 
 def _rotate(guarded: Identities, old: str) -> str:
@@ -41,11 +42,11 @@ async def test_a_secret_that_is_rotated_under_load_costs_no_lead(tmp_path: Path,
     with guarded_stores.with_identities(kind, tmp_path) as guarded:
         clients = [guarded.real.connect(settings=guarded.settings) for _ in range(3)]
         secret = (tmp_path / "secret").read_text().strip()
-        async with keepers.floor(clients[0], tmp_path) as floor:
+        async with keepers.floor(clients[0], tmp_path, budget.SAFE) as floor:
             first, second = await floor.pair(*clients[1:])
             for _ in range(3):
                 rotating = asyncio.create_task(asyncio.to_thread(_rotate, guarded, secret))
-                await keepers.steady(first, second, seconds=1.5)
+                await keepers.steady(first, second, seconds=2.5)
                 secret = await rotating
             leader = await floor.leader()
             assert isinstance(leader, records.LeaderRecord) and leader.epoch == 1
@@ -94,14 +95,14 @@ async def test_certificates_that_are_renewed_under_load_cost_no_lead(tmp_path: P
         async with StoreProxy(secured.endpoint) as proxy:
             through = f"{kind}://{proxy.endpoint}"
             clients = [store.connect(through, secured.settings) for _ in range(3)]
-            async with keepers.floor(clients[0], tmp_path) as floor:
+            async with keepers.floor(clients[0], tmp_path, budget.SAFE) as floor:
                 first, second = await floor.pair(*clients[1:])
                 for _ in range(3):
                     before = len(proxy.accepted_s)
                     secured.renew()
                     secured.renew_the_servers()
                     proxy.cut()
-                    await keepers.steady(first, second, seconds=1.5)
+                    await keepers.steady(first, second, seconds=2.5)
                     assert len(proxy.accepted_s) > before
                 leader = await floor.leader()
                 assert leader is not None and leader.epoch == 1
@@ -119,14 +120,16 @@ async def test_a_certificate_that_no_authority_knows_stops_the_lead_and_a_good_o
         async with StoreProxy(secured.endpoint) as proxy:
             client = store.connect(f"{kind}://{proxy.endpoint}", secured.settings)
             own = store.connect(secured.url, secured.settings)
-            async with keepers.floor(own, tmp_path) as floor:
+            async with keepers.floor(own, tmp_path, budget.SAFE) as floor:
                 only = floor.daemon("alpha")
                 alpha = await floor.keeper("alpha", client)
                 alpha.apply(protocol.Table((only.entry(),)))
                 await until(only.leads, "alpha leads")
                 guarded_stores.issue(trustme.CA(), tmp_path, "client")
-                proxy.cut()
-                await until(lambda: not only.leads(), "the lead ended")
+                async with asyncio.timeout(20):
+                    while only.leads():
+                        proxy.cut()  # etcd's channel may connect once more with what it showed before
+                        await asyncio.sleep(0.3)
                 health = await client.health()
                 assert not health.healthy and health.reason and "\n" not in health.reason
                 secured.renew()

@@ -15,6 +15,7 @@ import pytest
 
 from agents.keeper import protocol
 from controlplane import store
+from controlplane.leadership import budget
 from controlplane.store import Committed
 from tests.support import keepers, real_stores, store_crowd
 from tests.support.keepers import until
@@ -79,7 +80,7 @@ async def test_two_hundred_clients_that_come_back_at_once_cost_a_leader_nothing(
     with real_stores.running(kind, **options) as real:
         async with (
             StoreProxy(real.server.endpoint) as proxy,
-            keepers.floor(real.connect(), tmp_path) as floor,
+            keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor,
         ):
             only = floor.daemon("alpha")
             alpha = await floor.keeper("alpha")

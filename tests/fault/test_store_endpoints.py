@@ -12,6 +12,7 @@ import pytest
 
 from agents.keeper import protocol
 from controlplane.errors import Unavailable
+from controlplane.leadership import budget
 from tests.support import keepers
 from tests.support.keepers import Daemon, until
 from tests.support.real_stores import RealStore, Server
@@ -31,7 +32,7 @@ async def _a_floor_over(folder: Path, real: RealStore, *endpoints: str) -> None:
     """Two keepers that have these endpoints: a lead is taken, kept, and handed over."""
     await real.wipe()
     clients = [real.connect(*endpoints) for _ in range(2)]
-    async with keepers.floor(real.connect(), folder) as floor:
+    async with keepers.floor(real.connect(), folder, budget.SAFE) as floor:
         first, second = await floor.pair(*clients)
         await keepers.steady(first, second, seconds=2.0)
         first.kill()
@@ -63,7 +64,10 @@ async def test_an_endpoint_that_falls_silent_under_a_leader_costs_it_nothing(
 ) -> None:
     """The one that every call and every watch is on."""
     await real.wipe()
-    async with StoreProxy(real.server.endpoint) as proxy, keepers.floor(real.connect(), tmp_path) as floor:
+    async with (
+        StoreProxy(real.server.endpoint) as proxy,
+        keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor,
+    ):
         client = real.connect(proxy.endpoint, real.server.endpoint)
         only = floor.daemon("alpha")
         alpha = await floor.keeper("alpha", client)
@@ -114,7 +118,7 @@ async def test_a_paused_member_costs_its_clients_no_lead(tmp_path: Path, three: 
     await three.wipe()
     member = await asyncio.to_thread(_follower, three)
     clients = [three.connect(*_in_front(three, member)) for _ in range(2)]
-    async with keepers.floor(three.connect(), tmp_path) as floor:
+    async with keepers.floor(three.connect(), tmp_path, budget.SAFE) as floor:
         first, second = await floor.pair(*clients)
         member.pause()
         try:
@@ -138,7 +142,7 @@ async def test_a_keeper_whose_only_member_was_paused_takes_no_lead_on_what_it_mi
     member = await asyncio.to_thread(_follower, three)
     others = [each.endpoint for each in three.members if each is not member]
     of_alpha, of_beta = three.connect(*others), three.connect(member.endpoint)
-    async with keepers.floor(three.connect(*others), tmp_path) as floor:
+    async with keepers.floor(three.connect(*others), tmp_path, budget.SAFE) as floor:
         first, second = await floor.pair(of_alpha, of_beta)
         member.pause()
         try:

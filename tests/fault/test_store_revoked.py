@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from controlplane import model, store
+from controlplane.leadership import budget
 from controlplane.model.records import Registration
 from tests.support import keepers
 from tests.support.keepers import KEYS, Daemon
@@ -21,7 +22,7 @@ async def test_a_lease_that_an_administrator_revokes_costs_no_lead_and_registrat
 ) -> None:
     """Leadership is a record and hangs on no lease: both words stay as they are throughout."""
     await real.wipe()
-    async with keepers.floor(real.connect(), tmp_path) as floor:
+    async with keepers.floor(real.connect(), tmp_path, budget.SAFE) as floor:
         first, second = await floor.pair()
         await _registered(floor.store, first, second)
         for _ in range(2):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support import floors
+from tests.support import consul_servers, floors
 
 pytestmark = pytest.mark.timeout(300)
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,10 +35,10 @@ class Step(NamedTuple):
     shown: list[str]
 
 
-def blocks() -> list[list[str]]:
+def blocks(document: str) -> list[list[str]]:
     """The indented blocks, without their indentation."""
     found: list[list[str]] = [[]]
-    for line in (ROOT / "README.md").read_text().splitlines():
+    for line in (ROOT / document).read_text().splitlines():
         if line.startswith("    "):
             found[-1].append(line[4:])
         elif found[-1]:
@@ -56,7 +56,8 @@ def steps(block: list[str]) -> list[Step]:
     return found
 
 
-MAKE, SESSION, PICTURE, EXAMPLES = blocks()
+MAKE, SESSION, PICTURE, EXAMPLES = blocks("README.md")
+(SESSION_ON_CONSUL,) = blocks("docs/stores.md")
 
 
 def plain(line: str) -> str:
@@ -108,6 +109,19 @@ def test_the_session_passes_as_it_is_pasted(floor: floors.Floor) -> None:
     session = [line.replace("HFT_SITE_DIR=/tmp/floor", f"HFT_SITE_DIR={floor.site_dir}") for line in SESSION]
     assert session != SESSION
     paste(session, environment(floor.site_dir))
+    assert floors.processes_of(floor.site_dir) == []
+
+
+def test_the_session_passes_on_consul_too(floor: floors.Floor) -> None:
+    """docs/stores.md shows it: the same commands, but for what `up` is told."""
+    told = [step.command.replace(" --store consul", "") for step in steps(SESSION_ON_CONSUL)]
+    assert told == [step.command for step in steps(SESSION)]
+    session = [
+        line.replace("HFT_SITE_DIR=/tmp/floor", f"HFT_SITE_DIR={floor.site_dir}")
+        for line in SESSION_ON_CONSUL
+    ]
+    found = environment(floor.site_dir) | {"HFT_CONSUL": str(consul_servers.consul())}
+    paste(session, found)
     assert floors.processes_of(floor.site_dir) == []
 
 

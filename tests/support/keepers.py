@@ -24,6 +24,7 @@ from agents.keeper.seen_tokens import SeenTokens
 from controlplane import model
 from controlplane.host import identity
 from controlplane.host.system_clock import SystemClock
+from controlplane.leadership import budget
 from controlplane.model import Mode, Process, records
 from controlplane.model.observed import HostRecord
 from controlplane.model.records import Registration
@@ -159,6 +160,8 @@ class Floor:
 
     store: Store
     folder: Path
+    profile: budget.Budget = budget.DEFAULT
+    """Of its keepers."""
     keepers: dict[str, keepers.Keeper] = field(default_factory=dict)
     told: list[object] = field(default_factory=list)
     tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -171,7 +174,7 @@ class Floor:
 
     async def keeper(self, host: str, store: Store | None = None, **changed: float) -> keepers.Keeper:
         """Start a keeper and announce its address as its agent would."""
-        chosen = replace(settings.Settings(), **changed)  # type: ignore[arg-type]
+        chosen = replace(settings.Settings(budget=self.profile), **changed)  # type: ignore[arg-type]
         (self.folder / host).mkdir(exist_ok=True)
         made = keepers.Keeper(
             store or self.store,
@@ -222,13 +225,14 @@ class Floor:
         await until(lambda: second.process in alpha.successors(), "beta's process passes")
         member = alpha.members[first.instance]
         await until(lambda: member.group and second.process in member.group.candidates, "beta is electable")
-        await until(lambda: beta.members[second.instance].group.candidates, "beta's keeper knows it")  # type: ignore[union-attr]
+        behind = beta.members[second.instance]
+        await until(lambda: behind.group and behind.group.candidates, "beta's keeper knows it")
         return first, second
 
 
 @contextlib.asynccontextmanager
-async def floor(store: Store, folder: Path) -> AsyncIterator[Floor]:
-    made = Floor(store, folder)
+async def floor(store: Store, folder: Path, profile: budget.Budget = budget.DEFAULT) -> AsyncIterator[Floor]:
+    made = Floor(store, folder, profile)
     await store.put(KEYS.incarnation, str(INCARNATION).encode())
     try:
         yield made
@@ -240,8 +244,8 @@ async def floor(store: Store, folder: Path) -> AsyncIterator[Floor]:
         await store.close()
 
 
-async def steady(leader: Daemon, *others: Daemon, seconds: float = 2.0) -> None:
-    """For longer than a lease: the same one leads in the same epoch at every look, and no other."""
+async def steady(leader: Daemon, *others: Daemon, seconds: float = 3.0) -> None:
+    """For longer than a lease: the same one leads in the same epoch at every look, and no other does."""
     epoch, end_s = leader.lease().epoch, time.monotonic() + seconds
     while time.monotonic() < end_s:
         assert leader.leads() and leader.lease().epoch == epoch, f"{leader.instance} lost its lead"

@@ -24,6 +24,8 @@ NAMED = re.compile(r"(memory|etcd|consul)(-[\w.]+)?")
 NONE = "none"
 """Of a test that needs no store."""
 
+KINDS = {"memory": memory.MemoryStore, "etcd": etcd.EtcdStore, "consul": consul.ConsulStore}
+
 Results = dict[str, dict[str, dict[str, str]]]
 """Test (file::function) -> store with its version, if it names one -> {"outcome", "on"}."""
 
@@ -41,12 +43,9 @@ def _watch(kind: str, store: type[Any]) -> None:
     store.__init__ = watched
 
 
-for _kind, _store in (
-    ("memory", memory.MemoryStore),
-    ("etcd", etcd.EtcdStore),
-    ("consul", consul.ConsulStore),
-):
-    _watch(_kind, _store)
+def pytest_configure() -> None:
+    for kind, made in KINDS.items():
+        _watch(kind, made)
 
 
 def stores_of(item: pytest.Item) -> set[str]:

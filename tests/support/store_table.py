@@ -29,7 +29,7 @@ HEAD = """# Every contract, story and fault test by store
 Written by `make store-table` from the suites' own results; do not edit. "passed" is the outcome of the last
 run on that store, on the day that the file's heading names. "-" means that the test was not run over that
 store: many faults of a keeper run over the store in memory, where an answer can be lost at a chosen moment,
-and those of the real stores over both of them.
+and those of the real stores over both of them. A test that is not here has not been recorded yet.
 """
 
 

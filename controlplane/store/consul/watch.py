@@ -12,7 +12,9 @@ import asyncio
 import random
 import time
 
-from controlplane.errors import HftctlError
+import msgspec
+
+from controlplane.errors import HftctlError, Unavailable
 from controlplane.resilience import backoff
 from controlplane.store.base import Snapshot
 from controlplane.store.consul import calls, client, kv
@@ -78,9 +80,9 @@ class _Followed:
             # A first list, and one after the index fell, is looked at as a whole: the store may be another
             # one now.
             found = kv.changed_since(pairs, {} if first else self._latest.newest)
-        except HftctlError:
+        except (HftctlError, msgspec.DecodeError) as exc:
             self._question.again()
-            raise
+            raise Unavailable(f"store consul: watch {self._prefix}: no list of keys: {exc}") from exc
         # Of the newest record, as everything up to its write is in the list; never below what was shown.
         revision = max(client.newest(found), 0 if first else self._latest.revision)
         self._latest.replace(Snapshot(revision, found))

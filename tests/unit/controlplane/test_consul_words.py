@@ -11,7 +11,7 @@ import pytest
 
 from controlplane.errors import Denied, HftctlError, InvalidInput, LeaseLost, Refused, TooLarge, Unavailable
 from controlplane.store import Committed, Compare, Delete, Lost, Put
-from controlplane.store.consul import calls, errors, kv, sessions
+from controlplane.store.consul import calls, client, errors, http, kv, sessions
 
 
 @dataclass
@@ -166,3 +166,22 @@ def test_of_a_list_that_follows_on_another_only_what_was_written_is_new() -> Non
 def test_a_value_that_is_no_base64_is_an_error_of_decoding_and_not_an_empty_value() -> None:
     with pytest.raises(msgspec.DecodeError):
         kv.changed_since(kv.listed.decode(b'[{"Key": "a", "ModifyIndex": 1, "Value": "?"}]'), {})
+
+
+@pytest.mark.parametrize(
+    ("version", "fit"),
+    [("1.8.7", False), ("1.13.9", False), ("1.14.0", True), ("1.19.2", True), ("2.0.0", True), ("", True)],
+)
+def test_a_server_below_the_least_version_is_too_old_and_one_that_does_not_say_is_let_in(
+    version: str, fit: bool
+) -> None:
+    assert (client.too_old(version) == "") == fit
+
+
+def test_not_found_without_an_index_is_no_answer_of_consul() -> None:
+    """Any web server says that; Consul says its index with it."""
+    server = http.Server("127.0.0.1:8500", None)
+    calls.require_consul(server, "GET", "kv/hft/a", http.Answer(404, {"x-consul-index": "7"}, b""))
+    calls.require_consul(server, "PUT", "session/renew/x", http.Answer(404, {}, b""))
+    with pytest.raises(Unavailable, match="is not Consul; look at the address"):
+        calls.require_consul(server, "GET", "kv/hft/a", http.Answer(404, {}, b"404 page not found"))
