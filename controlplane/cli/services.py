@@ -13,7 +13,7 @@ from controlplane.errors import InvalidInput
 from controlplane.site import look
 
 HEALTH_KEYS = ("service", "instance", "check", "kind", "state", "since", "output", "next_at")
-OUTPUT_CHARS = 100
+OUTPUT_CHARS = 200
 
 
 def services(
