@@ -14,7 +14,7 @@ from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, Ou
 from controlplane.errors import InvalidInput
 
 HEALTH_KEYS = ("service", "instance", "check", "kind", "state", "since", "output", "next_at")
-OUTPUT_CHARS = 100
+OUTPUT_CHARS = 200
 
 
 def services(
