@@ -1,8 +1,8 @@
 """How fast the store's client is beside a bare one, on the same server in the same run, in turn.
 
 1. Compare-and-swaps a second with 1, 4, 16 and 64 writers, each on a key of its own: our client, and a bare
-   one (etcd: a grpc stub; Consul: HTTP on asyncio streams, and http.client in threads, the faster of the
-   two). Goal: 0.8 of it.
+   one (etcd: a grpc stub; Consul: HTTP on asyncio streams or http.client in threads, the faster of the two).
+   Goal: 0.8 of it.
 2. The highest rate of events that our watch sustains, and a bare reader beside it: the last write of some
    seconds is seen within LAG_S. Goal: 10,000 a second on etcd.
 
