@@ -49,6 +49,8 @@ def test_the_keys_that_scripts_rely_on_are_there_and_come_first() -> None:
         "weight": 3,
         "version": "2",
         "tags": ["a"],
+        "meta": {},
+        "registry": "passing",
     }
 
 
