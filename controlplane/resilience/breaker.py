@@ -236,6 +236,15 @@ class Breaker:
         self._openings += 1
         self._move(State.OPEN, now_ns, reason, now_ns + int(open_s * 1e9))
 
+    def another_callee(self, now_ns: int, reason: str) -> None:
+        """Another process answers there now (it was restarted, or another leads): failures of the one before
+        say nothing of it. Closed, they are forgotten; open, it is tried at once.
+        """
+        if self.state is State.CLOSED:
+            self.window = self.settings.window.window()
+        elif self.state is State.OPEN:
+            self._move(State.HALF_OPEN, now_ns, reason)
+
     # --- operators ------------------------------------------------------------------------------------------
 
     def force(self, state: State, now_ns: int, reason: str, until_ns: int | None = None) -> None:

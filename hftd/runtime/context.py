@@ -24,6 +24,7 @@ from controlplane.model import Process, bounds
 from controlplane.site import histogram
 from hftd.bus import socket as sockets
 from hftd.runtime import agent_link, heads, leadership
+from hftd.runtime.breakers import Breakers
 from hftd.runtime.health import Health
 from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, WARNING, Log
 from hftd.runtime.store_tokens import StoreTokens
@@ -98,6 +99,7 @@ class Context:
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, float] = {}
         self.histograms: dict[str, histogram.Histogram] = {}
+        self.breakers = Breakers(self.event, self.counters, self.gauges)
         self.alarms: dict[str, control.AlarmOnWire] = {}
         self._alarms_since_ns: dict[str, int] = {}
         """CLOCK_BOOTTIME."""
@@ -204,6 +206,7 @@ class Context:
         if self._rubbish and now_ns - self._rubbish_ns > RUBBISH_STANDS_NS:
             self._rubbish = 0
             self.clear("undecodable")
+        self.breakers.each_second(now_ns)
         for path in sockets.bind_lost():
             self._log("socket.bound_again", {"path": str(path), "text": "its path had been removed"}, WARNING)
 
