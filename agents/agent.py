@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from agents import bus, events, keeper_table, last_specs, metrics, paths, restart_order, settings, strangers
 from agents.alarm_events import AlarmEvents
 from agents.alarms import Alarms
+from agents.breaker_overrides import BreakerOverrides
 from agents.group_tokens import GroupTokens
 from agents.instances import Instances
 from agents.keeper import protocol
@@ -34,7 +35,7 @@ from controlplane.store import Health
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
 
-SITE_NEWS = (*PEER_KINDS, "epoch", "history", "undecodable")
+SITE_NEWS = (*PEER_KINDS, "epoch", "history", "overrides", "undecodable")
 """What an agent acts on. That leaders renew, hosts report and operations go on is only shown when asked."""
 
 
@@ -68,6 +69,7 @@ class Agent:
         self.instances.join(self.supervisor, self.bus)
         self.peers = PeerNews(self.bus, self.instances.find, lambda: self.site)
         self.tokens = GroupTokens(self.bus, lambda: self.site)
+        self.overrides = BreakerOverrides(self.paths.breakers, self.bus, self.clock, self.report)
         self.instances.on_heard = self._heard
         self.instances.keeper_trouble = lambda: self.keeper.trouble if self.keeper else ""
         self.leader_events = LeaderEvents(given.host, self.report)
@@ -89,8 +91,8 @@ class Agent:
         """The host record is to be written soon: something in it has changed."""
         self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host)
         self._specs_from_disk = False
-        if self.last_specs.trouble:
-            self.report("state.damaged", text=self.last_specs.trouble)
+        for trouble in filter(None, (self.last_specs.trouble, self.overrides.trouble)):
+            self.report("state.damaged", text=trouble)
         if self.events.damaged:
             text = f"{self.paths.host_dir / 'events.jsonl'}: {self.events.damaged} lines are no events"
             self.report("state.damaged", text=f"{text}; left out, the others are kept")
@@ -116,6 +118,7 @@ class Agent:
 
     def _heard(self, name: str) -> None:
         self.tokens.tell(name)
+        self.overrides.tell(name)
         self.peers.tell(name)
 
     def site_changed(self, changes: Changes | None = None) -> None:
@@ -128,6 +131,8 @@ class Agent:
         site = self.last_specs.over(view)
         if changes is None or "epoch" in changes:
             self.tokens.tell_all()
+        if changes is None or "overrides" in changes:
+            self.overrides.take(view.overrides)
         if changes is None:
             self.peers.tell_all()
         else:

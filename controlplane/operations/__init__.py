@@ -1,8 +1,9 @@
 """Changes that an operator or the system sets out to make, one a file: checked, written, waited for,
 recorded.
 
-failover.py moves the lead of a group, fence_reset.py sets its receivers' fences to what the store holds.
+failover.py moves the lead of a group, fence_reset.py sets its receivers' fences to what the store holds,
+breaker_override.py forces circuit breakers or lets them be.
 Their record is controlplane/operation_log.py.
 """
 
-__all__ = ["failover", "fence_reset"]
+__all__ = ["breaker_override", "failover", "fence_reset"]

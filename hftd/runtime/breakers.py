@@ -1,17 +1,20 @@
-"""A daemon's circuit breakers: made here, so that each change of state is an event and a line in the log, and
-its state and counts are metrics. What they guard: the daemons' own files; how they decide:
-controlplane/resilience/breaker.py.
+"""A daemon's circuit breakers: made here, so that each change of state is an event and a line in the log, its
+state and counts are metrics and part of the status, and an operator's override reaches it. What they guard:
+the daemons' own files; how they decide: controlplane/resilience/breaker.py.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 
-from controlplane.resilience.breaker import Breaker, Settings, State, Transition
+from controlplane.model import bounds
+from controlplane.resilience.breaker import FORCED, Breaker, Settings, State, Transition
+from hftd.wire import control
 
 _NUMBERS = {state: number for number, state in enumerate(State)}
 """For the gauge: 0 closed, 1 open, 2 half-open, 3 forced open, 4 disabled, 5 metrics only."""
+NAME_MAX = 128
 
 
 class Breakers:
@@ -21,6 +24,7 @@ class Breakers:
         counters: MutableMapping[str, int],
         gauges: MutableMapping[str, float],
     ) -> None:
+        """`event(kind, **fields)` is told each change of state."""
         self._event, self._counters, self._gauges = event, counters, gauges
         self._all: dict[str, Breaker] = {}
 
@@ -28,6 +32,7 @@ class Breakers:
         return iter(self._all.values())
 
     def add(self, name: str, wanted: Settings) -> Breaker:
+        name = bounds.cut(name, NAME_MAX)
         made = Breaker(name, wanted, on_transition=self._moved, random=random.random)
         self._all[name] = made
         return made
@@ -36,6 +41,36 @@ class Breakers:
         name = f'breaker_transitions{{breaker="{move.name}",to="{move.new.value}"}}'
         self._counters[name] = self._counters.get(name, 0) + 1
         self._event(f"breaker.{move.new.value}", breaker=move.name, was=move.old.value, reason=move.reason)
+
+    def override(self, overrides: Sequence[control.OverrideOnWire], mono_ns: int, boot_ns: int) -> None:
+        """All overrides that are in force; a breaker that none names decides for itself again. Both times
+        are now, by two clocks: an override ends in boot time, breakers count in monotonic time.
+        """
+        by_name = {each.name: each for each in overrides}
+        for name, breaker in self._all.items():
+            wanted = by_name.get(name)
+            left_ns = wanted.until_boot_ns - boot_ns if wanted and wanted.until_boot_ns else None
+            if wanted is None or (left_ns is not None and left_ns <= 0):
+                breaker.auto(mono_ns, "the operator's override was taken back")
+                continue
+            until_ns = None if left_ns is None else mono_ns + left_ns
+            breaker.force(State(wanted.state), mono_ns, wanted.reason, until_ns)
+
+    def rows(self, mono_ns: int, wall_ns: int) -> list[control.BreakerOnWire]:
+        return [
+            control.BreakerOnWire(
+                name=each.name,
+                state=each.state.value,
+                forced=each.state in FORCED,
+                reason=bounds.cut(each.reason),
+                until_ns=0 if each.until_ns is None else max(0, wall_ns + each.until_ns - mono_ns),
+                calls=each.tally.ok + each.tally.failed + each.tally.slow,
+                failures=each.tally.failed,
+                slow=each.tally.slow,
+                refused=each.tally.refused,
+            )
+            for each in self._all.values()
+        ]
 
     def each_second(self, now_ns: int) -> None:
         """Do what is due, and bring the metrics up to date."""
