@@ -39,13 +39,15 @@ _GLOBAL_LOCK: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 class Gate:
     """What the breaker's state means for a call that begins now. After a change of state there is another."""
 
-    __slots__ = ("_guard", "calls", "generation", "open", "plain", "until_ns")
+    __slots__ = ("_guard", "calls", "direct", "generation", "open", "plain", "until_ns")
 
     def __init__(self, guard: Guard, generation: int) -> None:
         self._guard = guard
         self.generation = generation
         self.open = False
         """Calls pass without being counted as they begin."""
+        self.direct = False
+        """And nothing of a call is measured, so that the gate itself can stand for it."""
         self.plain = False
         """A success that ends before `until_ns` is counted here."""
         self.until_ns = 0
@@ -136,7 +138,7 @@ class Guard:
     def call(self) -> Gate | Call:
         """For `with` and `async with`, at once: it stands for the state of this moment."""
         gate = self._gate
-        return gate if gate.open and not self._timed else Call(self)
+        return gate if gate.direct else Call(self)
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """The function, guarded; of a coroutine function a coroutine function. As a decorator: `@guard`."""
@@ -310,6 +312,7 @@ class Guard:
         # With an end of its own it must look at the clock as each call begins.
         gate.plain = breaker.state in PASSES and _GLOBAL_LOCK
         gate.open = gate.plain and breaker.until_ns is None
+        gate.direct = gate.open and not self._timed
         gate.until_ns = breaker.window.until_ns(now_ns)
 
     def _refusal(self, now_ns: int) -> NotPermitted:
