@@ -83,8 +83,7 @@ class StrategySettings:
     nothing else, there is nothing to warm."""
 
     top_age_max_s: float = 10.0
-    """Without a new best bid and offer for this long (the tape has ended, bookd is away) the quotes are
-    pulled."""
+    """Without a new best bid and offer for this long (end of tape, bookd away) the quotes are pulled."""
 
     breaker: RiskBreaker = field(default_factory=RiskBreaker)
     """Towards riskd."""
