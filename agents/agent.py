@@ -30,7 +30,7 @@ from controlplane.host.system_clock import SystemClock
 from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
-from controlplane.store import Health
+from controlplane.store import Health, Keys
 
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
@@ -132,7 +132,8 @@ class Agent:
         if changes is None or "epoch" in changes:
             self.tokens.tell_all()
         if changes is None or "overrides" in changes:
-            self.overrides.take(view.overrides)
+            keys = Keys(self.given.site)
+            self.overrides.take(view.overrides, lambda name: keys.breaker_override(name) in view.undecodable)
         if changes is None:
             self.peers.tell_all()
         else:

@@ -52,6 +52,8 @@ class BreakerOverrides:
         self.trouble = ""
         """What was wrong with the file at the start; empty: nothing."""
         self._heard = self._read()
+        self._known = not self.trouble
+        """What is in force: without a readable file only the store can tell."""
         self._remembered_ns = clock.boot_ns()
 
     def __repr__(self) -> str:
@@ -68,10 +70,14 @@ class BreakerOverrides:
             if not each.until_boot_ns or each.until_boot_ns > now_ns
         ]
 
-    def take(self, overrides: Mapping[str, BreakerOverride]) -> None:
-        """What the store holds now. One that was heard before keeps its end."""
+    def take(
+        self, overrides: Mapping[str, BreakerOverride], unreadable: Callable[[str], bool] = lambda name: False
+    ) -> None:
+        """What the store holds now. One that was heard before keeps its end. `unreadable(name)`: the store's
+        record of it does not decode; then what was heard last stands.
+        """
         now_ns = self._clock.boot_ns()
-        before, self._heard = self._heard, {}
+        before, self._heard, self._known = self._heard, {}, True
         for name, override in overrides.items():
             known = before.get(name)
             if known is not None and known.override == override:
@@ -81,7 +87,9 @@ class BreakerOverrides:
             self._heard[name] = Heard(override, until_ns, self._boot_id)
             self._tell_event("breaker.override", override)
         for name, known in before.items():
-            if name not in self._heard:
+            if name not in self._heard and unreadable(name):
+                self._heard[name] = known
+            elif name not in self._heard:
                 self._tell_event("breaker.override_ended", known.override)
         if self._heard != before:
             self._write()
@@ -100,6 +108,8 @@ class BreakerOverrides:
     # --- who is told ----------------------------------------------------------------------------------------
 
     def tell(self, name: str) -> None:
+        if not self._known:
+            return
         self._bus.overrides(name, self.in_force())
 
     def tell_all(self) -> None:

@@ -215,11 +215,14 @@ class Bus:
             report.tokens = tokens
 
     def overrides(self, name: str, overrides: list[control.OverrideOnWire]) -> None:
-        """Tell a daemon what operators have forced, unless that is what it heard last; of none, nothing is
-        said until there was one.
+        """Tell a daemon what operators have forced, unless that is what it heard last. Of none, nothing is
+        said (an older daemon does not know the message) but to one that obeys what an earlier agent told it.
         """
         report = self.reports.get(name)
-        if report is None or (report.overrides or []) == overrides:
+        if report is None or report.overrides == overrides:
+            return
+        forced = report.status is not None and any(each.forced for each in report.status.breakers)
+        if report.overrides is None and not overrides and not forced:
             return
         if self._send(name, control.Overrides, overrides):
             report.overrides = overrides

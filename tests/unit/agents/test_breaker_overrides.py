@@ -8,15 +8,18 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from agents import breaker_overrides
+from agents import breaker_overrides, bus
 from agents.breaker_overrides import BreakerOverrides
 from controlplane import model, store
 from controlplane.clock import FakeClock
+from controlplane.model import Process
 from controlplane.model.records import BreakerOverride
 from controlplane.store import Keys
-from hftd.wire.control import OverrideOnWire
+from hftd.wire import codec
+from hftd.wire.control import BreakerOnWire, OverrideOnWire, Status
 
 KEYS = Keys("lab")
 SECOND_NS = 10**9
@@ -104,6 +107,16 @@ def test_an_agent_without_a_store_obeys_what_its_disk_says(host: Host) -> None:
     assert [each.name for each in host.bus.told[-1]] == ["execd.simd"]
 
 
+def test_a_record_that_became_rubbish_does_not_take_an_override_back(host: Host) -> None:
+    """The agent was restarted, so its view has no last good record either."""
+    host.overrides.take({"execd.simd": an_override()})
+    host.start()
+    host.overrides.take({}, lambda name: name == "execd.simd")
+    assert [each.name for each in host.overrides.in_force()] == ["execd.simd"]
+    host.overrides.take({})
+    assert host.overrides.in_force() == []
+
+
 def test_after_a_reboot_the_rest_counts_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.overrides.take({"execd.simd": an_override(for_s=60.0)})
     for _ in range(20):
@@ -124,6 +137,36 @@ def test_a_damaged_file_is_set_aside_and_said(host: Host) -> None:
     host.overrides.take({"execd.simd": an_override()})
     host.start()
     assert (len(host.overrides.in_force()), host.overrides.trouble) == (1, "")
+
+
+def test_without_a_readable_file_nothing_is_taken_back_until_the_store_is_seen(host: Host) -> None:
+    host.path.write_bytes(b"rubbish")
+    host.start()
+    host.overrides.tell_all()
+    assert host.bus.told == []
+    host.overrides.take({})
+    assert host.bus.told == [[]]
+
+
+def test_a_daemon_that_obeys_what_an_earlier_agent_told_it_hears_that_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The agent was replaced, and the override taken back meanwhile."""
+    name, sent = "omsd-alpha-1", list[list[OverrideOnWire]]()
+    links = bus.Bus("ipc:///nowhere", "agent-alpha", None)  # type: ignore[arg-type]
+    monkeypatch.setattr(links, "_send", lambda name, make, overrides: sent.append(overrides) or True)
+    report = bus.Reported(Process(name, "boot", 1, 1), "omsd", "", {}, b"")
+    links.reports[name] = report
+    links.overrides(name, [])
+    assert sent == [], "nothing is known of it yet"
+    forced = BreakerOnWire("omsd.execd", "forced_open", True, "venue asked", 0, 0, 0, 0, 0)
+    for row, wanted in ((msgspec.structs.replace(forced, forced=False, state="open"), []), (forced, [[]])):
+        report.status = Status(*codec.no_head(name), True, "", "active", 1, {}, {}, {}, [], breakers=[row])
+        links.overrides(name, [])
+        links.overrides(name, [])
+        assert sent == wanted
+    links._socket.close()
+    links._context.term()
 
 
 @pytest.mark.anyio
