@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 
 from controlplane.model import bounds
-from controlplane.resilience.breaker import FORCED, Breaker, Settings, State, Transition
+from controlplane.resilience.breaker import FORCED, PASSES, Breaker, Settings, State, Transition
 from hftd.wire import control
 
 _NUMBERS = {state: number for number, state in enumerate(State)}
@@ -21,11 +21,15 @@ class Breakers:
     def __init__(
         self,
         event: Callable[..., None],
+        alarm: Callable[[str, str], None],
         counters: MutableMapping[str, int],
         gauges: MutableMapping[str, float],
     ) -> None:
-        """`event(kind, **fields)` is told each change of state."""
-        self._event, self._counters, self._gauges = event, counters, gauges
+        """`event(kind, **fields)` is told each change of state; `alarm(id, text)` raises an alarm, and clears
+        it with an empty text.
+        """
+        self._event, self._alarm = event, alarm
+        self._counters, self._gauges = counters, gauges
         self._all: dict[str, Breaker] = {}
 
     def __iter__(self) -> Iterator[Breaker]:
@@ -41,6 +45,14 @@ class Breakers:
         name = f'breaker_transitions{{breaker="{move.name}",to="{move.new.value}"}}'
         self._counters[name] = self._counters.get(name, 0) + 1
         self._event(f"breaker.{move.new.value}", breaker=move.name, was=move.old.value, reason=move.reason)
+        if move.new in PASSES:
+            self._alarm(f"breaker_open.{move.name}", "")
+        elif move.new is not State.HALF_OPEN:  # on trial it has not closed yet
+            self._alarm(
+                f"breaker_open.{move.name}",
+                f"the circuit breaker {move.name} lets no call through ({move.reason}): new orders are "
+                "refused, cancels pass; see `hftctl breaker list`",
+            )
 
     def override(self, overrides: Sequence[control.OverrideOnWire], mono_ns: int, boot_ns: int) -> None:
         """All overrides that are in force; a breaker that none names decides for itself again. Both times

@@ -99,7 +99,7 @@ class Context:
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, float] = {}
         self.histograms: dict[str, histogram.Histogram] = {}
-        self.breakers = Breakers(self._breaker_moved, self.counters, self.gauges)
+        self.breakers = Breakers(self._breaker_moved, self._breaker_alarm, self.counters, self.gauges)
         self.alarms: dict[str, control.AlarmOnWire] = {}
         self._alarms_since_ns: dict[str, int] = {}
         """CLOCK_BOOTTIME."""
@@ -213,6 +213,12 @@ class Context:
     def _breaker_moved(self, kind: str, **fields: Any) -> None:
         self.changed = True
         self.event(kind, **fields)
+
+    def _breaker_alarm(self, id: str, text: str) -> None:
+        if text:
+            self.alarm(id, "warning", text)
+        else:
+            self.clear(id)
 
     def gauge(self, name: str, value: float) -> None:
         self.gauges[name] = value

@@ -42,12 +42,15 @@ def test_a_venue_that_freezes_is_sent_no_more_until_it_answers_again(floor: floo
     floor.kill(venue["pid"], signal.SIGSTOP)
     try:
         floors.wait_for("its breaker opens", lambda: breakers(floor)[VENUE]["state"] == "open", pause_s=0.1)
+        alarm = f"breaker_open.{VENUE}"
+        floors.wait_for("an alarm", lambda: alarm in [each["id"] for each in floor.status()["alarms"]])
         said = floor.run("status").stdout
         assert "circuit breakers that are not closed" in said
         assert VENUE in said
     finally:
         floor.kill(venue["pid"], signal.SIGCONT)
     floors.wait_for("it closes", lambda: breakers(floor)[VENUE]["state"] == "closed", pause_s=0.1)
+    floors.wait_for("and clears", lambda: alarm not in [each["id"] for each in floor.status()["alarms"]])
     floors.wait_for("it trades", floor.trades)
 
 

@@ -17,8 +17,12 @@ class Daemon:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, float] = {}
+        self.alarms: list[tuple[str, bool]] = []
         self.breakers = Breakers(
-            lambda kind, **fields: self.events.append((kind, fields)), self.counters, self.gauges
+            lambda kind, **fields: self.events.append((kind, fields)),
+            lambda id, text: self.alarms.append((id, bool(text))),
+            self.counters,
+            self.gauges,
         )
         self.one = self.breakers.add("omsd.execd", Settings())
 
@@ -75,3 +79,22 @@ def test_a_message_about_others_leaves_a_breaker_that_is_open_as_it_is() -> None
         daemon.one.record(permit, Outcome.FAIL, S)
     daemon.breakers.override([], S, S)
     assert daemon.one.state is State.OPEN
+
+
+def test_an_alarm_stands_until_calls_pass_again() -> None:
+    daemon, alarm = Daemon(), "breaker_open.omsd.execd"
+    for _ in range(5):
+        permit = daemon.one.permit(S)
+        assert permit is not None
+        daemon.one.record(permit, Outcome.FAIL, S)
+    assert daemon.alarms == [(alarm, True)]
+    for _ in range(2):
+        permit = daemon.one.permit(40 * S)
+        assert permit is not None
+        assert daemon.alarms[-1] == (alarm, True), "on trial"
+        daemon.one.record(permit, Outcome.OK, 40 * S)
+    assert daemon.alarms[-1] == (alarm, False)
+    daemon.breakers.override([override()], S, S)
+    assert daemon.alarms[-1] == (alarm, True)
+    daemon.breakers.override([override(state="metrics_only")], S, S)
+    assert daemon.alarms[-1] == (alarm, False)
