@@ -61,8 +61,9 @@ def test_an_operator_stops_all_new_orders_and_lets_them_go_again(floor: floors.F
         "every agent shows it", lambda: (now := breakers(floor)[VENUE])["state"] == "forced_open" and now
     )
     assert (row["forced"], row["reason"]) == (True, "drill")
+    floors.wait_for("orders are refused", lambda: breakers(floor)[VENUE]["refused"] > row["refused"] + 1)
     at_venue = outside.seen_by_venue(floor.site_dir)
-    floors.wait_for("orders are refused", lambda: breakers(floor)[VENUE]["refused"] > row["refused"] + 3)
+    floors.wait_for("more of them", lambda: breakers(floor)[VENUE]["refused"] > row["refused"] + 4)
     assert outside.seen_by_venue(floor.site_dir) == at_venue
     done = floor.run("breaker", "auto", VENUE, "--reason", "drill is over")
     assert done.returncode == 0, done.stdout + done.stderr
