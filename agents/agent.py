@@ -26,6 +26,7 @@ from agents import (
 )
 from agents.alarm_events import AlarmEvents
 from agents.alarms import Alarms
+from agents.breaker_overrides import BreakerOverrides
 from agents.checks import Board
 from agents.group_tokens import GroupTokens
 from agents.instances import Instances
@@ -42,12 +43,12 @@ from controlplane.site import anti_entropy
 from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
-from controlplane.store import Health
+from controlplane.store import Health, Keys
 
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
 
-SITE_NEWS = (*PEER_KINDS, "epoch", "history", "undecodable")
+SITE_NEWS = (*PEER_KINDS, "epoch", "history", "overrides", "undecodable")
 """What an agent acts on. That leaders renew, hosts report and operations go on is only shown when asked."""
 
 
@@ -98,6 +99,7 @@ class Agent:
         self.peers = PeerNews(self.bus, self.instances.find, lambda: self.site, self.discovery.peers)
         self.anti_entropy: anti_entropy.AntiEntropy | None = None
         self.tokens = GroupTokens(self.bus, lambda: self.site)
+        self.overrides = BreakerOverrides(self.paths.breakers, self.bus, self.clock, self.report)
         self.instances.on_heard = self._heard
         self.instances.keeper_trouble = lambda: self.keeper.trouble if self.keeper else ""
         self.leader_events = LeaderEvents(given.host, self.report)
@@ -119,8 +121,8 @@ class Agent:
         """The host record is to be written soon: something in it has changed."""
         self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host)
         self._specs_from_disk = False
-        if self.last_specs.trouble:
-            self.report("state.damaged", text=self.last_specs.trouble)
+        for trouble in filter(None, (self.last_specs.trouble, self.overrides.trouble)):
+            self.report("state.damaged", text=trouble)
         if self.events.damaged:
             text = f"{self.paths.host_dir / 'events.jsonl'}: {self.events.damaged} lines are no events"
             self.report("state.damaged", text=f"{text}; left out, the others are kept")
@@ -150,6 +152,7 @@ class Agent:
 
     def _heard(self, name: str) -> None:
         self.tokens.tell(name)
+        self.overrides.tell(name)
         self.peers.tell(name)
 
     def site_changed(self, changes: Changes | None = None) -> None:
@@ -163,6 +166,9 @@ class Agent:
         site = self.last_specs.over(view)
         if changes is None or "epoch" in changes:
             self.tokens.tell_all()
+        if changes is None or "overrides" in changes:
+            keys = Keys(self.given.site)
+            self.overrides.take(view.overrides, lambda name: keys.breaker_override(name) in view.undecodable)
         if changes is None:
             self.peers.tell_all()
         else:

@@ -45,6 +45,8 @@ class Reported:
     """Peers of each service, as last sent."""
     tokens: list[codec.TokenOnWire] | None = None
     """The store's, as last sent."""
+    overrides: list[control.OverrideOnWire] | None = None
+    """Of circuit breakers, as last sent."""
     _rated: tuple[float, Mapping[str, int]] = (0.0, {})
 
     def take(self, status: control.Status, now_mono_s: float) -> None:
@@ -211,6 +213,19 @@ class Bus:
             return
         if self._send(name, control.Tokens, tokens):
             report.tokens = tokens
+
+    def overrides(self, name: str, overrides: list[control.OverrideOnWire]) -> None:
+        """Tell a daemon what operators have forced, unless that is what it heard last. Of none, nothing is
+        said (an older daemon does not know the message) but to one that obeys what an earlier agent told it.
+        """
+        report = self.reports.get(name)
+        if report is None or report.overrides == overrides:
+            return
+        forced = report.status is not None and any(each.forced for each in report.status.breakers)
+        if report.overrides is None and not overrides and not forced:
+            return
+        if self._send(name, control.Overrides, overrides):
+            report.overrides = overrides
 
     async def ask(self, name: str, what: str, args: dict[str, Any], timeout_s: float) -> control.Answer:
         """Ask a daemon and wait for its answer.

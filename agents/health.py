@@ -19,8 +19,9 @@ from controlplane.health import Finding, fold
 from controlplane.host import sched
 from controlplane.model import Mode, Phase, Process, bounds
 from controlplane.model.checks import State as HealthState
-from controlplane.model.observed import Alarm, InstanceStatus
+from controlplane.model.observed import Alarm, BreakerStatus, InstanceStatus
 from hftd.shm import pages
+from hftd.wire import control
 
 LOOP_DEATHS = 3
 """One crash or two may be chance, healed by the restart."""
@@ -76,6 +77,7 @@ def observe(
         counters=said.counters if said else {},
         rates=heard.rates if heard and fresh else {},
         histograms=said.histograms if said else {},
+        breakers=breakers_of(said) if said else (),
     )
 
 
@@ -199,6 +201,23 @@ def crash_loop(instance: Instance, now_mono_s: float) -> str:
     return (
         f"crash loop: ended {instance.short_lives} times in a row before it had been ready for "
         f"{stable_s:.0f} s, last: {instance.last_death}"
+    )
+
+
+def breakers_of(said: control.Status) -> tuple[BreakerStatus, ...]:
+    return tuple(
+        BreakerStatus(
+            name=each.name,
+            state=each.state,
+            forced=each.forced,
+            reason=each.reason,
+            until_ns=each.until_ns,
+            calls=each.calls,
+            failures=each.failures,
+            slow=each.slow,
+            refused=each.refused,
+        )
+        for each in said.breakers
     )
 
 

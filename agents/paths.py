@@ -65,5 +65,10 @@ class Paths:
         return self.host_dir / "specs.json"
 
     @property
+    def breakers(self) -> Path:
+        """What operators have forced upon breakers (breaker_overrides.py)."""
+        return self.host_dir / "breakers.json"
+
+    @property
     def host_dir(self) -> Path:
         return self.site_dir / "hosts" / self.host

@@ -4,7 +4,8 @@
     ├── Retryable                   the same call may succeed later (`retry_after_s` when that is known)
     │   ├── Unavailable             no usable answer; `ambiguous` = the write may have been applied
     │   ├── Compacted               the watch or read revision is gone: list again
-    │   └── FloorUnreachable        no agent answers (exit 3)
+    │   ├── FloorUnreachable        no agent answers (exit 3)
+    │   └── NotPermitted            a circuit breaker or a bulkhead lets no call through now; nothing was sent
     └── Permanent                   the same call will fail again
         ├── LeaseLost               the store no longer knows the lease: take a new one
         ├── Denied                  credentials refused
@@ -46,6 +47,10 @@ class Compacted(Retryable):
 
 class FloorUnreachable(Retryable):
     exit_code = 3
+
+
+class NotPermitted(Retryable):
+    pass
 
 
 class Permanent(HftctlError):

@@ -18,6 +18,7 @@ from controlplane.errors import InvalidInput, InvalidSettings
 from controlplane.model import Mode
 from controlplane.model.specs import DaemonKind
 from hftd.engine import fixed
+from hftd.engine.orders.awaited import BreakerSettings, RiskBreaker
 
 # --- strategy, risk, positions, audit -----------------------------------------------------------------------
 
@@ -82,8 +83,10 @@ class StrategySettings:
     nothing else, there is nothing to warm."""
 
     top_age_max_s: float = 10.0
-    """Without a new best bid and offer for this long (the tape has ended, bookd is away) the quotes are
-    pulled."""
+    """Without a new best bid and offer for this long (end of tape, bookd away) the quotes are pulled."""
+
+    breaker: RiskBreaker = field(default_factory=RiskBreaker)
+    """Towards riskd."""
 
     tops: str = field(default="bookd", metadata={"service": "bookd"})
     risk: str = field(default="riskd", metadata={"service": "riskd"})
@@ -427,6 +430,9 @@ class OrdersSettings:
     """Journal files kept; older ones go once auditd has their records. 16 are about a million records, read
     in seconds at start-up."""
 
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    """Towards execd. What is not heard of an order counts only when nothing else is heard either."""
+
     risk: str = field(default="riskd", metadata={"service": "riskd", "fence": True})
     execution: str = field(default="execd", metadata={"service": "execd", "fence": True})
     positions: str = field(default="positiond", metadata={"service": "positiond"})
@@ -470,6 +476,9 @@ class ExecutionSettings:
     reports_max: int = 100_000
     """Reports kept until the order manager has acknowledged them. At a take-over the venue is asked for the
     executions among older ones."""
+
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    """Towards the venue; there each order counts that nothing is said of."""
 
     orders: str = field(default="omsd", metadata={"service": "omsd", "fence": True})
     venue: str = field(default="simd", metadata={"service": "simd"})

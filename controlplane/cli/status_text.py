@@ -61,6 +61,10 @@ def text(found: document.StatusDocument) -> str:
         "",
         flow(found.flow),
     ]
+    shut = [breaker for breaker in found.breakers if breaker.state != "closed"]
+    if shut:
+        parts += ["", "circuit breakers that are not closed:"]
+        parts += [rows(shut, ("name", "instance", "state", "refused", "until", "reason"))]
     if found.alarms:
         parts += ["", rows(found.alarms, ("severity", "subject", "text"))]
     if found.paused:

@@ -50,5 +50,6 @@ VERBS: dict[str, Verb] = {
         "leadership:history", "Every change of leader of a service, with time, cause, actor and reason."
     ),
     "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
+    "breaker": Verb("breaker:breakers", "Circuit breakers of the site."),
     "fence": Verb("fence:fences", "The fences that receivers keep of a group."),
 }

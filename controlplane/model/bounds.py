@@ -77,6 +77,11 @@ Histograms = Annotated[
 ]
 """Sparse log-linear histograms in ns (site/histogram.py): bucket -> count."""
 Severity = Annotated[str, one_of("info", "warning", "critical")]
+BreakerState = Annotated[
+    str, one_of("closed", "open", "half_open", "forced_open", "disabled", "metrics_only")
+]
+"""A resilience.breaker.State."""
+ForcedState = Annotated[str, one_of("forced_open", "disabled", "metrics_only")]
 PhaseName = Annotated[str, one_of("starting", "standby", "fencing", "reconciling", "active", "draining")]
 """A model.Phase in lower case."""
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from controlplane.model.bounds import (
+    BreakerState,
     Count,
     Counters,
     Endpoints,
@@ -34,6 +35,23 @@ class Alarm:
     subject: Text
     text: Text
     since_ns: WallNs
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerStatus:
+    """A circuit breaker of an instance; calls since its process began."""
+
+    name: Name
+    state: BreakerState
+    forced: bool
+    """By an operator."""
+    reason: Text
+    until_ns: WallNs
+    """When an open one is tried, or what was forced ends; 0: never by itself."""
+    calls: Count
+    failures: Count
+    slow: Count
+    refused: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +86,7 @@ class InstanceStatus:
     histograms: Histograms = field(default_factory=dict)
     crashes: Count = 0
     """Of `restarts`, and of failed starts: how often it ended unasked."""
+    breakers: Annotated[tuple[BreakerStatus, ...], msgspec.Meta(max_length=64)] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from controlplane.model.bounds import (
     Count,
     Endpoints,
     Epoch,
+    ForcedState,
     Incarnation,
     Meta,
     Name,
@@ -31,6 +32,8 @@ from controlplane.model.bounds import (
 )
 from controlplane.model.process import Process
 from controlplane.model.specs import ServiceSpec, Tombstone
+
+OVERRIDE_MAX_S = 30 * 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,23 @@ class ControllerRecord:
     url: Url
     process: Process
     since_ns: WallNs
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerOverride:
+    """`breakers/<name>/override`: an operator's word on the breakers of that name, on every host. Deleted
+    when it ends.
+    """
+
+    name: Name
+    state: ForcedState
+    id: Word
+    """Of the operation that set it: the same override keeps its end, another one has its own."""
+    actor: Text
+    reason: Text
+    set_ns: WallNs
+    for_s: Annotated[float, msgspec.Meta(gt=0, le=OVERRIDE_MAX_S)] | None = None
+    """Each host counts it from when it hears of it, by its own boot clock. None: until it is taken back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 recorded.
 
 failover.py moves the lead of a group, fence_reset.py sets its receivers' fences to what the store holds,
-registration.py registers what is not the floor's and takes instances out of service.
-Their record is controlplane/operation_log.py.
+registration.py registers what is not the floor's and takes instances out of service, breaker_override.py
+forces circuit breakers or lets them be. Their record is controlplane/operation_log.py.
 """
 
-__all__ = ["failover", "fence_reset", "registration"]
+__all__ = ["breaker_override", "failover", "fence_reset", "registration"]

@@ -134,6 +134,22 @@ class ServiceRow(msgspec.Struct, frozen=True):
     """The desired ones first, in the order of their slots; then those of an earlier spec, still stopping."""
 
 
+class BreakerRow(msgspec.Struct, frozen=True):
+    name: str
+    host: str
+    state: str
+    """closed, open, half_open, forced_open, disabled, metrics_only."""
+    instance: str
+    forced: bool
+    reason: str
+    until: str | None
+    """When an open one is tried, or what an operator forced ends."""
+    calls: int
+    failures: int
+    slow: int
+    refused: int
+
+
 class OperationRow(msgspec.Struct, frozen=True):
     id: str
     kind: str
@@ -182,7 +198,7 @@ class StatusDocument(msgspec.Struct, frozen=True):
     paused: Paused | None
     hosts: Sequence[HostRow]
     services: Sequence[ServiceRow]
-    breakers: Sequence[Any]
+    breakers: Sequence[BreakerRow]
     operations: Sequence[OperationRow]
     alarms: Sequence[AlarmState]
     flow: Flow

@@ -112,7 +112,7 @@ def build(view: Site, now: Now) -> document.StatusDocument:
         paused=view.paused,
         hosts=[_host(name, view, now) for name in sorted(hosts_of(view))],
         services=services,
-        breakers=[],
+        breakers=_breakers(observed.values()),
         operations=[document.OperationRow(op.id, op.kind, op.state, op.actor, op.reason) for op in newest],
         alarms=alarms,
         flow=flow(observed.values(), ended, unheard=_unheard_feeds(view, observed)),
@@ -142,6 +142,26 @@ def _registered(view: Site, services: Sequence[document.ServiceRow]) -> list[doc
         )
         for each in sorted(view.registrations.values(), key=lambda each: each.instance)
         if each.instance not in ours
+    ]
+
+
+def _breakers(instances: Iterable[InstanceStatus]) -> list[document.BreakerRow]:
+    return [
+        document.BreakerRow(
+            name=each.name,
+            host=instance.host,
+            state=each.state,
+            instance=instance.id,
+            forced=each.forced,
+            reason=each.reason,
+            until=look.iso(each.until_ns) if each.until_ns else None,
+            calls=each.calls,
+            failures=each.failures,
+            slow=each.slow,
+            refused=each.refused,
+        )
+        for instance in sorted(instances, key=lambda instance: instance.id)
+        for each in instance.breakers
     ]
 
 

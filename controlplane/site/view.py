@@ -117,6 +117,8 @@ class SiteView:
     history: Mapping[str, tuple[records.HistoryRow, ...]] = field(default_factory=dict)
     """Oldest first."""
     audit_heads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    overrides: Mapping[str, records.BreakerOverride] = field(default_factory=dict)
+    """By breaker."""
     operations: tuple[records.OperationRecord, ...] = ()
     paused: document.Paused | None = None
     incarnation: int | None = None
@@ -149,6 +151,8 @@ def name(keys: Keys, key: str) -> Named | None:
             return kind, (subject,)
         case ["groups", service, ("leader" | "epoch" | "electable" | "request") as kind]:
             return kind, (service,)
+        case ["breakers", breaker, "override"]:
+            return "overrides", (breaker,)
         case ["groups", service, "history", row]:
             return "history", (service, row)
         case [("pause" | "incarnation" | "controller") as kind]:
@@ -184,6 +188,10 @@ def decode_record(named: Named, value: bytes) -> object:
             operation = model.decode(records.OperationRecord, value)
             _agree("id", (operation.id,), names)
             return operation
+        case "overrides":
+            override = model.decode(records.BreakerOverride, value)
+            _agree("name", (override.name,), names)
+            return override
         case "history":
             row = model.decode(records.HistoryRow, value)
             _agree("epoch", (f"{row.epoch:08d}",), names[1:])

@@ -77,6 +77,13 @@ class Keys:
         return f"{self.root}controller"
 
     @property
+    def breakers(self) -> str:
+        return f"{self.root}breakers/"
+
+    def breaker_override(self, breaker: str) -> str:
+        return f"{self.breakers}{breaker}/override"
+
+    @property
     def operations(self) -> str:
         return f"{self.root}ops/"
 

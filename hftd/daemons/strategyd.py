@@ -19,6 +19,7 @@ from controlplane.host import files
 from controlplane.host.files import Durability
 from hftd import bus, runtime, strategies
 from hftd.engine import reasons
+from hftd.engine.orders.awaited import Awaited
 from hftd.settings import StrategySettings
 from hftd.strategies import base
 from hftd.wire import codec, control, market, orders, requests, tops
@@ -74,6 +75,11 @@ class Strategist:
         self._rehearse_ns = 0
         """Not before."""
         self._answered_ns: int | None = None
+        """When riskd last said that it takes our orders; None: it does not."""
+        self._heard_ns = 0
+        """When riskd last said anything."""
+        guarded = context.breakers.add(f"{context.service}.{settings.risk}", settings.breaker.breaker())
+        self.awaited = Awaited(guarded, settings.breaker)
         self._executions: dict[int, None] = {}
         context.set_ready(False, f"{settings.risk} has not answered")
 
@@ -92,26 +98,20 @@ class Strategist:
         """
         for intent in intents:
             instrument = intent.instrument
-            if isinstance(intent, base.Cancel):
-                cancel = orders.Cancel(
-                    *self.context.head(),
-                    client_order_id=intent.client_order_id or f"{self.prefix}{intent.order}",
-                    strategy=self.context.service,
-                    market=instrument.market,
-                    symbol=instrument.symbol,
-                    origin_ns=intent.origin_ns,
-                )
-                sent = self.intents.send(codec.encode(cancel))
-                self.context.count("signals")
-                self.context.count("cancels" if sent else "unsent")
-                continue
-            placed = self._answered_ns is not None and self._place(intent)
             self.context.count("signals")
-            self.context.count("orders" if placed else "unsent")
-            if placed:
+            if isinstance(intent, base.Cancel):
+                client_order_id = intent.client_order_id or f"{self.prefix}{intent.order}"
+                self._cancel(client_order_id, instrument, intent.origin_ns)
+                continue
+            reason = self._place(intent)
+            self.context.count("unsent" if reason else "orders")
+            if not reason:
                 if intent.replaces:
                     self.context.count("cancels")
                 continue
+            if intent.replaces and reason == reasons.BREAKER_OPEN:
+                # What a refused order replaces is cancelled all the same, as at every later hop.
+                self._cancel(f"{self.prefix}{intent.replaces}", instrument, intent.origin_ns)
             refused = base.OrderUpdate(
                 intent.order,
                 f"{self.prefix}{intent.order}",
@@ -119,14 +119,36 @@ class Strategist:
                 intent.side,
                 orders.OrderState.REFUSED,
                 0,
-                reasons.NOT_CONNECTED,
+                reason,
             )
             self.carry_out(self.strategy.on_order(refused, time.monotonic_ns()))
 
-    def _place(self, intent: base.Place) -> bool:
-        sent = self.intents.send(codec.encode(self._named(intent)))
+    def _cancel(self, client_order_id: str, instrument: base.Instrument, origin_ns: int) -> None:
+        cancel = orders.Cancel(
+            *self.context.head(),
+            client_order_id=client_order_id,
+            strategy=self.context.service,
+            market=instrument.market,
+            symbol=instrument.symbol,
+            origin_ns=origin_ns,
+        )
+        sent = self.intents.send(codec.encode(cancel))
+        self.context.count("cancels" if sent else "unsent")
+
+    def _place(self, intent: base.Place) -> str:
+        """Send it past riskd's breaker; returns why it has not left, or ""."""
+        if self._answered_ns is None:
+            return reasons.NOT_CONNECTED
+        now_ns = time.monotonic_ns()
+        permit = self.awaited.permit(now_ns)
+        if permit is None:
+            return reasons.BREAKER_OPEN
+        if not self.intents.send(codec.encode(self._named(intent))):
+            self.awaited.unsent(permit, now_ns)
+            return reasons.NOT_CONNECTED
+        self.awaited.sent(intent.order, permit, now_ns)
         self.context.tick_passed(intent.origin_ns)
-        return sent
+        return ""
 
     def _named(self, intent: base.Place) -> orders.Place:
         return orders.Place(
@@ -219,10 +241,13 @@ class Strategist:
 
     def on_answer(self, frame: bytes) -> None:
         message = orders.decode_coming_back(frame)
+        self._heard_ns = time.monotonic_ns()
         match message:
             case orders.Report():
+                self.awaited.answered(self._number(message.client_order_id), self._heard_ns)
                 self._on_report(message)
             case orders.Refusal():
+                self.awaited.answered(self._number(message.client_order_id), self._heard_ns)
                 self._on_refusal(message)
             case orders.Attached():
                 self._answered_ns = time.monotonic_ns() if message.ok else None
@@ -279,7 +304,13 @@ class Strategist:
         )
         self.carry_out(self.strategy.on_order(update, now_ns))
 
+    def found_risk(self, endpoint: str | None) -> None:
+        if endpoint != self.intents.endpoint:
+            self.awaited.another_process(time.monotonic_ns())
+        self.intents.connect(endpoint)
+
     def on_timer(self, now_ns: int) -> None:
+        self.awaited.tick(now_ns, self._heard_ns)
         self.carry_out(self.strategy.on_timer(now_ns))
 
 
@@ -288,7 +319,7 @@ def build(context: runtime.Context, settings: StrategySettings) -> runtime.Loop:
     loop = runtime.Loop(context)
 
     def found_risk(_: list[control.Peer]) -> None:
-        hands.intents.connect(context.endpoint(settings.risk, "intents"))
+        hands.found_risk(context.endpoint(settings.risk, "intents"))
 
     def found_tops(_: list[control.Peer]) -> None:
         hands.market.connect(context.endpoint(settings.tops, "tops"))

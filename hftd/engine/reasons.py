@@ -29,6 +29,7 @@ FORGED_CLAIM = "forged_claim"
 BEING_WRITTEN = "being_written"
 NOT_ACTIVE = "not_active"
 NOT_CONNECTED = "not_connected"
+BREAKER_OPEN = "breaker_open"
 DUPLICATE = "duplicate"
 UNKNOWN_ORDER = "unknown_order"
 ORDER_CLOSED = "order_closed"
@@ -68,6 +69,7 @@ TEXTS: dict[str, str] = {
     BEING_WRITTEN: "Fencing token is being written to disk",
     NOT_ACTIVE: "Not the active member of its group",
     NOT_CONNECTED: "No route to the venue",
+    BREAKER_OPEN: "Not sent: the next hop has left orders unanswered, and its circuit breaker is open",
     DUPLICATE: "Order id has been used before",
     UNKNOWN_ORDER: "No such order",
     ORDER_CLOSED: "Order has ended already",

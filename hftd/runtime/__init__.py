@@ -2,7 +2,8 @@
 
 Others use `Context`, `Loop`, `Heads` (numbered envelopes), `waits`, log.py (lines that never wait) and
 parent.py (a daemon dies with its shim). The rest serves these: agent_link.py, leadership.py (the lease page
-read, the heartbeat page written), health.py, worker.py (the thread for what waits for a disk).
+read, the heartbeat page written), health.py, breakers.py (a daemon's circuit breakers), worker.py (the thread
+for what waits for a disk).
 """
 
 from hftd.runtime.context import Context

@@ -24,6 +24,7 @@ from controlplane.model import Process, bounds
 from controlplane.site import histogram
 from hftd.bus import socket as sockets
 from hftd.runtime import agent_link, heads, leadership
+from hftd.runtime.breakers import Breakers
 from hftd.runtime.health import Health
 from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, WARNING, Log
 from hftd.runtime.store_tokens import StoreTokens
@@ -98,13 +99,14 @@ class Context:
         self.counters: dict[str, int] = {}
         self.gauges: dict[str, float] = {}
         self.histograms: dict[str, histogram.Histogram] = {}
+        self.breakers = Breakers(self._breaker_moved, self._breaker_alarm, self.counters, self.gauges)
         self.alarms: dict[str, control.AlarmOnWire] = {}
         self._alarms_since_ns: dict[str, int] = {}
         """CLOCK_BOOTTIME."""
         self.ready, self.reason = False, "starting"
         self.health = Health(self._health_changed)
         self.changed = False
-        """Readiness or an alarm changed: the loop sends status at once."""
+        """Readiness, an alarm or a breaker changed: the loop sends status at once."""
         self.known_peers: dict[str, list[control.Peer]] = {}
         self._rubbish, self._rubbish_ns = 0, 0
         """Messages that did not decode since the alarm was raised, and when the last one came."""
@@ -204,8 +206,19 @@ class Context:
         if self._rubbish and now_ns - self._rubbish_ns > RUBBISH_STANDS_NS:
             self._rubbish = 0
             self.clear("undecodable")
+        self.breakers.each_second(now_ns)
         for path in sockets.bind_lost():
             self._log("socket.bound_again", {"path": str(path), "text": "its path had been removed"}, WARNING)
+
+    def _breaker_moved(self, kind: str, **fields: Any) -> None:
+        self.changed = True
+        self.event(kind, **fields)
+
+    def _breaker_alarm(self, id: str, text: str) -> None:
+        if text:
+            self.alarm(id, "warning", text)
+        else:
+            self.clear(id)
 
     def gauge(self, name: str, value: float) -> None:
         self.gauges[name] = value

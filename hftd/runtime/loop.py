@@ -306,6 +306,7 @@ class Loop:
             histograms=histograms,
             alarms=alarms,
             healthy=healthy,
+            breakers=context.breakers.rows(now_ns, time.time_ns()),
         )
 
     def _from_agent(self, frame: bytes) -> None:
@@ -334,6 +335,10 @@ class Loop:
                 context.store_tokens.tell(message.tokens)
             case control.FenceReset():
                 self._reset_fence(message)
+            case control.Overrides():
+                boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+                context.breakers.override(message.overrides, time.monotonic_ns(), boot_ns)
+                context.changed = True
 
     def _reset_fence(self, reset: control.FenceReset) -> None:
         run, context = self._on_fence_reset, self.context

@@ -12,9 +12,12 @@ from typing import Annotated, Any
 import msgspec
 
 from controlplane.model.bounds import (
+    BreakerState,
+    Count,
     Counters,
     Endpoint,
     Epoch,
+    ForcedState,
     Histograms,
     Metric,
     Name,
@@ -49,6 +52,21 @@ class AlarmOnWire(msgspec.Struct, array_like=True, frozen=True):
     since_ns: WallNs
 
 
+class BreakerOnWire(msgspec.Struct, array_like=True, frozen=True):
+    """A circuit breaker of the daemon; calls since the process began."""
+
+    name: Name
+    state: BreakerState
+    forced: bool
+    reason: Text
+    until_ns: WallNs
+    """When an open one is tried, or what was forced ends; 0: never by itself."""
+    calls: Count
+    failures: Count
+    slow: Count
+    refused: Count
+
+
 class Status(Message, tag=3, frozen=True):
     """Once a second and at each change of readiness."""
 
@@ -65,6 +83,9 @@ class Status(Message, tag=3, frozen=True):
     """All that stand now."""
     healthy: bool = True
     """False: the daemon says that something is wrong with it, and `reason` what; it is not ready then."""
+    breakers: Annotated[list[BreakerOnWire], msgspec.Meta(max_length=64)] = msgspec.field(
+        default_factory=list
+    )
 
 
 class Event(Message, tag=4, frozen=True):
@@ -151,8 +172,25 @@ class FenceReset(Message, tag=24, frozen=True):
     """As the receiver answered the Ask `fences`: it refuses when a claim was admitted since."""
 
 
+class OverrideOnWire(msgspec.Struct, array_like=True, frozen=True):
+    name: Name
+    """Of the breakers that it is about, whoever has them."""
+    state: ForcedState
+    reason: Text
+    until_boot_ns: Count
+    """CLOCK_BOOTTIME of this host; 0: until it is taken back."""
+
+
+class Overrides(Message, tag=25, frozen=True):
+    """Every override of circuit breakers that is in force on the site; sent at hello and at each change. A
+    breaker that it does not name decides for itself.
+    """
+
+    overrides: list[OverrideOnWire]
+
+
 FromDaemon = Hello | Status | Event | Answer
-FromAgent = Welcome | Peers | Ask | Drain | Reload | Stop | Tokens | FenceReset
+FromAgent = Welcome | Peers | Ask | Drain | Reload | Stop | Tokens | FenceReset | Overrides
 
 decode_from_daemon: Decoder[FromDaemon] = Decoder(FromDaemon)
 decode_from_agent: Decoder[FromAgent] = Decoder(FromAgent)

@@ -108,7 +108,13 @@ def test_another_user_changes_nothing_over_tcp(floor: floors.Floor) -> None:
         pytest.skip("only root can become another user")
     status, pids = floor.status(), floor.pids()
     urls = [status["controller"]["url"], *(host["url"] for host in status["hosts"])]
-    posts = ("v1/shutdown", "v1/site/failover", "v1/fences/omsd/reset", "v1/site/fences/omsd/reset")
+    posts = (
+        "v1/shutdown",
+        "v1/site/failover",
+        "v1/fences/omsd/reset",
+        "v1/site/fences/omsd/reset",
+        "v1/site/breakers/execd.simd",
+    )
     gets = (
         "v1/site/status",
         "api/v1/status",

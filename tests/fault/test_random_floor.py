@@ -167,3 +167,4 @@ def test_whatever_happens_the_floor_comes_back_whole_and_never_lies() -> None:
         assert observer.violations == []
         assert observer.looks > SECONDS and observer.healthy > 0
         assert len(outside.seen_by_venue(floor.site_dir)) > 10
+        assert outside.sent_twice(floor.site_dir) == set()

@@ -30,6 +30,7 @@ TEXTS = (
     "passing",
     "active",
     "leader",
+    "forced_open",
     "info",
     "",
 )

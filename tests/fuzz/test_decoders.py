@@ -86,6 +86,7 @@ RECORDS: Mapping[str, Any] = {
     KEYS.electable("alpha"): records.ElectableRecord,
     KEYS.request("alpha"): records.RequestRecord,
     KEYS.history_row("alpha", 1): records.HistoryRow,
+    KEYS.breaker_override("alpha"): records.BreakerOverride,
     KEYS.operation("alpha"): records.OperationRecord,
     KEYS.controller(): records.ControllerRecord,
     KEYS.pause: document.Paused,

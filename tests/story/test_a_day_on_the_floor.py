@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from controlplane.floor import folders
-from tests.support import floors
+from tests.support import floors, outside
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.recorded]
 SERVICES = {"marketd", "bookd", "strategy-mm", "riskd", "omsd", "execd", "positiond", "auditd", "simd"}
@@ -168,6 +168,12 @@ def test_a_killed_plain_daemon_is_restarted_and_says_why(floor: floors.Floor) ->
     events = floor.json("events")
     assert any(before["id"] in str(event) and "KILL" in str(event).upper() for event in events)
     floors.wait_for("positions equal to the venue's", lambda: settled(floor))
+
+
+def test_no_order_came_to_the_venue_twice(floor: floors.Floor) -> None:
+    """Through a killed leader, a failover, a killed positiond, agent and keeper."""
+    assert len(outside.seen_by_venue(floor.site_dir)) >= 50
+    assert outside.sent_twice(floor.site_dir) == set()
 
 
 def test_the_audit_chain_holds(floor: floors.Floor) -> None:

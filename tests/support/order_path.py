@@ -77,8 +77,12 @@ class Member:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.loop = build(self.context)
         self.dead = False
+        self.frozen = False
+        """As after SIGSTOP: it is not turned, and what comes for it waits in its sockets."""
 
     def turn(self) -> None:
+        if self.frozen:
+            return
         loop, context = self.loop, self.context
         context.lease.beat()
         if context.lease.has_lease:

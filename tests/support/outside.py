@@ -156,16 +156,27 @@ class Observer:
         return False
 
 
-def seen_by_venue(site_dir: Path) -> set[str]:
-    """Order ids that the venue has taken, from its own journal."""
-    found = set()
+def placed_at_venue(site_dir: Path) -> list[orders.Place]:
+    """The orders that the venue has taken, from its own journal."""
+    found = []
     for path in sorted((site_dir / "simd" / "journal").glob("[0-9]*.journal")):
         content = path.read_bytes()
         for record, _ in segments.records(content, len(segments.MAGIC)):
             message = journal.decode_record(record.payload)
             if isinstance(message, orders.Place):
-                found.add(message.order_id)
+                found.append(message)
     return found
+
+
+def seen_by_venue(site_dir: Path) -> set[str]:
+    """Their order ids."""
+    return {place.order_id for place in placed_at_venue(site_dir)}
+
+
+def sent_twice(site_dir: Path) -> set[str]:
+    """Client order ids that the venue has taken more than once: nothing may ever send an order again."""
+    ids = [place.client_order_id for place in placed_at_venue(site_dir)]
+    return {each for each in ids if ids.count(each) > 1} if len(set(ids)) < len(ids) else set()
 
 
 def placed_in_audit(site_dir: Path) -> set[str]:

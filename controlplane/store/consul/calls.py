@@ -23,6 +23,7 @@ from controlplane.settings import StoreSettings
 from controlplane.store.consul import errors
 from controlplane.store.consul.http import Answer, Broken, Connection, Server
 from controlplane.store.endpoint import on_this_machine, parse_endpoint
+from controlplane.store.preference import Preference
 
 T = TypeVar("T")
 GOOD = frozenset({200, 404})
@@ -82,7 +83,7 @@ class Calls:
         self._tls_files: tuple[float, ...] = ()
         self._tls = self._context()
         self.servers = [Server(address, self._tls) for address in addresses]
-        self._preferred = 0
+        self._preference = Preference(len(self.servers))
         self._token = ""
         self._token_read = False
         self._open: set[Connection] = set()
@@ -92,11 +93,10 @@ class Calls:
         return tuple(server.address for server in self.servers)
 
     def preferred(self) -> Server:
-        return self.servers[self._preferred]
+        return self.servers[self._preference.first]
 
     def prefer_next(self, after: Server) -> None:
-        if self.servers[self._preferred] is after:
-            self._preferred = (self._preferred + 1) % len(self.servers)
+        self._preference.failed(self.servers.index(after))
 
     async def ask(
         self,
@@ -124,6 +124,7 @@ class Calls:
                 answer = await self.attempt(server, method, path, query, body)
                 if answer.status in good:
                     require_consul(server, method, path, answer)
+                    self._preference.answered(self.servers.index(server))
                     return answer
                 raise self.error_of(server, method, path, answer)
             except Unavailable as exc:

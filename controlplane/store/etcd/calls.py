@@ -27,6 +27,7 @@ from controlplane.store.base import Entry
 from controlplane.store.endpoint import on_this_machine, parse_endpoint
 from controlplane.store.etcd import errors
 from controlplane.store.etcd.rpc import etcd_pb2 as rpc
+from controlplane.store.preference import Preference
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
 """A page of a list (etcd.PAGE_KEYS values of 512 KiB would be more, but ours are below 10 KiB); grpc's own
@@ -214,7 +215,7 @@ class Calls:
         self.closed = False
         self.heard_boot_ns = 0
         """When a watch of this client last heard the store."""
-        self._preferred = 0
+        self._preference = Preference(len(self.endpoints))
         self._token = ""
         self._authenticating = asyncio.Lock()
         self._closing: set[asyncio.Task[None]] = set()
@@ -224,11 +225,10 @@ class Calls:
         return tuple(endpoint.address for endpoint in self.endpoints)
 
     def preferred(self) -> Endpoint:
-        return self.endpoints[self._preferred]
+        return self.endpoints[self._preference.first]
 
     def prefer_next(self, after: Endpoint) -> None:
-        if self.endpoints[self._preferred] is after:
-            self._preferred = (self._preferred + 1) % len(self.endpoints)
+        self._preference.failed(self.endpoints.index(after))
 
     async def unary(self, method: str, request: Any, *, writes: bool = False) -> Any:
         """Call `method` at one endpoint after another until one answers.
@@ -312,6 +312,7 @@ class Calls:
             error.__cause__ = exc
             return Attempt(error=error)
         endpoint.silent_tries = 0
+        self._preference.answered(self.endpoints.index(endpoint))
         return Attempt(response)
 
     def metadata(self, *, leader: bool = True) -> tuple[tuple[str, str], ...]:

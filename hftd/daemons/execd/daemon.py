@@ -207,12 +207,14 @@ class Execd:
         self.venue.heard()
         match message:
             case orders.Report():
+                self.venue.awaited.answered(message.order_id, time.monotonic_ns())
                 self._report(message)
             case orders.Fenced():
                 self._venue_fenced(message)
             case orders.CancelledAll() | orders.OpenOrders() | orders.Executions():
                 self._answer(message)
             case orders.Refusal():
+                self.venue.awaited.answered(message.order_id, time.monotonic_ns())
                 link = self.gateway.links.get(ids.group_of(message.order_id))
                 if message.reason == reasons.STALE_TOKEN:
                     self.context.count("venue_stale_token_refusals")
@@ -237,6 +239,8 @@ class Execd:
         if self.gateway.phase is not before:
             self._show()
             self._retry_ns = 0  # a venue that is new is fenced at the next tick
+        if before is Phase.ACTIVE and self.gateway.phase is Phase.FENCING:
+            self.venue.awaited.another_process(time.monotonic_ns())  # it was restarted, under its old name
         if self.gateway.refusal:
             self.context.alarm(
                 "venue_refuses_fence",
@@ -286,6 +290,7 @@ class Execd:
     # --- time -----------------------------------------------------------------------------------------------
 
     def tick(self, now_ns: int) -> None:
+        self.venue.awaited.tick(now_ns)
         if self._unheld:
             self._lead()
         if not self._unheld and now_ns >= self._retry_ns and self.gateway.phase is Phase.FENCING:

@@ -2,7 +2,7 @@
 
 Who may send, over which link: engine/orders/gateway.py. That riskd has approved this very order:
 engine/orders/approvals.py. A refused order that replaces another still cancels that one. Past our own lease
-no new order leaves; cancels pass. Who calls: daemon.py.
+no new order leaves, and none while the venue's breaker is open; cancels pass. Who calls: daemon.py.
 """
 
 from __future__ import annotations
@@ -44,8 +44,7 @@ class Desk:
         ) or self._approvals.take(place)
         frame = b"" if reason else self._venue.packed(place)
         now_ns = time.monotonic_ns()
-        if not reason and not self._venue.send_packed(frame):
-            reason = reasons.NOT_CONNECTED
+        reason = reason or self._send(place.order_id, frame, now_ns)
         if reason:
             self._refuse(identity, place, reason)
             if place.replaced_id:
@@ -57,6 +56,18 @@ class Desk:
         if place.replaced_id:
             self._context.count("cancels")
         self._orphans.heard(now_ns)
+
+    def _send(self, order_id: str, frame: bytes, now_ns: int) -> str:
+        """Past the venue's breaker; returns why the order has not left, or ""."""
+        awaited = self._venue.awaited
+        permit = awaited.permit(now_ns)
+        if permit is None:
+            return reasons.BREAKER_OPEN
+        if not self._venue.send_packed(frame):
+            awaited.unsent(permit, now_ns)
+            return reasons.NOT_CONNECTED
+        awaited.sent(order_id, permit, now_ns)
+        return ""
 
     def rehearse(self, identity: bytes, place: orders.Place) -> None:
         """Here a rehearsal ends: judged and packed, and never sent."""

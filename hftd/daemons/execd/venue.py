@@ -1,5 +1,5 @@
 """execd's link to the venue: everything on it carries execd's own token as `gateway`; a keep-alive, and an
-alarm when the venue does not answer.
+alarm when the venue does not answer; a circuit breaker for new orders alone.
 
 What may be sent, and when: daemon.py and desk.py. What the venue says: daemon.py.
 """
@@ -10,6 +10,7 @@ import time
 
 from hftd import bus, runtime
 from hftd.engine.orders import claims
+from hftd.engine.orders.awaited import Awaited
 from hftd.engine.orders.gateway import Gateway, VenueFence
 from hftd.settings import ExecutionSettings
 from hftd.wire import codec, orders
@@ -27,10 +28,15 @@ class Venue:
         self.send_packed = self.dealer.send
         self._macs = claims.Macs(context.key(claims.PURPOSE))
         self._heard_ns = self._keep_alive_ns = 0
+        guarded = context.breakers.add(f"{context.service}.{settings.venue}", settings.breaker.breaker())
+        self.awaited = Awaited(guarded, settings.breaker)
 
     def found(self) -> None:
         """Its endpoint may have changed; a venue that is new learns at once who we are."""
-        self.dealer.connect(self._context.endpoint(self._settings.venue, "orders"))
+        endpoint = self._context.endpoint(self._settings.venue, "orders")
+        if endpoint != self.dealer.endpoint:
+            self.awaited.another_process(time.monotonic_ns())
+        self.dealer.connect(endpoint)
         self._keep_alive_ns = 0
 
     def heard(self) -> None:

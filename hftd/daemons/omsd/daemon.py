@@ -41,7 +41,7 @@ class Omsd:
         self.context, self.settings = context, settings
         self.signature = signature = Signature(context)
         self.ledger = ledger = Ledger(context, settings, signature)
-        self.execution = Execution(context, settings.execution, signature)
+        self.execution = Execution(context, settings, signature)
         self.receivers = Receivers(
             context,
             (settings.risk, settings.positions, settings.audit),
@@ -100,6 +100,8 @@ class Omsd:
         """What does not concern a lead of ours is dropped; what does not decode the loop counts."""
         message = orders.decode_coming_back(frame)
         self.execution.heard()
+        if isinstance(message, orders.Report | orders.Refusal):
+            self.execution.heard_of(message.order_id)
         state = self.lead.state
         if not state.leading:
             return
@@ -178,6 +180,7 @@ class Omsd:
         return False
 
     def tick(self, now_ns: int) -> None:
+        self.execution.tick(now_ns)
         self.replication.tick(now_ns)
         self.tail.tick(now_ns)
         self._say_ready()

@@ -2,8 +2,9 @@
 not in the journal; the books of an order follow once it has left.
 
 What an order may do is engine/orders/oms.py's to say; whether we may take it at all, here: only while we lead
-and are active, and while there is room in the journal. Taking risk away passes while execd can be reached,
-whatever the lease page and the disk say. What comes back: reports.py.
+and are active, while there is room in the journal, and while execd's circuit breaker lets orders pass. Taking
+risk away passes while execd can be reached, whatever the lease page, the disk and the breaker say. What comes
+back: reports.py.
 """
 
 from __future__ import annotations
@@ -66,20 +67,24 @@ class Desk:
 
     def _place(self, place: orders.Place) -> None:
         reason = self._closed() or self._ledger.oms.objection(place)
-        if reason:
-            self._refuse(place, reason)
+        permit = None if reason else self._execution.permit()
+        if permit is None:
+            self._refuse(place, reason or reasons.BREAKER_OPEN)
             return
         replaced = self._to_replace(place) if place.replaces else None
         sequence = self._ledger.journal.last_seq + 1
         placed = oms.numbered(self._signature.head(), self._context.service, place, sequence, replaced)
         payload = codec.encode(placed)
         if not self._ledger.write(placed, payload):
+            self._execution.awaited.breaker.release(permit)
             self._refuse(place, reasons.JOURNAL_FULL)
             return
         if not self._context.lease.leads():
+            self._execution.awaited.breaker.release(permit)
             self._too_late(placed)
             return
-        sent = self._execution.send_packed(payload)  # what is journaled may leave; the books of it follow
+        # What is journaled may leave; the books of it follow.
+        sent = self._execution.send_order(placed.order_id, payload, permit)
         self._ledger.oms.apply(placed)
         self._context.count("orders")
         self._reports.sent(placed.order_id)

@@ -10,6 +10,8 @@ import time
 
 from hftd import bus, runtime
 from hftd.daemons.omsd.signature import Signature
+from hftd.engine.orders.awaited import Awaited
+from hftd.settings import OrdersSettings
 from hftd.wire import codec, orders
 
 BACKFILL = 0
@@ -17,8 +19,10 @@ BACKFILL = 0
 
 
 class Execution:
-    def __init__(self, context: runtime.Context, service: str, signature: Signature) -> None:
-        self._context, self._service, self._signature = context, service, signature
+    def __init__(self, context: runtime.Context, settings: OrdersSettings, signature: Signature) -> None:
+        self._context, self._service, self._signature = context, settings.execution, signature
+        guarded = context.breakers.add(f"{context.service}.{settings.execution}", settings.breaker.breaker())
+        self.awaited = Awaited(guarded, settings.breaker)
         self.dealer = bus.link.Dealer(f"{context.instance}.{context.process.pid}")
         self.send_packed = self.dealer.send
         self.heard_ns = 0
@@ -30,8 +34,22 @@ class Execution:
         endpoint = self._context.endpoint(self._service, "orders")
         if endpoint == self.dealer.endpoint:
             return False
+        self.awaited.another_process(time.monotonic_ns())
         self.dealer.connect(endpoint)
         return True
+
+    def permit(self) -> int | None:
+        """For one order; None while execd's breaker is open. Cancels need none."""
+        return self.awaited.permit(time.monotonic_ns())
+
+    def send_order(self, order_id: str, payload: bytes, permit: int) -> bool:
+        """False when execd cannot be reached; the order was not sent."""
+        sent, now_ns = self.send_packed(payload), time.monotonic_ns()
+        if sent:
+            self.awaited.sent(order_id, permit, now_ns)
+        else:
+            self.awaited.unsent(permit, now_ns)
+        return sent
 
     def send(self, message: orders.TowardsExecution) -> bool:
         """False when execd cannot be reached; the message was not sent."""
@@ -39,6 +57,12 @@ class Execution:
 
     def heard(self) -> None:
         self.heard_ns = time.monotonic_ns()
+
+    def heard_of(self, order_id: str) -> None:
+        self.awaited.answered(order_id, self.heard_ns)
+
+    def tick(self, now_ns: int) -> None:
+        self.awaited.tick(now_ns, self.heard_ns)
 
     # --- what it is told of us ------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ from hftd.storage.journal import JournalFull
 from hftd.venues import sim
 from hftd.wire import codec, orders
 
+RECEIVED_MAX = 200_000
+"""Client order ids that are remembered, to see one that comes twice: an hour at 50 orders a second."""
 OUTBOX_MAX = 20_000
 """Unsent messages to the gateway; from here on only cancels are taken: who does not read cannot be told that
 it was refused, either. Fills of the orders that work still fit: they are bounded (matching.ORDERS_MAX)."""
@@ -63,6 +65,8 @@ class Session:
         self._venue, self._journal, self._fences, self._send = venue, journal, fences, send
         self._source, self._gateway, self._on_gateway, self._count = source, gateway, on_gateway, count
         self._outbox: deque[bytes] = deque()
+        self._received: dict[str, None] = {}
+        """The newest client order ids, in the order they came."""
         self.full = ""
         """Why the journal cannot be written now; "" when it can."""
 
@@ -167,7 +171,16 @@ class Session:
 
     # --- orders ---------------------------------------------------------------------------------------------
 
+    def _seen(self, client_order_id: str) -> None:
+        """No order is ever sent twice, whatever was lost on the way: one that is, is counted here."""
+        if client_order_id in self._received:
+            self._count("client_order_ids_twice")
+        self._received[client_order_id] = None
+        if len(self._received) > RECEIVED_MAX:
+            del self._received[next(iter(self._received))]
+
     def _place(self, identity: bytes, place: orders.Place) -> None:
+        self._seen(place.client_order_id)
         if place.replaced_id:
             self._cancel(identity, orders.cancel_of(place))
         unfit = self._unfit(place.gateway) or self._unfit(place.token)

@@ -5,6 +5,7 @@ Pure.
 __all__ = [
     "answers",
     "approvals",
+    "awaited",
     "claims",
     "clients",
     "confirmed",

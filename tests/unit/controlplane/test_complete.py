@@ -64,7 +64,7 @@ def test_a_shell_is_told_what_typer_would_tell_it(shell: str, words: list[str], 
     agrees(shell, words, beginning)
 
 
-NOUNS = ("host", "fence")
+NOUNS = ("host", "fence", "breaker")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -76,6 +76,8 @@ NOUNS = ("host", "fence")
         ("|nosuch", []),
         ("host |", ["list"]),
         ("fence |", ["show", "reset"]),
+        ("breaker |", ["list", "open", "close", "auto"]),
+        ("breaker open x |--", ["--reason", "--for", "--timeout"]),
         ("fence reset omsd |--", ["--reason", "--timeout", "--output", "--site-dir"]),
         ("services |--", ["--output", "--site-dir", "--timeout", "--help"]),
         ("services -o json |--o", []),

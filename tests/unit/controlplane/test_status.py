@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from controlplane.model import Mode, Process, ServiceSpec, records
-from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
+from controlplane.model.observed import Alarm, BreakerStatus, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
 from controlplane.model.specs import Tombstone
 from controlplane.site import document, histogram, last_heard, look, status
@@ -467,3 +467,27 @@ def test_the_newest_operations_come_first_and_are_bounded() -> None:
         "actor": "ann",
         "reason": "drill",
     }
+
+
+def test_the_breakers_of_every_instance_are_rows() -> None:
+    shut = BreakerStatus("omsd.execd", "open", False, "5 failures in a row", NOW_NS, 9, 5, 1, 2)
+    forced = BreakerStatus("execd.simd", "forced_open", True, "venue asked", 0, 3, 0, 0, 7)
+    site = Site(
+        hosts={
+            "beta": host("beta", observed("omsd-beta-1", breakers=(shut,))),
+            "alpha": host("alpha", observed("execd-alpha-1", breakers=(forced,))),
+        }
+    )
+    rows = [msgspec.to_builtins(row) for row in status.build(site, status.Now(NOW_NS, HEALTH)).breakers]
+    assert rows == [
+        {
+            "name": "execd.simd", "host": "alpha", "state": "forced_open", "instance": "execd-alpha-1",
+            "forced": True, "reason": "venue asked", "until": None,
+            "calls": 3, "failures": 0, "slow": 0, "refused": 7,
+        },
+        {
+            "name": "omsd.execd", "host": "beta", "state": "open", "instance": "omsd-beta-1",
+            "forced": False, "reason": "5 failures in a row", "until": "2023-11-14T22:13:20.000Z",
+            "calls": 9, "failures": 5, "slow": 1, "refused": 2,
+        },
+    ]  # fmt: skip

@@ -60,6 +60,7 @@ ASKING = ["status", "services", "endpoints x", "health", "host list", "events", 
 ASKING += ["positions", "logs x", "failover x --reason y", "fence show x"]
 ASKING += ["fence reset x --reason y", "maint x --off", "deregister x"]
 ASKING += ["register x --address 10.0.0.1 --port 1"]
+ASKING += ["breaker list", "breaker open x --reason y --for 5m"]
 HELP = ["--help", "up --help", "down --help", "host --help", "data --help", "audit verify --help"]
 WRONG = ["up --speed", "status -o xml", "nosuch"]
 

@@ -15,6 +15,17 @@ FENCE_RESET = (
     "326433632d346235612d343637382d383961622d636465663031323334353637cd1267ce0001e24009"
 )
 
+OVERRIDES = (
+    "9719010203ab6167656e742d616c706861c09194aa6f6d73642e6578656364ab666f726365645f6f70656eab76"
+    "656e75652061736b6564cf0000000218711a00"
+)
+STATUS = (
+    "dc001003010203ac6f6d73642d616c7068612d31c0c3a0a66163746976650180808090c39199aa6f6d73642e65"
+    "78656364a46f70656ec2b335206661696c7572657320696e206120726f77cf17979cfe362a000007050102"
+)
+OLDER_STATUS = "9f03010203ac6f6d73642d616c7068612d31c0c3a0a66163746976650180808090c3"
+"""Without breakers."""
+
 
 def test_the_stores_tokens_have_their_golden_bytes() -> None:
     message = control.Tokens(*HEAD, [OMSD])
@@ -32,3 +43,26 @@ def test_an_answer_to_a_fence_of_an_older_release_does_not_wait() -> None:
     older = bytes.fromhex("9a09010203a573696d6431c0a46f6d736407c2a573746f7279")
     answer = orders.decode_coming_back(older)
     assert isinstance(answer, orders.Fenced) and not answer.ok and not answer.waits
+
+
+def test_overrides_of_breakers_have_their_golden_bytes() -> None:
+    message = control.Overrides(
+        *HEAD, [control.OverrideOnWire("omsd.execd", "forced_open", "venue asked", 9_000_000_000)]
+    )
+    assert codec.encode(message).hex() == OVERRIDES
+    assert control.decode_from_agent(bytes.fromhex(OVERRIDES)) == message
+
+
+def test_a_status_has_its_breakers_last() -> None:
+    breaker = control.BreakerOnWire(
+        "omsd.execd", "open", False, "5 failures in a row", 1_700_000_000_000_000_000, 7, 5, 1, 2
+    )
+    head = (1, 2, 3, "omsd-alpha-1", None)
+    message = control.Status(*head, True, "", "active", 1, {}, {}, {}, [], True, [breaker])
+    assert codec.encode(message).hex() == STATUS
+    assert control.decode_from_daemon(bytes.fromhex(STATUS)) == message
+
+
+def test_a_status_of_an_older_release_has_no_breakers() -> None:
+    older = control.decode_from_daemon(bytes.fromhex(OLDER_STATUS))
+    assert isinstance(older, control.Status) and older.healthy and older.breakers == []

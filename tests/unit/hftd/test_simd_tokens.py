@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hftd.engine import reasons
-from hftd.wire import orders
+from hftd.wire import codec, orders
 from hftd.wire.orders import OrderState
 from tests.support.simd_desk import (
     EXECD,
@@ -138,3 +138,13 @@ def test_a_cancel_all_of_an_older_epoch_leaves_newer_orders_alone(desk: Desk) ->
         and done.cancelled == 1
         and set(desk.venue.working) == {"b"}
     )
+
+
+def test_a_client_order_id_that_comes_twice_is_counted(desk: Desk) -> None:
+    """Under another order id, as whoever sent an order again would have it."""
+    desk.fenced().book()
+    desk.handle(codec.replace(a_place("a"), client_order_id="mm-1"))
+    desk.handle(codec.replace(a_place("b"), client_order_id="mm-2"))
+    assert "client_order_ids_twice" not in desk.counts
+    desk.handle(codec.replace(a_place("c"), client_order_id="mm-1"))
+    assert desk.counts["client_order_ids_twice"] == 1
