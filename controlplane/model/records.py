@@ -28,6 +28,7 @@ from controlplane.model.bounds import (
     Word,
     one_of,
 )
+from controlplane.model.observed import Alarm
 from controlplane.model.process import Process
 from controlplane.model.specs import ServiceSpec, Tombstone
 
@@ -157,6 +158,8 @@ class ControllerRecord:
     url: Url
     process: Process
     since_ns: WallNs
+    alarms: Annotated[tuple[Alarm, ...], msgspec.Meta(max_length=64)] = ()
+    """Its own, which the agents show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,19 @@ class SiteRecord:
     """Who brought it up first, and on which machine: for people."""
     host: Word
     created_ns: WallNs
+
+
+@dataclass(frozen=True, slots=True)
+class RestoringRecord:
+    """`restoring`: a backup is being put back (backup/restoring.py); deleted with the last write of it."""
+
+    operation: Name
+    file: Text
+    actor: Text
+    host: Word
+    started_ns: WallNs
+    highest: Incarnation
+    """The highest incarnation that was seen before the store's own was deleted: for who goes on with it."""
 
 
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -127,6 +127,14 @@ class ConsulStore:
         except HftctlError as exc:
             reason = str(exc)
         return Health("consul", self.calls.addresses, latency_ms is not None, version, latency_ms, reason)
+
+    async def snapshot(self) -> AsyncIterator[bytes]:
+        """Consul's own snapshot. Not of the port (backup/native.py).
+
+        Raises:
+            Unavailable: no answer in time. Denied: the token is none of management.
+        """
+        yield (await self.calls.ask("GET", "snapshot", good=frozenset({200}))).body
 
     async def condition(self) -> Condition:
         return await condition.look(self.calls)

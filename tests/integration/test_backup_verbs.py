@@ -1,0 +1,194 @@
+"""`hftctl backup` and `hftctl restore` on real floors: a site that moves from Consul to etcd and back and
+goes on trading, and a restore that is killed in the middle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane import store
+from controlplane.backup import file
+from controlplane.errors import HftctlError
+from controlplane.floor import consul, etcd
+from controlplane.floor import folders as site_folders
+from controlplane.store import Keys
+from tests.support import consul_servers, floors, servers
+from tests.support.floors import Floor, wait_for
+
+pytestmark = pytest.mark.timeout(300)
+KEYS = Keys("lab")
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    try:
+        return {"HFT_ETCD": str(servers.etcd()), "HFT_CONSUL": str(consul_servers.consul())}
+    except servers.NoServer as exc:
+        pytest.skip(str(exc))
+
+
+def incarnation(floor: Floor) -> int:
+    return int(store_value(floor, KEYS.incarnation))
+
+
+def store_value(floor: Floor, key: str) -> bytes:
+    """Of the running floor's store."""
+
+    async def ask() -> bytes:
+        url = site_folders.Folders(floor.site_dir).store_url()
+        assert url is not None
+        client = store.connect(url)
+        try:
+            entry = await client.get(key)
+            assert entry is not None, key
+            return entry.value
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def refused(floor: Floor, *words: str) -> str:
+    done = floor.run(*words)
+    lines = [line for line in done.stderr.splitlines() if "started for this alone" not in line]
+    assert done.returncode == 2 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+def go_on(floor: Floor, kind: str, history: list[dict[str, Any]]) -> int:
+    """Bring it up on what was restored; returns the incarnation. It trades, and all that it had is there."""
+    done = floor.run("up", "--detach", timeout_s=180)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "differs from what is applied" not in done.stdout, "its specs came with it"
+    status = floor.status()
+    assert status["healthy"] and status["store"]["kind"] == kind
+    floor.trades()
+    wait_for("positions equal to the venue's", floor.settled, pause_s=0.3)
+    assert floor.json("history", "omsd")[: len(history)] == history
+    return incarnation(floor)
+
+
+def test_a_floor_moves_from_consul_to_etcd_and_back_and_goes_on_trading(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with floors.floor("--store", "consul", environment=environment, without=["HFT_TEST_STORE"]) as floor:
+        floor.trades()
+        done = floor.json("failover", "omsd", "--reason", "before the move")
+        assert done["outcome"] == "succeeded"
+        wait_for("healthy again", floor.healthy)
+        wait_for("the history to be complete", lambda: complete(floor))
+        before, history = incarnation(floor), floor.json("history", "omsd")
+        operation = done["operation"]
+
+        one = tmp_path / "one.hftbackup"
+        assert floor.run("backup", str(one)).returncode == 0
+        line = refused(floor, "restore", str(one))
+        assert "it runs in this store" in line and "host alpha" in line
+        assert "runs with consul" in refused(floor, "restore", str(one), "--store", "etcd")
+        assert floor.healthy() and incarnation(floor) == before, "nothing was changed"
+
+        assert floor.run("down").returncode == 0
+        two = tmp_path / "two.hftbackup"
+        assert floor.json("backup", str(two))["store"] == "consul", "of a floor that is down"
+        for content in (two.read_bytes()[:-10], two.read_bytes().replace(b"specs/omsd", b"specs/omsx")):
+            bad = tmp_path / "bad"
+            bad.write_bytes(content)
+            assert str(bad) in refused(floor, "restore", str(bad), "--store", "etcd")
+        moved = floor.json("restore", str(two), "--store", "etcd", "--reason", "to etcd")
+        assert moved["incarnation"] > before and not floors.processes_of(floor.site_dir)
+        assert go_on(floor, "etcd", history) == moved["incarnation"]
+        assert json.loads(store_value(floor, KEYS.operation(operation)))["state"] == "succeeded"
+
+        three = tmp_path / "three.hftbackup"
+        assert floor.run("backup", str(three)).returncode == 0, "of a floor that runs"
+        assert floor.run("down").returncode == 0
+        back = floor.json("restore", str(three), "--store", "consul")
+        assert back["incarnation"] > moved["incarnation"]
+        assert go_on(floor, "consul", history) == back["incarnation"]
+        assert json.loads(store_value(floor, KEYS.operation(operation)))["state"] == "succeeded"
+        assert json.loads(store_value(floor, KEYS.operation(moved["operation"])))["reason"] == "to etcd"
+        verified = floor.run("audit", "verify")
+        assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def complete(floor: Floor) -> bool:
+    return all(row["took_ms"] is not None for row in floor.json("history", "omsd"))
+
+
+@pytest.mark.parametrize("kind", ["etcd", "consul"])
+def test_a_restore_that_is_killed_half_way_is_run_again_and_nothing_starts_meanwhile(
+    kind: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "many.hftbackup"
+    with file.writing(path, file.Header(site="lab", taken_ns=1)) as out:
+        out.add("incarnation", b"1700000000000")
+        for n in range(30_000):
+            out.add(f"config/x/{n:06d}", b"x" * 200)
+    with floors.floor(environment=environment, without=["HFT_TEST_STORE"], bring_up=False) as floor:
+        words = [*floors.HFTCTL, "restore", str(path), "--store", kind]
+        began = site_folders.Folders(floor.site_dir).log(kind)
+        with subprocess.Popen(words, env=floor.environment, stderr=subprocess.PIPE) as restore:
+            wait_for("the restore to be under way", lambda: half(floor, kind) or restore.poll() is not None)
+            os.kill(restore.pid, signal.SIGKILL)
+        assert restore.returncode == -signal.SIGKILL, "it was over before it could be killed"
+        assert began.exists()
+        wait_for("its store to end with it", lambda: not floors.processes_of(floor.site_dir))
+
+        done = floor.run("up", "--detach", "--store", kind, timeout_s=180)
+        assert done.returncode != 0 and f"hftctl restore {path}" in done.stderr, done.stderr
+        assert "has not come to its end" in done.stderr
+        wait_for("nothing to be left of it", lambda: not floors.processes_of(floor.site_dir))
+
+        again = floor.json("restore", str(path), "--store", kind)
+        assert again["records"] == 30_001 and again["incarnation"] > 1_700_000_000_000
+        done = floor.run("up", "--detach", timeout_s=180)
+        assert done.returncode == 0, done.stderr
+        assert floor.status()["store"]["kind"] == kind
+
+
+def half(floor: Floor, kind: str) -> bool:
+    """Some of it is in the store by now: asked over the socket of the store that runs for the restore."""
+    run_dir = site_folders.Folders(floor.site_dir).run_dir()
+    said: dict[str, Any] = {"kind": kind, "endpoints": [f"unix:{run_dir / etcd.CLIENT_SOCKET}"]}
+    if kind == "consul":
+        token = floor.site_dir / consul.FOLDER / consul.TOKEN
+        said = {"kind": kind, "endpoints": [f"unix:{run_dir / consul.SOCKET}"], "token_file": str(token)}
+        if not token.exists():
+            return False
+
+    async def ask() -> bool:
+        client = store.connect(site_folders.url_of(said))
+        try:
+            return await client.get(f"{KEYS.root}config/x/002000") is not None
+        except HftctlError:
+            return False
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def test_a_backup_into_an_empty_site_folder_makes_it_that_floor(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The site folder was lost, and with it the store: what is left is the backup."""
+    one = tmp_path / "one.hftbackup"
+    with floors.floor("--store", "etcd", environment=environment, without=["HFT_TEST_STORE"]) as floor:
+        assert floor.run("backup", str(one)).returncode == 0
+        floor_id = (floor.site_dir / "floor.id").read_text()
+        assert floor.run("down").returncode == 0
+    with floors.floor(environment=environment, without=["HFT_TEST_STORE"], bring_up=False) as other:
+        assert "none ever has" in other.run("backup").stderr
+        assert other.run("restore", str(one)).returncode == 0
+        assert (other.site_dir / "floor.id").read_text() == floor_id
+        done = other.run("up", "--detach", timeout_s=180)
+        assert done.returncode == 0, done.stderr
+        assert other.healthy()
