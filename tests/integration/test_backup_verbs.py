@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from controlplane import store
-from controlplane.backup import file
+from controlplane.backup import file, native, schedule
 from controlplane.errors import HftctlError
 from controlplane.floor import consul, etcd
 from controlplane.floor import folders as site_folders
@@ -192,3 +192,34 @@ def test_a_backup_into_an_empty_site_folder_makes_it_that_floor(
         done = other.run("up", "--detach", timeout_s=180)
         assert done.returncode == 0, done.stderr
         assert other.healthy()
+
+
+@pytest.mark.parametrize("kind", ["etcd", "consul"])
+def test_the_elected_controller_takes_them_and_says_when_it_cannot(
+    kind: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "backups"
+    said = environment | {"HFT_BACKUP_EVERY_S": "2", "HFT_BACKUP_KEEP": "3", "HFT_BACKUP_DIR": str(folder)}
+    with floors.floor("--store", kind, environment=said, without=["HFT_TEST_STORE"]) as floor:
+        first = wait_for("a backup", lambda: schedule.kept(folder, "lab"))[0]
+        ending = native.ENDINGS[kind]
+        snapshots = wait_for("the store's own snapshot", lambda: schedule.kept(folder, "lab", ending))
+        assert snapshots[0].stat().st_mode & 0o777 == 0o600
+        wait_for("the oldest to go", lambda: not first.exists())
+        assert 1 <= len(schedule.kept(folder, "lab")) <= 4
+        newest = schedule.kept(folder, "lab")[-1]
+        with file.opened(newest) as found:
+            assert f"{KEYS.root}{next(iter(found.records())).key}".startswith(KEYS.root)
+
+        aside = folder.rename(tmp_path / "aside")
+        folder.write_text("in the way")
+
+        def failing() -> list[dict[str, Any]]:
+            return [alarm for alarm in floor.status()["alarms"] if alarm["id"] == "backup.failed"]
+
+        [alarm] = wait_for("the alarm", failing, pause_s=0.3)
+        assert str(folder) in alarm["text"] and alarm["severity"] == "warning"
+        assert floor.healthy(), "no trading hangs on it"
+        folder.unlink()
+        aside.rename(folder)
+        wait_for("the end of the alarm", lambda: not failing(), pause_s=0.3)

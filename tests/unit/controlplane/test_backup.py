@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -422,3 +423,15 @@ async def test_services_beyond_one_transaction_come_last_all_the_same(tmp_path: 
     assert max(
         r for key, r in newest.items() if not key.startswith((KEYS.specs, KEYS.operations, KEYS.incarnation))
     ) < min(r for key, r in newest.items() if key.startswith(KEYS.specs))
+
+
+def test_the_golden_file(small: Path) -> None:
+    """docs/protocol.md has it; another hftctl's file is read for as long as there are any."""
+    before = (
+        b'{"format":"hftctl-backup","version":1,"site":"lab","taken_ns":1,"taken_at":"","by":"","host":"",'
+        b'"floor":"","incarnation":0,"store_kind":"","store_version":"","revision":0}\n'
+        b'["incarnation","MQ=="]\n'
+        b'["specs/omsd","e30="]\n'
+    )
+    digest = hashlib.sha256(before).hexdigest().encode()
+    assert small.read_bytes() == before + b'{"records":2,"sha256":"' + digest + b'"}\n'
