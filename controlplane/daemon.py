@@ -26,6 +26,7 @@ from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
 from controlplane.model.observed import Alarm
+from controlplane.operations import archive
 from controlplane.site import document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
@@ -59,6 +60,7 @@ class Controller:
         self.process = identity.myself("controld")
         self.backups: backup.Scheduled | None = None
         """None: none are taken."""
+        self.archive: archive.Archive | None = None
 
     def __repr__(self) -> str:
         return f"<Controller {self.site} {self.url} {'elected' if self.elected else 'waiting'}>"
@@ -152,7 +154,8 @@ class Controller:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Those that it raises itself; the agents show them."""
-        return self.backups.alarms if self.backups is not None else ()
+        own = self.backups.alarms if self.backups is not None else ()
+        return own + (self.archive.alarms if self.archive is not None else ())
 
     def set_elected(self, elected: bool, why: str = "") -> None:
         if elected != self.elected:
@@ -181,6 +184,7 @@ async def keep(given: argparse.Namespace) -> int:
     settings = backup.schedule.of_environment(os.environ, given.site_dir)
     if settings.every_s:
         controller.backups = backup.Scheduled(given.store, keys, settings, own_store=given.own_store)
+    controller.archive = archive.Archive(client, keys, given.site_dir)
     serving = await serve(controller, given)
     try:
         log.info("controller.serves", url=controller.url)
@@ -188,6 +192,7 @@ async def keep(given: argparse.Namespace) -> int:
             tasks.start_soon(controller.follower.run, name="view")
             tasks.start_soon(controller.watch_health, name="store health")
             tasks.start_soon(controller.campaign, name="campaign")
+            tasks.start_soon(controller.archive.run, lambda: controller.elected, name="archive")
             if controller.backups is not None:
                 tasks.start_soon(controller.backups.run, lambda: controller.elected, name="backups")
     finally:

@@ -30,7 +30,7 @@ from controlplane.backup import file
 from controlplane.backup.taking import LIST_S, floor_of, incarnation_of, leased
 from controlplane.errors import HftctlError, InUse, InvalidInput, Refused, Unavailable
 from controlplane.model import bounds, records
-from controlplane.operation_log import RUNNING
+from controlplane.operations.log import RUNNING
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Snapshot, Store, limits
 
 KIND = "restore"
@@ -64,6 +64,11 @@ class _Plan:
     specs: list[Put] = field(default_factory=list)
     highest: int = 0
     """Incarnation."""
+
+
+def _step(name: str, began_ns: int | None) -> records.OperationStep:
+    now_ns = time.time_ns()
+    return records.OperationStep(name, "succeeded", began_ns or now_ns, now_ns)
 
 
 async def running(store: Store, keys: Keys) -> list[str]:
@@ -153,6 +158,7 @@ async def restore(
         highest,
     )
     writes = _Writes(store, keys, await _begin(store, keys, marker))
+    steps = [_step("takes the incarnation away", started_ns)]
     old = [key for key, entry in there.entries.items() if _replaced(keys, key, entry)]
     # Specs first: what is half restored has none until its last writes.
     removed = sorted(
@@ -165,7 +171,11 @@ async def restore(
         put = _put(keys, record, now_ms)
         if put is not None and not put.key.startswith(keys.specs):
             await writes.add(put)
+    steps.append(
+        _step(f"replaces what the store had by {backup.trailer.records} keys", steps[-1].finished_ns)
+    )
     incarnation = max(time.time_ns() // 1_000_000, highest + 1)
+    steps.append(_step(f"services, and incarnation {incarnation}", steps[-1].finished_ns))
     done = records.OperationRecord(
         operation,
         KIND,
@@ -175,6 +185,7 @@ async def restore(
         bounds.cut(reason),
         started_ns,
         time.time_ns(),
+        steps=tuple(steps),
     )
     last: list[Put | Delete] = [
         Put(keys.operation(operation), model.encode(done)),
@@ -249,7 +260,10 @@ def _settled(value: bytes, now_ms: int) -> bytes:
         return value
     if found.state != RUNNING:
         return value
-    return model.encode(dataclasses.replace(found, state="unknown", finished_ns=now_ms * 1_000_000))
+    why = "it was running when the backup was taken"
+    return model.encode(
+        dataclasses.replace(found, state="unknown", finished_ns=now_ms * 1_000_000, outcome=why)
+    )
 
 
 # --- incarnations -------------------------------------------------------------------------------------------

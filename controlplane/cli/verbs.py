@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
         "leadership:history", "Every change of leader of a service, with time, cause, actor and reason."
     ),
     "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
+    "op": Verb("op:op", "Operations: what was changed, by whom, why, and how it went."),
     "backup": Verb("backup:backup", "Write everything that the store holds of the site to a file."),
     "restore": Verb("backup:restore", "Make the site be what a backup says, in a store of either kind."),
     "fence": Verb("fence:fences", "The fences that receivers keep of a group."),

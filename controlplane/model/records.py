@@ -136,6 +136,21 @@ class HistoryRow:
     active_ns: WallNs | None = None
 
 
+STEPS_MAX = 128
+"""Of one operation: an apply of 128 services in batches is six, a reset of fences one a receiver."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStep:
+    name: Text
+    state: Word
+    """As an operation's; a step that was never begun is not there."""
+    started_ns: WallNs
+    finished_ns: WallNs | None = None
+    detail: Text = ""
+    """Why, when it did not succeed."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperationRecord:
     """`ops/<id>`: one change made by an operator or the system."""
@@ -149,6 +164,10 @@ class OperationRecord:
     reason: Text
     created_ns: WallNs
     finished_ns: WallNs | None = None
+    outcome: Text = ""
+    """Why, when it did not succeed."""
+    steps: Annotated[tuple[OperationStep, ...], msgspec.Meta(max_length=STEPS_MAX)] = ()
+    """In the order in which they began."""
 
 
 @dataclass(frozen=True, slots=True)

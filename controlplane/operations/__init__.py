@@ -2,7 +2,8 @@
 recorded.
 
 failover.py moves the lead of a group, fence_reset.py sets its receivers' fences to what the store holds.
-Their record is controlplane/operation_log.py.
+log.py writes the record of each, archive.py moves the oldest from the store to the disk, shown.py is what
+people are told of them.
 """
 
-__all__ = ["failover", "fence_reset"]
+__all__ = ["archive", "failover", "fence_reset", "log", "shown"]

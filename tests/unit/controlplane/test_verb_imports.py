@@ -58,7 +58,7 @@ ROOMS = {
 
 ASKING = ["status", "services", "endpoints x", "health", "host list", "events", "history x", "orders"]
 ASKING += ["positions", "logs x", "failover x --reason y", "fence show x"]
-ASKING += ["fence reset x --reason y"]
+ASKING += ["fence reset x --reason y", "op list", "op list --archived --since 2h", "op show x", "op watch x"]
 HELP = ["--help", "up --help", "down --help", "host --help", "data --help", "audit verify --help"]
 WRONG = ["up --speed", "status -o xml", "nosuch"]
 
