@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from controlplane import store
 from controlplane.backup import file, native, schedule
@@ -223,3 +224,42 @@ def test_the_elected_controller_takes_them_and_says_when_it_cannot(
         folder.unlink()
         aside.rename(folder)
         wait_for("the end of the alarm", lambda: not failing(), pause_s=0.3)
+
+
+def test_a_floor_moves_into_a_store_that_is_there_already(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """And a second floor's backup does not get over it, nor does the first one while it runs there."""
+    one, other_s = tmp_path / "one.hftbackup", tmp_path / "other.hftbackup"
+    with (
+        consul_servers.running(consul_servers.consul()) as server,
+        floors.floor("--store", "etcd", environment=environment, without=["HFT_TEST_STORE"]) as floor,
+    ):
+        there = ["--store-endpoints", f"consul://{server.endpoint}"]
+        before = incarnation(floor)
+        assert floor.run("down").returncode == 0
+        assert floor.run("backup", str(one)).returncode == 0
+        moved = floor.json("restore", str(one), *there)
+        assert moved["store"] == "consul" and moved["incarnation"] > before
+        assert not floors.processes_of(floor.site_dir), "nothing was started for it"
+
+        with file.opened(one) as found, file.writing(other_s, another(found.header)) as out:
+            for record in found.records():
+                out.add(record.key, record.value)
+        with floors.floor(environment=environment, without=["HFT_TEST_STORE"], bring_up=False) as other:
+            assert "--force replaces it" in refused(other, "restore", str(other_s), *there)
+
+        assert go_on(floor, "consul", []) == moved["incarnation"]
+        assert not {"etcd", "consul"} & set(floor.parent()["processes"])
+        assert "it runs in this store" in refused(floor, "restore", str(one))
+        # By force: every leader stops, and leads again above all that was.
+        forced = floor.json("restore", str(one), "--force")
+        assert forced["incarnation"] > moved["incarnation"]
+        wait_for("healthy again", floor.healthy)
+        floor.trades()
+        wait_for("positions equal to the venue's", floor.settled, pause_s=0.3)
+        assert incarnation(floor) == forced["incarnation"]
+
+
+def another(header: file.Header) -> file.Header:
+    return structs.replace(header, floor="f" * 32)
