@@ -16,6 +16,7 @@ running is `unknown`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import socket
@@ -30,6 +31,7 @@ from controlplane.backup import file
 from controlplane.backup.taking import LIST_S, floor_of, incarnation_of, leased
 from controlplane.errors import HftctlError, InUse, InvalidInput, Refused, Unavailable
 from controlplane.model import bounds, records
+from controlplane.model.specs import Tombstone
 from controlplane.operations.log import RUNNING
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Snapshot, Store, limits
 
@@ -64,6 +66,23 @@ class _Plan:
     specs: list[Put] = field(default_factory=list)
     highest: int = 0
     """Incarnation."""
+
+
+def _ended(keys: Keys, there: Snapshot, plan: _Plan, tombstone: Tombstone) -> Iterator[Put]:
+    """Tombstones of the services that the store had and the backup has not: without one each host would go on
+    with what it has on its own disk.
+    """
+    for key, entry in there.entries.items():
+        if not key.startswith(keys.specs) or key in plan.keys:
+            continue
+        with contextlib.suppress(msgspec.DecodeError):
+            found = records.decode_spec(entry.value)
+            hosts = found.hosts
+            yield Put(key, model.encode(dataclasses.replace(tombstone, hosts=tuple(hosts))))
+
+
+def _iso(wall_ns: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall_ns / 1e9))
 
 
 def _step(name: str, began_ns: int | None) -> records.OperationStep:
@@ -103,7 +122,7 @@ async def half_way(store: Store, keys: Keys) -> str:
         found = model.decode(records.RestoringRecord, entry.value)
     except msgspec.DecodeError:
         return f'site "{keys.site}": a restore has not come to its end; hftctl restore FILE again'
-    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.started_ns / 1e9))
+    since = _iso(found.started_ns)
     return (
         f'site "{keys.site}": the restore of {found.file} that {found.actor} began on {found.host} at '
         f"{since} has not come to its end: the store has a part of the site, and nothing starts on it; "
@@ -192,7 +211,8 @@ async def restore(
         Put(keys.incarnation, str(incarnation).encode()),
         Delete(keys.restoring),
     ]
-    await writes.finish(plan.specs, last)
+    ended = list(_ended(keys, there, plan, Tombstone(actor, bounds.cut(reason or KIND), _iso(started_ns))))
+    await writes.finish([*plan.specs, *ended], last)
     gone = sum(key not in plan.keys for key in removed)
     return Restored(backup.trailer.records, gone, incarnation, operation)
 

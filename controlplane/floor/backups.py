@@ -166,7 +166,9 @@ def _store(
 
 
 def _of_floor(folders: Folders, wanted: Wanted, running: dict[str, object]) -> Place:
-    """Raises InUse: it runs with another store than is asked for. FloorUnreachable: it names none yet."""
+    """Raises InUse: it runs with another store, or is of another site, than is asked for. FloorUnreachable:
+    it names none yet.
+    """
     url, said = folders.store_url(), running.get("store")
     kind = str(said.get("kind")) if isinstance(said, dict) else ""
     if url is None:
@@ -176,8 +178,14 @@ def _of_floor(folders: Folders, wanted: Wanted, running: dict[str, object]) -> P
             f"site folder {folders.site_dir}: its floor runs with {kind}, not {wanted.store} (hftctl down "
             "first)"
         )
+    site = str(running.get("site", ""))
+    if wanted.site not in (None, site):
+        raise InUse(
+            f'site folder {folders.site_dir}: its floor is of site "{site}", not "{wanted.site}" (another '
+            "--site-dir, or hftctl down first)"
+        )
     own = isinstance(said, dict) and "url" not in said
-    return Place(url, kind, str(running.get("site", "")), own=own, runs=True)
+    return Place(url, kind, site, own=own, runs=True)
 
 
 def _last(folders: Folders) -> RunFile | None:

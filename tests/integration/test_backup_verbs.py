@@ -94,6 +94,7 @@ def test_a_floor_moves_from_consul_to_etcd_and_back_and_goes_on_trading(
         line = refused(floor, "restore", str(one))
         assert "it runs in this store" in line and "host alpha" in line
         assert "runs with consul" in refused(floor, "restore", str(one), "--store", "etcd")
+        assert 'is of site "lab"' in refused(floor, "backup", str(tmp_path / "no"), "--site", "east")
         assert floor.healthy() and incarnation(floor) == before, "nothing was changed"
 
         assert floor.run("down").returncode == 0

@@ -7,18 +7,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane import backup, model, store
 from controlplane.backup import file, restoring
 from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
 from controlplane.floor import claim, settling
 from controlplane.floor.folders import Folders
-from controlplane.model import Process, records
+from controlplane.model import Mode, Process, ServiceSpec, records
+from controlplane.model.specs import Tombstone
 from controlplane.store import Compare, Delete, Keys, Put
 from controlplane.store.memory import Memory, MemoryStore
 
@@ -435,3 +439,24 @@ def test_the_golden_file(small: Path) -> None:
     )
     digest = hashlib.sha256(before).hexdigest().encode()
     assert small.read_bytes() == before + b'{"records":2,"sha256":"' + digest + b'"}\n'
+
+
+async def test_a_service_that_the_backup_has_not_is_ended_by_a_tombstone_on_its_hosts(path: Path) -> None:
+    """Without one its hosts would go on with the spec that they have on their disks."""
+    spec = ServiceSpec("later", "bookd", Mode.SINGLETON, ("alpha", "beta"))
+    client = await filled({KEYS.spec("later"): model.encode(spec), KEYS.spec("rubbish"): b"\xff"})
+    await put_back(client, path)
+    found = records.decode_spec((await contents(client))[KEYS.spec("later")])
+    assert isinstance(found, Tombstone) and found.hosts == ("alpha", "beta")
+    assert (found.by, found.reason) == ("ann", "test")
+    assert KEYS.spec("rubbish") not in await contents(client)
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_no_bytes_are_taken_for_a_backup_or_break_its_reader(content: bytes, headed: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "any"
+        begin = b'{"format":"hftctl-backup","version":1,"site":"lab","taken_ns":1}\n' if headed else b""
+        path.write_bytes(begin + content)
+        with pytest.raises(InvalidInput), file.opened(path):
+            pass
