@@ -18,9 +18,10 @@ from msgspec import structs
 from controlplane import store
 from controlplane.backup import file, native, schedule
 from controlplane.errors import HftctlError
-from controlplane.floor import consul, etcd
+from controlplane.floor import consul, etcd, store_alone
 from controlplane.floor import folders as site_folders
 from controlplane.store import Keys
+from controlplane.store.consul import ConsulStore
 from tests.support import consul_servers, floors, servers
 from tests.support.floors import Floor, wait_for
 
@@ -264,3 +265,43 @@ def test_a_floor_moves_into_a_store_that_is_there_already(
 
 def another(header: file.Header) -> file.Header:
     return structs.replace(header, floor="f" * 32)
+
+
+def test_after_consuls_own_restore_the_keepers_disks_raise_the_incarnation(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The guard that is left: docs/operations.md says where it ends."""
+    snapshot = tmp_path / "one.snap"
+
+    async def of_store(url: str, *, back: bool) -> None:
+        client = store.connect(url)
+        client.try_within(30)
+        try:
+            if back:
+                assert isinstance(client, ConsulStore)
+                content = await asyncio.to_thread(snapshot.read_bytes)
+                await client.calls.ask("PUT", "snapshot", body=content, good=frozenset({200}))
+            else:
+                await native.take(client, snapshot)
+        finally:
+            await client.close()
+
+    with floors.floor("--store", "consul", environment=environment, without=["HFT_TEST_STORE"]) as floor:
+        folders = site_folders.Folders(floor.site_dir)
+        url = folders.store_url()
+        assert url is not None
+        before = incarnation(floor)
+        asyncio.run(of_store(url, back=False))
+        assert floor.json("failover", "omsd", "--reason", "after the snapshot")["outcome"] == "succeeded"
+        wait_for("healthy again", floor.healthy)
+        assert floor.run("down").returncode == 0
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv("HFT_CONSUL", environment["HFT_CONSUL"])
+            with store_alone.running(folders, "consul", "test", lambda text: None) as alone:
+                asyncio.run(of_store(alone, back=True))
+        done = floor.run("up", "--detach", timeout_s=180)
+        assert done.returncode == 0, done.stderr
+        assert "it went back" in done.stdout
+        assert incarnation(floor) > before
+        floor.trades()
+        wait_for("positions equal to the venue's", floor.settled, pause_s=0.3)
