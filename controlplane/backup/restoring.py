@@ -68,7 +68,7 @@ class _Plan:
     """Incarnation."""
 
 
-def _ended(keys: Keys, there: Snapshot, plan: _Plan, tombstone: Tombstone) -> Iterator[Put]:
+def _tombstones(keys: Keys, there: Snapshot, plan: _Plan, tombstone: Tombstone) -> Iterator[Put]:
     """Tombstones of the services that the store had and the backup has not: without one each host would go on
     with what it has on its own disk.
     """
@@ -76,9 +76,8 @@ def _ended(keys: Keys, there: Snapshot, plan: _Plan, tombstone: Tombstone) -> It
         if not key.startswith(keys.specs) or key in plan.keys:
             continue
         with contextlib.suppress(msgspec.DecodeError):
-            found = records.decode_spec(entry.value)
-            hosts = found.hosts
-            yield Put(key, model.encode(dataclasses.replace(tombstone, hosts=tuple(hosts))))
+            hosts = records.decode_spec(entry.value).hosts
+            yield Put(key, model.encode(dataclasses.replace(tombstone, hosts=hosts)))
 
 
 def _iso(wall_ns: int) -> str:
@@ -211,7 +210,9 @@ async def restore(
         Put(keys.incarnation, str(incarnation).encode()),
         Delete(keys.restoring),
     ]
-    ended = list(_ended(keys, there, plan, Tombstone(actor, bounds.cut(reason or KIND), _iso(started_ns))))
+    ended = list(
+        _tombstones(keys, there, plan, Tombstone(actor, bounds.cut(reason or KIND), _iso(started_ns)))
+    )
     await writes.finish([*plan.specs, *ended], last)
     gone = sum(key not in plan.keys for key in removed)
     return Restored(backup.trailer.records, gone, incarnation, operation)
