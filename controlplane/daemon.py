@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import socket
 import sys
 from pathlib import Path
@@ -17,13 +18,15 @@ from pathlib import Path
 import anyio
 import msgspec
 
-from controlplane import model, registry, store
+from controlplane import backup, model, registry, store
 from controlplane.api import http
 from controlplane.errors import HftctlError
 from controlplane.host import identity, log, run, title
 from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
+from controlplane.model.observed import Alarm
+from controlplane.operations import archive
 from controlplane.site import anti_entropy, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
@@ -55,6 +58,9 @@ class Controller:
         self.url = ""
         self.store_health = Health("", (), False, "", None, "not asked yet")
         self.process = identity.myself("controld")
+        self.backups: backup.Scheduled | None = None
+        """None: none are taken."""
+        self.archive: archive.Archive | None = None
 
     def __repr__(self) -> str:
         return f"<Controller {self.site} {self.url} {'elected' if self.elected else 'waiting'}>"
@@ -121,14 +127,16 @@ class Controller:
     async def hold(self, lease: store.Lease) -> bool:
         """True when the key is ours: it was, it was free, or its writer is a dead process of this boot."""
         key, entry = self.keys.controller(), await self.client.get(self.keys.controller())
-        record = None if entry is None else self._holder(entry)
+        record, since_ns = None if entry is None else self._holder(entry), self.clock.wall_ns()
         if record is not None:
-            if record.process == self.process and self.elected:
-                return True
             holder = record.process
-            if holder.boot_id != self.process.boot_id or identity.runs(holder):
-                return record.process == self.process
-        value = model.encode(records.ControllerRecord(self.url, self.process, self.clock.wall_ns()))
+            if holder == self.process:
+                if self.elected and record.alarms == self.alarms():
+                    return True
+                since_ns = record.since_ns
+            elif holder.boot_id != self.process.boot_id or identity.runs(holder):
+                return False
+        value = model.encode(records.ControllerRecord(self.url, self.process, since_ns, self.alarms()))
         written = await self.client.put(key, value, expect=entry.revision if entry else 0, lease=lease)
         return isinstance(written, store.Committed)
 
@@ -143,6 +151,11 @@ class Controller:
                     "controller.damaged", key=entry.key, reason=str(exc), consequence="it is replaced"
                 )
             return None
+
+    def alarms(self) -> tuple[Alarm, ...]:
+        """Those that it raises itself; the agents show them."""
+        own = self.backups.alarms if self.backups is not None else ()
+        return own + (self.archive.alarms if self.archive is not None else ())
 
     def set_elected(self, elected: bool, why: str = "") -> None:
         if elected != self.elected:
@@ -171,6 +184,10 @@ async def keep(given: argparse.Namespace) -> int:
         follower, client, keys, registrations=lambda: registry.watch(client, keys, catalogue=False)
     )
     controller = Controller(given.site, client, follower)
+    settings = backup.schedule.of_environment(os.environ, given.site_dir)
+    if settings.every_s:
+        controller.backups = backup.Scheduled(given.store, keys, settings, own_store=given.own_store)
+    controller.archive = archive.Archive(client, keys, given.site_dir)
     serving = await serve(controller, given)
     try:
         log.info("controller.serves", url=controller.url)
@@ -179,6 +196,9 @@ async def keep(given: argparse.Namespace) -> int:
             tasks.start_soon(entropy.run, name="comparison with the store")
             tasks.start_soon(controller.watch_health, name="store health")
             tasks.start_soon(controller.campaign, name="campaign")
+            tasks.start_soon(controller.archive.run, lambda: controller.elected, name="archive")
+            if controller.backups is not None:
+                tasks.start_soon(controller.backups.run, lambda: controller.elected, name="backups")
     finally:
         with anyio.CancelScope(shield=True):
             await serving.close(STOP_S)
@@ -194,6 +214,11 @@ def main(arguments: list[str] | None = None) -> None:
     existing.add_argument(parser)
     parser.add_argument("--site-dir", type=Path, required=True)
     parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument(
+        "--own-store",
+        action="store_true",
+        help="nobody else's data is in the store: beside each backup the store's own snapshot is taken",
+    )
     parser.add_argument("--http-address", default="127.0.0.1")
     parser.add_argument(
         "--http-port", type=int, default=0, help="0: any free one; the controller's record tells"

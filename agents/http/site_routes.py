@@ -19,7 +19,7 @@ from agents.http.site_events import SiteEvents
 from controlplane.errors import InvalidInput, Unavailable
 from controlplane.http import answers, peer
 from controlplane.model import Mode
-from controlplane.operations import failover, fence_reset
+from controlplane.operations import failover, fence_reset, shown
 from controlplane.site.view import SiteView
 
 HISTORY_MAX = 500
@@ -39,6 +39,7 @@ class SiteRoutes:
             Route("/v1/site/checks", self.checks),
             Route("/v1/site/ask/{service}/{what}", self.ask),
             Route("/v1/site/history/{service}", self.history),
+            Route("/v1/site/operations", self.operations),
             Route("/v1/site/failover", self.failover, methods=["POST"]),
         ]
 
@@ -104,6 +105,10 @@ class SiteRoutes:
             raise answers.NotFound(f'service "{service}" is not in site {site.site}')
         rows = fence_reset.history(site, service)[-HISTORY_MAX:]
         return answers.json([dataclasses.asdict(row) for row in rows])
+
+    async def operations(self, request: Request) -> Response:
+        """All that the store has, oldest first, and the hand-overs that nobody asked for."""
+        return answers.json(shown.of(self._site()))
 
     async def failover(self, request: Request) -> Response:
         """Runs to its end though its client goes away: what has been written must be settled and recorded."""

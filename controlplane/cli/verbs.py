@@ -51,5 +51,8 @@ VERBS: dict[str, Verb] = {
     ),
     "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
     "breaker": Verb("breaker:breakers", "Circuit breakers of the site."),
+    "op": Verb("op:op", "Operations: what was changed, by whom, why, and how it went."),
+    "backup": Verb("backup:backup", "Write everything that the store holds of the site to a file."),
+    "restore": Verb("backup:restore", "Make the site be what a backup says, in a store of either kind."),
     "fence": Verb("fence:fences", "The fences that receivers keep of a group."),
 }

@@ -16,8 +16,8 @@ import uuid
 
 import msgspec
 
-from controlplane import model, store
-from controlplane.errors import InUse, InvalidInput, Unavailable
+from controlplane import backup, model, store
+from controlplane.errors import InUse, InvalidInput, Refused, Unavailable
 from controlplane.floor.folders import Folders
 from controlplane.host import files
 from controlplane.model import bounds
@@ -36,15 +36,17 @@ async def claim(
 
     Raises:
         InUse: it is another floor's; nothing was changed. InvalidInput: the record does not decode.
-        Unavailable, Denied: the store.
+        Refused: a backup was put back in part only. Unavailable, Denied: the store.
     """
-    mine = _read(folders)
+    if restoring := await backup.half_way(client, keys):
+        raise Refused(restoring)
+    mine = read(folders)
     for _ in range(TRIES):
         entry = await client.get(keys.site_record)
         found = None if entry is None else _decoded(keys, entry, or_none=own_store)
         if found is None:
             mine = mine or uuid.uuid4().hex
-            _keep(folders, mine)  # before the store has it: a crash in between leaves no site without a floor
+            keep(folders, mine)  # before the store has it: a crash in between leaves no site without a floor
             record = SiteRecord(mine, getpass.getuser(), socket.gethostname(), time.time_ns())
             expect = entry.revision if entry else 0
             done = await client.put(keys.site_record, model.encode(record), expect=expect)
@@ -55,7 +57,7 @@ async def claim(
             return False
         if not (join or own_store):
             raise InUse(_refusal(keys.site, found, mine, folders))
-        _keep(folders, found.floor)
+        keep(folders, found.floor)
         return join and not own_store
     raise Unavailable(
         f'site "{keys.site}": its record in the store changed {TRIES} times meanwhile; try again'
@@ -89,8 +91,8 @@ def _decoded(keys: store.Keys, entry: store.Entry, *, or_none: bool) -> SiteReco
         ) from exc
 
 
-def _read(folders: Folders) -> str:
-    """Empty: there is none, or none that is one."""
+def read(folders: Folders) -> str:
+    """The floor's own id. Empty: there is none, or none that is one."""
     try:
         found = files.read_regular(folders.site_dir / FILE).decode(errors="replace").strip()
     except OSError:
@@ -98,5 +100,6 @@ def _read(folders: Folders) -> str:
     return found if _ID.fullmatch(found) else ""
 
 
-def _keep(folders: Folders, floor: str) -> None:
+def keep(folders: Folders, floor: str) -> None:
+    """This site folder's floor is that one from now on. Raises OSError."""
     files.replace(folders.site_dir / FILE, f"{floor}\n".encode(), files.Durability.POWER, mode=0o600)

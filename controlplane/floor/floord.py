@@ -307,7 +307,10 @@ class Floord:
             self.supervise(
                 tasks,
                 "controld",
-                [sys.executable, "-m", "controlplane.daemon", *common, "--http-port", str(port)],
+                [
+                    *(sys.executable, "-m", "controlplane.daemon", *common, "--http-port", str(port)),
+                    *(() if self.wanted.store_url else ("--own-store",)),
+                ],
             )
         self.write_floor()
 

@@ -65,7 +65,8 @@ def decide(
                 new, f"keeper {disk.host} has seen incarnation {disk.incarnation}, the store has {stored}"
             )
         for group, rank in disk.tokens.items():
-            found = epochs.get(group, (stored or 0, 0))
+            # Once it was raised above what was seen, the next take is: the store is not behind any more.
+            found = max(epochs.get(group, (0, 0)), (stored or 0, 0))
             if stored is not None and rank > found:
                 return Incarnation(
                     new,

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
-from controlplane import model, store
+from controlplane import backup, model, store
+from controlplane.errors import Refused
 from controlplane.floor import incarnation
 from controlplane.floor.folders import Folders
 from controlplane.host import files
@@ -29,7 +30,12 @@ async def settle(
 ) -> None:
     """Raise the store's incarnation where it went back. A record that does not decode is named and left
     out: it keeps no floor from coming up, and an incarnation that is none is replaced.
+
+    Raises:
+        Refused: a backup was put back in part only, and a part of a site is not started.
     """
+    if restoring := await backup.half_way(client, keys):
+        raise Refused(restoring)
     found = await client.get(keys.incarnation)
     decode = records.decode_incarnation
     stored = decoded(keys.incarnation, found.value, decode, note) if found else None

@@ -16,8 +16,9 @@ import os
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 READ_BYTES_MAX = 64 << 20
 """Far more than any file that is read whole."""
@@ -59,6 +60,34 @@ def replace(path: Path, content: bytes, durability: Durability, *, mode: int = 0
             fresh.unlink()
         raise OSError(exc.errno, exc.strerror, str(path)) from exc
 
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = 0o600) -> Iterator[IO[bytes]]:
+    """As `replace` with Durability.POWER, for what is too long for one piece: the file to write (and read) in
+    the block, which takes the place of `path` when the block ends well, and is gone otherwise.
+
+    Raises:
+        OSError: no room, no such folder ...; `filename` is `path`, and its old content stands.
+    """
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}")
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(fresh, flags, mode)
+        with os.fdopen(fd, "w+b", buffering=PIECE_BYTES) as out:
+            yield out
+            out.flush()
+            os.fsync(fd)
+        fresh.rename(path)
+        sync_folder(path.parent)
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
+    finally:
+        with contextlib.suppress(OSError):
+            fresh.unlink()
+
+
+PIECE_BYTES = 1 << 18
+"""At a time, by whoever writes in `replacing`."""
 
 ASIDE_MAX = 5
 """Damaged files of one name that are kept; the oldest goes."""

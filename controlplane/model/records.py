@@ -30,6 +30,7 @@ from controlplane.model.bounds import (
     Word,
     one_of,
 )
+from controlplane.model.observed import Alarm
 from controlplane.model.process import Process
 from controlplane.model.specs import ServiceSpec, Tombstone
 
@@ -151,6 +152,21 @@ class HistoryRow:
     active_ns: WallNs | None = None
 
 
+STEPS_MAX = 128
+"""Of one operation: an apply of 128 services in batches is six, a reset of fences one a receiver."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStep:
+    name: Text
+    state: Word
+    """As an operation's; a step that was never begun is not there."""
+    started_ns: WallNs
+    finished_ns: WallNs | None = None
+    detail: Text = ""
+    """Why, when it did not succeed."""
+
+
 @dataclass(frozen=True, slots=True)
 class OperationRecord:
     """`ops/<id>`: one change made by an operator or the system."""
@@ -164,6 +180,10 @@ class OperationRecord:
     reason: Text
     created_ns: WallNs
     finished_ns: WallNs | None = None
+    outcome: Text = ""
+    """Why, when it did not succeed."""
+    steps: Annotated[tuple[OperationStep, ...], msgspec.Meta(max_length=STEPS_MAX)] = ()
+    """In the order in which they began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +193,8 @@ class ControllerRecord:
     url: Url
     process: Process
     since_ns: WallNs
+    alarms: Annotated[tuple[Alarm, ...], msgspec.Meta(max_length=64)] = ()
+    """Its own, which the agents show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +224,19 @@ class SiteRecord:
     """Who brought it up first, and on which machine: for people."""
     host: Word
     created_ns: WallNs
+
+
+@dataclass(frozen=True, slots=True)
+class RestoringRecord:
+    """`restoring`: a backup is being put back (backup/restoring.py); deleted with the last write of it."""
+
+    operation: Name
+    file: Text
+    actor: Text
+    host: Word
+    started_ns: WallNs
+    highest: Incarnation
+    """The highest incarnation that was seen before the store's own was deleted: for who goes on with it."""
 
 
 T = TypeVar("T")

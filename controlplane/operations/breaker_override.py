@@ -16,9 +16,10 @@ from typing import Any
 
 import msgspec
 
-from controlplane import model, operation_log
+from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput, Unavailable
 from controlplane.model import bounds, records
+from controlplane.operations import log as operation_log
 from controlplane.site.view import SiteView
 from controlplane.store import Keys, Store
 

@@ -17,9 +17,11 @@ from typing import Any
 
 import msgspec
 
-from controlplane import model, operation_log
+from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput, Refused, Unavailable
 from controlplane.model import Mode, records
+from controlplane.operations import log as operation_log
+from controlplane.operations import shown
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
 from controlplane.store import Committed, Entry, Keys, Store
@@ -281,11 +283,23 @@ class Failovers:
         """Record how the operation ended; the answer does not depend on it."""
         with contextlib.suppress(HftctlError):
             async with asyncio.timeout(FINISH_S):
+                why = "" if done["outcome"] == "succeeded" else done["reason"]
                 await operation_log.finish(
-                    self._store, self._keys, done["operation"], done["outcome"], time.time_ns()
+                    self._store,
+                    self._keys,
+                    done["operation"],
+                    done["outcome"],
+                    time.time_ns(),
+                    outcome=why,
+                    steps=shown.steps_of(self._row(done["service"], done["operation"])),
                 )
                 await operation_log.trim(self._store, self._keys)
         return done
+
+    def _row(self, service: str, operation: str) -> records.HistoryRow | None:
+        """The change of leader that it has become."""
+        rows = self._follower.view.history.get(service, ()) if self._follower.view else ()
+        return next((row for row in rows if row.operation == operation), None)
 
 
 def _standing(entry: Entry | None) -> records.RequestRecord | None:

@@ -19,10 +19,11 @@ from typing import Any
 
 import msgspec
 
-from controlplane import model, operation_log
+from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput, Refused, Unavailable
 from controlplane.host import system_clock
 from controlplane.model import Mode, Process, Token, bounds, records
+from controlplane.operations import log as operation_log
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView
 from controlplane.store import Keys, Store
@@ -130,6 +131,8 @@ ResetOn = Callable[[str, str, str], Awaitable[Sequence[Mapping[str, Any]]]]
 class FenceResets:
     def __init__(self, store: Store, keys: Keys, follower: Follower, reset_on: ResetOn) -> None:
         self._store, self._keys, self._follower, self._reset_on = store, keys, follower, reset_on
+        self._steps: dict[str, list[records.OperationStep]] = {}
+        """Of each operation under way: the hosts that have answered."""
 
     async def run(self, asked: FenceResetRequest) -> dict[str, Any]:
         """The result JSON.
@@ -173,10 +176,16 @@ class FenceResets:
         return await self._finish(self._result(asked, outcome, reason, operation, store, rows))
 
     async def _on_host(self, host: str, service: str, operation: str) -> Sequence[Mapping[str, Any]]:
+        began_ns = time.time_ns()
         try:
-            return await self._reset_on(host, service, operation)
+            found = await self._reset_on(host, service, operation)
         except HftctlError as exc:
-            return [{"instance": None, "host": host, "outcome": "failed", "reason": str(exc)}]
+            found = [{"instance": None, "host": host, "outcome": "failed", "reason": str(exc)}]
+        why = "; ".join(str(row["reason"]) for row in found if row["outcome"] == "failed")
+        state = "failed" if why else "succeeded"
+        step = records.OperationStep(f"receivers of {host}", state, began_ns, time.time_ns(), why)
+        self._steps.setdefault(operation, []).append(step)
+        return found
 
     @staticmethod
     def _result(
@@ -200,8 +209,15 @@ class FenceResets:
         """Record how it ended; the answer does not depend on it."""
         with contextlib.suppress(HftctlError, TimeoutError):
             async with asyncio.timeout(FINISH_S):
+                why = "" if done["outcome"] == "succeeded" else done["reason"]
                 await operation_log.finish(
-                    self._store, self._keys, done["operation"], done["outcome"], time.time_ns()
+                    self._store,
+                    self._keys,
+                    done["operation"],
+                    done["outcome"],
+                    time.time_ns(),
+                    outcome=why,
+                    steps=self._steps.pop(done["operation"], ()),
                 )
                 await operation_log.trim(self._store, self._keys)
         return done

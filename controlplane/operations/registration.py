@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from controlplane import model, operation_log
+from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput, Refused, Retryable, Unavailable
 from controlplane.model import records
 from controlplane.model.records import MaintenanceRecord, Registration
+from controlplane.operations import log as operation_log
 from controlplane.registry import by_hand, maintenance
 from controlplane.site.follower import Follower
 from controlplane.site.view import SiteView

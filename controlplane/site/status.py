@@ -68,6 +68,8 @@ class Site(Protocol):
     @property
     def controller_url(self) -> str | None: ...
     @property
+    def controller_alarms(self) -> Sequence[Alarm]: ...
+    @property
     def tombstones(self) -> Mapping[str, object]:
         """By service."""
 
@@ -384,6 +386,7 @@ def _unreported(slot: Slot, view: Site) -> document.InstanceRow:
 
 def _alarms(view: Site, now: Now) -> list[document.AlarmState]:
     alarms = [alarm for record in view.hosts.values() for alarm in record.alarms]
+    alarms += view.controller_alarms
     known = {(alarm.id, alarm.subject) for alarm in alarms}
     alarms += [alarm for alarm in now.alarms if (alarm.id, alarm.subject) not in known]
     return [

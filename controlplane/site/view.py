@@ -17,7 +17,7 @@ from typing import Any
 
 from controlplane import model
 from controlplane.model import ServiceSpec, records
-from controlplane.model.observed import HostRecord
+from controlplane.model.observed import Alarm, HostRecord
 from controlplane.model.records import Registration
 from controlplane.model.specs import Tombstone
 from controlplane.site import document
@@ -132,6 +132,10 @@ class SiteView:
     @property
     def controller_url(self) -> str | None:
         return self.controller.url if self.controller else None
+
+    @property
+    def controller_alarms(self) -> tuple[Alarm, ...]:
+        return self.controller.alarms if self.controller else ()
 
     def registered(self, service: str) -> list[Registration]:
         """Who serves it, in order of instance."""

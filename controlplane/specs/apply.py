@@ -16,17 +16,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
 
-from controlplane import model, operation_log
+from controlplane import model
 from controlplane.errors import HftctlError, Unavailable
 from controlplane.model import ServiceSpec, records
 from controlplane.model.observed import HostRecord
 from controlplane.model.specs import Tombstone
+from controlplane.operations import log as operation_log
 from controlplane.specs import diff
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Store
 from controlplane.store.limits import OPERATIONS_MAX, VALUES_BYTES_MAX
@@ -206,18 +208,45 @@ async def apply(
     subject = _subject(plan.steps)
     record = records.OperationRecord(operation, KIND, subject, "running", actor, reason, now_ns)
     await operation_log.begin(store, keys, record)
-    done = await _write(store, keys, plan, operation, Tombstone(actor, reason, _iso(now_ns)))
+    steps = _Steps(store, keys, operation, now_ns)
+    done = await _write(store, keys, plan, steps, Tombstone(actor, reason, _iso(now_ns)))
     # How it ended is told by the answer; a record that stays "running" says only that the store went away.
     with contextlib.suppress(HftctlError):
-        await operation_log.finish(store, keys, operation, done.outcome, now_ns)
+        await operation_log.finish(
+            store, keys, operation, done.outcome, steps.now_ns(), outcome=done.reason, steps=steps.done
+        )
         await operation_log.trim(store, keys)
     return done
 
 
-async def _write(store: Store, keys: Keys, plan: Plan, operation: str, tombstone: Tombstone) -> Applied:
+class _Steps:
+    """What was written, transaction by transaction, for who looks on and for the record."""
+
+    def __init__(self, store: Store, keys: Keys, operation: str, began_ns: int) -> None:
+        self.done: list[records.OperationStep] = []
+        self.operation = operation
+        self._store, self._keys = store, keys
+        self._began_ns, self._began_mono_ns = began_ns, time.monotonic_ns()
+
+    def now_ns(self) -> int:
+        return self._began_ns + time.monotonic_ns() - self._began_mono_ns
+
+    def add(self, steps: Sequence[Step], state: str, started_ns: int, detail: str = "") -> None:
+        name = f"specs of {_subject(steps)}"
+        self.done.append(records.OperationStep(name, state, started_ns, self.now_ns(), detail))
+
+    async def tell(self) -> None:
+        with contextlib.suppress(HftctlError):
+            await operation_log.progress(self._store, self._keys, self.operation, self.done)
+
+
+async def _write(store: Store, keys: Keys, plan: Plan, steps: _Steps, tombstone: Tombstone) -> Applied:
     revisions = dict(plan.kept)
     applied: list[str] = []
     for batch in batches(plan, keys, tombstone):
+        if steps.done:
+            await steps.tell()
+        started_ns = steps.now_ns()
         compares = [Compare(keys.spec(step.service), step.revision) for step, _ in batch]
         if len(batch) == len(plan.steps) and len(batch) * 2 + len(plan.kept) <= OPERATIONS_MAX:
             # In one transaction with what stays as it is: the file is in force as a whole, or not at all.
@@ -226,10 +255,13 @@ async def _write(store: Store, keys: Keys, plan: Plan, operation: str, tombstone
         if not done.written:
             left = tuple(step.service for step in plan.steps if step.service not in applied)
             conflicts = tuple(_conflicts(compares, plan, keys, done.now)) if done.now is not None else ()
+            why = "; ".join(str(each) for each in conflicts) or done.reason
+            outcome = "unknown" if done.unknown else "failed" if applied else "refused"
+            steps.add([step for step, _ in batch], outcome, started_ns, why)
             return Applied(
-                "unknown" if done.unknown else "failed" if applied else "refused",
-                operation,
-                "; ".join(str(each) for each in conflicts) or done.reason,
+                outcome,
+                steps.operation,
+                why,
                 tuple(applied),
                 left,
                 conflicts,
@@ -237,7 +269,8 @@ async def _write(store: Store, keys: Keys, plan: Plan, operation: str, tombstone
             )
         revisions |= {s.service: done.written[put.key] for s, put in batch if s.spec is not None}
         applied += [step.service for step, _ in batch]
-    return Applied("succeeded", operation, applied=tuple(applied), revisions=revisions)
+        steps.add([step for step, _ in batch], "succeeded", started_ns)
+    return Applied("succeeded", steps.operation, applied=tuple(applied), revisions=revisions)
 
 
 @dataclass(frozen=True, slots=True)

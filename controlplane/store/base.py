@@ -19,6 +19,8 @@ class Entry:
     value: bytes
     revision: int
     """Of the last write to this key. Only equality is meaningful across back ends."""
+    leased: bool = field(default=False, compare=False)
+    """It ends with a lease."""
 
 
 @dataclass(frozen=True, slots=True)

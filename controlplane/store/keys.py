@@ -110,6 +110,11 @@ class Keys:
         return f"{self.root}secret"
 
     @property
+    def restoring(self) -> str:
+        """Is there while a backup is put back (backup/restoring.py): nothing is started meanwhile."""
+        return f"{self.root}restoring"
+
+    @property
     def pause(self) -> str:
         return f"{self.root}pause"
 

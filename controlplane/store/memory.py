@@ -102,7 +102,9 @@ class Memory:
         for operation in then:
             self._detach(operation.key)
             if isinstance(operation, Put):
-                self._entries[operation.key] = Entry(operation.key, operation.value, self.revision)
+                self._entries[operation.key] = Entry(
+                    operation.key, operation.value, self.revision, operation.lease is not None
+                )
                 if operation.lease is not None:
                     self._lease_of[operation.key] = operation.lease.id
                     self._grants[operation.lease.id].keys.add(operation.key)

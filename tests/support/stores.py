@@ -41,3 +41,10 @@ async def seen(watch: store.Watch, wanted: Callable[[store.Snapshot], bool]) -> 
 
 def values(snapshot: store.Snapshot) -> dict[str, bytes]:
     return {key.rpartition("/")[2]: entry.value for key, entry in snapshot.entries.items()}
+
+
+async def until_true(found: Callable[[], bool]) -> None:
+    """For what no watch shows."""
+    async with asyncio.timeout(SOON_S):
+        while not found():  # noqa: ASYNC110 nothing tells of it
+            await asyncio.sleep(0.01)

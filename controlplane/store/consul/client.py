@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -148,6 +148,14 @@ class ConsulStore:
         except HftctlError as exc:
             reason = str(exc)
         return Health("consul", self.calls.addresses, not reason, version, latency_ms, reason)
+
+    async def snapshot(self) -> AsyncIterator[bytes]:
+        """Consul's own snapshot. Not of the port (backup/native.py).
+
+        Raises:
+            Unavailable: no answer in time. Denied: the token is none of management.
+        """
+        yield (await self.calls.ask("GET", "snapshot", good=frozenset({200}))).body
 
     async def condition(self) -> Condition:
         return await condition.look(self.calls)

@@ -70,7 +70,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 def entries(found: Iterable[Pair]) -> dict[str, Entry]:
-    return {pair.key: Entry(pair.key, pair.value or b"", pair.modify_index) for pair in found}
+    return {
+        pair.key: Entry(pair.key, pair.value or b"", pair.modify_index, bool(pair.session)) for pair in found
+    }
 
 
 def changed_since(found: Iterable[Listed], held: Mapping[str, Entry]) -> dict[str, Entry]:

@@ -70,6 +70,7 @@ METHODS: dict[str, tuple[str, Any]] = {
     "MemberList": ("/etcdserverpb.Cluster/MemberList", rpc.MemberListResponse),
     "Authenticate": ("/etcdserverpb.Auth/Authenticate", rpc.AuthenticateResponse),
 }
+SNAPSHOT = "/etcdserverpb.Maintenance/Snapshot"
 WATCH = "/etcdserverpb.Watch/Watch"
 
 _OPTIONS = (
@@ -104,7 +105,7 @@ def range_end(prefix: str) -> bytes:
 
 
 def entry_of(kv: rpc.KeyValue) -> Entry:
-    return Entry(kv.key.decode(errors="replace"), kv.value, kv.mod_revision)
+    return Entry(kv.key.decode(errors="replace"), kv.value, kv.mod_revision, kv.lease != 0)
 
 
 @dataclass(frozen=True, slots=True)

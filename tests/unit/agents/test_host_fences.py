@@ -14,10 +14,11 @@ from agents import host_fences
 from agents.paths import Paths
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Instance
-from controlplane import model, operation_log
+from controlplane import model
 from controlplane.errors import Refused, Retryable, Unavailable
 from controlplane.model import Process, Slot, Token, records
 from controlplane.operations import fence_reset
+from controlplane.operations import log as operation_log
 from controlplane.operations.fence_reset import FenceResetRequest, FenceResets, Held
 from controlplane.site.view import SiteView
 from controlplane.store import Keys

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from controlplane import model, operation_log
+from controlplane import model
 from controlplane.errors import Unavailable
 from controlplane.model import Mode, ServiceSpec, records
 from controlplane.model.observed import HostRecord, InstanceStatus
 from controlplane.model.specs import Tombstone
+from controlplane.operations import log as operation_log
 from controlplane.site import nouns
 from controlplane.specs import apply as specs_apply
 from controlplane.specs.apply import Applied, Plan

@@ -246,6 +246,8 @@ def test_an_incarnation_from_the_future_raises_nothing() -> None:
 
 def test_a_store_that_is_as_the_keepers_know_it_keeps_its_incarnation() -> None:
     disk = incarnation.KeeperDisk("alpha", 5, {"omsd": (5, 4)})
+    # A restore has raised it above all that this keeper saw, and nothing has been taken since.
+    assert incarnation.decide(9, {"omsd": (5, 3)}, [disk], NOW_MS) == incarnation.Incarnation(9, "")
     assert incarnation.decide(
         5, {"omsd": (5, 4), "riskd": (5, 9)}, [disk], NOW_MS
     ) == incarnation.Incarnation(5, "")

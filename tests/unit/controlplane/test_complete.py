@@ -64,7 +64,7 @@ def test_a_shell_is_told_what_typer_would_tell_it(shell: str, words: list[str], 
     agrees(shell, words, beginning)
 
 
-NOUNS = ("host", "fence", "breaker")
+NOUNS = ("host", "fence", "breaker", "op")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

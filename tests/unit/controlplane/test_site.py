@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane import clock, model, operation_log
+from controlplane import clock, model
 from controlplane.errors import Refused, Unavailable
 from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.observed import HostRecord
 from controlplane.model.records import Registration
+from controlplane.operations import log as operation_log
 from controlplane.settings import LeadershipSettings
 from controlplane.site import follower as followers
 from controlplane.site import nouns

@@ -32,6 +32,7 @@ class Site:
     operations: list[records.OperationRecord] = field(default_factory=list)
     paused: dict[str, Any] | None = None
     controller_url: str | None = "http://127.0.0.1:1"
+    controller_alarms: tuple[Alarm, ...] = ()
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     spec_faults: dict[str, str] = field(default_factory=dict)
 

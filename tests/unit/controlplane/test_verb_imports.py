@@ -61,6 +61,7 @@ ASKING += ["positions", "logs x", "failover x --reason y", "fence show x"]
 ASKING += ["fence reset x --reason y", "maint x --off", "deregister x"]
 ASKING += ["register x --address 10.0.0.1 --port 1"]
 ASKING += ["breaker list", "breaker open x --reason y --for 5m"]
+ASKING += ["fence reset x --reason y", "op list", "op list --archived --since 2h", "op show x", "op watch x"]
 HELP = ["--help", "up --help", "down --help", "host --help", "data --help", "audit verify --help"]
 WRONG = ["up --speed", "status -o xml", "nosuch"]
 
