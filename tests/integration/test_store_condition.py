@@ -20,8 +20,6 @@ from tests.support import consul_servers, floors, servers
 from tests.support.floors import wait_for
 from tests.support.stores import SOON_S
 
-pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
-
 
 Cluster = tuple[str, list[servers.Server | consul_servers.Server]]
 
@@ -56,6 +54,8 @@ def told(kind: str, condition: Condition) -> dict[str, str]:
     return {each.id: each.text for each in store_troubles.Judge().look(health, 0.0)}
 
 
+@pytest.mark.anyio
+@pytest.mark.usefixtures("one_loop")
 async def test_lost_members_and_a_lost_leader_are_seen(
     three: Cluster,
 ) -> None:
