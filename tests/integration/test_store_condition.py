@@ -20,7 +20,6 @@ from tests.support import consul_servers, floors, servers
 from tests.support.floors import wait_for
 from tests.support.stores import SOON_S
 
-
 Cluster = tuple[str, list[servers.Server | consul_servers.Server]]
 
 
