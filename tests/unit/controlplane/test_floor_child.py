@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,8 +41,24 @@ def test_a_child_that_cannot_be_started_is_said_and_started_when_it_can(tmp_path
     asyncio.run(case())
 
 
+made: list[Child] = []
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    """What a test has started does not outlive it, also where it fails."""
+    yield
+    for each in made:
+        if each.process is not None and identity.runs(each.process):
+            os.kill(each.process.pid, 9)
+    made.clear()
+
+
 def child(tmp_path: Path, said: list[str], command: list[str] | None = None) -> Child:
-    return Child("agent", command or ["sleep", "60"], tmp_path / "log", os.environ, said.append, lambda: None)
+    log = tmp_path / "log"
+    one = Child("agent", command or ["sleep", "60"], log, os.environ, said.append, lambda: None)
+    made.append(one)
+    return one
 
 
 async def until(what: Callable[[], object]) -> None:
@@ -163,9 +179,12 @@ def test_a_log_that_loses_its_name_is_begun_anew_without_a_line_lost(tmp_path: P
             one.log.touch()
         for _ in range(3):
             before = len(numbers(one.log)) if one.log.exists() else 0
-            await asyncio.sleep(0.05)
-            one.look_after_log()
-            assert len(numbers(one.log)) > before
+
+            def more(before: int = before) -> bool:
+                one.look_after_log()
+                return one.log.exists() and len(numbers(one.log)) > before
+
+            await until(more)
         again = Child("agent", ["x"], one.log, {}, said.append, lambda: None)
         again.process = one.process  # another hft-floord, which has adopted it
         await asyncio.sleep(0.05)
