@@ -44,6 +44,7 @@ class Listed(msgspec.Struct, rename="pascal", gc=False):
     key: str
     modify_index: int
     value: msgspec.Raw = msgspec.Raw(b"null")
+    session: str = ""
 
 
 class _Wrote(msgspec.Struct, rename={"kv": "KV"}):
@@ -83,7 +84,8 @@ def changed_since(found: Iterable[Listed], held: Mapping[str, Entry]) -> dict[st
     for pair in found:
         entry = held.get(pair.key)
         if entry is None or entry.revision != pair.modify_index:
-            entry = Entry(pair.key, _value.decode(pair.value) or b"", pair.modify_index)
+            value = _value.decode(pair.value) or b""
+            entry = Entry(pair.key, value, pair.modify_index, bool(pair.session))
         made[pair.key] = entry
     return made
 
