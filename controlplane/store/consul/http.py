@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from controlplane.errors import Unavailable
 from controlplane.store.endpoint import SOCKET
+from controlplane.store.names import Name
 
 HEAD_BYTES_MAX = 64 * 1024
 BUFFER_BYTES_MAX = 1 << 20
@@ -117,6 +118,7 @@ class Server:
         self.opened = 0
         """Connections in all, for what has to stay bounded."""
         self._idle: list[Connection] = []
+        self._name = Name(address.rpartition(":")[0])
 
     def request(self, method: str, target: str, token: str, body: bytes) -> bytes:
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self._host}"]
@@ -138,20 +140,28 @@ class Server:
                 path = self.address.removeprefix(SOCKET)
                 streams = await asyncio.open_unix_connection(path, limit=BUFFER_BYTES_MAX)
             else:
-                host, _, port = self.address.rpartition(":")
-                host = host.strip("[]")
-                streams = await asyncio.open_connection(
-                    host,
-                    int(port),
-                    ssl=self.tls,
-                    server_hostname=host if self.tls else None,
-                    limit=BUFFER_BYTES_MAX,
-                )
+                streams = await self._connect()
         except ssl.SSLCertVerificationError as exc:
             raise Broken(f"its certificate is not believed: {exc.verify_message}") from exc
         except (OSError, ssl.SSLError) as exc:
             raise Broken(_reason(exc)) from exc
         return Connection(*streams)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """To the address that comes first; one that gives no connection comes last from then on."""
+        name, port = self._name, int(self.address.rpartition(":")[2])
+        address = (await name.addresses())[0]
+        try:
+            return await asyncio.open_connection(
+                address,
+                port,
+                ssl=self.tls,
+                server_hostname=name.host if self.tls else None,
+                limit=BUFFER_BYTES_MAX,
+            )
+        except (OSError, asyncio.CancelledError):
+            name.failed(address)
+            raise
 
     async def ask(self, method: str, target: str, token: str, body: bytes = b"") -> Answer:
         """One call over a kept connection, or a new one. Raises Broken."""

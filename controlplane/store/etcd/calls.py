@@ -24,9 +24,10 @@ import grpc.aio
 from controlplane.errors import Denied, HftctlError, InvalidSettings, Unavailable
 from controlplane.settings import StoreSettings
 from controlplane.store.base import Entry
-from controlplane.store.endpoint import on_this_machine, parse_endpoint
+from controlplane.store.endpoint import SOCKET, on_this_machine, parse_endpoint
 from controlplane.store.etcd import errors
 from controlplane.store.etcd.rpc import etcd_pb2 as rpc
+from controlplane.store.names import Name
 from controlplane.store.preference import Preference
 
 MESSAGE_BYTES_MAX = 64 * 1024 * 1024
@@ -125,6 +126,7 @@ class Endpoint:
         self.silent_tries = 0
         self._settings = settings
         self._credentials = _credentials(settings)
+        self._name = Name(address.rpartition(":")[0])
         self._channel: grpc.aio.Channel | None = None
         self._calls: dict[str, Any] = {}
 
@@ -136,9 +138,32 @@ class Endpoint:
             InvalidSettings
         ):  # a file gone for a moment, while it is renewed: the last ones once more
             self._credentials = _credentials(self._settings)
+        target, options = self._target()
         if self._credentials is None:
-            return grpc.aio.insecure_channel(self.address, options=_OPTIONS)
-        return grpc.aio.secure_channel(self.address, self._credentials, options=_OPTIONS)
+            return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, self._credentials, options=options)
+
+    async def named(self, timeout_s: float) -> None:
+        """Return once its name is known, or has been asked for in vain."""
+        if self.address.startswith(SOCKET) or self._name.literal or self._channel is not None:
+            return
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._name.addresses()
+
+    def _target(self) -> tuple[str, tuple[tuple[str, Any], ...]]:
+        """By the addresses that its name had when it was last answered, so that a name server that is away
+        takes no store with it; the certificate is still the name's.
+        """
+        known = [] if self.address.startswith(SOCKET) or self._name.literal else self._name.known()
+        if not known:
+            return self.address, _OPTIONS
+        port, host = self.address.rpartition(":")[2], self._name.host
+        family = 6 if ":" in known[0] else 4
+        same = [each for each in known if (":" in each) == (family == 6)]
+        places = ",".join(f"[{each}]:{port}" if family == 6 else f"{each}:{port}" for each in same)
+        names = (("grpc.default_authority", f"{host}:{port}"), ("grpc.ssl_target_name_override", host))
+        return f"ipv{family}:{places}", (*_OPTIONS, *names)
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -277,6 +302,7 @@ class Calls:
         if self.closed:
             return Attempt(error=Unavailable(f"{what}: this client is closed"))
         before_s = time.monotonic()
+        await endpoint.named(timeout_s)
         channel = endpoint.channel
         ready = False
         try:
