@@ -101,5 +101,12 @@ def read(folders: Folders) -> str:
 
 
 def keep(folders: Folders, floor: str) -> None:
-    """This site folder's floor is that one from now on. Raises OSError."""
-    files.replace(folders.site_dir / FILE, f"{floor}\n".encode(), files.Durability.POWER, mode=0o600)
+    """This site folder's floor is that one from now on. Raises InUse: its disk does not take the file."""
+    path = folders.site_dir / FILE
+    try:
+        files.replace(path, f"{floor}\n".encode(), files.Durability.POWER, mode=0o600)
+    except OSError as exc:
+        raise InUse(
+            f"{path}: found {exc.strerror}, wanted room for the floor's id; without it the site would be "
+            "nobody's, so nothing was started (make room, or choose another --site-dir)"
+        ) from exc

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from controlplane.errors import InvalidInput
+from controlplane.host import files
 from controlplane.store import endpoint
 
 KINDS = ("etcd", "consul")
@@ -109,12 +110,11 @@ def _readable(name: str, path: Path) -> Path:
     path = path.expanduser().absolute()
     what = f"store: {name.removesuffix('_file')} file {path}"
     try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(1)
+        content = files.read_regular(path)
+        mode = path.stat().st_mode
     except OSError as exc:
         raise InvalidInput(f"{what}: found {exc.strerror}, wanted a file that this user may read") from exc
-    if not stat.S_ISREG(mode) or not content:
+    if not content.strip():
         raise InvalidInput(
             f"{what}: found nothing in it, wanted a file with the {name.removesuffix('_file')}"
         )

@@ -14,19 +14,11 @@ from controlplane.errors import Unavailable
 from controlplane.settings import StoreSettings
 from controlplane.store import Committed, etcd
 from tests.support import servers
+from tests.support.guarded_stores import issue
 from tests.support.stores import SOON_S, put_until_done
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("one_loop")]
 HERE = "127.0.0.1"
-
-
-def issue(authority: trustme.CA, folder: Path, name: str, host: str = HERE) -> tuple[Path, Path]:
-    """A certificate and its key as PEM files in the folder; written over what is there."""
-    certificate = authority.issue_cert(host)
-    cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
-    certificate.cert_chain_pems[0].write_to_path(cert_file)
-    certificate.private_key_pem.write_to_path(key_file)
-    return cert_file, key_file
 
 
 @pytest.fixture

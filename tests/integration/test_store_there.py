@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import http.server
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -119,6 +120,8 @@ def test_what_is_wrong_with_the_files_is_said_by_name(there: Secured, tmp_path: 
     before = content(there)
     empty, open_to_all, missing = tmp_path / "empty", tmp_path / "open", tmp_path / "missing"
     empty.write_bytes(b"")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo, 0o600)
     open_to_all.write_text("x")
     open_to_all.chmod(0o644)
     stranger = tmp_path / "stranger.pem"
@@ -126,6 +129,7 @@ def test_what_is_wrong_with_the_files_is_said_by_name(there: Secured, tmp_path: 
     with floors.floor(bring_up=False) as floor:
         for words, code, said in (
             (there.words(key=missing), 2, f"{missing}: found No such file or directory"),
+            (there.words(key=fifo), 2, f"{fifo}: found not a regular file"),
             (there.words(ca=empty), 2, f"{empty}: found nothing in it"),
             (there.words(key=open_to_all), 2, "found mode 0644, which every user of this machine may read"),
             (there.words(cert=tmp_path), 2, "found Is a directory"),

@@ -21,9 +21,9 @@ HERE = "127.0.0.1"
 CONSUL_RULES = 'key_prefix "hft/" { policy = "write" } session_prefix "" { policy = "write" }'
 
 
-def issue(authority: trustme.CA, folder: Path, name: str) -> tuple[Path, Path]:
+def issue(authority: trustme.CA, folder: Path, name: str, host: str = HERE) -> tuple[Path, Path]:
     """A certificate of this machine and its key, as PEM files that are replaced whole."""
-    certificate = authority.issue_cert(HERE)
+    certificate = authority.issue_cert(host)
     cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
     for file, pem in (
         (key_file, certificate.private_key_pem),
@@ -31,6 +31,7 @@ def issue(authority: trustme.CA, folder: Path, name: str) -> tuple[Path, Path]:
     ):
         fresh = file.with_suffix(".new")
         fresh.write_bytes(pem.bytes())
+        fresh.chmod(0o600)
         fresh.replace(file)
     return cert_file, key_file
 

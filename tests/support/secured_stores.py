@@ -12,6 +12,7 @@ from pathlib import Path
 import trustme
 
 from tests.support import consul_servers, servers
+from tests.support.guarded_stores import issue
 
 HERE = "127.0.0.1"
 TOKEN = "5a7d4f0e-6c1b-4d53-9d2c-0b1a7c3e9f10"
@@ -52,16 +53,6 @@ class Secured:
             f"{name.removeprefix('--store-')}_file={path}" for name, path in sorted(self.files.items())
         )
         return f"{self.kind}://{self.endpoint}?{named}"
-
-
-def issue(authority: trustme.CA, folder: Path, name: str) -> tuple[Path, Path]:
-    """A certificate and its key as PEM files in the folder; written over what is there."""
-    certificate = authority.issue_cert(HERE)
-    cert_file, key_file = folder / f"{name}.pem", folder / f"{name}.key"
-    certificate.cert_chain_pems[0].write_to_path(cert_file)
-    certificate.private_key_pem.write_to_path(key_file)
-    key_file.chmod(0o600)
-    return cert_file, key_file
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from controlplane.errors import Denied, HftctlError, InvalidSettings, Unavailable
+from controlplane.host import files
 from controlplane.settings import StoreSettings
 from controlplane.store.consul import errors
 from controlplane.store.consul.http import Answer, Broken, Connection, Server
@@ -254,4 +255,4 @@ class Calls:
 
 
 def _one_line(file: Path) -> str:
-    return file.read_text().strip()
+    return files.read_regular(file).decode(errors="replace").strip()

@@ -22,6 +22,7 @@ import grpc
 import grpc.aio
 
 from controlplane.errors import Denied, HftctlError, InvalidSettings, Unavailable
+from controlplane.host import files
 from controlplane.settings import StoreSettings
 from controlplane.store.base import Entry
 from controlplane.store.endpoint import SOCKET, on_this_machine, parse_endpoint
@@ -399,7 +400,7 @@ class Calls:
         file = self.settings.password_file
         assert file is not None  # StoreSettings wants both or neither
         try:
-            return file.read_text().strip()
+            return files.read_regular(file).decode(errors="replace").strip()
         except OSError as exc:
             raise Denied(
                 f'store user "{self.settings.user}": the password file {file} cannot be read: {exc.strerror}'
@@ -426,8 +427,8 @@ def _credentials(settings: StoreSettings) -> grpc.ChannelCredentials | None:
     if settings.ca_file is None:
         return None
     try:
-        key = settings.key_file.read_bytes() if settings.key_file is not None else None
-        certificate = settings.cert_file.read_bytes() if settings.cert_file is not None else None
-        return grpc.ssl_channel_credentials(settings.ca_file.read_bytes(), key, certificate)
+        key = files.read_regular(settings.key_file) if settings.key_file is not None else None
+        certificate = files.read_regular(settings.cert_file) if settings.cert_file is not None else None
+        return grpc.ssl_channel_credentials(files.read_regular(settings.ca_file), key, certificate)
     except OSError as exc:
         raise InvalidSettings(f"store certificates: {exc.filename} cannot be read: {exc.strerror}") from exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,18 @@ def test_of_two_at_once_one_has_it(tmp_path: Path) -> None:
     client = Racing(folders(tmp_path / "first"))
     with pytest.raises(InUse, match="another --site"):
         run(claim.claim(client, KEYS, folders(tmp_path / "second")))
+
+
+def test_a_disk_that_does_not_take_the_id_is_said_and_the_site_is_left(
+    client: MemoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object, **more: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(claim.files, "replace", full)
+    with pytest.raises(InUse, match="No space left on device, wanted room for the floor's id"):
+        run(claim.claim(client, KEYS, folders(tmp_path / "mine")))
+    assert asyncio.run(client.get(KEYS.site_record)) is None
 
 
 def test_an_answer_that_was_lost_is_found_out_by_the_next_try(client: MemoryStore, tmp_path: Path) -> None:
