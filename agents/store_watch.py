@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 
 import anyio
 
 from agents import settings
 from agents.agent import Agent
+from agents.alarms import Alarms
 from controlplane.errors import HftctlError
 from controlplane.site import store_troubles
 from controlplane.store import Store
@@ -18,23 +20,13 @@ from controlplane.store import Store
 VIEW_OLD_S = 5.0
 """A watch confirms itself more often than this; an older view means that the store does not answer."""
 CONDITION_EVERY_S = 5.0
-ALARMS = (
-    "store.slow",
-    "store.elections",
-    "store.no_leader",
-    "store.members",
-    "store.member_lags",
-    "store.full",
-    "store.corrupt",
-    "store.fault",
-    "store.size",
-)
 
 
 async def ask_store_health(agent: Agent, store: Store) -> None:
     """Until cancelled. A store that refuses or does not answer is a state to show, never an end of this."""
     judge = store_troubles.Judge()
     condition = None
+    standing: set[str] = set()
     asked_mono_s = -CONDITION_EVERY_S
     while True:
         try:
@@ -49,17 +41,21 @@ async def ask_store_health(agent: Agent, store: Store) -> None:
             except HftctlError:
                 condition = None  # `health` says why nobody answers
         health = dataclasses.replace(health, condition=condition)
-        raise_alarms(agent, judge.look(health, now_mono_s))
+        standing = settle(agent.alarms, standing, judge.look(health, now_mono_s))
         agent.store_health = dataclasses.replace(health, leader_changes=judge.leader_changes)
         look_at_age(agent)
         await anyio.sleep(settings.STATUS_EVERY_S)
 
 
-def raise_alarms(agent: Agent, found: list[store_troubles.Trouble]) -> None:
+def settle(alarms: Alarms, standing: set[str], found: Iterable[store_troubles.Trouble]) -> set[str]:
+    """Raise what was found, clear what stood and is over; returns what stands now."""
+    now = set()
     for trouble in found:
-        agent.alarms.raise_(trouble.id, trouble.severity, trouble.text)
-    for id in set(ALARMS) - {trouble.id for trouble in found}:
-        agent.alarms.clear(id)
+        alarms.raise_(trouble.id, trouble.severity, trouble.text)
+        now.add(trouble.id)
+    for id in standing - now:
+        alarms.clear(id)
+    return now
 
 
 def look_at_age(agent: Agent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -85,6 +86,10 @@ def test_files_that_are_no_certificates_are_refused_by_name(tmp_path: Path) -> N
     for settings in (StoreSettings(ca_file=wrong), StoreSettings(ca_file=tmp_path / "none.pem")):
         with pytest.raises(InvalidSettings, match=r"(ca|none)\.pem"):
             consul.ConsulStore(["127.0.0.1:8501"], settings)
+    fifo = tmp_path / "fifo.pem"
+    os.mkfifo(fifo, 0o600)
+    with pytest.raises(InvalidSettings, match=r"fifo\.pem cannot be read: not a regular file"):
+        consul.ConsulStore(["127.0.0.1:8501"], StoreSettings(ca_file=fifo))
 
 
 def test_plain_text_to_another_machine_is_refused_before_anything_is_sent() -> None:

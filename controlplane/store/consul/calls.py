@@ -232,6 +232,8 @@ class Calls:
             stamps = tuple(stamp for file in named for stamp in (file.stat().st_mtime_ns, file.stat().st_ino))
             if stamps == self._tls_files:
                 return self._tls
+            for file in named:
+                files.read_regular(file)  # OpenSSL would wait at a FIFO, and the loop with it
             context = ssl.create_default_context(cafile=str(settings.ca_file))
             if settings.cert_file is not None:
                 context.load_cert_chain(settings.cert_file, settings.key_file)
