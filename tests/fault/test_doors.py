@@ -49,7 +49,7 @@ def endpoint(floor: floors.Floor) -> Path:
 def test_the_store_listens_on_no_port_and_its_socket_is_in_a_folder_of_its_user_alone(
     floor: floors.Floor,
 ) -> None:
-    pid = floor.parent()["processes"]["etcd"]["pid"]
+    pid = floor.store_pid()
     assert not [c for c in psutil.net_connections("inet") if c.pid == pid]
     folder = endpoint(floor).parent
     assert folder == floor.run_dir() and folder.stat().st_mode & 0o777 == 0o700
@@ -160,7 +160,9 @@ def test_status_and_the_standalone_client_know_the_store_by_its_socket(floor: fl
     found = floor.status()["store"]
     assert found["endpoints"] == [f"unix:{endpoint(floor)}"] and found["healthy"]
     url = Folders(floor.site_dir).store_url()
-    assert url == f"etcd://unix:{endpoint(floor)}"
+    assert url is not None and url.startswith(
+        (f"etcd://unix:{endpoint(floor)}", f"consul://unix:{endpoint(floor)}")
+    )
 
     async def keys() -> int:
         client = store.connect(url)
@@ -176,7 +178,7 @@ def test_a_second_store_on_the_same_data_is_not_started_and_the_first_stays_reac
     floor: floors.Floor, tmp_path: Path
 ) -> None:
     version = floor.parent()["store"]["version"]
-    before, pid = endpoint(floor).stat().st_ino, floor.parent()["processes"]["etcd"]["pid"]
+    before, pid = endpoint(floor).stat().st_ino, floor.store_pid()
     said: list[str] = []
     own = etcd.Etcd()
     launch = own.launch(own.chosen(os.readlink(f"/proc/{pid}/exe")), floor.site_dir, floor.run_dir())  # noqa: PTH115
@@ -197,10 +199,10 @@ def test_a_second_store_on_the_same_data_is_not_started_and_the_first_stays_reac
 
 
 def test_a_store_that_is_killed_comes_back_at_its_socket(floor: floors.Floor) -> None:
-    pid = floor.parent()["processes"]["etcd"]["pid"]
+    pid = floor.store_pid()
     where = endpoint(floor)
     floor.kill(pid)
-    floors.wait_for("another store", lambda: floor.parent()["processes"]["etcd"]["pid"] != pid)
+    floors.wait_for("another store", lambda: floor.store_pid() != pid)
     floors.wait_for("a healthy floor", floor.healthy)
     assert endpoint(floor) == where
 
@@ -211,7 +213,7 @@ def test_an_adopted_store_is_started_again_without_a_command_from_a_file(floor: 
     floors.wait_for("it is gone", lambda: not Path(f"/proc/{floord}").exists())
     floor.up()
     assert floor.parent()["floord"]["pid"] != floord and "command" not in floor.parent()["store"]
-    store_pid = floor.parent()["processes"]["etcd"]["pid"]
+    store_pid = floor.store_pid()
     floor.kill(store_pid)
-    floors.wait_for("another store", lambda: floor.parent()["processes"]["etcd"]["pid"] != store_pid)
+    floors.wait_for("another store", lambda: floor.store_pid() != store_pid)
     floors.wait_for("a healthy floor", floor.healthy)

@@ -185,15 +185,15 @@ def test_what_cannot_be_reset_is_refused_in_one_line(
 
 def test_nothing_is_reset_while_the_store_cannot_be_read(floor: floors.Floor) -> None:
     kept = {name: path.read_bytes() for name, path in files(floor).items()}
-    etcd = floor.parent()["processes"]["etcd"]["pid"]
-    os.kill(etcd, signal.SIGSTOP)
+    store = floor.store_pid()
+    os.kill(store, signal.SIGSTOP)
     try:
         for verb in (("reset", "omsd", "--reason", REASON), ("show", "omsd")):
             done = floor.run("fence", *verb)
             assert done.returncode == 3 and done.stdout == "", done
             assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     finally:
-        os.kill(etcd, signal.SIGCONT)
+        os.kill(store, signal.SIGCONT)
     assert {name: path.read_bytes() for name, path in files(floor).items()} == kept
     floors.wait_for("healthy", floor.healthy)
     assert floor.trades()
@@ -205,8 +205,9 @@ def test_a_new_store_has_a_new_incarnation_and_its_leaders_are_let_in(floor: flo
     """
     before = {name: fence_of(path)["incarnation"] for name, path in files(floor).items()}
     floor.run("down")
-    for folder in floor.site_dir.glob("etcd-*"):
-        shutil.rmtree(folder)
+    for kind in ("etcd", "consul"):
+        for folder in floor.site_dir.glob(f"{kind}-*"):
+            shutil.rmtree(folder)
     floor.up()
     assert floor.trades()
 

@@ -113,7 +113,7 @@ def test_a_leader_killed_together_with_what_would_replace_it(floor: floors.Floor
         "the standby": list(pids.values()),
         "its keeper": [keepers[leader.split("-")[1]]],
         "both keepers": list(keepers.values()),
-        "the store": [parents_child(floor, "etcd")()],
+        "the store": [floor.store_pid()],
     }[beside]
     kill(pids[leader], *others)
     floors.wait_for(
@@ -201,9 +201,10 @@ def test_both_agents_at_once(floor: floors.Floor) -> None:
     assert {host: floor.holder(host, "keeper") for host in keepers} == keepers
 
 
-@pytest.mark.parametrize("name", ["controld", "etcd"])
+@pytest.mark.parametrize("name", ["controld", "the store"])
 def test_a_child_of_floord_comes_back(floor: floors.Floor, name: str) -> None:
-    before, pids, child = epochs(floor), floor.pids(), parents_child(floor, name)
+    child = floor.store_pid if name == "the store" else parents_child(floor, name)
+    before, pids = epochs(floor), floor.pids()
     old = child()
     kill(old)
     floors.wait_for(f"a new {name}", lambda: child() not in (0, old))

@@ -56,7 +56,7 @@ def said(floor: floors.Floor, *words: str) -> list[str]:
 
 def test_without_descriptors_it_starts_nothing_twice_and_what_died_once_it_can(floor: floors.Floor) -> None:
     floord, before = floord_of(floor), floor.pids()
-    etcd = floor.parent()["processes"]["etcd"]
+    store = floor.store_pid()
     old = floor.holder("alpha", "agent")
     with limited(floord, resource.RLIMIT_NOFILE, 3):
         floor.kill(old)
@@ -67,7 +67,7 @@ def test_without_descriptors_it_starts_nothing_twice_and_what_died_once_it_can(f
         assert floor.holder("alpha", "agent") == 0 and floord_of(floor) == floord
     floors.wait_for("a new agent", lambda: floor.holder("alpha", "agent") not in (0, old))
     floors.wait_for("healthy", floor.healthy)
-    assert floor.pids() == before and floor.parent()["processes"]["etcd"] == etcd
+    assert floor.pids() == before and floor.store_pid() == store
     assert len(said(floor, "agent-alpha: cannot be started")) == 1
     assert len(said(floor, "'agent-alpha: over, after")) == 1
 

@@ -126,6 +126,11 @@ class Floor:
         """floor.json: what hft-floord runs."""
         return folders.Folders(self.site_dir).running() or {}
 
+    def store_pid(self) -> int:
+        """Of the store that the floor runs itself, of either kind; 0: it runs none now."""
+        processes = self.parent()["processes"]
+        return int(processes.get(self.parent()["store"]["kind"], {}).get("pid", 0))
+
     def holder(self, host: str, lock: str) -> int:
         """Pid of the agent or keeper of a host while it runs, as its lock file names it; else 0."""
         known = identity.from_plain(
