@@ -145,11 +145,13 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
     assert set(found["hosts"][0]["tuning"]) == {"verdict", "findings"}
     assert list(service(found, "omsd")) == [
         "name", "daemon", "mode", "desired", "running", "leader", "epoch", "lease_remaining_ms", "instances",
+        "config_revision", "rollout",
     ]  # fmt: skip
     assert list(service(found, "omsd")["instances"][0]) == [
         "id", "host", "pid", "state", "role", "health", "reason", "ready", "uptime_s", "restarts", "cpus",
         "sched", "endpoints", "version",
         "config_revision", "crashes", "registry", "maintenance",
+        "spec_revision", "config_wanted", "config_refused", "config_seen_ms",
     ]  # fmt: skip
     assert list(found["flow"]) == [
         "messages", "messages_per_s", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals",

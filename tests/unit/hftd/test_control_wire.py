@@ -20,8 +20,8 @@ OVERRIDES = (
     "656e75652061736b6564cf0000000218711a00"
 )
 STATUS = (
-    "dc001003010203ac6f6d73642d616c7068612d31c0c3a0a66163746976650180808090c39199aa6f6d73642e65"
-    "78656364a46f70656ec2b335206661696c7572657320696e206120726f77cf17979cfe362a000007050102"
+    "dc001203010203ac6f6d73642d616c7068612d31c0c3a0a66163746976650180808090c39199aa6f6d73642e65"
+    "78656364a46f70656ec2b335206661696c7572657320696e206120726f77cf17979cfe362a00000705010209a0"
 )
 OLDER_STATUS = "9f03010203ac6f6d73642d616c7068612d31c0c3a0a66163746976650180808090c3"
 """Without breakers."""
@@ -53,12 +53,12 @@ def test_overrides_of_breakers_have_their_golden_bytes() -> None:
     assert control.decode_from_agent(bytes.fromhex(OVERRIDES)) == message
 
 
-def test_a_status_has_its_breakers_last() -> None:
+def test_a_status_has_its_breakers_and_its_settings_revision_last() -> None:
     breaker = control.BreakerOnWire(
         "omsd.execd", "open", False, "5 failures in a row", 1_700_000_000_000_000_000, 7, 5, 1, 2
     )
     head = (1, 2, 3, "omsd-alpha-1", None)
-    message = control.Status(*head, True, "", "active", 1, {}, {}, {}, [], True, [breaker])
+    message = control.Status(*head, True, "", "active", 1, {}, {}, {}, [], True, [breaker], 9, "")
     assert codec.encode(message).hex() == STATUS
     assert control.decode_from_daemon(bytes.fromhex(STATUS)) == message
 

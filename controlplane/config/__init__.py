@@ -1,0 +1,5 @@
+"""Configuration: one versioned document a service, and plain keys, in the store.
+
+documents.py (paths, differences, three sides merged) is pure; the others write the records of
+model/config.py. Who may write what, checked and recorded: operations/config_change.py.
+"""
