@@ -32,10 +32,6 @@ def ready(instances: Any) -> bool:
     return bool(instances) and all(instance["ready"] for instance in instances)
 
 
-def ready(instances: Any) -> bool:
-    return bool(instances) and all(instance["ready"] for instance in instances)
-
-
 async def lead(store: Any, *electable: Process) -> None:
     # The leader last: who sees its epoch then sees the standbys too, as both are read in one watch.
     await store.put(KEYS.electable("riskd"), model.encode(records.ElectableRecord(electable, 4)))
