@@ -4,14 +4,12 @@ healthy.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import render, source
 from controlplane.cli.output import Output
-from controlplane.errors import FloorUnreachable
 from controlplane.host.log_line import printable
 from controlplane.site import look
 
@@ -24,19 +22,8 @@ REASONS_MAX = 8
 
 
 def run(site_dir: Path | None, output: Output, timeout_s: float, site: str = "lab") -> int:
-    """`site`: which one is looked up in the store, where no floor runs here and HFT_STORE_ENDPOINTS names one
-    (agents know their own).
-    """
-    try:
-        found = agent_client.Floor(site_dir, timeout_s).status()
-    except FloorUnreachable:
-        if not os.environ.get("HFT_STORE_ENDPOINTS"):
-            raise
-        from controlplane.cli import store_status  # with a client of it, 200 ms
-
-        url = store_status.given()
-        assert url is not None
-        found = store_status.read(url, site)
+    """`site`: as source.ask has it."""
+    found = source.ask(site_dir, timeout_s, site, lambda known: known.status())
     if output is Output.table:
         print(text(found))
     else:

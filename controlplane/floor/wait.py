@@ -85,6 +85,18 @@ def last_lines(folders: Folders, name: str, count: int = LOG_LINES) -> list[str]
     return [f"    {line}" for line in text.splitlines()[-count:]]
 
 
+def as_applied(
+    status: document.StatusDocument, specs: Sequence[ServiceSpec], revisions: Mapping[str, int]
+) -> bool:
+    """The services are those applied, and every instance runs its newest spec."""
+    services = {service.name: service.instances for service in status.services}
+    return services.keys() == {spec.name for spec in specs} and all(
+        instance.config_revision >= revisions.get(name, 0)
+        for name, instances in services.items()
+        for instance in instances
+    )
+
+
 class ComingUp:
     """Looks at a floor that comes up: what it says of itself, and whether that is what was applied."""
 
@@ -130,13 +142,7 @@ class ComingUp:
         floord = identity.from_plain(self.floor().get("floord"))
         if status is None or not status.healthy or floord is None or not identity.runs(floord):
             return False
-        if not self.as_applied:
-            services = {service.name: service.instances for service in status.services}
-            self.as_applied = services.keys() == {spec.name for spec in self.specs} and all(
-                instance.config_revision >= self.revisions.get(name, 0)
-                for name, instances in services.items()
-                for instance in instances
-            )
+        self.as_applied = self.as_applied or as_applied(status, self.specs, self.revisions)
         return self.as_applied
 
     def wait_healthy(

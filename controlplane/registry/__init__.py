@@ -31,6 +31,7 @@ __all__ = [
     "decode",
     "discovering",
     "discovery",
+    "endpoint_rows",
     "maintenance",
     "of",
     "registered",
