@@ -43,7 +43,9 @@ def show(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> int:
-    """The breakers of every instance; exit 1 when one refuses calls."""
+    """The breakers of every instance; exit 1 when one refuses calls. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     rows = source.ask(site_dir, timeout, site, lambda known: known.status().breakers)
     render.show(rows, output, COLUMNS)
     return 1 if any(row.state in ("open", "forced_open") for row in rows) else 0

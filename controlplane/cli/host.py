@@ -20,7 +20,9 @@ def listing(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> None:
-    """Hosts, their agents and how many instances each runs."""
+    """Hosts, their agents and how many instances each runs. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     found = source.ask(site_dir, timeout, site, lambda known: known.status().hosts)
     render.show(found, output, ("name", "state", "address", "url", "last_seen_ms", "instances"))
 

@@ -36,7 +36,9 @@ def history(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> None:
-    """Every change of leader of a service, with time, cause, actor and reason."""
+    """Every change of leader of a service, with time, cause, actor and reason. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     try:
         found = source.ask(site_dir, timeout, site, lambda known: known.history(service))
         rows = [told(row) for row in found]

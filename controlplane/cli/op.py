@@ -59,7 +59,9 @@ def list_(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> None:
-    """Operations, oldest first."""
+    """Operations, oldest first. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     wanted = filter_of(kind, state, actor, since)
     found = [row for row in known(site_dir, timeout, site, archived=archived) if passes(row, wanted)][-lines:]
     if output is Output.table:
@@ -75,7 +77,9 @@ def show(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> int:
-    """One operation with its steps and how long each took."""
+    """One operation with its steps and how long each took. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     row = one(known(site_dir, timeout, site, archived=True), operation)
     if output is Output.table:
         render.say(text(row))

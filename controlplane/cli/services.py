@@ -29,7 +29,9 @@ def services(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> None:
-    """The services of the site: wanted, running, led by."""
+    """The services of the site: wanted, running, led by. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     found = source.ask(site_dir, timeout, site, lambda known: known.status().services)
     render.show(found, output, ("name", "daemon", "mode", "desired", "running", "leader", "epoch"))
 
@@ -41,7 +43,9 @@ def endpoints(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> None:
-    """Where the instances of a service listen."""
+    """Where the instances of a service listen. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     found = source.ask(site_dir, timeout, site, lambda known: known.endpoints(service))
     if output is not Output.table:
         render.show(found, output)

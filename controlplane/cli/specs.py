@@ -34,7 +34,9 @@ FileOption = Annotated[Path, Option("--file", "-f", help="The services file.")]
 
 
 def diff(file: FileOption, site_dir: SiteDirOption = None, site: SiteOption = "lab") -> int:
-    """Say what `apply` of a services file would change."""
+    """Say what `apply` of a services file would change. Where no floor runs, in the store that
+    HFT_STORE_ENDPOINTS names.
+    """
     import asyncio
 
     from controlplane.specs import apply as specs_apply
@@ -65,7 +67,9 @@ def apply(
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",
 ) -> int:
-    """Make the floor's services what a file says; the change is shown first."""
+    """Make the floor's services what a file says; the change is shown first. Where no floor runs, in the
+    store that HFT_STORE_ENDPOINTS names.
+    """
     import asyncio
 
     floor = _floor(site_dir, file, site)
@@ -172,7 +176,7 @@ class _Floor:
     """The running floor, and the file as it would be applied to it.
 
     Raises:
-        InvalidInput: the file. NoFloor: none runs here, or it names no store yet.
+        InvalidInput: the file. NoFloor: none runs here. FloorUnreachable: it has no store yet.
     """
 
     folders: Folders
@@ -181,16 +185,20 @@ class _Floor:
 
     def __init__(self, site_dir: Path | None, file: Path) -> None:
         from controlplane.cli import agent_client
-        from controlplane.errors import InvalidInput
+        from controlplane.errors import FloorUnreachable, InvalidInput
         from controlplane.floor import folders
 
         self.folders = folders.Folders(site_dir or folders.default_site_dir())
         self.folders.require_ours()
         self.file = file
         running, self.url = self.folders.running(), self.folders.store_url()
-        if running is None or self.url is None:
+        if running is None:
             raise agent_client.NoFloor(
                 f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)"
+            )
+        if self.url is None:
+            raise FloorUnreachable(
+                f"the floor in {self.folders.site_dir} has no store yet: it is only starting"
             )
 
         from controlplane import store  # with all daemons' settings, 100 ms: not for a floor that is down

@@ -29,7 +29,9 @@ def status(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> int:
-    """Hosts, services, leaders, flow and alarms of the site."""
+    """Hosts, services, leaders, flow and alarms of the site. Where no floor runs, out of the store that
+    HFT_STORE_ENDPOINTS names.
+    """
     if not watch:
         return status_text.run(site_dir, output, timeout, site)
     if sys.stdout.isatty() and output is Output.table:
