@@ -133,7 +133,7 @@ class ComingUp:
         if not self.as_applied:
             services = {service.name: service.instances for service in status.services}
             self.as_applied = services.keys() == {spec.name for spec in self.specs} and all(
-                instance.config_revision >= self.revisions.get(name, 0)
+                instance.spec_revision >= self.revisions.get(name, 0)
                 for name, instances in services.items()
                 for instance in instances
             )

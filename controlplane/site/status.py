@@ -346,6 +346,7 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         endpoints=dict(status.endpoints),
         version=status.version,
         config_revision=status.config_revision,
+        spec_revision=status.spec_revision,
         crashes=status.crashes,
         registry=registered.health if registered is not None else "",
         maintenance=registered.maintenance if registered is not None else "",

@@ -64,7 +64,7 @@ def test_a_spec_that_cannot_be_used_stops_nothing_and_is_named(last: LastSpecs, 
     assert found.sentence().startswith("bookd: ")
     assert found.sentence().endswith("its last good spec (revision 7) stays in force")
     healed = last.take(view({"bookd": spec("bookd", "alpha", "beta")}, revision=11))
-    assert healed.in_force["bookd"].config_revision == 11 and not healed.sentence()
+    assert healed.in_force["bookd"].spec_revision == 11 and not healed.sentence()
 
 
 def test_who_looks_at_the_site_sees_the_spec_in_force(last: LastSpecs) -> None:
