@@ -207,7 +207,7 @@ class WantedConfig:
         """Why nobody set the kill switch and it counts as set all the same; empty: somebody did, or it does
         not.
         """
-        undo = "`hftctl config set kill_switch false --reason WHY` writes it again"
+        undo = "`hftctl config set /kill_switch false --reason WHY` writes it again"
         if self.trouble and not self._seen:
             return (
                 f"{self.host}: what its disk knew of the site's plain keys is damaged, and the store has not "
