@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from controlplane import store
+from controlplane import model, store
 from controlplane.floor import folders
+from controlplane.model.config import ConfigRevision, CurrentConfig
 from controlplane.operations.config_change import ConfigChange, ConfigRequest, KeyRequest
 from controlplane.site import nouns
 from controlplane.store import Keys, Store
@@ -67,3 +68,14 @@ def in_force(floor: Floor, service: str, revision: int) -> bool:
         (each["config_revision"], each["config_wanted"], each["ready"]) == (revision, revision, True)
         for each in instances
     )
+
+
+def put_document(floor: Floor, service: str, revision: int, document: Mapping[str, Any]) -> None:
+    """As a foreign client may: unchecked, and wanted from now on."""
+    row = ConfigRevision(service, revision, document, "set", "eve", "unchecked", 1)
+
+    async def call(client: Store) -> None:
+        await client.put(KEYS.config_revision(service, revision), model.encode(row))
+        await client.put(KEYS.config_current(service), model.encode(CurrentConfig(service, revision, "n")))
+
+    with_store(floor, call)
