@@ -59,12 +59,7 @@ def made(
     if value is None or not fits(value, wanted) or type not in ("", wanted):
         found = f"{documents.shown(value)}{f' as {type}' if type else ''}"
         raise InvalidInput(f"{key}: found {found}, wanted a value of type {wanted}")
-    try:
-        size = len(msgspec.json.encode(value))
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise InvalidInput(f"{key}: found {exc}, wanted a plain JSON value") from exc
-    if size > VALUE_BYTES_MAX:
-        raise TooLarge(f"{key}: found {size} bytes, wanted at most {VALUE_BYTES_MAX}")
+    documents.encoded(value, key, VALUE_BYTES_MAX)
     if ttl_s is not None and not TTL_S_MIN <= ttl_s <= TTL_S_MAX:
         raise InvalidInput(f"{key}: found a TTL of {ttl_s:g} s, wanted {TTL_S_MIN:g} to {TTL_S_MAX:g} s")
     if ttl_s is not None and key == KILL_SWITCH:

@@ -64,9 +64,7 @@ class Standing:
 
     @property
     def first(self) -> int:
-        """The number of services.yml's document while no `current` stands: 1, and after a service's return
-        the next one that is free.
-        """
+        """What services.yml's document gets as its number while no `current` stands."""
         return self.newest + 1
 
     @property
@@ -220,15 +218,14 @@ class Writes:
 
 def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None = None) -> Writes:
     """Pure: what makes `new` the wanted revision, or with `rollout` the one that its instances run. Its
-    `revision`, `base` and `service` are filled in.
+    `revision`, `base` and `service` are filled in. Where there is no spec yet, `new` is the services file's.
     """
     service = stands.service
     base = stands.revision
     rows: list[Put] = []
     current: CurrentConfig | None = None
-    if stands.config.current is None and not stands.at[keys.config_current(service)]:
+    if stands.spec is not None and not stands.at[keys.config_current(service)]:
         base = stands.first
-        assert stands.spec is not None, "a service without a spec has no configuration"
         first = ConfigRevision(
             service,
             base,
@@ -240,7 +237,7 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
         )
         rows.append(Put(keys.config_revision(service, base), model.encode(first)))
         current = CurrentConfig(service, base, new_nonce())
-    number = max(stands.newest, base) + 1
+    number = max(stands.newest, base if rows else 0) + 1
     made = ConfigRevision(
         service,
         number,
