@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +31,8 @@ from controlplane.model.config import (
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Lost, Put, Store
 from controlplane.store.limits import VALUES_BYTES_MAX
 
+T = TypeVar("T")
+
 KEPT_MAX = 100
 """Revisions of one service."""
 KEPT_BYTES_MAX = 1024 * 1024
@@ -39,6 +41,8 @@ DELETED_MAX = 8
 """In one transaction; what is too much after it goes with the next ones."""
 WRITE_TRIES = 3
 """Of one transaction whose answers are lost; each try has the store client's own deadline."""
+READ_TRIES = 3
+"""Of the read after it."""
 SERVICES_FILE = "services_file"
 
 
@@ -280,6 +284,21 @@ def surplus(sizes: Mapping[int, int], kept: Iterable[int]) -> list[int]:
     return found
 
 
+async def after(look: Callable[[], Awaitable[T]], failed: Unavailable | None) -> T:
+    """Read what became of a write. `failed`: its answer was lost; the first reads may be lost on the same
+    connection. Raises Unavailable: no answer, `ambiguous` then.
+    """
+    for left in reversed(range(READ_TRIES)):
+        try:
+            return await look()
+        except Unavailable as exc:
+            if failed is None:
+                raise
+            if not left:
+                raise Unavailable(f"{failed}; it could not be read: {exc}", ambiguous=True) from exc
+    raise AssertionError("the last try has raised")
+
+
 def new_nonce() -> str:
     return os.urandom(8).hex()
 
@@ -329,12 +348,8 @@ async def _commit(store: Store, keys: Keys, stands: Standing, new: New, made: Wr
             if not exc.ambiguous:
                 break
             failed = exc
-        try:
-            now = await read(store, keys, stands.service)
-            row = await store.get(made.row.key)
-        except Unavailable as exc:
-            failed = failed or exc
-            break
+        now = await after(lambda: read(store, keys, stands.service), failed)
+        row = await after(lambda: store.get(made.row.key), failed)
         if row is not None and row.value == made.row.value:
             return written
         if now.at != stands.at or now.newest >= made.revision:
@@ -382,7 +397,7 @@ async def extend(store: Store, keys: Keys, record: RolloutRecord, at: int) -> in
     except Unavailable as exc:
         if not exc.ambiguous:
             raise
-        entry = await store.get(key)
+        entry = await after(lambda: store.get(key), exc)
         if entry is not None and entry.value == value:
             return entry.revision
         if entry is not None and entry.revision == at:
@@ -420,13 +435,18 @@ async def revert(store: Store, keys: Keys, record: RolloutRecord, at: int) -> bo
     True as well when none stands. Raises Unavailable: no answer, and it is not known to be deleted.
     """
     key = keys.config_rollout(record.service)
+    failed: Unavailable | None = None
     try:
         if isinstance(await store.delete(key, expect=at), Committed):
             return True
     except Unavailable as exc:
-        if not exc.ambiguous or (await store.get(key)) is not None:
+        failed = exc
+        if not exc.ambiguous:
             raise
-    return await store.get(key) is None
+    standing = await after(lambda: store.get(key), failed)
+    if failed is not None and standing is not None and standing.revision == at:
+        raise failed
+    return standing is None
 
 
 async def _settled(
@@ -438,7 +458,7 @@ async def _settled(
     except Unavailable as exc:
         if not exc.ambiguous:
             raise
-        entry = await store.get(key)
+        entry = await after(lambda: store.get(key), exc)
         if entry is not None and entry.value == value:
             return True
         raise

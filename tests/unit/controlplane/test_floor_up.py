@@ -133,8 +133,10 @@ def test_a_change_by_another_operator_meanwhile_is_refused_and_not_remembered(
     bench.up()
     real = specs_apply.plan
 
-    async def plan(client: store.Store, keys: Keys, wanted: tuple[ServiceSpec, ...]) -> specs_apply.Plan:
-        made = await real(client, keys, wanted)
+    async def plan(
+        client: store.Store, keys: Keys, wanted: tuple[ServiceSpec, ...], settings: str
+    ) -> specs_apply.Plan:
+        made = await real(client, keys, wanted, settings)
         await client.delete(keys.spec("auditd"))
         return made
 
