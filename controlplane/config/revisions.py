@@ -265,7 +265,9 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
         then.append(Put(keys.config_current(service), model.encode(current)))
     sizes = {**stands.rows, **{_number(put.key): len(put.value) for put in rows}}
     then += [Delete(keys.config_revision(service, old)) for old in surplus(sizes, {base, number})]
-    compares = [Compare(key, revision) for key, revision in stands.at.items()]
+    under_way = keys.config_rollout(service)  # none may be, whatever was seen
+    compares = [Compare(key, at) for key, at in stands.at.items() if key != under_way]
+    compares.append(Compare(under_way, 0))
     compares += [Compare(put.key, 0) for put in rows]
     return Writes(tuple(compares), tuple(then), number, base, row)
 
@@ -314,7 +316,8 @@ async def write(store: Store, keys: Keys, stands: Standing, new: New) -> Written
     """Make `new` the service's wanted revision, once.
 
     Raises:
-        Unavailable: no answer; with `ambiguous` the revision may stand. TooLarge.
+        Unavailable: no answer; with `ambiguous` the revision may stand. Refused: the record of a rollout is
+        damaged. TooLarge.
     """
     return await _commit(store, keys, stands, new, writes(keys, stands, new))
 
@@ -334,6 +337,13 @@ async def stage(
 
 
 async def _commit(store: Store, keys: Keys, stands: Standing, new: New, made: Writes) -> Written | Conflict:
+    if stands.config.rollout is not None:
+        return Conflict(stands.service, stands.revision, rollout=stands.config.rollout)
+    if stands.at[keys.config_rollout(stands.service)]:
+        raise Refused(
+            f"{stands.service}: the record of a rollout does not decode; delete the key "
+            f"{keys.config_rollout(stands.service)}"
+        )
     if sum(len(put.value) for put in made.then if isinstance(put, Put)) > VALUES_BYTES_MAX:
         documents.encoded(new.document, f"configuration of {stands.service}")  # says which is too large
     written = Written(made.revision, made.base)

@@ -67,7 +67,7 @@ class Settled:
     """None: it has no records, and needs none."""
     conflicts: tuple[SettingsConflict, ...] = ()
     notes: tuple[str, ...] = ()
-    """Lines about what does not change although the file did."""
+    """Lines about what does not change although the file did; none beside conflicts."""
     rollout: RolloutRecord | None = None
     """Under way, so that nothing can be written."""
 
@@ -107,13 +107,14 @@ def settle(
         except InvalidInput as exc:
             raise Refused(f"the file's settings and the store's do not fit together: {exc}") from exc
     changed = not documents.same(ours, document)
+    blocked = conflicts and not side
     step = SettingsStep(stands, document if changed else None)
     return Settled(
         ours,
         document,
         step,
         () if side else conflicts,
-        tuple(_notes(stands.service, documents.difference(base, theirs), document)),
+        tuple(_notes(stands.service, documents.difference(base, theirs), document)) if not blocked else (),
         stands.config.rollout if changed else None,
     )
 
