@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controlplane.errors import InvalidSettings
 from controlplane.host import log_line
 from hftd import catalogue
 from hftd.engine import fixed
@@ -264,3 +265,37 @@ def test_a_bad_value_or_a_field_that_needs_a_restart_leaves_what_runs(name: str)
             assert f"{field}: changes only with a restart" in one.context.in_force.refused
         one.reload(1, one.settings)
         assert one.context.in_force.refused == ""
+
+
+def test_quotes_in_a_market_that_is_traded_no_more_are_taken_out_at_once() -> None:
+    with built("strategyd") as one:
+        hands, pulled = one.daemon, []
+        hands.reader.instruments |= {
+            1: requests.Instrument(1, "spot", "BTCUSDT", -8, -8, "spot"),
+            2: requests.Instrument(2, "usdm", "BTCUSDT", -8, -8, "linear"),
+        }
+        hands.strategy.on_book = lambda instrument, in_step, now_ns: (
+            pulled.append((str(instrument), in_step)) or []
+        )
+        one.reload(2, {"markets": ["spot"]})
+        assert pulled == [("usdm:BTCUSDT", False)]
+        one.reload(3, {"markets": ["spot", "usdm"]})
+        assert len(pulled) == 1
+
+
+def test_a_strategy_that_refuses_parameters_keeps_everything_as_it_was() -> None:
+    with built("strategyd") as one:
+        before, parameters = one.context.in_force.settings, one.daemon.strategy.parameters
+        configure = one.daemon.strategy.configure
+
+        def refuses(given: dict[str, Any]) -> None:
+            if given["skew_ppm"] == 7:
+                raise InvalidSettings("market_making: skew_ppm 7 is not for us")
+            configure(given)
+
+        one.daemon.strategy.configure = refuses
+        one.reload(2, {"skew_ppm": 7, "requote_interval_s": 9.0, "log_level": "error"})
+        assert "skew_ppm 7 is not for us" in one.context.in_force.refused
+        assert one.context.in_force.settings is before is one.daemon.settings
+        assert one.daemon.strategy.parameters == parameters
+        assert one.context.lines.level == log_line.INFO, "the log level is taken back too"
