@@ -228,7 +228,7 @@ def test_the_kill_switch_refuses_within_a_second_and_cancels_pass() -> None:
         one.riskd.cancel(working)
         one.ends_as(working, OrderState.CANCELLED)
         status = said(one.omsd, lambda status: "kill_switch" in {each.id for each in status.alarms})
-        assert [each.severity for each in status.alarms if each.id == "kill_switch"] == ["critical"]
+        assert [each.severity for each in status.alarms if each.id == "kill_switch"] == ["warning"]
         one.omsd.counted("kill_switch_refusals")
 
         one.omsd.say(control.Flags(*AGENT, {}))
