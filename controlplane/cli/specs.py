@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from controlplane.cli import render
 from controlplane.cli.declare import Option
-from controlplane.cli.options import ASK_TIMEOUT_S, SiteDirOption, SiteOption
+from controlplane.cli.options import ASK_TIMEOUT_S, SettingsOption, SiteDirOption, SiteOption, require_side
 
 if TYPE_CHECKING:
     from controlplane.cli.store_specs import Elsewhere
@@ -51,9 +51,8 @@ def diff(file: FileOption, site_dir: SiteDirOption = None, site: SiteOption = "l
             await client.close()
 
     plan = asyncio.run(compare())
-    for change in plan.changes:
-        render.say(str(change))
-    return 1 if plan.steps else 0
+    _show(plan)
+    return 1 if plan.steps or plan.blocked else 0
 
 
 def apply(
@@ -64,6 +63,7 @@ def apply(
         bool, Option("--wait/--no-wait", help="Return when all is healthy, or when it is applied.")
     ] = True,
     timeout: Annotated[float, Option("--timeout", min=1, help="Seconds until all has to be healthy.")] = 60.0,
+    settings: SettingsOption = "",
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",
 ) -> int:
@@ -72,8 +72,9 @@ def apply(
     """
     import asyncio
 
+    require_side(settings)
     floor = _floor(site_dir, file, site)
-    plan, done = asyncio.run(_apply(floor, reason or f"hftctl apply -f {file}", yes))
+    plan, done = asyncio.run(_apply(floor, reason or f"hftctl apply -f {file}", yes, settings))
     if done is None:
         return 1
     if done.operation is None:
@@ -86,8 +87,16 @@ def apply(
     return 4 if done.outcome == "unknown" else 1
 
 
-async def _apply(floor: _Floor | Elsewhere, reason: str, yes: bool) -> tuple[Plan, Applied | None]:
-    """None: the operator does not agree."""
+def _show(plan: Plan) -> None:
+    """Line by line: what would change, what stays although the file says otherwise, what is in the way."""
+    for line in (*map(str, plan.changes), *plan.notes, *plan.blocked):
+        render.say(line)
+
+
+async def _apply(
+    floor: _Floor | Elsewhere, reason: str, yes: bool, settings: str
+) -> tuple[Plan, Applied | None]:
+    """None: the operator does not agree, or there is something in the way."""
     import getpass
     import time
 
@@ -95,10 +104,12 @@ async def _apply(floor: _Floor | Elsewhere, reason: str, yes: bool) -> tuple[Pla
 
     client = floor.connect()
     try:
-        plan = await specs_apply.plan(client, floor.keys, floor.specs)
+        plan = await specs_apply.plan(client, floor.keys, floor.specs, settings)
         floor.require_free_ports(plan.before)
-        for change in plan.changes:
-            render.say(str(change))
+        _show(plan)
+        if plan.blocked:
+            print("hftctl: not applied; nothing was changed", file=sys.stderr)
+            return plan, None
         if plan.steps and not _agreed(yes):
             return plan, None
         done = await specs_apply.apply(

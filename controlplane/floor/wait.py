@@ -88,10 +88,11 @@ def last_lines(folders: Folders, name: str, count: int = LOG_LINES) -> list[str]
 def as_applied(
     status: document.StatusDocument, specs: Sequence[ServiceSpec], revisions: Mapping[str, int]
 ) -> bool:
-    """The services are those applied, and every instance runs its newest spec."""
+    """The services are those applied, and every instance runs its newest spec and configuration."""
     services = {service.name: service.instances for service in status.services}
     return services.keys() == {spec.name for spec in specs} and all(
-        instance.config_revision >= revisions.get(name, 0)
+        instance.spec_revision >= revisions.get(name, 0)
+        and instance.config_revision == instance.config_wanted
         for name, instances in services.items()
         for instance in instances
     )
@@ -138,7 +139,9 @@ class ComingUp:
         return floord_gone(self.folders, self._floord, self.began_mono_s)
 
     def healthy(self, status: document.StatusDocument | None) -> bool:
-        """Healthy as asked for: the services are those applied, and every instance runs its newest spec."""
+        """Healthy as asked for: the services are those applied, and every instance runs its newest spec with
+        the settings that it is to have.
+        """
         floord = identity.from_plain(self.floor().get("floord"))
         if status is None or not status.healthy or floord is None or not identity.runs(floord):
             return False
