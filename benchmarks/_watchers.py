@@ -139,12 +139,13 @@ class Pair(msgspec.Struct, rename="pascal"):
 pairs = msgspec.json.Decoder(list[Pair])
 
 
-def http_bodies(endpoint: str, prefix: str) -> Iterator[bytes]:
-    """Blocking queries over one kept connection."""
+def http_bodies(endpoint: str, prefix: str, what: str = "") -> Iterator[bytes]:
+    """Blocking queries over one kept connection; of a prefix of the KV, or of `what`."""
+    what = what or f"kv/{prefix}?recurse&"
     connection = http.client.HTTPConnection(endpoint)
     index = "0"
     while True:
-        connection.request("GET", f"/v1/kv/{prefix}?recurse&index={index}&wait={WAIT}")
+        connection.request("GET", f"/v1/{what}index={index}&wait={WAIT}")
         answer = connection.getresponse()
         body = answer.read()
         before, index = index, answer.headers["X-Consul-Index"]
@@ -164,6 +165,28 @@ def http_bare(endpoint: str, prefix: str) -> None:
         record = stamped.decode(max(found, key=lambda pair: pair.modify_index).value)
         if record.service == WATCHED:
             tell(record.timestamp_ns)
+
+
+class Listed(msgspec.Struct, rename="pascal"):
+    class Service(msgspec.Struct, rename="pascal"):
+        meta: dict[str, str]
+
+    service: Service
+
+
+rows = msgspec.json.Decoder(list[Listed])
+
+
+def http_catalogue(endpoint: str) -> None:
+    """A blocking query of the one service."""
+    began_s = time.monotonic()
+    for number, body in enumerate(http_bodies(endpoint, "", f"health/service/{WATCHED}?")):
+        found = rows.decode(body)
+        if number == 0:
+            ready(began_s)
+            answer_cpu()
+            continue
+        tell(max(int(row.service.meta["hft-timestamp-ns"]) for row in found))
 
 
 class Named(msgspec.Struct, rename="pascal"):
@@ -219,5 +242,6 @@ if __name__ == "__main__":
             "http": http_bare,
             "grpc-groups": grpc_groups,
             "http-groups": http_groups,
+            "http-catalogue": http_catalogue,
         }
         bare[kind](*words)

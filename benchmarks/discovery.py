@@ -1,10 +1,12 @@
 """Discovery: what `resolve` costs beside one look-up at the store, how soon a change is heard beside the bare
 client, and how all of it grows with the site.
 
-    python benchmarks/discovery.py [--stores etcd,consul] [--changes 60] [--sizes 50,500,5000]
+    python benchmarks/discovery.py [--stores etcd,consul] [--changes 60] [--sizes 50,500,5000] [--catalogue]
 
 Ratios first; each figure has its baseline from the same run. The watchers are processes of their own
 (_watchers.py), one at a time, in turn; the stores are real ones on loopback with files in a temporary folder.
+With --catalogue the instances are services of Consul's agent and no keys, and the bare client is a blocking
+query of the one service; 5,000 of them take the agent a minute to write.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ from controlplane import store as stores
 from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.records import Registration
 from controlplane.registry import discovery
+from controlplane.registry.consul import definition
 from controlplane.store import Keys, Put, Store
+from controlplane.store.consul import ConsulStore
 from controlplane.store.limits import OPERATIONS_MAX
 from tests.support import consul_servers, servers
 
@@ -44,6 +48,9 @@ GROUPS = 10
 """With roles: a leader, an epoch and two more records each, 40 keys."""
 HOSTS = 8
 INCARNATION = 1_700_000_000_000
+LOOKED_UP = "looked-up"
+AT_ONCE = 16
+"""Of registering at Consul's agent."""
 APART_S = 0.08
 """Between two changes: more than the least time between two looks of a follower, so that each is seen by
 itself."""
@@ -98,10 +105,28 @@ def content(keys: Keys, instances: int) -> Iterator[Put]:
         yield Put(keys.registration(each.service, each.instance), model.encode(each))
 
 
-async def write(client: Store, keys: Keys, instances: int) -> None:
-    puts = list(content(keys, instances))
+async def write(client: Store, keys: Keys, instances: int, *, catalogue: bool) -> None:
+    puts = list(content(keys, 0 if catalogue else instances))
     for at in range(0, len(puts), OPERATIONS_MAX):
         await client.txn([], puts[at : at + OPERATIONS_MAX])
+    if catalogue:
+        left = iter(range(instances))
+
+        async def some() -> None:
+            for number in left:
+                await register(client, keys, registration(number), catalogue=True)
+
+        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
+
+
+async def register(client: Store, keys: Keys, each: Registration, *, catalogue: bool) -> None:
+    """One instance, or another stamp of it."""
+    if not catalogue:
+        await client.put(keys.registration(each.service, each.instance), model.encode(each))
+        return
+    assert isinstance(client, ConsulStore)
+    body = json.dumps(definition.service(each, keys.site)).encode()
+    await client.agent.ask("PUT", "agent/service/register", body=body)
 
 
 # --- watchers -----------------------------------------------------------------------------------------------
@@ -149,13 +174,13 @@ class Seen:
     from_commit: list[int]
 
 
-async def changes(client: Store, keys: Keys, watcher: Watcher, times: int) -> Seen:
+async def changes(client: Store, keys: Keys, watcher: Watcher, times: int, *, catalogue: bool) -> Seen:
     """Write one registration again and again; each is waited for."""
     seen = Seen([], [])
     await asyncio.sleep(APART_S)
     for _ in range(times):
         each = registration(0, time.monotonic_ns())
-        await client.put(keys.registration(each.service, each.instance), model.encode(each))
+        await register(client, keys, each, catalogue=catalogue)
         committed_ns = time.monotonic_ns()
         stamp_ns, at_ns = map(int, await asyncio.to_thread(watcher.line))
         assert stamp_ns == each.timestamp_ns
@@ -198,7 +223,9 @@ class Where:
     def bare_groups(self, keys: Keys) -> tuple[str, ...]:
         return ("grpc-groups" if self.kind == "etcd" else "http-groups", self.endpoint, keys.groups)
 
-    def bare(self, prefix: str) -> tuple[str, ...]:
+    def bare(self, prefix: str, *, catalogue: bool) -> tuple[str, ...]:
+        if catalogue:
+            return ("http-catalogue", self.endpoint)
         return ("grpc" if self.kind == "etcd" else "http", self.endpoint, prefix)
 
 
@@ -265,7 +292,7 @@ def consul_lookup_us(where: Where, times: int = 300) -> float:
         entry = {
             "Node": each.host,
             "Address": each.address,
-            "Service": {"ID": each.instance, "Service": WATCHED, "Port": each.port},
+            "Service": {"ID": each.instance, "Service": LOOKED_UP, "Port": each.port},
             "Check": {"Name": each.instance, "ServiceID": each.instance, "Status": "passing"},
         }
         connection.request("PUT", "/v1/catalog/register", json.dumps(entry))
@@ -274,7 +301,7 @@ def consul_lookup_us(where: Where, times: int = 300) -> float:
     took = []
     for _ in range(times):
         began_s = time.perf_counter()
-        connection.request("GET", f"/v1/health/service/{WATCHED}?passing")
+        connection.request("GET", f"/v1/health/service/{LOOKED_UP}?passing")
         assert len(json.loads(connection.getresponse().read())) == 50
         took.append(time.perf_counter() - began_s)
     return statistics.median(took) * 1e6
@@ -325,19 +352,20 @@ class Row:
         return statistics.median(self.ours.from_put) / statistics.median(self.bare.from_put)
 
 
-async def of_a_site(where: Where, instances: int, times: int) -> Row:
+async def of_a_site(where: Where, instances: int, times: int, *, catalogue: bool) -> Row:
     site = f"bench-{instances}"
     keys, client = Keys(site), stores.connect(where.url)
     client.try_within(SOON_S)  # a busy disk is no error here
     ours, bare, first_s = Seen([], []), Seen([], []), list[float]()
     renewals: dict[str, list[float]] = {"ours": [], "bare": []}
     try:
-        await write(client, keys, instances)
+        await write(client, keys, instances, catalogue=catalogue)
         for _ in range(ROUNDS):
-            for seen, words in ((bare, where.bare(keys.services)), (ours, ("ours", where.url, site))):
+            bare_words = where.bare(keys.services, catalogue=catalogue)
+            for seen, words in ((bare, bare_words), (ours, ("ours", where.url, site))):
                 watcher = await asyncio.to_thread(Watcher, *words)
                 try:
-                    some = await changes(client, keys, watcher, times // ROUNDS)
+                    some = await changes(client, keys, watcher, times // ROUNDS, catalogue=catalogue)
                     seen.from_put += some.from_put
                     seen.from_commit += some.from_commit
                     if seen is ours:
@@ -398,14 +426,21 @@ def main() -> None:
     parser.add_argument("--stores", default="etcd,consul")
     parser.add_argument("--sizes", default="50,500,5000")
     parser.add_argument("--changes", type=int, default=60)
+    parser.add_argument(
+        "--catalogue", action="store_true", help="register in Consul's catalogue; Consul alone"
+    )
     given = parser.parse_args()
+    kinds = ["consul"] if given.catalogue else given.stores.split(",")
     took = resolve_us(50)
     rows: list[Row] = []
     lookups: dict[str, float] = {}
-    for kind in given.stores.split(","):
+    for kind in kinds:
         with running(kind) as where:
             sizes = list(map(int, given.sizes.split(",")))
-            rows += [asyncio.run(of_a_site(where, size, given.changes)) for size in sizes]
+            rows += [
+                asyncio.run(of_a_site(where, size, given.changes, catalogue=given.catalogue))
+                for size in sizes
+            ]
             if kind == "consul":
                 lookups["a look-up at the Consul agent"] = consul_lookup_us(where)
             else:

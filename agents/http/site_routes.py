@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from agents import endpoint_rows, settings
+from agents import settings
 from agents.agent import Agent
 from agents.http.other_hosts import OtherHosts
 from agents.http.site_checks import SiteChecks
@@ -20,6 +20,7 @@ from controlplane.errors import InvalidInput, Unavailable
 from controlplane.http import answers, peer
 from controlplane.model import Mode
 from controlplane.operations import failover, fence_reset, shown
+from controlplane.registry import endpoint_rows
 from controlplane.site.view import SiteView
 
 HISTORY_MAX = 500
@@ -55,15 +56,11 @@ class SiteRoutes:
     async def endpoints(self, request: Request) -> Response:
         """What discovery has of one service, in order of instance."""
         site, service = self._site(), request.path_params["service"]
-        found = self._agent.discovery.serving(service)
-        if not found and service not in site.specs:
-            there = ", ".join(sorted({*site.specs, *site.registrations.services()})) or "none"
-            raise answers.NotFound(f'service "{service}" is not in site {site.site} (there are {there})')
-        status = self._agent.answers.status()
-        known = [row for row in status.services if row.name == service] if status is not None else []
-        return answers.json(
-            endpoint_rows.rows(found, {each.id: each for row in known for each in row.instances})
-        )
+        found, status = self._agent.discovery.serving(service), self._agent.answers.status()
+        try:
+            return answers.json(endpoint_rows.of_service(site, service, found, status))
+        except InvalidInput as exc:
+            raise answers.NotFound(str(exc)) from exc
 
     async def events(self, request: Request) -> Response:
         """Events of all hosts in one line. `after`: the `cursor` of the last event that the reader has. Those
@@ -82,8 +79,7 @@ class SiteRoutes:
         site = self._site()
         spec = site.specs.get(service)
         if spec is None:
-            there = ", ".join(sorted(site.specs))
-            raise answers.NotFound(f'service "{service}" is not in site {site.site} (there are {there})')
+            raise _no_such(site, service)
         slots = {slot.instance: slot for slot in spec.slots()}
         chosen = next(iter(slots))
         if spec.mode is Mode.ACTIVE_STANDBY:
@@ -102,7 +98,7 @@ class SiteRoutes:
     async def history(self, request: Request) -> Response:
         site, service = self._site(), request.path_params["service"]
         if service not in site.specs:
-            raise answers.NotFound(f'service "{service}" is not in site {site.site}')
+            raise _no_such(site, service)
         rows = fence_reset.history(site, service)[-HISTORY_MAX:]
         return answers.json([dataclasses.asdict(row) for row in rows])
 
@@ -124,3 +120,8 @@ class SiteRoutes:
         if self._agent.site is None:
             raise Unavailable("the agent has not seen the store yet")
         return self._agent.site
+
+
+def _no_such(site: SiteView, service: str) -> answers.NotFound:
+    there = ", ".join(sorted(site.specs)) or "none"
+    return answers.NotFound(f'service "{service}" is not in site {site.site} (there are {there})')

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from controlplane.cli import by_name
 from controlplane.cli.output import ASK_TIMEOUT_S
@@ -21,17 +22,21 @@ EXIT_CODES = {"succeeded": 0, "refused": 1, "failed": 1, "cancelled": 1, "unknow
 """Of a verb that changes something, by how its operation ended."""
 
 
+class NoFloor(FloorUnreachable):
+    """None runs in the site folder."""
+
+
 class Floor:
     """The floor of one site folder, as its agents know it."""
 
     def __init__(self, site_dir: Path | None, timeout_s: float = ASK_TIMEOUT_S) -> None:
-        """Raises InUse: it is another user's. FloorUnreachable: none runs there."""
+        """Raises InUse: it is another user's. NoFloor: none runs there."""
         self.folders = folders.Folders(site_dir or folders.default_site_dir())
         self.timeout_s = timeout_s
         self.folders.require_ours()
         found = self.folders.running()
         if found is None:
-            raise FloorUnreachable(f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)")
+            raise NoFloor(f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)")
         self.hosts: list[str] = list(found.get("hosts", ()))
         self.run_dir = Path(found["run_dir"]) if "run_dir" in found else self.folders.run_dir_wanted()
 
@@ -111,6 +116,18 @@ class Floor:
         """The whole site, as one agent sees it. Raises as `body`, and InvalidInput: it is not a status."""
         found: document.StatusDocument = by_name.read(self.body("/v1/site/status"))
         return found
+
+    def history(self, service: str) -> Any:
+        """Changes of leader of a service. Raises as `body`."""
+        return self.get(f"/v1/site/history/{quote(service, safe='')}")
+
+    def endpoints(self, service: str) -> Any:
+        """Who serves it. Raises as `body`."""
+        return self.get(f"/v1/site/endpoints/{quote(service, safe='')}")
+
+    def operations(self) -> Any:
+        """All that the store has, oldest first. Raises as `body`."""
+        return self.get("/v1/site/operations")
 
     def ask(self, service: str, what: str) -> Any:
         """What a daemon says of itself, from its leader or only instance."""

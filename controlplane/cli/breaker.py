@@ -10,9 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 from urllib.parse import quote
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import agent_client, render, source
 from controlplane.cli.declare import Argument, Noun, Option
-from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
+from controlplane.cli.options import (
+    ASK_TIMEOUT_S,
+    AskTimeoutOption,
+    Output,
+    OutputOption,
+    SiteDirOption,
+    SiteOption,
+)
 from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
 from controlplane.http import unix
 
@@ -34,9 +41,12 @@ def show(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+    site: SiteOption = "lab",
 ) -> int:
-    """The breakers of every instance; exit 1 when one refuses calls."""
-    rows = agent_client.Floor(site_dir, timeout).status().breakers
+    """The breakers of every instance; exit 1 when one refuses calls. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
+    rows = source.ask(site_dir, timeout, site, lambda known: known.status().breakers)
     render.show(rows, output, COLUMNS)
     return 1 if any(row.state in ("open", "forced_open") for row in rows) else 0
 
@@ -110,7 +120,7 @@ def request(
     if not reason or not reason.strip():
         raise InvalidInput(f'breaker {wanted} "{name}": --reason is missing (it is shown with the breaker)')
     body: dict[str, Any] = {"wanted": wanted, "reason": reason, "for_s": seconds(duration)}
-    floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S)
+    floor = source.floor(site_dir, ASK_TIMEOUT_S)
     host, target = floor.living_host(), f"/v1/site/breakers/{quote(name, safe='')}"
     try:
         answer = unix.request(

@@ -8,7 +8,7 @@ import json
 import time
 from typing import Annotated, Any
 
-from controlplane.cli import agent_client, render, stderr
+from controlplane.cli import agent_client, render, source, stderr
 from controlplane.cli.declare import Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable
@@ -35,7 +35,7 @@ def events(
 
         found = kept.events(folders.Folders(site_dir or folders.default_site_dir()))[-lines:]
         if not found:
-            raise
+            raise source.elsewhere(exc) from exc
         show(found, output, each=follow)
         stderr.say(f"{exc}; these events are from its files")
         return 0

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import agent_client, render, source
 from controlplane.cli.declare import Argument, Noun, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
@@ -29,7 +29,7 @@ def show(
     timeout: AskTimeoutOption = SHOW_TIMEOUT_S,
 ) -> int:
     """Each receiver's fence of a group beside the store's token; exit 1 when one refuses its leader."""
-    floor = agent_client.Floor(site_dir, timeout)
+    floor = source.floor(site_dir, timeout)
     look.service(floor.status(), service)
     found = floor.get(f"/v1/site/fences/{service}")
     if output is Output.table:
@@ -76,7 +76,7 @@ def request(service: str, reason: str | None, timeout_s: float, site_dir: Path |
     """
     if not reason or not reason.strip():
         raise InvalidInput(f'fence reset of "{service}": --reason is missing (it is kept in the history)')
-    floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S)
+    floor = source.floor(site_dir, ASK_TIMEOUT_S)
     look.service(floor.status(), service)
     body = json.dumps({"reason": reason, "timeout_s": timeout_s}).encode()
     host = floor.living_host()

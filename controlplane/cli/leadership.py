@@ -10,9 +10,16 @@ import getpass
 import json
 from typing import Annotated, Any, Optional
 
-from controlplane.cli import agent_client, render, stderr
+from controlplane.cli import agent_client, render, source, stderr
 from controlplane.cli.declare import Argument, Option
-from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
+from controlplane.cli.options import (
+    ASK_TIMEOUT_S,
+    AskTimeoutOption,
+    Output,
+    OutputOption,
+    SiteDirOption,
+    SiteOption,
+)
 from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
 from controlplane.floor import folders
 from controlplane.http import unix
@@ -27,12 +34,14 @@ def history(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+    site: SiteOption = "lab",
 ) -> None:
-    """Every change of leader of a service, with time, cause, actor and reason."""
+    """Every change of leader of a service, with time, cause, actor and reason. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     try:
-        floor = agent_client.Floor(site_dir, timeout)
-        look.service(floor.status(), service)
-        rows = [told(row) for row in floor.get(f"/v1/site/history/{service}")]
+        found = source.ask(site_dir, timeout, site, lambda known: known.history(service))
+        rows = [told(row) for row in found]
     except FloorUnreachable as exc:
         from controlplane.cli import kept
 
@@ -78,7 +87,7 @@ def failover(
 ) -> int:
     """Kill the leader of a service and let a standby lead."""
     try:
-        floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S) if reason else None
+        floor = source.floor(site_dir, ASK_TIMEOUT_S) if reason else None
         result = request(service, to, reason, timeout, floor, wait=wait)
         code = agent_client.EXIT_CODES.get(result["outcome"], 1)
     except HftctlError as exc:

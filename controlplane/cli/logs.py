@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Annotated
 from urllib.parse import quote
 
-from controlplane.cli import agent_client, stderr
+from controlplane.cli import agent_client, source, stderr
 from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, InvalidInput
@@ -40,7 +40,7 @@ def logs(
 
         path = kept.log(folders.Folders(site_dir or folders.default_site_dir()), instance)
         if path is None:
-            raise
+            raise source.elsewhere(exc) from exc
         emit(next(parts(path, lines)))
         stderr.say(f"{exc}; these lines are from its files")
         return 0

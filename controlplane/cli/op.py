@@ -15,9 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
-from controlplane.cli import agent_client, render, stderr
+from controlplane.cli import agent_client, render, source, stderr
 from controlplane.cli.declare import Argument, Noun, Option
-from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
+from controlplane.cli.options import (
+    ASK_TIMEOUT_S,
+    AskTimeoutOption,
+    Output,
+    OutputOption,
+    SiteDirOption,
+    SiteOption,
+)
 from controlplane.errors import FloorUnreachable, InvalidInput
 from controlplane.floor import folders
 from controlplane.site import look
@@ -50,10 +57,13 @@ def list_(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+    site: SiteOption = "lab",
 ) -> None:
-    """Operations, oldest first."""
+    """Operations, oldest first. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
     wanted = filter_of(kind, state, actor, since)
-    found = [row for row in known(site_dir, timeout, archived=archived) if passes(row, wanted)][-lines:]
+    found = [row for row in known(site_dir, timeout, site, archived=archived) if passes(row, wanted)][-lines:]
     if output is Output.table:
         render.show(found, output, COLUMNS)
     else:
@@ -65,9 +75,12 @@ def show(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+    site: SiteOption = "lab",
 ) -> int:
-    """One operation with its steps and how long each took."""
-    row = one(known(site_dir, timeout, archived=True), operation)
+    """One operation with its steps and how long each took. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
+    row = one(known(site_dir, timeout, site, archived=True), operation)
     if output is Output.table:
         render.say(text(row))
     else:
@@ -85,13 +98,13 @@ def watch(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> int:
     """A line for each operation that begins or ends, or for each step of one until it ends."""
-    floor = agent_client.Floor(site_dir, timeout)
+    floor = source.floor(site_dir, timeout)
     wanted = filter_of(kind, state, actor, None)
     said: dict[str, Any] = {}
     first = True
     while True:
         try:
-            found: list[dict[str, Any]] = floor.get("/v1/site/operations")
+            found: list[dict[str, Any]] = floor.operations()
         except FloorUnreachable:
             from controlplane.cli import kept
 
@@ -123,17 +136,17 @@ def watch(
 # --- which --------------------------------------------------------------------------------------------------
 
 
-def known(site_dir: Path | None, timeout_s: float, *, archived: bool) -> list[dict[str, Any]]:
+def known(site_dir: Path | None, timeout_s: float, site: str, *, archived: bool) -> list[dict[str, Any]]:
     """Oldest first, each once.
 
     Raises:
-        FloorUnreachable: no agent answers, and there is no archive that was asked for either.
+        FloorUnreachable: neither agent nor store answers, and there is no archive that was asked for either.
     """
     floor = folders.Folders(site_dir or folders.default_site_dir())
     floor.require_ours()
     old = {row["id"]: row for row in of_archive(floor.site_dir / FOLDER)} if archived else {}
     try:
-        new = agent_client.Floor(site_dir, timeout_s).get("/v1/site/operations")
+        new = source.ask(site_dir, timeout_s, site, lambda known: known.operations())
     except FloorUnreachable:
         if not old:
             raise

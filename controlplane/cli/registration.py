@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Optional
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import agent_client, render, source
 from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import FloorUnreachable, HftctlError, InvalidInput
@@ -61,7 +61,7 @@ def register(
         "check": check_http or (f"tcp://{check_tcp}" if check_tcp else ""),
         "reason": reason or "",
     }
-    return _show(_ask("register", body, agent_client.Floor(site_dir, timeout)), output)
+    return _show(_ask("register", body, source.floor(site_dir, timeout)), output)
 
 
 def deregister(
@@ -73,7 +73,7 @@ def deregister(
 ) -> int:
     """Take out an instance that was registered by hand."""
     body = {"instance": instance, "reason": reason or ""}
-    return _show(_ask("deregister", body, agent_client.Floor(site_dir, timeout)), output)
+    return _show(_ask("deregister", body, source.floor(site_dir, timeout)), output)
 
 
 def maint(
@@ -88,7 +88,7 @@ def maint(
     if off == bool(reason and reason.strip()):
         raise InvalidInput(f'maint "{what}": wanted --reason TEXT, or --off')
     body = {"what": what, "reason": (reason or "").strip()}
-    return _show(_ask("maintenance", body, agent_client.Floor(site_dir, timeout)), output)
+    return _show(_ask("maintenance", body, source.floor(site_dir, timeout)), output)
 
 
 def _ask(what: str, body: dict[str, Any], floor: agent_client.Floor) -> dict[str, Any]:

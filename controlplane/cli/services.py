@@ -6,11 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Optional
-from urllib.parse import quote
 
-from controlplane.cli import agent_client, by_name, render
+from controlplane.cli import by_name, render, source
 from controlplane.cli.declare import Argument
-from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
+from controlplane.cli.options import (
+    ASK_TIMEOUT_S,
+    AskTimeoutOption,
+    Output,
+    OutputOption,
+    SiteDirOption,
+    SiteOption,
+)
 from controlplane.errors import InvalidInput
 
 HEALTH_KEYS = ("service", "instance", "check", "kind", "state", "since", "output", "next_at")
@@ -21,9 +27,12 @@ def services(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+    site: SiteOption = "lab",
 ) -> None:
-    """The services of the site: wanted, running, led by."""
-    found = agent_client.Floor(site_dir, timeout).status().services
+    """The services of the site: wanted, running, led by. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
+    found = source.ask(site_dir, timeout, site, lambda known: known.status().services)
     render.show(found, output, ("name", "daemon", "mode", "desired", "running", "leader", "epoch"))
 
 
@@ -32,9 +41,12 @@ def endpoints(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
+    site: SiteOption = "lab",
 ) -> None:
-    """Where the instances of a service listen."""
-    found = agent_client.Floor(site_dir, timeout).get(f"/v1/site/endpoints/{quote(service, safe='')}")
+    """Where the instances of a service listen. Where no floor runs,
+    out of the store that HFT_STORE_ENDPOINTS names.
+    """
+    found = source.ask(site_dir, timeout, site, lambda known: known.endpoints(service))
     if output is not Output.table:
         render.show(found, output)
         return
@@ -58,7 +70,7 @@ def health(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
 ) -> int:
     """Health of instances, check by check; exit 1 when one is not passing."""
-    found = by_name.read(agent_client.Floor(site_dir, timeout).body("/v1/site/checks"))
+    found = by_name.read(source.floor(site_dir, timeout).body("/v1/site/checks"))
     rows = [row for row in found.checks if what in (None, row.service, row.instance)]
     if not rows and what is not None:
         raise InvalidInput(f'"{what}" is neither a service nor an instance of site {found.site}')

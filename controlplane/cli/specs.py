@@ -2,7 +2,8 @@
 say what would change.
 
 They speak to the store that floor.json names, not to an agent: a change must be made on what the store has
-now, not on an agent's view of it, and it must be possible while an agent is down. Settings that `hftctl up`
+now, not on an agent's view of it, and it must be possible while an agent is down. Where no floor runs, to the
+store that the environment names (store_specs.py). Settings that `hftctl up`
 was given on its command line (--tape, --speed, --seed) stay in force over those of the file, so that `apply`
 of the floor's own file changes what was changed in the file and nothing else.
 
@@ -12,6 +13,7 @@ Exit codes of apply: 0 applied or nothing to do, 1 refused, not agreed to or not
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +21,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from controlplane.cli import render
 from controlplane.cli.declare import Option
-from controlplane.cli.options import SiteDirOption
+from controlplane.cli.options import ASK_TIMEOUT_S, SettingsOption, SiteDirOption, SiteOption, require_side
 
 if TYPE_CHECKING:
+    from controlplane.cli.store_specs import Elsewhere
     from controlplane.floor.folders import Folders
     from controlplane.model import ServiceSpec
     from controlplane.specs.apply import Applied, Plan
@@ -30,13 +33,15 @@ if TYPE_CHECKING:
 FileOption = Annotated[Path, Option("--file", "-f", help="The services file.")]
 
 
-def diff(file: FileOption, site_dir: SiteDirOption = None) -> int:
-    """Say what `apply` of a services file would change."""
+def diff(file: FileOption, site_dir: SiteDirOption = None, site: SiteOption = "lab") -> int:
+    """Say what `apply` of a services file would change. Where no floor runs, in the store that
+    HFT_STORE_ENDPOINTS names.
+    """
     import asyncio
 
     from controlplane.specs import apply as specs_apply
 
-    floor = _Floor(site_dir, file)
+    floor = _floor(site_dir, file, site)
 
     async def compare() -> Plan:
         client = floor.connect()
@@ -46,9 +51,8 @@ def diff(file: FileOption, site_dir: SiteDirOption = None) -> int:
             await client.close()
 
     plan = asyncio.run(compare())
-    for change in plan.changes:
-        render.say(str(change))
-    return 1 if plan.steps else 0
+    _show(plan)
+    return 1 if plan.steps or plan.blocked else 0
 
 
 def apply(
@@ -59,13 +63,18 @@ def apply(
         bool, Option("--wait/--no-wait", help="Return when all is healthy, or when it is applied.")
     ] = True,
     timeout: Annotated[float, Option("--timeout", min=1, help="Seconds until all has to be healthy.")] = 60.0,
+    settings: SettingsOption = "",
     site_dir: SiteDirOption = None,
+    site: SiteOption = "lab",
 ) -> int:
-    """Make the floor's services what a file says; the change is shown first."""
+    """Make the floor's services what a file says; the change is shown first. Where no floor runs, in the
+    store that HFT_STORE_ENDPOINTS names.
+    """
     import asyncio
 
-    floor = _Floor(site_dir, file)
-    plan, done = asyncio.run(_apply(floor, reason or f"hftctl apply -f {file}", yes))
+    require_side(settings)
+    floor = _floor(site_dir, file, site)
+    plan, done = asyncio.run(_apply(floor, reason or f"hftctl apply -f {file}", yes, settings))
     if done is None:
         return 1
     if done.operation is None:
@@ -78,20 +87,29 @@ def apply(
     return 4 if done.outcome == "unknown" else 1
 
 
-async def _apply(floor: _Floor, reason: str, yes: bool) -> tuple[Plan, Applied | None]:
-    """None: the operator does not agree."""
+def _show(plan: Plan) -> None:
+    """Line by line: what would change, what stays although the file says otherwise, what is in the way."""
+    for line in (*map(str, plan.changes), *plan.notes, *plan.blocked):
+        render.say(line)
+
+
+async def _apply(
+    floor: _Floor | Elsewhere, reason: str, yes: bool, settings: str
+) -> tuple[Plan, Applied | None]:
+    """None: the operator does not agree, or there is something in the way."""
     import getpass
     import time
 
-    from controlplane.floor import ports
     from controlplane.specs import apply as specs_apply
 
     client = floor.connect()
     try:
-        plan = await specs_apply.plan(client, floor.keys, floor.specs)
-        ports.require_free_health_ports(str(floor.file), floor.specs, floor.run, plan.before)
-        for change in plan.changes:
-            render.say(str(change))
+        plan = await specs_apply.plan(client, floor.keys, floor.specs, settings)
+        floor.require_free_ports(plan.before)
+        _show(plan)
+        if plan.blocked:
+            print("hftctl: not applied; nothing was changed", file=sys.stderr)
+            return plan, None
         if plan.steps and not _agreed(yes):
             return plan, None
         done = await specs_apply.apply(
@@ -139,24 +157,37 @@ def _complain(done: Applied) -> None:
     stderr.say(f"not applied: {', '.join(done.not_applied)} (hftctl diff shows what is different now)")
 
 
-def _wait(floor: _Floor, revisions: Mapping[str, int], timeout_s: float) -> int:
+def _wait(floor: _Floor | Elsewhere, revisions: Mapping[str, int], timeout_s: float) -> int:
     from controlplane.cli import stderr
-    from controlplane.floor import wait
 
-    watch = wait.ComingUp(floor.folders, floor.specs, revisions)
-    if watch.wait_healthy(timeout_s):
+    why = floor.wait_healthy(revisions, timeout_s)
+    if not why:
         return 0
     stderr.say(f"applied, and not healthy after {timeout_s:g} s:")
-    for line in watch.why_not():
+    for line in why:
         stderr.say(line)
     return 1
+
+
+def _floor(site_dir: Path | None, file: Path, site: str) -> _Floor | Elsewhere:
+    """What runs here, else what the environment names; `site`: which one of that store."""
+    from controlplane.cli import agent_client, source
+
+    try:
+        return _Floor(site_dir, file)
+    except agent_client.NoFloor:
+        if not os.environ.get(source.ENDPOINTS):
+            raise
+    from controlplane.cli import store_site, store_specs
+
+    return store_specs.Elsewhere(store_site.of_environment(site, ASK_TIMEOUT_S), file)
 
 
 class _Floor:
     """The running floor, and the file as it would be applied to it.
 
     Raises:
-        InvalidInput: the file. FloorUnreachable: no floor runs here, or it names no store yet.
+        InvalidInput: the file. NoFloor: none runs here. FloorUnreachable: it has no store yet.
     """
 
     folders: Folders
@@ -164,6 +195,7 @@ class _Floor:
     specs: Sequence[ServiceSpec]
 
     def __init__(self, site_dir: Path | None, file: Path) -> None:
+        from controlplane.cli import agent_client
         from controlplane.errors import FloorUnreachable, InvalidInput
         from controlplane.floor import folders
 
@@ -171,8 +203,14 @@ class _Floor:
         self.folders.require_ours()
         self.file = file
         running, self.url = self.folders.running(), self.folders.store_url()
-        if running is None or self.url is None:
-            raise FloorUnreachable(f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)")
+        if running is None:
+            raise agent_client.NoFloor(
+                f"no floor runs in {self.folders.site_dir} (start one with: hftctl up)"
+            )
+        if self.url is None:
+            raise FloorUnreachable(
+                f"the floor in {self.folders.site_dir} has no store yet: it is only starting"
+            )
 
         from controlplane import store  # with all daemons' settings, 100 ms: not for a floor that is down
         from controlplane.floor import run_file
@@ -188,6 +226,19 @@ class _Floor:
                 f"{file}: host {', '.join(new_hosts)} has no agent on this floor (it has {', '.join(hosts)}; "
                 "hftctl down and hftctl up with this file start one)"
             )
+
+    def require_free_ports(self, before: Sequence[ServiceSpec]) -> None:
+        """Raises InUse: a health port that the services of `before` have not had is taken."""
+        from controlplane.floor import ports
+
+        ports.require_free_health_ports(str(self.file), self.specs, self.run, before)
+
+    def wait_healthy(self, revisions: Mapping[str, int], timeout_s: float) -> list[str]:
+        """Why it is not healthy at the timeout, a line each; none: it is."""
+        from controlplane.floor import wait
+
+        watch = wait.ComingUp(self.folders, self.specs, revisions)
+        return [] if watch.wait_healthy(timeout_s) else watch.why_not()
 
     def connect(self) -> Store:
         from controlplane import store

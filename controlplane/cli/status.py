@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-from controlplane.cli import agent_client, status_text, stderr
+from controlplane.cli import agent_client, source, status_text, stderr
 from controlplane.cli.declare import Option
 from controlplane.cli.options import (
     ASK_TIMEOUT_S,
@@ -29,11 +29,13 @@ def status(
     timeout: AskTimeoutOption = ASK_TIMEOUT_S,
     site: SiteOption = "lab",
 ) -> int:
-    """Hosts, services, leaders, flow and alarms of the site."""
+    """Hosts, services, leaders, flow and alarms of the site. Where no floor runs, out of the store that
+    HFT_STORE_ENDPOINTS names.
+    """
     if not watch:
         return status_text.run(site_dir, output, timeout, site)
     if sys.stdout.isatty() and output is Output.table:
-        return watching(agent_client.Floor(site_dir, timeout))
+        return watching(source.floor(site_dir, timeout))
     return repeating(site_dir, output, timeout, site)
 
 

@@ -4,14 +4,12 @@ healthy.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import render, source
 from controlplane.cli.output import Output
-from controlplane.errors import FloorUnreachable
 from controlplane.host.log_line import printable
 from controlplane.site import look
 
@@ -24,19 +22,8 @@ REASONS_MAX = 8
 
 
 def run(site_dir: Path | None, output: Output, timeout_s: float, site: str = "lab") -> int:
-    """`site`: which one is looked up in the store, where no floor runs here and HFT_STORE_ENDPOINTS names one
-    (agents know their own).
-    """
-    try:
-        found = agent_client.Floor(site_dir, timeout_s).status()
-    except FloorUnreachable:
-        if not os.environ.get("HFT_STORE_ENDPOINTS"):
-            raise
-        from controlplane.cli import store_status  # with a client of it, 200 ms
-
-        url = store_status.given()
-        assert url is not None
-        found = store_status.read(url, site)
+    """`site`: as source.ask has it."""
+    found = source.ask(site_dir, timeout_s, site, lambda known: known.status())
     if output is Output.table:
         print(text(found))
     else:
@@ -52,6 +39,7 @@ def text(found: document.StatusDocument) -> str:
         f"site {printable(found.site)}: {render.paint(health, colour)}   "
         f"store {printable(f'{store.kind} {store.version}')} {'up' if store.healthy else 'DOWN'}{latency}   "
         f"controller {printable(found.controller.url or '-')}",
+        *(printable(f"  KILL SWITCH: {alarm.text}") for alarm in found.alarms if look.of_kill_switch(alarm)),
         *(printable(f"  {reason}") for reason in found.reasons[:REASONS_MAX]),
         *([f"  and {len(found.reasons) - REASONS_MAX} more"] if len(found.reasons) > REASONS_MAX else []),
         "",
@@ -83,7 +71,8 @@ def instances(services: Sequence[document.ServiceRow]) -> str:
     for service in services:
         for i in service.instances:
             led = {"epoch": service.epoch if service.leader == i.id else None}
-            lines.append({"instance": i.id} | {key: render.field_of(i, key) for key in columns} | led)
+            why = {"reason": "; ".join(filter(None, (i.reason, look.config_words(i))))}
+            lines.append({"instance": i.id} | {key: render.field_of(i, key) for key in columns} | led | why)
         if service.running < service.desired and not service.instances:
             reason = "no instance runs"
             lines.append(

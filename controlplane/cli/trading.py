@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from controlplane.cli import agent_client, render
+from controlplane.cli import agent_client, render, source
 from controlplane.cli.declare import Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import Refused
@@ -37,7 +37,7 @@ def orders(
     """Orders, working ones first, as the leading omsd has them. Of each kind the oldest first. Wide: also
     type, strategy and its own id, when made and last changed, why ended.
     """
-    floor = agent_client.Floor(site_dir, timeout)
+    floor = source.floor(site_dir, timeout)
     keys = ORDER_KEYS_WIDE if wide else ORDER_KEYS
     orders = ask_daemon(floor, "omsd", "orders")
     found = [{key: order_field(order, key) for key in keys} for order in newest(orders, lines)]
@@ -53,7 +53,7 @@ def positions(
     """Positions and cash by instrument, ours beside the venue's own account. Wide: also average price,
     realised and unrealised P&L.
     """
-    floor = agent_client.Floor(site_dir, timeout)
+    floor = source.floor(site_dir, timeout)
     keys = (*POSITION_KEYS, *VALUED) if wide else POSITION_KEYS
     render.show(
         merge(ask_daemon(floor, "positiond", "positions"), ask_daemon(floor, "simd", "accounts"), keys),

@@ -11,8 +11,9 @@ from typing import TypeVar
 
 from controlplane import store
 from controlplane.errors import InUse, InvalidSettings, Unavailable
-from controlplane.floor import claim, consul, etcd_versions
+from controlplane.floor import claim, etcd_versions
 from controlplane.floor.folders import Folders
+from controlplane.store.consul import versions
 
 REACH_S = 6.0
 """An election of a new leader takes about two."""
@@ -61,11 +62,7 @@ async def _within_reach(ask: Callable[[], Awaitable[T]]) -> T:
 
 def version_fault(kind: str, version: str) -> str:
     """Why a server of this version must not be used; empty: it may, or does not say its version."""
-    found = etcd_versions.parse(version)
-    if found is None:
-        return ""
-    if kind == "etcd":
-        return etcd_versions.fault(found)
-    if kind == "consul" and (found.major, found.minor) < consul.LEAST:
-        return f"Consul {version} is too old, need {consul.NEEDED}"
-    return ""
+    if kind == "consul":
+        return versions.fault(version)
+    found = etcd_versions.parse(version) if kind == "etcd" else None
+    return etcd_versions.fault(found) if found is not None else ""

@@ -26,9 +26,8 @@ from controlplane.errors import InUse, InvalidSettings
 from controlplane.floor import consul_doors
 from controlplane.floor.embedded import Choice, Launch
 from controlplane.host import files, locks
+from controlplane.store.consul import versions
 
-NEEDED = "1.14 or newer"
-LEAST = (1, 14)
 SOCKET = "consul.sock"
 DATACENTER = "hft"
 NODE = "floor"
@@ -41,7 +40,7 @@ PORTS_FROM = 20_000
 the store is started again.
 """
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_VERSION = re.compile(r"Consul v(\d+)\.(\d+)\.(\d+)")
+_SAYS = re.compile(r"Consul v\d+\.\d+\.\d+")
 
 
 class Consul:
@@ -122,12 +121,12 @@ def look(path: str) -> tuple[str | None, str]:
         answer = subprocess.run([path, "version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError) as exc:
         return None, f"cannot be run ({exc})"
-    found = _VERSION.search(answer.stdout)
-    if found is None:
-        return None, f'reports "{answer.stdout.strip()[:60]}" for its version, need Consul {NEEDED}'
-    version = ".".join(found.groups())
-    old = (int(found[1]), int(found[2])) < LEAST
-    return version, f"Consul {version} is too old, need {NEEDED}" if old else ""
+    said = _SAYS.search(answer.stdout)
+    version = versions.parse(said[0]) if said else None
+    if version is None:
+        needed = f"need Consul {versions.NEEDED}"
+        return None, f'reports "{answer.stdout.strip()[:60]}" for its version, {needed}'
+    return version, versions.fault(version)
 
 
 # --- what it is told ----------------------------------------------------------------------------------------

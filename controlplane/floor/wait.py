@@ -85,6 +85,19 @@ def last_lines(folders: Folders, name: str, count: int = LOG_LINES) -> list[str]
     return [f"    {line}" for line in text.splitlines()[-count:]]
 
 
+def as_applied(
+    status: document.StatusDocument, specs: Sequence[ServiceSpec], revisions: Mapping[str, int]
+) -> bool:
+    """The services are those applied, and every instance runs its newest spec and configuration."""
+    services = {service.name: service.instances for service in status.services}
+    return services.keys() == {spec.name for spec in specs} and all(
+        instance.spec_revision >= revisions.get(name, 0)
+        and instance.config_revision == instance.config_wanted
+        for name, instances in services.items()
+        for instance in instances
+    )
+
+
 class ComingUp:
     """Looks at a floor that comes up: what it says of itself, and whether that is what was applied."""
 
@@ -126,17 +139,13 @@ class ComingUp:
         return floord_gone(self.folders, self._floord, self.began_mono_s)
 
     def healthy(self, status: document.StatusDocument | None) -> bool:
-        """Healthy as asked for: the services are those applied, and every instance runs its newest spec."""
+        """Healthy as asked for: the services are those applied, and every instance runs its newest spec with
+        the settings that it is to have.
+        """
         floord = identity.from_plain(self.floor().get("floord"))
         if status is None or not status.healthy or floord is None or not identity.runs(floord):
             return False
-        if not self.as_applied:
-            services = {service.name: service.instances for service in status.services}
-            self.as_applied = services.keys() == {spec.name for spec in self.specs} and all(
-                instance.config_revision >= self.revisions.get(name, 0)
-                for name, instances in services.items()
-                for instance in instances
-            )
+        self.as_applied = self.as_applied or as_applied(status, self.specs, self.revisions)
         return self.as_applied
 
     def wait_healthy(

@@ -2,8 +2,9 @@
 no clock.
 
 specs.py (services, slots, kinds of daemons) · checks.py (health checks) · process.py (process, token,
-phase) · records.py (what is stored, and its JSON) · observed.py (what an agent reports) · bounds.py (what a
-field may hold). The names below are those that every room speaks of.
+phase) · records.py (what is stored, and its JSON) · config.py (revisions, rollouts, plain keys) · observed.py
+(what an agent reports) · bounds.py (what a field may hold). The names below are those that every room speaks
+of.
 """
 
 from controlplane.model.process import Phase, Process, Token, host_of, in_range
@@ -19,6 +20,7 @@ __all__ = [
     "Token",
     "bounds",
     "checks",
+    "config",
     "decode",
     "encode",
     "host_of",

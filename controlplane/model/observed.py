@@ -80,12 +80,18 @@ class InstanceStatus:
     endpoints: Endpoints
     version: Word
     config_revision: Count
+    """Of the settings in force, as the daemon has said; where it does not say, those that it was started
+    with."""
     counters: Counters = field(default_factory=dict)
     rates: Mapping[Metric, float] = field(default_factory=dict)
     """Counters' change a second over the last report."""
     histograms: Histograms = field(default_factory=dict)
     crashes: Count = 0
     """Of `restarts`, and of failed starts: how often it ended unasked."""
+    spec_revision: Count = 0
+    """Store revision of the spec that it runs as."""
+    config_refused: Text = ""
+    """Why the daemon did not take the settings that are wanted; empty: it did."""
     breakers: Annotated[tuple[BreakerStatus, ...], msgspec.Meta(max_length=64)] = ()
 
 

@@ -61,6 +61,9 @@ class ServiceSpec:
     health_port: Port = 0
     """Of the first instance; each further one has the next. There its agent answers health and metrics for
     it. 0: none."""
+    restart: Annotated[tuple[Name, ...], msgspec.Meta(max_length=1024)] | None = None
+    """Derived: the settings that only a restart changes; the others reach a running daemon. None: an earlier
+    release wrote the spec, and every setting restarts."""
     checks: Annotated[tuple[AnyCheck, ...], msgspec.Meta(max_length=CHECKS_MAX)] = ()
     """Carried out for each instance by its host's agent, beside `process` and `heartbeat`. A change of them
     restarts no instance."""
@@ -116,6 +119,9 @@ class DaemonKind:
     check: Callable[[Any], None] | None = None
     """What only the machine that reads a services file can say of these settings, before anything is started
     or changed: raises InvalidInput."""
+    live: bool = False
+    """Its running process takes changed settings (`Loop.on_settings`), but for the fields with metadata
+    {"restart": True} and those that name a service. False: every changed setting restarts it."""
     hot: bool = False
     """It is on the way from tick to order: woken before the others where the scheduler lets it ask
     (hftd/sched/slice.py)."""

@@ -1,4 +1,5 @@
-"""How many instances of a service may be left out at once, by breakers and balancing together. Pure.
+"""How many instances of a service may be left out at once. Pure. Discovery's user of it is
+registry/discovery/ejection.py, which says who is wanted out and for how long.
 
 Each on its own is right to leave out an instance that fails. Together, on a day when everything is slow, they
 would leave out all, and nothing would be asked any more. So a cap bounds what is left out, the longest out
@@ -8,8 +9,13 @@ the load of all.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+from controlplane.errors import InvalidSettings
+
+T = TypeVar("T", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +26,20 @@ class Limits:
     panic_share: float = 0.5
     """With a smaller share of the instances usable, all are used."""
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.out_share_max <= 1 and 0 <= self.panic_share <= 1):
+            raise InvalidSettings(
+                f"ejection: out_share_max {self.out_share_max}, panic_share {self.panic_share}; expected "
+                "shares from 0 to 1"
+            )
+
 
 def left_out(
-    instances: Collection[str],
-    unhealthy: Collection[str],
-    wanted_out: Sequence[str],
+    instances: Collection[T],
+    unhealthy: Collection[T],
+    wanted_out: Sequence[T],
     limits: Limits = Limits(),
-) -> frozenset[str]:
+) -> frozenset[T]:
     """Who of `instances` is not asked now.
 
     `unhealthy` fail their health check; `wanted_out` is what breakers and balancing would leave out, the

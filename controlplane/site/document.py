@@ -99,6 +99,14 @@ class InstanceRow(msgspec.Struct, frozen=True):
     """passing, warning or critical, as the registry has it (Consul's own checks); empty: not registered."""
     maintenance: str = ""
     """Why an operator took it out of service for a time; empty: nobody did."""
+    spec_revision: int = 0
+    """Store revision of the spec that it runs as."""
+    config_wanted: int = 1
+    """Revision of the configuration that it shall have in force; `config_revision` is the one that it has."""
+    config_refused: str = ""
+    """Why it did not take the wanted one; empty: it did, or it was not sent yet."""
+    config_seen_ms: int | None = None
+    """How old the word about the revision in force is; None: there was none."""
 
 
 class RegisteredRow(msgspec.Struct, frozen=True):
@@ -132,6 +140,10 @@ class ServiceRow(msgspec.Struct, frozen=True):
     lease_remaining_ms: int | None
     instances: Sequence[InstanceRow]
     """The desired ones first, in the order of their slots; then those of an earlier spec, still stopping."""
+    config_revision: int = 1
+    """That is wanted; in a rollout, of those that it has not reached."""
+    rollout: str = ""
+    """Operation of the configuration rollout that is under way; empty: none is."""
 
 
 class BreakerRow(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from controlplane.model import records
+from controlplane.model import config, records
 from controlplane.model.bounds import cut
 from controlplane.model.specs import Tombstone
 from controlplane.site.view import Named, Registrations, SiteView, decode_record, key_of, name, part_of
@@ -38,6 +38,7 @@ def watched(keys: Keys) -> tuple[str, ...]:
         keys.hosts,
         keys.groups,
         keys.breakers,
+        keys.config,
         keys.operations,
         keys.audit_heads,
         keys.pause,
@@ -59,6 +60,8 @@ class Noun:
         self._keys = keys
         self._rows: dict[str, dict[str, Any]] = {}
         """Service -> epoch as in the key -> history row."""
+        self._configs: dict[str, dict[str, Any]] = {}
+        """Service -> last name of the key -> record of its configuration."""
 
     def __repr__(self) -> str:
         return f"<Noun of {', '.join(sorted(self.tables))}: revision {self.revision}>"
@@ -77,6 +80,8 @@ class Noun:
         for service in changes.get("history", ()):
             rows = self._rows.get(service, {})
             fresh.put("history", service, tuple(rows[epoch] for epoch in sorted(rows)) or None)
+        for service in changes.get("config", ()):
+            fresh.put("config", service, _config_of(self._configs.get(service, {})))
         fresh.finish()
         return changes
 
@@ -92,6 +97,9 @@ class Noun:
                 case "history":
                     for service, rows in self._rows.items():
                         yield from ((f"{self._keys.history(service)}{row}", rows[row]) for row in rows)
+                case "config":
+                    for service, found in self._configs.items():
+                        yield from ((f"{self._keys.config_of(service)}{row}", found[row]) for row in found)
                 case "spec_revisions":
                     pass  # of the specs themselves
                 case "tombstones":
@@ -115,6 +123,9 @@ class Noun:
                 return
             case "history":
                 _set(self._rows.setdefault(first, {}), last, record)
+                return
+            case "config":
+                _set(self._configs.setdefault(first, {}), last, record)
                 return
             case "leader" if _leads(self.tables.get(kind, {}).get(first)) != _leads(record):
                 changes.setdefault("led", set()).add(first)
@@ -189,6 +200,17 @@ def _set(table: dict[str, Any], name: str, record: object | None) -> None:
         table[name] = record
 
 
+def _config_of(rows: Mapping[str, Any]) -> config.ServiceConfig | None:
+    """None: there is nothing of it."""
+    if not rows:
+        return None
+    revisions = [record for record in rows.values() if isinstance(record, config.ConfigRevision)]
+    revisions.sort(key=lambda record: record.revision)
+    return config.ServiceConfig(
+        rows.get("current"), rows.get("rollout"), {record.revision: record for record in revisions}
+    )
+
+
 def _leads(leader: object | None) -> tuple[object, ...]:
     if not isinstance(leader, records.LeaderRecord):
         return ()
@@ -220,6 +242,8 @@ def view(keys: Keys, nouns: Iterable[Noun]) -> SiteView:
         history=tables.get("history", {}),
         audit_heads=tables.get("audit", {}),
         overrides=tables.get("overrides", {}),
+        configs=tables.get("config", {}),
+        plain=tables.get("plain", {}),
         operations=tuple(tables.get("ops", {}).values()),
         paused=tables.get("pause", {}).get(""),
         incarnation=tables.get("incarnation", {}).get(""),

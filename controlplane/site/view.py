@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controlplane import model
-from controlplane.model import ServiceSpec, records
+from controlplane.model import ServiceSpec, config, records
 from controlplane.model.observed import Alarm, HostRecord
 from controlplane.model.records import Registration
 from controlplane.model.specs import Tombstone
@@ -104,7 +104,7 @@ class SiteView:
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
     """By service."""
     spec_revisions: Mapping[str, int] = field(default_factory=dict)
-    """Store revision of each spec: the configuration revision of its instances."""
+    """Store revision of each spec."""
     tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
     """Of removed services, by service; none of them is in `specs`."""
     registrations: Registrations = field(default_factory=Registrations)
@@ -119,6 +119,10 @@ class SiteView:
     audit_heads: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     overrides: Mapping[str, records.BreakerOverride] = field(default_factory=dict)
     """By breaker."""
+    configs: Mapping[str, config.ServiceConfig] = field(default_factory=dict)
+    """By service; one that has none runs what services.yml said of it last."""
+    plain: Mapping[str, config.PlainKey] = field(default_factory=dict)
+    """Plain keys, by key."""
     operations: tuple[records.OperationRecord, ...] = ()
     paused: document.Paused | None = None
     incarnation: int | None = None
@@ -155,6 +159,10 @@ def name(keys: Keys, key: str) -> Named | None:
             return kind, (subject,)
         case ["groups", service, ("leader" | "epoch" | "electable" | "request") as kind]:
             return kind, (service,)
+        case ["config", key]:
+            return "plain", (key,)
+        case ["config", service, row]:
+            return "config", (service, row)
         case ["breakers", breaker, "override"]:
             return "overrides", (breaker,)
         case ["groups", service, "history", row]:
@@ -168,6 +176,10 @@ def key_of(keys: Keys, kind: str, subject: str) -> str:
     """The other way round, for the kinds with at most one name."""
     if kind in GROUP_RECORDS:
         return f"{keys.group(subject)}{kind}"
+    if kind == "overrides":
+        return keys.breaker_override(subject)
+    if kind == "plain":
+        return keys.plain_key(subject)
     return f"{keys.root}{kind}/{subject}" if subject else f"{keys.root}{kind}"
 
 
@@ -200,6 +212,10 @@ def decode_record(named: Named, value: bytes) -> object:
             row = model.decode(records.HistoryRow, value)
             _agree("epoch", (f"{row.epoch:08d}",), names[1:])
             return row
+        case "config":
+            return _config_record(value, *names)
+        case "plain":
+            return config.plain_key(value, names[0])
         case "incarnation":
             return records.decode_incarnation(value)
         case "pause":
@@ -209,6 +225,22 @@ def decode_record(named: Named, value: bytes) -> object:
         case "audit":
             return model.decode(dict[str, Any], value)
     return model.decode(GROUP_RECORDS[kind], value)
+
+
+def _config_record(
+    value: bytes, service: str, row: str
+) -> config.CurrentConfig | config.RolloutRecord | config.ConfigRevision:
+    record: config.CurrentConfig | config.RolloutRecord | config.ConfigRevision
+    match row:
+        case "current":
+            record = model.decode(config.CurrentConfig, value)
+        case "rollout":
+            record = model.decode(config.RolloutRecord, value)
+        case _:
+            record = model.decode(config.ConfigRevision, value)
+            _agree("revision", (f"{record.revision:08d}",), (row,))
+    _agree("service", (record.service,), (service,))
+    return record
 
 
 def _agree(what: str, found: Sequence[str], wanted: Sequence[str]) -> None:

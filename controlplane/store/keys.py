@@ -84,6 +84,26 @@ class Keys:
         return f"{self.breakers}{breaker}/override"
 
     @property
+    def config(self) -> str:
+        """Below it a service's documents, each with more names after it, and plain keys, which have none."""
+        return f"{self.root}config/"
+
+    def config_of(self, service: str) -> str:
+        return f"{self.config}{service}/"
+
+    def config_current(self, service: str) -> str:
+        return f"{self.config_of(service)}current"
+
+    def config_rollout(self, service: str) -> str:
+        return f"{self.config_of(service)}rollout"
+
+    def config_revision(self, service: str, revision: int) -> str:
+        return f"{self.config_of(service)}{revision:08d}"
+
+    def plain_key(self, key: str) -> str:
+        return f"{self.config}{key}"
+
+    @property
     def operations(self) -> str:
         return f"{self.root}ops/"
 

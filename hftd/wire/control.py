@@ -86,6 +86,10 @@ class Status(Message, tag=3, frozen=True):
     breakers: Annotated[list[BreakerOnWire], msgspec.Meta(max_length=64)] = msgspec.field(
         default_factory=list
     )
+    config_revision: Count = 0
+    """Of the settings that are in force; 0: a daemon that does not say."""
+    config_refused: Text = ""
+    """Why the settings that the agent sent last are not in force; empty: they are."""
 
 
 class Event(Message, tag=4, frozen=True):
@@ -140,7 +144,12 @@ class Drain(Message, tag=20, frozen=True):
 
 
 class Reload(Message, tag=21, frozen=True):
-    config_revision: int
+    """The settings that are wanted from now on, complete; sent at hello and at each change that needs no
+    restart. Taken whole between two ticks, or refused whole; the next Status, sent at once, says which.
+    """
+
+    config_revision: Count
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class Stop(Message, tag=22, frozen=True):
@@ -189,8 +198,14 @@ class Overrides(Message, tag=25, frozen=True):
     overrides: list[OverrideOnWire]
 
 
+class Flags(Message, tag=26, frozen=True):
+    """Every plain key of the site with its value; sent at hello and at each change."""
+
+    flags: dict[str, Any]
+
+
 FromDaemon = Hello | Status | Event | Answer
-FromAgent = Welcome | Peers | Ask | Drain | Reload | Stop | Tokens | FenceReset | Overrides
+FromAgent = Welcome | Peers | Ask | Drain | Reload | Stop | Tokens | FenceReset | Overrides | Flags
 
 decode_from_daemon: Decoder[FromDaemon] = Decoder(FromDaemon)
 decode_from_agent: Decoder[FromAgent] = Decoder(FromAgent)

@@ -5,6 +5,10 @@ real Consul: who leads goes on leading, in the same epoch, and what was rotated 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import stat
+import threading
 import time
 from pathlib import Path
 
@@ -87,6 +91,43 @@ async def test_a_secret_that_ended_is_renewed_inside_the_budget_of_one_write(
                     await client.put("hft/a", b"2")
                     await asyncio.sleep(0.05)
         await client.close()
+
+
+async def test_a_fifo_in_the_place_of_the_secret_is_refused_and_holds_up_no_loop(
+    tmp_path: Path, kind: str
+) -> None:
+    """Reading one waits for a writer, and a keeper's loop may not. One comes in the end, so that a read that
+    does wait is seen here and does not hang the suite.
+    """
+    with guarded_stores.with_identities(kind, tmp_path) as guarded:
+        client = guarded.real.connect(settings=guarded.settings)
+        assert isinstance(await client.put("hft/a", b"1"), Committed)
+        old = guarded.secret_file.read_text().strip()
+        guarded.secret_file.unlink()
+        os.mkfifo(guarded.secret_file, 0o600)
+        new = await asyncio.to_thread(guarded.made)
+        guarded.forget(old)
+        writer = threading.Timer(15.0, _write_into, (guarded.secret_file, new.encode()))
+        writer.start()
+        try:
+            with pytest.raises(Denied):
+                async with asyncio.timeout(10):
+                    while True:  # the server may believe the old one for a moment
+                        await client.put("hft/a", b"2")
+                        await asyncio.sleep(0.05)
+            assert stat.S_ISFIFO(guarded.secret_file.stat().st_mode)
+            guarded.tell(new)
+            assert isinstance(await client.put("hft/a", b"3"), Committed)
+        finally:
+            writer.cancel()
+            await client.close()
+
+
+def _write_into(fifo: Path, content: bytes) -> None:
+    with contextlib.suppress(OSError):
+        fd = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        os.write(fd, content)
+        os.close(fd)
 
 
 async def test_certificates_that_are_renewed_under_load_cost_no_lead(tmp_path: Path, kind: str) -> None:

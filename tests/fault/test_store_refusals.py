@@ -143,7 +143,7 @@ async def test_a_consul_that_is_too_old_is_named_with_what_is_wanted() -> None:
         health = await client.health()
         assert not health.healthy and health.version == "1.8.7"
         assert health.reason == (
-            "Consul 1.8.7 is too old: its transactions are too small; wanted 1.14 or newer"
+            "Consul 1.8.7 is too old, need 1.14 or newer: the transactions of older ones are too small"
         )
         assert all(each.startswith("GET ") for each in asked)
         await client.close()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 import urllib.request
 import uuid
@@ -260,22 +259,6 @@ async def test_a_token_that_is_rotated_under_way_is_read_again(
 
 
 # --- sessions and limits ------------------------------------------------------------------------------------
-
-
-async def test_a_fifo_in_the_place_of_the_token_holds_up_no_loop(
-    guarded: consul_servers.Server, tmp_path: Path
-) -> None:
-    """Reading one waits for a writer, and a keeper's loop may not."""
-    settings = token_file(tmp_path, "f00dfeed-0000-4000-8000-000000000000")
-    assert settings.token_file is not None
-    client = consul.ConsulStore([guarded.endpoint], settings)
-    with pytest.raises(Denied):
-        await client.put("hft/a", b"1")
-    settings.token_file.unlink()
-    os.mkfifo(settings.token_file, 0o600)
-    with pytest.raises(Denied):
-        await client.put("hft/a", b"1")
-    await client.close()
 
 
 async def test_a_session_that_an_admin_destroys_is_lost_and_its_keys_are_seen_to_go(

@@ -405,6 +405,7 @@ def _registered(site: Site) -> bool:
 
 RIGHTS = """
 key_prefix "hft/rights/" { policy = "write" }
+key "hft/" { policy = "read" }
 session_prefix "" { policy = "write" }
 service_prefix "" { policy = "write" }
 node_prefix "" { policy = "read" }
@@ -432,6 +433,7 @@ async def test_a_token_with_the_rights_that_the_docs_name_is_enough(tmp_path: Pa
         limited = store.connect(f"consul://{server.endpoint}?token_file={tmp_path / 'token'}")
         assert isinstance(limited, ConsulStore)
         site.client = limited
+        assert (await limited.health()).healthy
         one = registration(site)
         said = MaintenanceRecord("new bank", "ann", "op-1", 1)
         try:

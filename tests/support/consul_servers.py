@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,18 +24,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from controlplane.store.consul import versions
 from tests.support import servers
 
 BUILT = "1.19.2"
 PINNED = {"1.19.2": "consul-1.19", "1.15.4": "consul-1.15"}
 """Version -> its module under tests/servers/, that Go builds."""
-LEAST = (1, 14)
-"""Transactions of 128 operations, which the port's 64 may become."""
 TRANSACTION_BYTES_MAX = 2 << 20
 """The port's 512 KiB of values are 700 KB as a transaction carries them; Consul's own limit is 512 KiB."""
 BUILD_S_MAX = 1200
 START_S_MAX = 60
-_VERSION = re.compile(r"Consul v(\d+)\.(\d+)\.(\d+)")
 
 
 def consul() -> Path:
@@ -76,8 +73,8 @@ def good(binary: Path) -> bool:
         said = subprocess.run([binary, "version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return False
-    found = _VERSION.search(said.stdout)
-    return found is not None and (int(found[1]), int(found[2])) >= LEAST
+    version = versions.parse(said.stdout)
+    return version is not None and not versions.fault(version)
 
 
 def build(version: str = BUILT) -> Path:

@@ -42,23 +42,24 @@ class Identities:
 
     real: RealStore
     folder: Path
+    consul_rules: str = CONSUL_RULES
 
     @property
-    def _secret_file(self) -> Path:
+    def secret_file(self) -> Path:
         return self.folder / "secret"
 
     @property
     def settings(self) -> StoreSettings:
         """Of the client; its secret is in a file that `tell` writes."""
         if self.real.kind == "etcd":
-            return StoreSettings(user="hft", password_file=self._secret_file)
-        return StoreSettings(token_file=self._secret_file)
+            return StoreSettings(user="hft", password_file=self.secret_file)
+        return StoreSettings(token_file=self.secret_file)
 
     def tell(self, secret: str) -> None:
         """What the client finds in its file from now on; replaced whole, as operators' tools do."""
-        fresh = self._secret_file.with_suffix(".new")
+        fresh = self.secret_file.with_suffix(".new")
         fresh.write_text(secret + "\n")
-        fresh.replace(self._secret_file)
+        fresh.replace(self.secret_file)
 
     def made(self) -> str:
         """A new secret that the store takes: a password in place of the old one, or one more token."""
@@ -67,7 +68,7 @@ class Identities:
             self._auth("user/changepw", name="hft", password=password)
             return password
         name = uuid.uuid4().hex
-        self.real.ask("PUT", "v1/acl/policy", {"Name": name, "Rules": CONSUL_RULES})
+        self.real.ask("PUT", "v1/acl/policy", {"Name": name, "Rules": self.consul_rules})
         made = json.loads(self.real.ask("PUT", "v1/acl/token", {"Policies": [{"Name": name}]}))
         return str(made["SecretID"])
 
@@ -90,15 +91,24 @@ class Identities:
 
 
 @contextlib.contextmanager
-def with_identities(kind: str, folder: Path, *, token_ttl_s: int = 300) -> Iterator[Identities]:
-    """`token_ttl_s`: how long etcd believes a token after its last use."""
+def with_identities(
+    kind: str,
+    folder: Path,
+    *,
+    token_ttl_s: int = 300,
+    etcd_prefix: str = "hft/",
+    consul_rules: str = CONSUL_RULES,
+) -> Iterator[Identities]:
+    """`token_ttl_s`: how long etcd believes a token after its last use. `etcd_prefix`: what its user may read
+    and write; `consul_rules`: of the tokens.
+    """
     master = str(uuid.uuid4())
     if kind == "consul":
         acl = {"enabled": True, "default_policy": "deny", "tokens": {"initial_management": master}}
         acl |= {"token_ttl": "0s", "policy_ttl": "0s"}
         with real_stores.running(kind, more={"acl": acl}, token=master) as real:
             real.master = master
-            made = Identities(real, folder)
+            made = Identities(real, folder, consul_rules)
             made.tell(made.made())
             yield made
         return
@@ -109,7 +119,8 @@ def with_identities(kind: str, folder: Path, *, token_ttl_s: int = 300) -> Itera
             ("user/grant", {"user": "root", "role": "root"}),
             ("user/add", {"name": "hft", "password": "first"}),
             ("role/add", {"name": "hft"}),
-            ("role/grant", {"name": "hft", "perm": _everything_of_ours()}),
+            ("role/grant", {"name": "hft", "perm": _read_and_write(etcd_prefix)}),
+            ("role/grant", {"name": "hft", "perm": {"permType": "READ", "key": _base64(b"hft/")}}),
             ("user/grant", {"user": "hft", "role": "hft"}),
             ("enable", {}),
         ):
@@ -120,10 +131,15 @@ def with_identities(kind: str, folder: Path, *, token_ttl_s: int = 300) -> Itera
         yield made
 
 
-def _everything_of_ours() -> dict[str, str]:
-    """The right to read and write under hft/, as the gateway wants it."""
-    key, end = (base64.b64encode(each).decode() for each in (b"hft/", b"hft0"))
-    return {"permType": "READWRITE", "key": key, "range_end": end}
+def _read_and_write(prefix: str) -> dict[str, str]:
+    """The right to what is under a prefix, as the gateway wants it."""
+    begin = prefix.encode()
+    behind = begin[:-1] + bytes([begin[-1] + 1])
+    return {"permType": "READWRITE", "key": _base64(begin), "range_end": _base64(behind)}
+
+
+def _base64(key: bytes) -> str:
+    return base64.b64encode(key).decode()
 
 
 @dataclass

@@ -123,7 +123,7 @@ class Discovery:
             view = self._view()
             if view is None:
                 return ()
-            found = self._of(view, service)
+            found = self.of(view, service)
             if found:  # names that nobody serves are not collected
                 self._all[service] = found
             return found
@@ -246,14 +246,16 @@ class Discovery:
             view = self._view()
             if view is None:
                 return 0
-            wrong = [service for service, found in self._all.items() if found != self._of(view, service)]
+            wrong = [service for service, found in self._all.items() if found != self.of(view, service)]
             self.forget(wrong)
         self.stale += len(wrong)
         for service in wrong:
             self._tell(service)
         return len(wrong)
 
-    def _of(self, view: View, service: str) -> tuple[Serving, ...]:
+    @staticmethod
+    def of(view: View, service: str) -> tuple[Serving, ...]:
+        """As `serving`, of any view, for who looks once."""
         return servings.serving(view.registered(service), view.specs.get(service), view.leaders.get(service))
 
     # --- ejection -------------------------------------------------------------------------------------------

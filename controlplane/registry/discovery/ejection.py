@@ -2,20 +2,21 @@
 argument.
 
 The caller says how each call ended (`report`). The time out grows with each ejection that follows soon on the
-last; no more than a share of a service may be out, and the only instance never is; when more of the
-candidates than `panic_share` are out (others have left meanwhile), all of them are used, because a call that
-may fail is better than a crowd on the few that are left. What is held against a process ends with it: its
+last. How many may be out is resilience/ejection.py's to say, at each failure and again at each choice: when
+others have left meanwhile, only the longest out stay out. What is held against a process ends with it: its
 successor starts anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from controlplane.errors import InvalidSettings
 from controlplane.model import Process
 from controlplane.registry.discovery.serving import Serving
+from controlplane.resilience import ejection
+from controlplane.resilience.ejection import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +29,15 @@ class EjectionSettings:
     """And never longer."""
     forget_s: float = 300.0
     """One that was in again for so long starts with `first_s`."""
-    share_max: float = 0.5
-    """Of the instances that serve; rounded down, so that of one none is ejected and of two or three one."""
-    panic_share: float = 0.5
-    """When more of the candidates are out, all are used."""
+    limits: Limits = field(default_factory=Limits)
+    """Of the instances that could be called; rounded down, so that of one none is ejected and of two or three
+    one."""
 
     def __post_init__(self) -> None:
         if not (self.failures >= 0 and 0 < self.first_s <= self.max_s and self.forget_s > 0):
             raise InvalidSettings(
                 f"ejection: failures {self.failures}, first_s {self.first_s}, max_s {self.max_s}, forget_s "
                 f"{self.forget_s}; expected failures of at least 0 and 0 < first_s <= max_s, 0 < forget_s"
-            )
-        if not 0 <= self.share_max <= self.panic_share <= 1:
-            raise InvalidSettings(
-                f"ejection: share_max {self.share_max}, panic_share {self.panic_share}; expected "
-                "0 <= share_max <= panic_share <= 1"
             )
 
 
@@ -51,6 +46,7 @@ class _Record:
     failures: int = 0
     times: int = 0
     """Ejected so often, each soon after the one before."""
+    since_ns: int = 0
     until_ns: int = 0
     """Out until then; 0: never was."""
 
@@ -85,13 +81,14 @@ class Ejections:
         record.failures += 1
         if record.failures < settings.failures:
             return 0.0
-        if self._out(service, among, now_ns) + 1 > int(settings.share_max * len(among)):
+        out = self._longest_out(service, now_ns)
+        if process not in ejection.left_out(among, (), [*out, process], settings.limits):
             return 0.0  # and the next failure asks again
         soon = record.until_ns and now_ns - record.until_ns < settings.forget_s * 1e9
         record.times = record.times + 1 if soon else 1
         record.failures = 0
         out_s: float = min(settings.max_s, settings.first_s * 2.0 ** min(record.times - 1, 32))
-        record.until_ns = now_ns + int(out_s * 1e9)
+        record.since_ns, record.until_ns = now_ns, now_ns + int(out_s * 1e9)
         return out_s
 
     def holds(self, service: str) -> bool:
@@ -99,20 +96,17 @@ class Ejections:
         return service in self._records
 
     def usable(self, service: str, candidates: Sequence[Serving], now_ns: int) -> tuple[Serving, ...]:
-        """The candidates that are not out; all of them when too many are."""
-        known = self._records.get(service)
-        if not known:
+        """The candidates that are not out."""
+        if not self.holds(service):
             return tuple(candidates)
-        within = tuple(each for each in candidates if not self._is_out(known.get(each.process), now_ns))
-        out = len(candidates) - len(within)
-        if out and out > self._settings.panic_share * len(candidates):
-            return tuple(candidates)
-        return within
+        there = [each.process for each in candidates]
+        out = ejection.left_out(there, (), self._longest_out(service, now_ns), self._settings.limits)
+        return tuple(each for each in candidates if each.process not in out)
 
     def out(self, service: str, now_ns: int) -> dict[Process, int]:
         """Who is out, and until when."""
         known = self._records.get(service, {})
-        return {who: record.until_ns for who, record in known.items() if self._is_out(record, now_ns)}
+        return {who: record.until_ns for who, record in known.items() if record.until_ns > now_ns}
 
     def next_end_ns(self, now_ns: int) -> int | None:
         """When the next of those that are out is in again."""
@@ -141,10 +135,6 @@ class Ejections:
             if not known:
                 del self._records[service]
 
-    def _out(self, service: str, among: Collection[Process], now_ns: int) -> int:
+    def _longest_out(self, service: str, now_ns: int) -> list[Process]:
         known = self._records.get(service, {})
-        return sum(self._is_out(known.get(process), now_ns) for process in among)
-
-    @staticmethod
-    def _is_out(record: _Record | None, now_ns: int) -> bool:
-        return record is not None and record.until_ns > now_ns
+        return sorted(self.out(service, now_ns), key=lambda process: known[process].since_ns)

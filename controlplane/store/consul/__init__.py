@@ -5,4 +5,4 @@ error means: errors.py. Which parts are the library's and which our own: ADR 003
 
 from controlplane.store.consul.client import ConsulStore
 
-__all__ = ["ConsulStore", "blocking", "calls", "http"]
+__all__ = ["ConsulStore", "blocking", "calls", "http", "versions"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from controlplane.store.base import (
     Put,
     Snapshot,
 )
-from controlplane.store.consul import calls, condition, kv, sessions
+from controlplane.store.consul import calls, condition, kv, sessions, versions
 from controlplane.store.consul import watch as watching
 from controlplane.store.consul.http import Answer
 from controlplane.store.endpoint import on_this_machine
@@ -41,9 +40,6 @@ HEALTH_KEY = "hft/"
 CONSISTENT = {"consistent": ""}
 """The leader asks a quorum whether it still is one before it answers."""
 TRANSACTION = frozenset({200, 409})
-VERSION_LEAST = (1, 14)
-"""Transactions of 128 operations, which the port's 64 may become; an older one takes 64."""
-_NUMBERS = re.compile(r"(\d+)\.(\d+)\.\d+")
 
 
 class _Agent(msgspec.Struct, rename="pascal"):
@@ -144,7 +140,7 @@ class ConsulStore:
             before_s = time.monotonic()
             await self.calls.ask("GET", f"kv/{HEALTH_KEY}", CONSISTENT)
             latency_ms = round((time.monotonic() - before_s) * 1000, 3)
-            reason = too_old(version)
+            reason = versions.fault(version)
         except HftctlError as exc:
             reason = str(exc)
         return Health("consul", self.calls.addresses, not reason, version, latency_ms, reason)
@@ -176,17 +172,6 @@ class ConsulStore:
         await self.calls.close()
         if self._agent is not None:
             await self._agent.close()
-
-
-def too_old(version: str) -> str:
-    """Why a server of this version is none for us; empty: it is one, or does not say (its token may not see
-    it).
-    """
-    found = _NUMBERS.match(version)
-    if found is None or (int(found[1]), int(found[2])) >= VERSION_LEAST:
-        return ""
-    least = ".".join(map(str, VERSION_LEAST))
-    return f"Consul {version} is too old: its transactions are too small; wanted {least} or newer"
 
 
 def require_all_shown(answer: Answer, prefix: str, token: str, *, whole: bool = True) -> None:

@@ -109,6 +109,7 @@ def test_while_the_store_is_away_the_local_one_is_in_force_and_agreed_on_later(
         await agents.until(lambda: host.secret.agreed)
         (host.folder / secret.NAME).write_bytes(b"")
         await agents.until(lambda: host.file == b"t" * 32)  # damaged while it runs, healed from the store
+        await agents.until(lambda: len(host.events) == 2)
         agreeing.cancel()
         assert host.file == b"t" * 32 != local
         event, healed = host.events

@@ -11,7 +11,7 @@ import pytest
 
 from controlplane.errors import Denied, HftctlError, InvalidInput, LeaseLost, Refused, TooLarge, Unavailable
 from controlplane.store import Committed, Compare, Delete, Lost, Put
-from controlplane.store.consul import calls, client, errors, http, kv, sessions
+from controlplane.store.consul import calls, errors, http, kv, sessions, versions
 
 
 @dataclass
@@ -175,7 +175,7 @@ def test_a_value_that_is_no_base64_is_an_error_of_decoding_and_not_an_empty_valu
 def test_a_server_below_the_least_version_is_too_old_and_one_that_does_not_say_is_let_in(
     version: str, fit: bool
 ) -> None:
-    assert (client.too_old(version) == "") == fit
+    assert (versions.fault(version) == "") == fit
 
 
 def test_not_found_without_an_index_is_no_answer_of_consul() -> None:

@@ -94,13 +94,13 @@ def test_a_change_costs_its_own_service_and_a_renewal_none(monkeypatch: pytest.M
     one = registration(1, "omsd")
     site.put(OMSD, one, registration(1), LeaderRecord(one.process, 5, 1, one.instance, "a"))
     built = list[str]()
-    of = cache.Discovery._of
+    of = cache.Discovery.of
 
-    def counted(self: registry.Discovery, view: Any, service: str) -> tuple[registry.Serving, ...]:
+    def counted(view: Any, service: str) -> tuple[registry.Serving, ...]:
         built.append(service)
-        return of(self, view, service)
+        return of(view, service)
 
-    monkeypatch.setattr(cache.Discovery, "_of", counted)
+    monkeypatch.setattr(cache.Discovery, "of", staticmethod(counted))
     for service in ("omsd", "bookd"):
         site.discovery.resolve(service)
     built.clear()

@@ -14,6 +14,7 @@ from controlplane.model.records import Registration
 from controlplane.registry.discovery import EjectionSettings, serving
 from controlplane.registry.discovery.ejection import Ejections
 from controlplane.registry.discovery.serving import Serving
+from controlplane.resilience.ejection import Limits
 
 S = 1_000_000_000
 SETTINGS = EjectionSettings(failures=3, first_s=10, max_s=35, forget_s=100)
@@ -93,7 +94,7 @@ def test_calls_from_before_the_ejection_that_fail_after_it_do_not_lengthen_it() 
 def test_no_more_than_the_share_is_ever_out_whatever_fails(
     count: int, share: float, calls: list[tuple[int, bool, int]]
 ) -> None:
-    story = Story(count, EjectionSettings(failures=2, first_s=10, share_max=share, panic_share=1))
+    story = Story(count, EjectionSettings(failures=2, first_s=10, limits=Limits(share)))
     for n, ok, passes_s in calls:
         story.call(n % count, ok)
         story.now_ns += passes_s * S
@@ -119,13 +120,16 @@ def test_one_that_had_to_stay_in_is_ejected_when_there_is_room_again() -> None:
     assert story.call(1) == 10 and story.usable() == [0]
 
 
-def test_when_too_many_of_the_candidates_are_out_all_are_used() -> None:
+def test_when_others_have_left_only_the_longest_out_stay_out() -> None:
     story = Story(4)
-    story.call(0, times=3)
     story.call(1, times=3)
-    story.all.pop()  # one of those that were in has left
-    assert story.usable() == [0, 1, 2], "two of three"
-    story.all.append(instances(4)[3])
+    story.now_ns += 1
+    story.call(0, times=3)
+    left = [story.all.pop(), story.all.pop()]  # those that were in
+    assert story.usable() == [0], "one of two"
+    story.all.append(left.pop())
+    assert story.usable() == [0, 2], "one of three"
+    story.all.append(left.pop())
     assert story.usable() == [2, 3]
 
 
@@ -154,7 +158,7 @@ def test_without_a_number_of_failures_nothing_is_ejected() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"failures": -1}, {"first_s": 0}, {"first_s": 400}, {"share_max": 0.6}, {"panic_share": 1.5}],
+    [{"failures": -1}, {"first_s": 0}, {"first_s": 400}],
 )
 def test_settings_that_do_not_fit_together_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InvalidSettings, match="ejection"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controlplane.errors import InvalidSettings
 from controlplane.resilience.ejection import Limits, left_out
 
 NAMES = [f"riskd-{n}" for n in range(10)]
@@ -47,3 +49,9 @@ def test_what_is_left_out_is_bounded_and_known(
     assert out <= set(names)
     assert len(out - unhealthy) <= cap * count
     assert not out or count - len(out) >= panic * count
+
+
+@pytest.mark.parametrize("wrong", [(-0.1, 0.5), (1.1, 0.5), (0.5, -1), (0.5, 2)])
+def test_a_share_that_is_none_is_refused(wrong: tuple[float, float]) -> None:
+    with pytest.raises(InvalidSettings, match="from 0 to 1"):
+        Limits(*wrong)

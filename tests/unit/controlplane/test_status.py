@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from controlplane.model import Mode, Process, ServiceSpec, records
+from controlplane.model.config import PlainKey, ServiceConfig
 from controlplane.model.observed import Alarm, BreakerStatus, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
 from controlplane.model.specs import Tombstone
@@ -35,6 +36,8 @@ class Site:
     controller_alarms: tuple[Alarm, ...] = ()
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     spec_faults: dict[str, str] = field(default_factory=dict)
+    configs: dict[str, ServiceConfig] = field(default_factory=dict)
+    plain: dict[str, PlainKey] = field(default_factory=dict)
 
 
 def observed(instance: str, **more: Any) -> InstanceStatus:
@@ -58,7 +61,8 @@ def observed(instance: str, **more: Any) -> InstanceStatus:
         "sched": "other",
         "endpoints": {"tops": "ipc:///r/x"},
         "version": "1",
-        "config_revision": 3,
+        "config_revision": 1,
+        "spec_revision": 3,
     }
     return InstanceStatus(**plain | more)
 
@@ -145,11 +149,13 @@ def test_the_fields_are_those_of_the_design_word_for_word() -> None:
     assert set(found["hosts"][0]["tuning"]) == {"verdict", "findings"}
     assert list(service(found, "omsd")) == [
         "name", "daemon", "mode", "desired", "running", "leader", "epoch", "lease_remaining_ms", "instances",
+        "config_revision", "rollout",
     ]  # fmt: skip
     assert list(service(found, "omsd")["instances"][0]) == [
         "id", "host", "pid", "state", "role", "health", "reason", "ready", "uptime_s", "restarts", "cpus",
         "sched", "endpoints", "version",
         "config_revision", "crashes", "registry", "maintenance",
+        "spec_revision", "config_wanted", "config_refused", "config_seen_ms",
     ]  # fmt: skip
     assert list(found["flow"]) == [
         "messages", "messages_per_s", "lost", "gaps", "orders", "fills", "rejects", "stale_token_refusals",

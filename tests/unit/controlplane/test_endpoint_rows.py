@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents import endpoint_rows
 from controlplane.model import Process
 from controlplane.model.records import Registration
+from controlplane.registry import endpoint_rows
 from controlplane.registry.discovery import serving
 from controlplane.site import document
 
