@@ -235,7 +235,7 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
             base,
             stands.spec.settings,
             SERVICES_FILE,
-            new.actor,
+            "system",
             "as the services file had it",
             new.at_ns,
         )
@@ -270,6 +270,14 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
     compares.append(Compare(under_way, 0))
     compares += [Compare(put.key, 0) for put in rows]
     return Writes(tuple(compares), tuple(then), number, base, row)
+
+
+def same_document(found: Entry, put: Put) -> bool:
+    """Whether a revision's record that stands says what this write of one would, whoever wrote it."""
+    if found.value == put.value:
+        return True
+    row, ours = _decoded(ConfigRevision, found), model.decode(ConfigRevision, put.value)
+    return row is not None and documents.same(row.document, ours.document)
 
 
 def surplus(sizes: Mapping[int, int], kept: Iterable[int]) -> list[int]:
