@@ -7,34 +7,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, ServiceSpec
 from controlplane.model.observed import InstanceStatus
+from controlplane.model.records import LeaderRecord
 from controlplane.site.view import SiteView
 
 
-def choose(view: SiteView, service: str, asked: Sequence[str] = ()) -> tuple[str, ...]:
+def choose(
+    spec: ServiceSpec, leader: LeaderRecord | None = None, asked: Sequence[str] = ()
+) -> tuple[str, ...]:
     """As asked; else, of a group, all but its leader; else the first by name. Of a single instance that one,
-    which is then canary and all.
+    which is then canary and all. `leader`: of a group.
 
-    Raises:
-        InvalidInput: the service is not in the site, or one that was asked for is not of it.
+    Raises InvalidInput: one that was asked for is not an instance of the service.
     """
-    spec = view.specs.get(service)
-    if spec is None:
-        there = ", ".join(sorted(view.specs)) or "none"
-        raise InvalidInput(f'service "{service}" is not in site {view.site} (there are {there})')
     members = [slot.instance for slot in spec.slots()]
     for name in asked:
         if name not in members:
-            raise InvalidInput(f'canary "{name}" is not an instance of {service} ({", ".join(members)})')
+            raise InvalidInput(
+                f"rollout: found {name[:60]!r}, wanted instances of {spec.name} ({', '.join(members)})"
+            )
     if asked:
         return tuple(name for name in members if name in asked)
-    leads = _leader(view, spec)
+    leads = _leads(leader) if spec.mode is Mode.ACTIVE_STANDBY else None
     standbys = tuple(name for name in members if name != leads) if leads in members else ()
     return standbys or (min(members),)
 
 
-def _leader(view: SiteView, spec: ServiceSpec) -> str | None:
+def _leads(leader: LeaderRecord | None) -> str | None:
     """Who leads, or led last."""
-    leader = view.leaders.get(spec.name) if spec.mode is Mode.ACTIVE_STANDBY else None
     if leader is None:
         return None
     return leader.holder.instance if leader.holder is not None else leader.home

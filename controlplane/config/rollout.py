@@ -235,8 +235,7 @@ class _Look:
         missing = [why for _, why in self._not_in_force(self.stage, record.revision)]
         if not missing:
             seen = dataclasses.replace(self.seen, in_force_ns=now_ns, bad_ns={})
-            says = f"revision {record.revision} is in force on {_named(self.stage)}; watched for "
-            return Decision(Wait(), seen, GOOD[record.stage], f"{says}{record.watch_s:g} s")
+            return Decision(Wait(), seen, GOOD[record.stage], self._watching())
         if now_ns - self.seen.began_ns >= record.timeout_s * 1e9:
             return revert(record, f"not in force within {record.timeout_s:g} s: {_named(missing, '; ')}")
         return Decision(Wait(), self.seen, step, f"waits for {_named(self.stage)} to have it in force")
@@ -245,7 +244,7 @@ class _Look:
         record = self.record
         over_ns = (self.seen.in_force_ns or 0) + int(record.watch_s * 1e9)
         if self.seen.bad_ns or self.now.boot_ns < over_ns:
-            return Decision(Wait(), self.seen, step, f"watches {_named(self.stage)}")
+            return Decision(Wait(), self.seen, step, self._watching())
         if set(self.stage) != set(self.members):
             changed = dataclasses.replace(
                 record,
@@ -259,6 +258,10 @@ class _Look:
         if record.metric and not self.seen.measured:
             return revert(record, f"nobody reports the metric that was to be watched: {record.metric}")
         return Decision(Promote(), self.seen, PROMOTED, f"all good: revision {record.revision} is promoted")
+
+    def _watching(self) -> str:
+        record = self.record
+        return f"revision {record.revision} is in force on {_named(self.stage)}; watched for {record.watch_s:g} s"
 
     # --- back -----------------------------------------------------------------------------------------------
 
@@ -314,27 +317,34 @@ def _named(names: Sequence[str], between: str = ", ") -> str:
 
 # --- the steps of its operation -----------------------------------------------------------------------------
 
-ORDER = (IN_FORCE["canary"], GOOD["canary"], IN_FORCE["rest"], GOOD["rest"], PROMOTED)
+REST = (IN_FORCE["rest"], GOOD["rest"])
+"""Those of a single instance are not there: it is canary and all."""
+ORDER = (IN_FORCE["canary"], GOOD["canary"], *REST, PROMOTED)
 
 
 def steps(
     told: Sequence[OperationStep], step: str, wall_ns: int, *, state: str = "running", detail: str = ""
 ) -> tuple[OperationStep, ...]:
     """What was told of an operation, brought to where it is: what came before has succeeded, or has failed
-    where it is taken back.
+    where it is taken back. A step that took no look is there all the same.
     """
+    there = {each.name: each for each in told}
+    now = OperationStep(
+        step,
+        state,
+        there[step].started_ns if step in there else wall_ns,
+        None if state == "running" else wall_ns,
+        detail,
+    )
     if step == REVERTED:
-        before, of_before = [each for each in told if each.name != REVERTED], "failed"
-    else:
-        at = ORDER.index(step)
-        before = [each for each in told if each.name in ORDER[:at]]
-        of_before = "succeeded"
-    began = next((each.started_ns for each in told if each.name == step), wall_ns)
-    closed = [
-        each
-        if each.finished_ns is not None
-        else dataclasses.replace(each, state=of_before, finished_ns=wall_ns)
-        for each in before
-    ]
-    ended_ns = None if state == "running" else wall_ns
-    return (*closed, OperationStep(step, state, began, ended_ns, detail))
+        return (*(_closed(each, "failed", wall_ns) for each in told if each.name != REVERTED), now)
+    of_rest = step in REST or any(name in there for name in REST)
+    before = [name for name in ORDER[: ORDER.index(step)] if of_rest or name not in REST]
+    passed = (there.get(name, OperationStep(name, "running", wall_ns)) for name in before)
+    return (*(_closed(each, "succeeded", wall_ns) for each in passed), now)
+
+
+def _closed(step: OperationStep, state: str, wall_ns: int) -> OperationStep:
+    if step.finished_ns is not None:
+        return step
+    return dataclasses.replace(step, state=state, finished_ns=wall_ns)

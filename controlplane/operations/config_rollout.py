@@ -18,7 +18,7 @@ import msgspec
 
 from controlplane import clock as clocks
 from controlplane import model
-from controlplane.config import rollout, rollout_records
+from controlplane.config import revisions, rollout
 from controlplane.errors import HftctlError, Refused
 from controlplane.host import log
 from controlplane.model import bounds, records
@@ -38,7 +38,7 @@ ALARM_S = 3600.0
 """It stands for so long, or until the service's configuration is changed again."""
 ALARMS_MAX = 16
 CHANGES = frozenset({rollout.KIND, "config"})
-"""Kinds of operations that change a service's configuration."""
+"""Kinds of operations that change a service's document."""
 
 
 class ConfigRollouts:
@@ -121,17 +121,17 @@ class ConfigRollouts:
             case rollout.End(_, removed=True) if await self._has_spec(record.service):
                 return  # the view has the record before the spec
         # The view may be behind the store: what it decided on has to stand there.
-        found = await rollout_records.find_rollout(self._store, self._keys, record.service)
+        found = await revisions.find_rollout(self._store, self._keys, record.service)
         if found is None or found[0] != record:
             return
         match decision.action:
             case rollout.Change(changed):
-                await rollout_records.extend(self._store, self._keys, changed, found[1])
+                await revisions.extend(self._store, self._keys, changed, found[1])
             case rollout.Promote():
                 await self._promote(record, found[1])
             case rollout.End(outcome):
                 await self._fail(record.operation, outcome)
-                await rollout_records.revert(self._store, self._keys, record, found[1])
+                await revisions.revert(self._store, self._keys, record, found[1])
 
     async def _tell(self, operation: str, step: str) -> None:
         """How far it is, once a step."""
@@ -158,7 +158,7 @@ class ConfigRollouts:
                 standing, state="succeeded", finished_ns=wall_ns, outcome="", steps=steps
             )
             also = Compare(key, entry.revision), Put(key, model.encode(closed))
-        await rollout_records.promote(self._store, self._keys, record, at, also)
+        await revisions.promote(self._store, self._keys, record, at, also)
 
     async def _fail(self, operation: str, outcome: str) -> None:
         wall_ns = self._clock.wall_ns()

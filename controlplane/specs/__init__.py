@@ -2,8 +2,8 @@
 written there.
 
 Other rooms use read.py (`read`), diff.py (`diff`, `Change`), apply.py (`plan`, `apply`, `confirm_stop`: the
-one writer of specs) and schema.py (`convert`, `Problem`). entry.py and check_entry.py are
-read.py's own.
+one writer of specs), schema.py (`convert`, `Problem`) and settings_check.py (a document against its daemon's
+schema). entry.py and check_entry.py are read.py's own.
 """
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     "diff",
     "read",
     "schema",
+    "settings_check",
 ]

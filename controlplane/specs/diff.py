@@ -10,6 +10,9 @@ import msgspec
 from controlplane.model import ServiceSpec
 from controlplane.specs.schema import shown
 
+DERIVED = ("uses", "fences", "restart")
+"""They follow from the settings and from the daemon's schema: nobody says yes to them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -43,7 +46,7 @@ def diff(old: Sequence[ServiceSpec], new: Sequence[ServiceSpec]) -> list[Change]
 def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:
     changes = []
     for each in fields(ServiceSpec):
-        if each.name in ("name", "settings", "checks", "uses", "fences"):  # the last two follow from settings
+        if each.name in ("name", "settings", "checks", *DERIVED):
             continue
         was, now = getattr(old, each.name), getattr(new, each.name)
         if was != now:

@@ -11,18 +11,17 @@ on in apply.py, which writes these specs into the store, and in the agents, whic
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import yaml
 
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, ServiceSpec
 from controlplane.model.specs import DaemonKind
-from controlplane.specs import check_entry, schema
+from controlplane.specs import check_entry, schema, settings_check
 from controlplane.specs.entry import ServiceEntry, Surroundings
 from controlplane.specs.schema import Problem
 
@@ -95,12 +94,7 @@ def read(services: Path, overrides: Mapping[str, Mapping[str, object]] | None = 
 
 def _check_here(specs: Sequence[ServiceSpec], kinds: Mapping[str, DaemonKind]) -> None:
     for spec in specs:
-        kind = kinds[spec.daemon]
-        if kind.check is not None:
-            try:
-                kind.check(msgspec.convert(spec.settings, kind.settings))
-            except InvalidInput as exc:
-                raise InvalidInput(f"service {spec.name!r}: {exc}") from exc
+        settings_check.check_here(kinds[spec.daemon], spec.settings, spec.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +134,6 @@ class _Service:
     """Line of each field, of each settings key as `settings.KEY`, of an alias as `checks[N].of`."""
     spec: ServiceSpec
     settings: object
-
-
-def _complete(settings: Any) -> dict[str, object]:
-    """All settings as plain JSON values, so that what was just read equals what comes back from the store."""
-    plain: dict[str, object] = msgspec.json.decode(msgspec.json.encode(asdict(settings)))
-    return plain
 
 
 class _Reader:
@@ -215,8 +203,9 @@ class _Reader:
             entry.instances_per_host,
             entry.cpus,
             entry.sched,
-            _complete(settings),
+            settings_check.complete(settings),
             health_port=entry.health_port,
+            restart=settings_check.restart_fields(kind),
             checks=checks,
         )
         for field, found, wanted in entry.misfits(spec):

@@ -449,6 +449,17 @@ def test_steps_follow_and_keep_when_they_began() -> None:
     assert ended[-1].started_ns == 7 and ended[-1].detail == "it crashed"
 
 
+def test_a_step_that_took_no_look_is_there_and_a_single_instance_has_no_rest() -> None:
+    found = rollout.steps((), "canary good", 2)
+    assert told(found) == [("canary in force", "succeeded", 2), ("canary good", "running", None)]
+    assert [each.name for each in rollout.steps(found, "promoted", 3, state="succeeded")] == [
+        "canary in force",
+        "canary good",
+        "promoted",
+    ]
+    assert [each.name for each in rollout.steps(found, "rest good", 3)] == list(rollout.ORDER[:4])
+
+
 def test_a_stage_that_is_counted_anew_is_at_its_step_again() -> None:
     found = rollout.steps((), "canary in force", 1)
     found = rollout.steps(found, "canary good", 2)
@@ -460,25 +471,17 @@ def test_a_stage_that_is_counted_anew_is_at_its_step_again() -> None:
 
 def test_the_canaries_are_the_standbys_or_the_first_or_those_asked_for() -> None:
     three = dataclasses.replace(OMSD, hosts=("a", "b", "c"))
-    site = Site(record(), three)
-    assert canary.choose(site.view(), "omsd") == (STANDBY, "omsd-c-1")
-    assert canary.choose(site.view(), "omsd", ["omsd-c-1", LEADER]) == (LEADER, "omsd-c-1")
-    site.spec = dataclasses.replace(OMSD, hosts=("a",))
-    assert canary.choose(site.view(), "omsd") == (LEADER,)
-    site.spec = dataclasses.replace(three, mode=Mode.REPLICAS, hosts=("b", "a"))
-    assert canary.choose(site.view(), "omsd") == (LEADER,)
-    nobody = dataclasses.replace(site.view(), specs={"omsd": three}, leaders={})
-    assert canary.choose(nobody, "omsd") == (LEADER,)
-    last = dataclasses.replace(nobody, leaders={"omsd": lead(None, STANDBY)})
-    assert canary.choose(last, "omsd") == (LEADER, "omsd-c-1")
+    assert canary.choose(three, lead(LEADER)) == (STANDBY, "omsd-c-1")
+    assert canary.choose(three, lead(LEADER), ["omsd-c-1", LEADER]) == (LEADER, "omsd-c-1")
+    assert canary.choose(dataclasses.replace(OMSD, hosts=("a",)), lead(LEADER)) == (LEADER,)
+    assert canary.choose(dataclasses.replace(three, mode=Mode.REPLICAS, hosts=("b", "a"))) == (LEADER,)
+    assert canary.choose(three) == (LEADER,), "of a group that never led"
+    assert canary.choose(three, lead(None, STANDBY)) == (LEADER, "omsd-c-1"), "without the last leader"
 
 
-def test_a_canary_or_a_service_that_there_is_not_is_refused() -> None:
-    view = Site(record()).view()
-    with pytest.raises(InvalidInput, match=r'canary "omsd-z-1" .* \(omsd-a-1, omsd-b-1\)'):
-        canary.choose(view, "omsd", ["omsd-z-1"])
-    with pytest.raises(InvalidInput, match=r'"riskd" is not in site lab \(there are omsd\)'):
-        canary.choose(view, "riskd")
+def test_a_canary_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InvalidInput, match=r"found 'omsd-z-1', wanted .* \(omsd-a-1, omsd-b-1\)"):
+        canary.choose(OMSD, None, ["omsd-z-1"])
 
 
 @pytest.mark.parametrize(
