@@ -261,7 +261,8 @@ class _Look:
 
     def _watching(self) -> str:
         record = self.record
-        return f"revision {record.revision} is in force on {_named(self.stage)}; watched for {record.watch_s:g} s"
+        watched = f"watched for {record.watch_s:g} s"
+        return f"revision {record.revision} is in force on {_named(self.stage)}; {watched}"
 
     # --- back -----------------------------------------------------------------------------------------------
 
