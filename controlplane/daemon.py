@@ -29,6 +29,7 @@ from controlplane.model import records
 from controlplane.model.observed import Alarm
 from controlplane.operations import archive, config_rollout
 from controlplane.site import anti_entropy, document, reasons, status
+from controlplane.site.config_status import ConfigLag
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
@@ -53,6 +54,7 @@ class Controller:
         self.follower = follower
         self.clock = SystemClock()
         self.last_heard = LastHeard()
+        self.config_lag = ConfigLag()
         self.elected = False
         self.damaged_said = 0
         """Revision of the controller's record that does not decode, as it was said last."""
@@ -95,6 +97,7 @@ class Controller:
             follower.lease_remaining_ms(),
             silent_ms=follower.silent_ms(),
             gone=self.last_heard.look(view.hosts),
+            config_lag_ms=self.config_lag.look(view, self.clock.boot_ns()),
         )
 
     # --- tasks ----------------------------------------------------------------------------------------------
@@ -110,6 +113,7 @@ class Controller:
                 )
             if self.follower.view is not None:
                 self.last_heard.look(self.follower.view.hosts)
+                self.config_lag.look(self.follower.view, self.clock.boot_ns())
             await asyncio.sleep(HEALTH_EVERY_S)
 
     async def campaign(self) -> None:

@@ -27,6 +27,28 @@ def well(instance: InstanceRow) -> bool:
     return instance.ready and instance.health == "passing"
 
 
+KILL_SWITCH = "kill_switch"
+"""Id of the alarm while somebody has set it (config_status.py), and the beginning of those of the agents that
+take it for set."""
+CONFIG_OLD_MS = 3000
+"""As status.HOST_SILENT_MS."""
+
+
+def config_words(instance: InstanceRow) -> str:
+    """What its settings have to do with it: the revision in force beside the wanted one, where they differ;
+    how old that is, where its agent is silent; why they were refused. Empty: all is as it should be.
+    """
+    parts = []
+    if instance.pid is not None and instance.config_revision != instance.config_wanted:
+        parts.append(f"config {instance.config_revision} -> {instance.config_wanted}")
+    if instance.config_seen_ms is not None and instance.config_seen_ms >= CONFIG_OLD_MS:
+        age_s = instance.config_seen_ms / 1000
+        parts.append(f"config {instance.config_revision} as of {age_s:.0f} s ago")
+    if instance.config_refused:
+        parts.append(f"config refused: {instance.config_refused}")
+    return ", ".join(parts)
+
+
 def per_s(flow: Flow) -> str:
     """Market data messages a second; "?" while that is not known."""
     return "?" if flow.messages_per_s is None else f"{flow.messages_per_s:,.0f}"

@@ -65,6 +65,9 @@ class PositionBook:
         text = f"executions.log: records left out that do not decode: {len(at)}, the first at byte {at[0]}"
         self.context.alarm("positions.log", "critical", f"{text}; omsd is asked for their executions again")
 
+    def configure(self, settings: PositionSettings) -> None:
+        self.settings = settings
+
     @property
     def positions(self) -> position.Positions:
         return self.log.positions
@@ -280,6 +283,7 @@ def build(context: runtime.Context, settings: PositionSettings) -> runtime.Loop:
     loop.before_wait(keeper.flush)
     loop.every(PUBLISH_EVERY_S, keeper.each_second)
     loop.on_ask("positions", keeper.ask)
+    loop.on_settings(keeper.configure)
     fence_keeping.keep(loop, context, keeper.fences, keeper.claims)
     loop.on_stop(keeper.stop)
     context.set_ready(True)

@@ -1,0 +1,42 @@
+"""The site's kill switch, as omsd obeys it: while it is set no new order and no replacement is taken, and
+cancels pass.
+
+It is a plain key of the site's configuration (`kill_switch`, yes or no), which the agent tells at the start
+and at each change. Whatever it is but "no" counts as set: a value that is not known, too. Who asks `on`:
+desk.py, before each order.
+"""
+
+from __future__ import annotations
+
+from controlplane.model.config import KILL_SWITCH
+from hftd import runtime
+
+ALARM = "kill_switch"
+
+
+class KillSwitch:
+    __slots__ = ("_context", "on")
+
+    def __init__(self, context: runtime.Context) -> None:
+        self._context = context
+        self.on = False
+        self.look()
+
+    def look(self) -> None:
+        """The flag may have changed."""
+        value = self._context.flag(KILL_SWITCH, False)
+        was, self.on = self.on, value is not False
+        if not self.on:
+            self._context.clear(ALARM)
+        else:
+            self._context.alarm(ALARM, "critical", _text(value))
+        if self.on != was:
+            self._context.event("kill_switch.set" if self.on else "kill_switch.cleared")
+
+
+def _text(value: object) -> str:
+    means = "omsd refuses every new order and replacement, cancels pass"
+    if value is True:
+        return f"the site's kill switch is set: {means}, until the key {KILL_SWITCH} is no or deleted"
+    found = "is not known" if value is None else f"{str(value)[:40]!r} was found, neither yes nor no"
+    return f"the site's kill switch counts as set ({found}): {means}; set the key {KILL_SWITCH} anew"
