@@ -109,12 +109,36 @@ def _hint(hint: Any) -> Any:
         return Annotated[
             kind,
             typer.Option(
-                *how.names, help=how.help, min=how.min, max=how.max, envvar=how.envvar, readable=False
+                *how.names,
+                help=how.help,
+                min=how.min,
+                max=how.max,
+                envvar=how.envvar,
+                readable=False,
+                autocompletion=_completion(how.complete),
             ),
         ]
     if isinstance(how, Argument):
-        return Annotated[kind, typer.Argument(help=how.help, metavar=how.metavar, readable=False)]
+        return Annotated[
+            kind,
+            typer.Argument(
+                help=how.help,
+                metavar=how.metavar,
+                readable=False,
+                autocompletion=_completion(how.complete),
+            ),
+        ]
     return hint
+
+
+def _completion(place: str) -> Callable[..., Any] | None:
+    if not place:
+        return None
+
+    def candidates(ctx: Any, incomplete: str) -> list[complete.Candidate]:
+        return list(complete.known(place, ctx.params, incomplete))
+
+    return candidates
 
 
 app = typer.Typer(
