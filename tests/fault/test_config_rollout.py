@@ -88,19 +88,30 @@ def where(floor: floors.Floor) -> str:
 STEPS = ["canary in force", "canary good", "rest in force", "rest good", "promoted"]
 
 
+def test_of_a_group_of_one_that_one_is_canary_and_all(floor: floors.Floor) -> None:
+    pids = floor.pids()
+    done = begun(roll(floor, "riskd", 'max_position="900"'))
+    row = ended(floor, done["operation"])
+    assert row["state"] == "succeeded", row
+    assert [step["name"] for step in row["steps"]] == ["canary in force", "canary good", "promoted"]
+    assert in_force(floor, "riskd") == {"riskd-alpha-1": done["to"]}
+    assert floor.pids()["riskd-alpha-1"] == pids["riskd-alpha-1"]
+    assert floor.trades()
+
+
 def test_a_live_limit_comes_to_the_standby_first_and_restarts_nothing(floor: floors.Floor) -> None:
-    pids, leads = floor.pids(), leader(floor, "riskd")
-    [standby] = in_force(floor, "riskd").keys() - {leads}
-    done = begun(roll(floor, "riskd", "max_position=900", watch="4s"))
+    pids, leads = floor.pids(), leader(floor, "omsd")
+    [standby] = in_force(floor, "omsd").keys() - {leads}
+    done = begun(roll(floor, "omsd", "open_orders_max=9900", watch="4s"))
     at_step(floor, done["operation"], "canary good")
-    assert in_force(floor, "riskd") == {leads: done["from"], standby: done["to"]}
-    second = roll(floor, "riskd", "max_position=800")
+    assert in_force(floor, "omsd") == {leads: done["from"], standby: done["to"]}
+    second = roll(floor, "omsd", "open_orders_max=9800")
     assert second.returncode == 1 and done["operation"] in second.stderr + second.stdout, second
     row = ended(floor, done["operation"])
     assert row["state"] == "succeeded", row
     assert [(step["name"], step["state"]) for step in row["steps"]] == [(each, "succeeded") for each in STEPS]
-    assert in_force(floor, "riskd") == {leads: done["to"], standby: done["to"]}
-    assert wanted(floor, "riskd") == done["to"]
+    assert in_force(floor, "omsd") == {leads: done["to"], standby: done["to"]}
+    assert wanted(floor, "omsd") == done["to"]
     assert {name: pid for name, pid in floor.pids().items() if name in (leads, standby)} == {
         name: pids[name] for name in (leads, standby)
     }
@@ -108,17 +119,17 @@ def test_a_live_limit_comes_to_the_standby_first_and_restarts_nothing(floor: flo
 
 
 def test_a_canary_that_is_killed_takes_it_back(floor: floors.Floor) -> None:
-    leads, before = leader(floor, "riskd"), wanted(floor, "riskd")
-    [standby] = in_force(floor, "riskd").keys() - {leads}
-    done = begun(roll(floor, "riskd", "max_position=700", watch="30s"))
+    leads, before = leader(floor, "omsd"), wanted(floor, "omsd")
+    [standby] = in_force(floor, "omsd").keys() - {leads}
+    done = begun(roll(floor, "omsd", "open_orders_max=9700", watch="30s"))
     at_step(floor, done["operation"], "canary good")
     floor.kill(floor.pids()[standby])
     row = ended(floor, done["operation"])
     assert row["state"] == "failed" and f"{standby} crashed" in row["outcome"], row
     assert [step["name"] for step in row["steps"]] == ["canary in force", "canary good", "reverted"]
-    assert wanted(floor, "riskd") == before
-    floors.wait_for("both have it", lambda: in_force(floor, "riskd") == {leads: before, standby: before})
-    alarm = "config.reverted.riskd"
+    assert wanted(floor, "omsd") == before
+    floors.wait_for("both have it", lambda: in_force(floor, "omsd") == {leads: before, standby: before})
+    alarm = "config.reverted.omsd"
     floors.wait_for("an alarm", lambda: alarm in [each["id"] for each in floor.status()["alarms"]])
     events = floor.run("events").stdout
     assert "rollout.reverted" in events and done["operation"] in events
@@ -128,13 +139,13 @@ def test_a_canary_that_is_killed_takes_it_back(floor: floors.Floor) -> None:
 def test_a_controller_that_is_killed_in_the_middle_is_followed_by_one_that_goes_on(
     floor: floors.Floor,
 ) -> None:
-    done = begun(roll(floor, "riskd", "max_position=650", watch="6s"))
+    done = begun(roll(floor, "omsd", "open_orders_max=9650", watch="6s"))
     at_step(floor, done["operation"], "canary good")
     floor.kill(floor.parent()["processes"]["controld"]["pid"])
     row = ended(floor, done["operation"])
     assert row["state"] == "succeeded", row
     assert [step["name"] for step in row["steps"]] == STEPS
-    assert set(in_force(floor, "riskd").values()) == {done["to"]}
+    assert set(in_force(floor, "omsd").values()) == {done["to"]}
 
 
 def test_a_metric_that_turns_takes_it_back(floor: floors.Floor) -> None:
@@ -146,14 +157,14 @@ def test_a_metric_that_turns_takes_it_back(floor: floors.Floor) -> None:
         return rates
 
     floors.wait_for("rates are known", lambda: reported(), pause_s=0.5)
-    done = roll(floor, "riskd", "max_position=600", more=("--revert-when", "no_such_metric > 1"))
+    done = roll(floor, "riskd", 'max_position="600"', more=("--revert-when", "no_such_metric > 1"))
     assert done.returncode == 2, done
     name = sorted(rates)[0]
     assert name in done.stderr
     before = wanted(floor, "riskd")
     # Of whoever reports it, it is above: what is watched has turned at the first look.
     found = begun(
-        roll(floor, "riskd", "max_position=600", watch="60s", more=("--revert-when", f"{name} > -1"))
+        roll(floor, "riskd", 'max_position="600"', watch="60s", more=("--revert-when", f"{name} > -1"))
     )
     row = ended(floor, found["operation"])
     assert row["state"] == "failed" and f"the metric has turned: {name}" in row["outcome"], row
@@ -179,14 +190,14 @@ def metrics(floor: floors.Floor, service: str) -> dict[str, dict[str, float]]:
 
 
 def test_an_operator_takes_it_back_with_a_rollback(floor: floors.Floor) -> None:
-    before = wanted(floor, "riskd")
-    done = begun(roll(floor, "riskd", "max_position=550", watch="60s"))
+    before = wanted(floor, "omsd")
+    done = begun(roll(floor, "omsd", "open_orders_max=9550", watch="60s"))
     at_step(floor, done["operation"], "canary good")
-    back = floor.run("config", "rollback", "riskd", "--reason", "not now", "--yes")
+    back = floor.run("config", "rollback", "omsd", "--reason", "not now", "--yes")
     assert back.returncode == 0, back.stdout + back.stderr
     row = ended(floor, done["operation"])
     assert row["state"] == "failed" and "not now" in row["outcome"], row
-    assert wanted(floor, "riskd") == before and set(in_force(floor, "riskd").values()) == {before}
+    assert wanted(floor, "omsd") == before and set(in_force(floor, "omsd").values()) == {before}
 
 
 def test_a_setting_that_restarts_goes_by_the_rules_of_the_group_and_loses_nothing(
