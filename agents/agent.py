@@ -51,7 +51,7 @@ from controlplane.store import Health, Keys
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
 
-SITE_NEWS = (*PEER_KINDS, "config", "plain", "epoch", "history", "overrides", "undecodable")
+SITE_NEWS = (*PEER_KINDS, "config", "plain", "epoch", "history", "ops", "overrides", "undecodable")
 """What an agent acts on. That leaders renew, hosts report and operations go on is only shown when asked."""
 
 

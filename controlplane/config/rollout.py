@@ -191,7 +191,8 @@ class _Look:
         for name in self.stage:
             found, before = self.heard.get(name), self.record.crashes.get(name)
             if found is not None and before is not None and found.crashes > before:
-                return f"{name} crashed{_because(found.reason)}"
+                why = found.reason if found.state == "backoff" else ""  # else of what it does since
+                return f"{name} crashed{_because(why)}"
         watching = self.seen.in_force_ns is not None
         bad = dict(self._not_good() if watching else self._refusing())
         now_ns = self.now.boot_ns
@@ -234,7 +235,7 @@ class _Look:
         record, now_ns = self.record, self.now.boot_ns
         missing = [why for _, why in self._not_in_force(self.stage, record.revision)]
         if not missing:
-            seen = dataclasses.replace(self.seen, in_force_ns=now_ns, bad_ns={})
+            seen = dataclasses.replace(self.seen, in_force_ns=now_ns)
             return Decision(Wait(), seen, GOOD[record.stage], self._watching())
         if now_ns - self.seen.began_ns >= record.timeout_s * 1e9:
             return revert(record, f"not in force within {record.timeout_s:g} s: {_named(missing, '; ')}")

@@ -37,11 +37,18 @@ class Site:
         self.store, self.clock = MemoryStore(), FakeClock()
         self.found = {name: status(name) for name in (LEADS, STANDS_BY)}
         self.view = configured.SiteView("lab")
+        self.age_s = 0.0
+        self.silent_ms: dict[str, int] = {}
         self.rollouts = self.controller()
 
     def controller(self) -> config_rollout.ConfigRollouts:
         return config_rollout.ConfigRollouts(
-            self.store, KEYS, self.clock, view=lambda: self.view, age_s=lambda: 0.0, silent_ms=dict
+            self.store,
+            KEYS,
+            self.clock,
+            view=lambda: self.view,
+            age_s=lambda: self.age_s,
+            silent_ms=lambda: self.silent_ms,
         )
 
     async def look(self, *, obey: bool = True) -> None:
@@ -119,12 +126,13 @@ async def test_one_that_turns_is_taken_back_and_the_operation_and_an_alarm_say_w
     done = await site.ask(set={"burst": 900}, rollout=WISH)
     await site.look_for(3)
     assert site.found[STANDS_BY].config_revision == 2 and site.found[LEADS].config_revision == 1
-    site.set(STANDS_BY, crashes=1, reason="exit 1")
+    site.set(STANDS_BY, crashes=1, state="backoff", reason="exit 1")
     await site.look(obey=False)
     record = await site.operation(done["operation"])
     assert record.state == "running", "until all are back"
     await site.look_for(2, obey=False)
     assert (await site.operation(done["operation"])).state == "running"
+    site.set(STANDS_BY, state="running")
     await site.look_for(2)
     assert await site.wanted() == 1 and not await site.under_way()
     assert {each.config_revision for each in site.found.values()} == {1}
@@ -317,6 +325,45 @@ async def test_a_store_that_is_away_costs_the_look_and_nothing_else(site: Site) 
     site.store.heal()
     await site.look_for(20)
     assert await site.wanted() == 2
+
+
+async def test_a_host_whose_agent_is_silent_takes_it_back(site: Site) -> None:
+    done = await site.ask(set={"burst": 900}, rollout=WISH)
+    await site.look_for(1)
+    site.silent_ms = {"beta": 2999}
+    await site.look_for(3)
+    assert (await site.operation(done["operation"])).steps[-1].name == "canary good"
+    site.silent_ms = {"beta": 3000}
+    await site.look_for(3)
+    site.silent_ms = {}
+    await site.look_for(1)
+    assert "the agent of beta is silent" in (await site.operation(done["operation"])).outcome
+
+
+async def test_a_controller_that_does_not_see_the_store_calls_no_host_silent_and_nothing_good(
+    site: Site,
+) -> None:
+    done = await site.ask(set={"burst": 900}, rollout=WISH)
+    await site.look_for(3)
+    for silent_ms, age_s in ((4000, 2.0), (9000, 6.5)):
+        site.silent_ms, site.age_s = {"alpha": silent_ms, "beta": silent_ms}, age_s
+        await site.look_for(6, obey=False)
+    site.silent_ms, site.age_s = {}, 0.0
+    await site.look_for(4)
+    assert await site.wanted() == 1 and (await site.operation(done["operation"])).state == "running"
+    await site.look_for(20)
+    assert await site.wanted() == 2
+
+
+async def test_a_controller_whose_view_is_behind_changes_nothing_of_what_stands(site: Site) -> None:
+    await site.ask(set={"burst": 900}, rollout=WISH)
+    await site.look_for(3)
+    await revisions.abort(site.store, KEYS, "riskd", "not now", "bob")
+    before = await revisions.find_rollout(site.store, KEYS, "riskd")
+    for _ in range(30):
+        site.clock.advance_s(0.5)
+        await site.rollouts.once()
+    assert await revisions.find_rollout(site.store, KEYS, "riskd") == before
 
 
 async def test_a_promotion_whose_answer_is_lost_is_one_promotion(site: Site) -> None:

@@ -228,6 +228,7 @@ def test_the_time_to_come_in_force_is_counted_anew_too() -> None:
         ({"health": "warning"}, "omsd-b-1 is warning"),
         ({"config_revision": BASE}, "omsd-b-1 has revision 3"),
         ({"config_revision": BASE, "config_refused": "spread: -1"}, "omsd-b-1 refuses it: spread: -1"),
+        ({"config_refused": "spread: -1"}, "omsd-b-1 refuses it: spread: -1"),
     ],
 )
 def test_what_is_not_good_for_two_seconds_is_taken_back(more: Mapping[str, Any], says: str) -> None:
@@ -257,8 +258,10 @@ def test_a_crash_is_taken_back_at_once_before_and_after_it_is_in_force() -> None
         if in_force:
             site.watched()
         assert site.look().action == rollout.Wait()
-        site.set(STANDBY, crashes=5, reason="exit 1")
+        site.set(STANDBY, crashes=5, state="backoff", reason="exit 1")
         assert why(site.look()) == "omsd-b-1 crashed (exit 1)"
+        site.set(STANDBY, state="starting", reason="starting")
+        assert why(site.look()) == "omsd-b-1 crashed"
 
 
 def test_a_crash_that_no_controller_saw_is_taken_back_by_the_next_one() -> None:
