@@ -42,7 +42,7 @@ from agents.supervisor import runner
 from agents.supervisor.supervisor import Desired, Supervisor
 from controlplane import clock, registry
 from controlplane.host.system_clock import SystemClock
-from controlplane.site import anti_entropy
+from controlplane.site import anti_entropy, look
 from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
@@ -137,7 +137,7 @@ class Agent:
         """It is to be written at once: a daemon has said what it made of changed settings."""
         self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host)
         self._specs_from_disk = False
-        self.alarm("kill_switch.unknown", self.wanted_config.switch_trouble(), "critical")
+        self.alarm(look.KILL_SWITCH_UNKNOWN, self.wanted_config.switch_trouble(), "critical")
         troubles = (self.last_specs.trouble, self.overrides.trouble, self.wanted_config.trouble)
         for trouble in filter(None, troubles):
             self.report("state.damaged", text=trouble)
@@ -242,7 +242,7 @@ class Agent:
             }
         )
         self.config_news.tell_all()
-        self.alarm("kill_switch.unknown", wanted.switch_trouble(), "critical")
+        self.alarm(look.KILL_SWITCH_UNKNOWN, wanted.switch_trouble(), "critical")
         self.alarm("config.last_good", wanted.sentence())
 
     # --- the keeper -----------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from controlplane.clock import Clock
 from controlplane.host import identity
 from controlplane.model.checks import State
 from controlplane.model.observed import HostRecord
-from controlplane.site import document, reasons, status
-from controlplane.site.config_status import ConfigLag
+from controlplane.site import config_status, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
@@ -41,7 +40,7 @@ class SiteAnswers:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._last_heard = LastHeard()
-        self._config_lag = ConfigLag()
+        self._config_lag = config_status.ConfigLag()
 
     def host_record(self) -> HostRecord:
         known = self._known

@@ -28,8 +28,7 @@ from controlplane.http import server
 from controlplane.model import records
 from controlplane.model.observed import Alarm
 from controlplane.operations import archive, config_rollout
-from controlplane.site import anti_entropy, document, reasons, status
-from controlplane.site.config_status import ConfigLag
+from controlplane.site import anti_entropy, config_status, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
@@ -54,7 +53,7 @@ class Controller:
         self.follower = follower
         self.clock = SystemClock()
         self.last_heard = LastHeard()
-        self.config_lag = ConfigLag()
+        self.config_lag = config_status.ConfigLag()
         self.elected = False
         self.damaged_said = 0
         """Revision of the controller's record that does not decode, as it was said last."""

@@ -52,11 +52,7 @@ def text(found: document.StatusDocument) -> str:
         f"site {printable(found.site)}: {render.paint(health, colour)}   "
         f"store {printable(f'{store.kind} {store.version}')} {'up' if store.healthy else 'DOWN'}{latency}   "
         f"controller {printable(found.controller.url or '-')}",
-        *(
-            printable(f"  KILL SWITCH: {alarm.text}")
-            for alarm in found.alarms
-            if alarm.id.startswith(look.KILL_SWITCH)
-        ),
+        *(printable(f"  KILL SWITCH: {alarm.text}") for alarm in found.alarms if look.of_kill_switch(alarm)),
         *(printable(f"  {reason}") for reason in found.reasons[:REASONS_MAX]),
         *([f"  and {len(found.reasons) - REASONS_MAX} more"] if len(found.reasons) > REASONS_MAX else []),
         "",

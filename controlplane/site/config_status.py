@@ -127,4 +127,4 @@ def kill_switch(view: Site, now_wall_ns: int) -> document.AlarmState | None:
         text += f"; it ends by itself {record.ttl_s:g} s after that"
     text += "; `hftctl config set /kill_switch false --reason WHY` takes it back"
     since = look.iso(record.set_ns or now_wall_ns)
-    return document.AlarmState(look.KILL_SWITCH, "warning", "site", text, since)
+    return document.AlarmState(look.KILL_SWITCH, "warning", look.SITE, text, since)

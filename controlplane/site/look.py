@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from controlplane.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from controlplane.site.document import Flow, InstanceRow, ServiceRow, StatusDocument
+    from controlplane.site.document import AlarmState, Flow, InstanceRow, ServiceRow, StatusDocument
 
 
 def service(status: StatusDocument, name: str) -> ServiceRow:
@@ -27,9 +27,12 @@ def well(instance: InstanceRow) -> bool:
     return instance.ready and instance.health == "passing"
 
 
+SITE = "site"
+"""Subject of an alarm about the whole of it."""
 KILL_SWITCH = "kill_switch"
-"""Id of the alarm while somebody has set it (config_status.py), and the beginning of those of the agents that
-take it for set."""
+"""Id of the site's alarm while somebody has set it (config_status.py), and of those of its daemons."""
+KILL_SWITCH_UNKNOWN = "kill_switch.unknown"
+"""Id of the alarm of an agent that takes it for set (agents/wanted_config.py)."""
 CONFIG_OLD_MS = 3000
 """As status.HOST_SILENT_MS."""
 
@@ -47,6 +50,11 @@ def config_words(instance: InstanceRow) -> str:
     if instance.config_refused:
         parts.append(f"config refused: {instance.config_refused}")
     return ", ".join(parts)
+
+
+def of_kill_switch(alarm: AlarmState) -> bool:
+    """It says why the site's daemons take no new orders; what they say themselves is not meant."""
+    return (alarm.id, alarm.subject) == (KILL_SWITCH, SITE) or alarm.id == KILL_SWITCH_UNKNOWN
 
 
 def per_s(flow: Flow) -> str:

@@ -274,10 +274,12 @@ def build(context: runtime.Context, settings: PositionSettings) -> runtime.Loop:
     keeper = PositionBook(context, settings)
     loop = runtime.Loop(context)
 
-    def found_marks(_: list[control.Peer]) -> None:
-        keeper.market.connect(context.endpoint(settings.tops, "marks"))
+    bookd = settings.tops
 
-    loop.on_peers(settings.tops, found_marks)
+    def found_marks(_: list[control.Peer]) -> None:
+        keeper.market.connect(context.endpoint(bookd, "marks"))
+
+    loop.on_peers(bookd, found_marks)
     loop.on_router(keeper.executions.socket, keeper.on_execution)
     loop.on(keeper.market.socket, keeper.on_market)
     loop.before_wait(keeper.flush)

@@ -337,18 +337,20 @@ def build(context: runtime.Context, settings: StrategySettings) -> runtime.Loop:
     hands = Strategist(context, settings)
     loop = runtime.Loop(context)
 
+    risk, bookd, positiond = settings.risk, settings.tops, settings.positions
+
     def found_risk(_: list[control.Peer]) -> None:
-        hands.found_risk(context.endpoint(settings.risk, "intents"))
+        hands.found_risk(context.endpoint(risk, "intents"))
 
     def found_tops(_: list[control.Peer]) -> None:
-        hands.market.connect(context.endpoint(settings.tops, "tops"))
+        hands.market.connect(context.endpoint(bookd, "tops"))
 
     def found_positions(_: list[control.Peer]) -> None:
-        hands.positions.connect(context.endpoint(settings.positions, "positions"))
+        hands.positions.connect(context.endpoint(positiond, "positions"))
 
-    loop.on_peers(settings.risk, found_risk)
-    loop.on_peers(settings.tops, found_tops)
-    loop.on_peers(settings.positions, found_positions)
+    loop.on_peers(risk, found_risk)
+    loop.on_peers(bookd, found_tops)
+    loop.on_peers(positiond, found_positions)
     loop.on(hands.intents.socket, hands.on_answer)
     loop.on(hands.positions.socket, hands.on_position)
     loop.on(hands.market.socket, hands.on_market)

@@ -102,8 +102,7 @@ class Context:
         self._log_level = self.lines.level
         """Where the settings name none."""
         self.in_force = InForce(config.revision)
-        self.flags: Mapping[str, Any] = config.flags
-        """Plain keys of the site with their values; replaced whole, never changed."""
+        self.take_flags(config.flags)
         self.agent = agent_link.AgentLink(agent_endpoint, process)
         self.head = heads.Heads(process.instance)
         """The envelope of the next message that this process sends to its peers."""
@@ -170,11 +169,12 @@ class Context:
         wanted = getattr(settings, "log_level", "")
         self.lines.level = LEVELS[wanted] if wanted else self._log_level
 
-    def flag(self, name: str, default: Any = None) -> Any:
-        """The value of one of the site's plain keys; where there is none, `default`. From memory: read it as
-        often as you like.
-        """
-        return self.flags.get(name, default)
+    def take_flags(self, flags: Mapping[str, Any]) -> None:
+        self.flags = flags
+        """Plain keys of the site with their values; replaced whole, never changed."""
+        self.flag = flags.get
+        """`flag(name, default)`: the value of one, where there is none the default. From memory, and without
+        a frame of Python's own; read it from the context each time, as it is replaced too."""
 
     def __repr__(self) -> str:
         return (

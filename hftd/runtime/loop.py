@@ -399,7 +399,8 @@ class Loop:
 
     def _take_flags(self, flags: dict[str, Any]) -> None:
         """Each callback whose flag differs is called, whatever another says of its own."""
-        old, self.context.flags = self.context.flags, flags
+        old = self.context.flags
+        self.context.take_flags(flags)
         for name, callbacks in self._on_flag.items():
             before, after = old.get(name), flags.get(name)
             if (type(before), before, name in old) == (type(after), after, name in flags):

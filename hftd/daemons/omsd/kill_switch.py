@@ -29,14 +29,16 @@ class KillSwitch:
         if not self.on:
             self._context.clear(ALARM)
         else:
-            self._context.alarm(ALARM, "critical", _text(value))
+            # Set is what somebody wanted; not known is a fault.
+            self._context.alarm(ALARM, "warning" if value is True else "critical", _text(value))
         if self.on != was:
-            self._context.event("kill_switch.set" if self.on else "kill_switch.cleared")
+            self._context.event("omsd.kill_switch", on=self.on)
 
 
 def _text(value: object) -> str:
-    means = "omsd refuses every new order and replacement, cancels pass"
+    means = "new orders and replacements are refused, cancels pass"
+    undo = f"`hftctl config set /{KILL_SWITCH} false --reason WHY`"
     if value is True:
-        return f"the site's kill switch is set: {means}, until the key {KILL_SWITCH} is no or deleted"
+        return f"the site's kill switch is set: {means}; {undo} takes it back"
     found = "is not known" if value is None else f"{str(value)[:40]!r} was found, neither yes nor no"
-    return f"the site's kill switch counts as set ({found}): {means}; set the key {KILL_SWITCH} anew"
+    return f"the site's kill switch counts as set ({found}): {means}; {undo} writes it anew"

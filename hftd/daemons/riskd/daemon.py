@@ -238,15 +238,16 @@ class Gate:
 def build(context: runtime.Context, settings: RiskSettings) -> runtime.Loop:
     gate = Gate(context, settings)
     loop = runtime.Loop(context)
+    tops, positions = settings.tops, settings.positions
 
     def found_marks(_: list[control.Peer]) -> None:
-        gate.market.connect(context.endpoint(settings.tops, "marks"))
+        gate.market.connect(context.endpoint(tops, "marks"))
 
     def found_positions(_: list[control.Peer]) -> None:
-        gate.positions.connect(context.endpoint(settings.positions, "positions"))
+        gate.positions.connect(context.endpoint(positions, "positions"))
 
-    loop.on_peers(settings.tops, found_marks)
-    loop.on_peers(settings.positions, found_positions)
+    loop.on_peers(tops, found_marks)
+    loop.on_peers(positions, found_positions)
     loop.on_settings(gate.configure)
     loop.on_lease(gate.on_lease)
     loop.on_ask("risk", gate.exposures)

@@ -131,7 +131,7 @@ def test_the_kill_switch_is_at_the_top_with_who_set_it_when_why_and_how_it_is_ta
     assert text(found).splitlines()[1] == (
         "  KILL SWITCH: the kill switch is on: every order manager refuses new orders and replaces, cancels "
         "pass; set by ann at 2023-11-14T22:13:20.000Z: drill; it ends by itself 60 s after that; `hftctl "
-        "config set kill_switch false --reason WHY` takes it back"
+        "config set /kill_switch false --reason WHY` takes it back"
     )
 
 
