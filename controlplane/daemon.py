@@ -27,7 +27,7 @@ from controlplane.http import server
 from controlplane.model import records
 from controlplane.model.observed import Alarm
 from controlplane.operations import archive
-from controlplane.site import anti_entropy, document, reasons, status
+from controlplane.site import anti_entropy, config_status, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
@@ -52,6 +52,7 @@ class Controller:
         self.follower = follower
         self.clock = SystemClock()
         self.last_heard = LastHeard()
+        self.config_lag = config_status.ConfigLag()
         self.elected = False
         self.damaged_said = 0
         """Revision of the controller's record that does not decode, as it was said last."""
@@ -86,6 +87,7 @@ class Controller:
             follower.lease_remaining_ms(),
             silent_ms=follower.silent_ms(),
             gone=self.last_heard.look(view.hosts),
+            config_lag_ms=self.config_lag.look(view, self.clock.boot_ns()),
         )
 
     # --- tasks ----------------------------------------------------------------------------------------------
@@ -101,6 +103,7 @@ class Controller:
                 )
             if self.follower.view is not None:
                 self.last_heard.look(self.follower.view.hosts)
+                self.config_lag.look(self.follower.view, self.clock.boot_ns())
             await asyncio.sleep(HEALTH_EVERY_S)
 
     async def campaign(self) -> None:

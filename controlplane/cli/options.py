@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 from controlplane.cli.declare import Option
 from controlplane.cli.output import ASK_TIMEOUT_S as ASK_TIMEOUT_S
 from controlplane.cli.output import Output as Output
+from controlplane.errors import InvalidInput
 
 _OUTPUT = ("--output", "-o")
 _SITE_DIR = "--site-dir"
@@ -64,3 +65,18 @@ BEFORE: dict[str, Any] = {
     "timeout": Annotated[Optional[float], Option(_TIMEOUT, min=0.1, help=_BEFORE)],
 }
 """By the name of the verb's own parameter."""
+
+SIDES = ("file", "store")
+SettingsOption = Annotated[
+    str,
+    Option(
+        "--settings",
+        help="Whose value a setting has that was changed in the file and in the store: file or store.",
+    ),
+]
+
+
+def require_side(settings: str) -> None:
+    """Raises InvalidInput."""
+    if settings not in ("", *SIDES):
+        raise InvalidInput(f'--settings: found "{settings}", wanted {" or ".join(SIDES)}')

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from controlplane.cli import render
 from controlplane.cli.declare import Option
-from controlplane.cli.options import SiteDirOption
+from controlplane.cli.options import SettingsOption, SiteDirOption, require_side
 
 if TYPE_CHECKING:
     from controlplane.floor.folders import Folders
@@ -46,9 +46,8 @@ def diff(file: FileOption, site_dir: SiteDirOption = None) -> int:
             await client.close()
 
     plan = asyncio.run(compare())
-    for change in plan.changes:
-        render.say(str(change))
-    return 1 if plan.steps else 0
+    _show(plan)
+    return 1 if plan.steps or plan.blocked else 0
 
 
 def apply(
@@ -59,13 +58,15 @@ def apply(
         bool, Option("--wait/--no-wait", help="Return when all is healthy, or when it is applied.")
     ] = True,
     timeout: Annotated[float, Option("--timeout", min=1, help="Seconds until all has to be healthy.")] = 60.0,
+    settings: SettingsOption = "",
     site_dir: SiteDirOption = None,
 ) -> int:
     """Make the floor's services what a file says; the change is shown first."""
     import asyncio
 
+    require_side(settings)
     floor = _Floor(site_dir, file)
-    plan, done = asyncio.run(_apply(floor, reason or f"hftctl apply -f {file}", yes))
+    plan, done = asyncio.run(_apply(floor, reason or f"hftctl apply -f {file}", yes, settings))
     if done is None:
         return 1
     if done.operation is None:
@@ -78,8 +79,14 @@ def apply(
     return 4 if done.outcome == "unknown" else 1
 
 
-async def _apply(floor: _Floor, reason: str, yes: bool) -> tuple[Plan, Applied | None]:
-    """None: the operator does not agree."""
+def _show(plan: Plan) -> None:
+    """Line by line: what would change, what stays although the file says otherwise, what is in the way."""
+    for line in (*map(str, plan.changes), *plan.notes, *plan.blocked):
+        render.say(line)
+
+
+async def _apply(floor: _Floor, reason: str, yes: bool, settings: str) -> tuple[Plan, Applied | None]:
+    """None: the operator does not agree, or there is something in the way."""
     import getpass
     import time
 
@@ -88,10 +95,12 @@ async def _apply(floor: _Floor, reason: str, yes: bool) -> tuple[Plan, Applied |
 
     client = floor.connect()
     try:
-        plan = await specs_apply.plan(client, floor.keys, floor.specs)
+        plan = await specs_apply.plan(client, floor.keys, floor.specs, settings)
         ports.require_free_health_ports(str(floor.file), floor.specs, floor.run, plan.before)
-        for change in plan.changes:
-            render.say(str(change))
+        _show(plan)
+        if plan.blocked:
+            print("hftctl: not applied; nothing was changed", file=sys.stderr)
+            return plan, None
         if plan.steps and not _agreed(yes):
             return plan, None
         done = await specs_apply.apply(

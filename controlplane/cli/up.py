@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 from controlplane.cli import render, stderr
 from controlplane.cli.declare import Argument, Option
 from controlplane.cli.options import (
+    SettingsOption,
     SiteDirOption,
     SiteOption,
     StoreCaOption,
@@ -23,6 +24,7 @@ from controlplane.cli.options import (
     StorePasswordOption,
     StoreTokenOption,
     StoreUserOption,
+    require_side,
 )
 from controlplane.errors import InvalidInput
 from controlplane.floor import folders
@@ -117,6 +119,7 @@ def up(
             help="With --store consul: its UI and HTTP at this port of loopback; 0: 8500.",
         ),
     ] = None,
+    settings: SettingsOption = "",
     site_dir: SiteDirOption = None,
     site: SiteOption = "lab",
 ) -> int:
@@ -126,6 +129,7 @@ def up(
 
     if more_tape and not tape:
         raise InvalidInput(f"{more_tape[0]}: unexpected; tape files are named after --tape")
+    require_side(settings)
     os.umask(0o077)  # what goes into the site folder is this user's alone, as with host/run.py
     floor = folders.Folders(site_dir or folders.default_site_dir())
     tapes = (*(tape or ()), *(more_tape or ()))
@@ -140,7 +144,9 @@ def up(
     }
     at = existing_store(store_endpoints, files, store_user)
     doors = consul_doors.Doors(consul_dns, consul_ui)
-    options = floor_up.Options(services, tapes, speed, seed, site, http_port, store, at, join, doors)
+    options = floor_up.Options(
+        services, tapes, speed, seed, site, http_port, store, at, join, doors, settings
+    )
     if detach:
         started = floor_up.bring_up(floor, options, render.say)
         return wait(watch_of(floor, started), started, timeout)

@@ -6,6 +6,7 @@ a list goes by its index: `breaker.failures`, `markets.0`. Nothing here changes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,12 @@ from typing import Any
 import msgspec
 
 from controlplane.errors import InvalidInput, TooLarge
+from controlplane.host.log_line import printable
 
 DOCUMENT_BYTES_MAX = 64 * 1024
 """Encoded. A transaction takes 512 KiB with all its values, and every agent of the site holds it."""
+DEPTH_MAX = 20
+"""Levels inside each other; the deepest settings have three."""
 PATH_PARTS_MAX = 20
 SHOWN_MAX = 60
 """Characters of a value in a message."""
@@ -26,6 +30,7 @@ def shown(value: object) -> str:
     if value is None or value is ABSENT:
         return "nothing"
     text = f'"{value}"' if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+    text = printable(text)
     return text if len(text) <= SHOWN_MAX else f"{text[: SHOWN_MAX - 3]}..."
 
 
@@ -42,19 +47,43 @@ ABSENT = _Absent()
 # --- size ---------------------------------------------------------------------------------------------------
 
 
-def encoded(document: Mapping[str, Any], of: str) -> bytes:
-    """Its JSON. `of`: whose it is, for messages.
+def encoded(value: Any, of: str, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
+    """The JSON of a document, or of a value. `of`: whose it is, for messages.
 
     Raises:
-        TooLarge: more than DOCUMENT_BYTES_MAX. InvalidInput: it is not JSON.
+        TooLarge: more than `bytes_max`. InvalidInput: what every store and daemon would not read as the same.
     """
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    while waiting:
+        each, depth = waiting.pop()
+        if wanted := _wanted_instead(each, depth):
+            found = "more" if depth > DEPTH_MAX else shown(each)
+            raise InvalidInput(f"{of}: found {found}, wanted {wanted}")
+        below = each.values() if isinstance(each, Mapping) else each
+        if isinstance(each, Mapping | list | tuple):
+            waiting += [(inner, depth + 1) for inner in below]
     try:
-        value = msgspec.json.encode(document)
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise InvalidInput(f"{of}: found {exc}, wanted a document of plain JSON") from exc
-    if len(value) > DOCUMENT_BYTES_MAX:
-        raise TooLarge(f"{of}: found {len(value)} bytes, wanted at most {DOCUMENT_BYTES_MAX}")
-    return value
+        made = msgspec.json.encode(value)
+    except ValueError as exc:
+        raise InvalidInput(f"{of}: found {exc}, wanted texts of Unicode") from exc
+    if len(made) > bytes_max:
+        raise TooLarge(f"{of}: found {len(made)} bytes, wanted at most {bytes_max}")
+    return made
+
+
+def _wanted_instead(value: Any, depth: int) -> str:
+    if depth > DEPTH_MAX:
+        return f"at most {DEPTH_MAX} levels inside each other"
+    if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
+        return "texts as keys"
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return "a whole number of at most 64 bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "a number"
+    return "" if isinstance(value, (Mapping, *PLAIN)) else "plain JSON"
+
+
+PLAIN: tuple[type, ...] = (str, bool, int, float, list, tuple, type(None))
 
 
 # --- paths --------------------------------------------------------------------------------------------------
@@ -101,9 +130,9 @@ def unset(document: Mapping[str, Any], path: str) -> dict[str, Any]:
     """
     *above, last = parts(path)
     parent = get(document, ".".join(above)) if above else document
+    _child(parent, last, above, path)
     if isinstance(parent, list):
         raise InvalidInput(f"{path}: found an item of a list, wanted a setting: set the whole list")
-    _child(parent, last, above, path)
     left = {name: value for name, value in parent.items() if name != last}
     return put(document, ".".join(above), left) if above else left
 

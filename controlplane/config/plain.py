@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from controlplane import model
-from controlplane.config import documents
+from controlplane.config import documents, revisions
 from controlplane.errors import HftctlError, InvalidInput, TooLarge, Unavailable
 from controlplane.model.config import KILL_SWITCH, TYPES, PlainKey, fits, plain_key, type_of
 from controlplane.store import Committed, Entry, Keys, Lease, Store
@@ -25,8 +25,10 @@ KEYS_MAX = 200
 VALUE_BYTES_MAX = 4096
 TTL_S_MIN, TTL_S_MAX = 10.0, 24 * 3600.0
 """Consul's own least and most."""
-TRIES = 5
-"""Of one write, against others of the same key and answers that are lost."""
+TRIES = 3
+"""Of one write whose answers are lost; each has the store client's own deadline."""
+RACES_MAX = 100
+"""Writes of the same key by others, each between one's own look and write."""
 _KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
@@ -59,12 +61,7 @@ def made(
     if value is None or not fits(value, wanted) or type not in ("", wanted):
         found = f"{documents.shown(value)}{f' as {type}' if type else ''}"
         raise InvalidInput(f"{key}: found {found}, wanted a value of type {wanted}")
-    try:
-        size = len(msgspec.json.encode(value))
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise InvalidInput(f"{key}: found {exc}, wanted a plain JSON value") from exc
-    if size > VALUE_BYTES_MAX:
-        raise TooLarge(f"{key}: found {size} bytes, wanted at most {VALUE_BYTES_MAX}")
+    documents.encoded(value, key, VALUE_BYTES_MAX)
     if ttl_s is not None and not TTL_S_MIN <= ttl_s <= TTL_S_MAX:
         raise InvalidInput(f"{key}: found a TTL of {ttl_s:g} s, wanted {TTL_S_MIN:g} to {TTL_S_MAX:g} s")
     if ttl_s is not None and key == KILL_SWITCH:
@@ -120,20 +117,11 @@ async def _write(
 ) -> PlainKey | None:
     """Each try compares what it read, so that a write whose answer was lost cannot come after a later one."""
     failed: Unavailable | None = None
-    first: PlainKey | None = None
-    for attempt in range(TRIES):
-        try:
-            entry = await store.get(at)
-        except Unavailable as exc:
-            if failed is None:
-                raise
-            raise Unavailable(f"{key}: the write has no answer: {exc}", ambiguous=True) from exc
-        if attempt == 0 or failed is None:
-            first = _known(entry, key)
+    lost_answers = 0
+    entry = await store.get(at)
+    for _ in range(RACES_MAX):
         if entry is None and value is None:
-            return first
-        if failed is not None and entry is not None and entry.value == value:
-            return first  # ours, after all
+            return None
         revision = entry.revision if entry is not None else 0
         try:
             if value is None:
@@ -141,13 +129,19 @@ async def _write(
             else:
                 outcome = await store.put(at, value, expect=revision, lease=lease)
             if isinstance(outcome, Committed):
-                return first
+                return _known(entry, key)
         except Unavailable as exc:
             if not exc.ambiguous and failed is None:
                 raise
-            failed = exc
-    message = f"{key}: the write has no answer: {failed}" if failed else f"{key}: it changed {TRIES} times"
-    raise Unavailable(f"{message}; ask again", ambiguous=failed is not None)
+            failed, lost_answers = failed or exc, lost_answers + 1
+        now = await revisions.after(lambda: store.get(at), failed)
+        if failed is not None and (now.revision if now is not None else 0) != revision:
+            return _known(entry, key)  # ours, or another's after it
+        if lost_answers == TRIES:
+            break
+        entry = now
+    message = f"the write has no answer: {failed}" if failed else f"it changed {RACES_MAX} times"
+    raise Unavailable(f"{key}: {message}; ask again", ambiguous=failed is not None)
 
 
 def _known(entry: Entry | None, key: str) -> PlainKey | None:

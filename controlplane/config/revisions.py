@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -31,6 +31,8 @@ from controlplane.model.config import (
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Lost, Put, Store
 from controlplane.store.limits import VALUES_BYTES_MAX
 
+T = TypeVar("T")
+
 KEPT_MAX = 100
 """Revisions of one service."""
 KEPT_BYTES_MAX = 1024 * 1024
@@ -39,6 +41,8 @@ DELETED_MAX = 8
 """In one transaction; what is too much after it goes with the next ones."""
 WRITE_TRIES = 3
 """Of one transaction whose answers are lost; each try has the store client's own deadline."""
+READ_TRIES = 3
+"""Of the read after it."""
 SERVICES_FILE = "services_file"
 
 
@@ -64,9 +68,7 @@ class Standing:
 
     @property
     def first(self) -> int:
-        """The number of services.yml's document while no `current` stands: 1, and after a service's return
-        the next one that is free.
-        """
+        """What services.yml's document gets as its number while no `current` stands."""
         return self.newest + 1
 
     @property
@@ -220,15 +222,14 @@ class Writes:
 
 def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None = None) -> Writes:
     """Pure: what makes `new` the wanted revision, or with `rollout` the one that its instances run. Its
-    `revision`, `base` and `service` are filled in.
+    `revision`, `base` and `service` are filled in. Where there is no spec yet, `new` is the services file's.
     """
     service = stands.service
     base = stands.revision
     rows: list[Put] = []
     current: CurrentConfig | None = None
-    if stands.config.current is None and not stands.at[keys.config_current(service)]:
+    if stands.spec is not None and not stands.at[keys.config_current(service)]:
         base = stands.first
-        assert stands.spec is not None, "a service without a spec has no configuration"
         first = ConfigRevision(
             service,
             base,
@@ -240,7 +241,7 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
         )
         rows.append(Put(keys.config_revision(service, base), model.encode(first)))
         current = CurrentConfig(service, base, new_nonce())
-    number = max(stands.newest, base) + 1
+    number = max(stands.newest, base if rows else 0) + 1
     made = ConfigRevision(
         service,
         number,
@@ -264,7 +265,9 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
         then.append(Put(keys.config_current(service), model.encode(current)))
     sizes = {**stands.rows, **{_number(put.key): len(put.value) for put in rows}}
     then += [Delete(keys.config_revision(service, old)) for old in surplus(sizes, {base, number})]
-    compares = [Compare(key, revision) for key, revision in stands.at.items()]
+    under_way = keys.config_rollout(service)  # none may be, whatever was seen
+    compares = [Compare(key, at) for key, at in stands.at.items() if key != under_way]
+    compares.append(Compare(under_way, 0))
     compares += [Compare(put.key, 0) for put in rows]
     return Writes(tuple(compares), tuple(then), number, base, row)
 
@@ -283,6 +286,21 @@ def surplus(sizes: Mapping[int, int], kept: Iterable[int]) -> list[int]:
     return found
 
 
+async def after(look: Callable[[], Awaitable[T]], failed: Unavailable | None) -> T:
+    """Read what became of a write. `failed`: its answer was lost; the first reads may be lost on the same
+    connection. Raises Unavailable: no answer, `ambiguous` then.
+    """
+    for left in reversed(range(READ_TRIES)):
+        try:
+            return await look()
+        except Unavailable as exc:
+            if failed is None:
+                raise
+            if not left:
+                raise Unavailable(f"{failed}; it could not be read: {exc}", ambiguous=True) from exc
+    raise AssertionError("the last try has raised")
+
+
 def new_nonce() -> str:
     return os.urandom(8).hex()
 
@@ -298,7 +316,8 @@ async def write(store: Store, keys: Keys, stands: Standing, new: New) -> Written
     """Make `new` the service's wanted revision, once.
 
     Raises:
-        Unavailable: no answer; with `ambiguous` the revision may stand. TooLarge.
+        Unavailable: no answer; with `ambiguous` the revision may stand. Refused: the record of a rollout is
+        damaged. TooLarge.
     """
     return await _commit(store, keys, stands, new, writes(keys, stands, new))
 
@@ -318,6 +337,13 @@ async def stage(
 
 
 async def _commit(store: Store, keys: Keys, stands: Standing, new: New, made: Writes) -> Written | Conflict:
+    if stands.config.rollout is not None:
+        return Conflict(stands.service, stands.revision, rollout=stands.config.rollout)
+    if stands.at[keys.config_rollout(stands.service)]:
+        raise Refused(
+            f"{stands.service}: the record of a rollout does not decode; delete the key "
+            f"{keys.config_rollout(stands.service)}"
+        )
     if sum(len(put.value) for put in made.then if isinstance(put, Put)) > VALUES_BYTES_MAX:
         documents.encoded(new.document, f"configuration of {stands.service}")  # says which is too large
     written = Written(made.revision, made.base)
@@ -332,12 +358,8 @@ async def _commit(store: Store, keys: Keys, stands: Standing, new: New, made: Wr
             if not exc.ambiguous:
                 break
             failed = exc
-        try:
-            now = await read(store, keys, stands.service)
-            row = await store.get(made.row.key)
-        except Unavailable as exc:
-            failed = failed or exc
-            break
+        now = await after(lambda: read(store, keys, stands.service), failed)
+        row = await after(lambda: store.get(made.row.key), failed)
         if row is not None and row.value == made.row.value:
             return written
         if now.at != stands.at or now.newest >= made.revision:
@@ -385,7 +407,7 @@ async def extend(store: Store, keys: Keys, record: RolloutRecord, at: int) -> in
     except Unavailable as exc:
         if not exc.ambiguous:
             raise
-        entry = await store.get(key)
+        entry = await after(lambda: store.get(key), exc)
         if entry is not None and entry.value == value:
             return entry.revision
         if entry is not None and entry.revision == at:
@@ -423,13 +445,18 @@ async def revert(store: Store, keys: Keys, record: RolloutRecord, at: int) -> bo
     True as well when none stands. Raises Unavailable: no answer, and it is not known to be deleted.
     """
     key = keys.config_rollout(record.service)
+    failed: Unavailable | None = None
     try:
         if isinstance(await store.delete(key, expect=at), Committed):
             return True
     except Unavailable as exc:
-        if not exc.ambiguous or (await store.get(key)) is not None:
+        failed = exc
+        if not exc.ambiguous:
             raise
-    return await store.get(key) is None
+    standing = await after(lambda: store.get(key), failed)
+    if failed is not None and standing is not None and standing.revision == at:
+        raise failed
+    return standing is None
 
 
 async def _settled(
@@ -441,7 +468,7 @@ async def _settled(
     except Unavailable as exc:
         if not exc.ambiguous:
             raise
-        entry = await store.get(key)
+        entry = await after(lambda: store.get(key), exc)
         if entry is not None and entry.value == value:
             return True
         raise

@@ -73,6 +73,9 @@ class Options:
     join: bool = False
     doors: consul_doors.Doors = consul_doors.CLOSED
     """What an embedded Consul opens on loopback."""
+    settings: str = ""
+    """Whose value a setting has that was changed in the file and in the store: file, store; empty: it is a
+    conflict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +145,14 @@ def bring_up(
             launches()
         floord = _start(folders, wanted, before, say, options.doors)
     url = wait.store_url(folders, floord)
-    changes, applied = asyncio.run(
-        _apply(url, folders, wanted, say, join=options.join, ask_ports=before is not None)
-    )
+    changes, applied = asyncio.run(_apply(url, folders, wanted, options, say, ask_ports=before is not None))
     if applied.outcome == "unknown":
         raise Unavailable(
             f"the services may or may not be applied: {applied.reason} (operation {applied.operation}; "
             "hftctl up again settles it)"
         )
+    if applied.outcome == "refused" and applied.operation is None:
+        raise Refused(f"the services were not applied, and nothing was changed: {applied.reason}")
     if applied.outcome != "succeeded":
         raise Refused(
             f"the services were not applied: {applied.reason} (applied: "
@@ -243,9 +246,9 @@ async def _apply(
     url: str,
     folders: Folders,
     wanted: WantedFloor,
+    options: Options,
     say: Callable[[str], None],
     *,
-    join: bool,
     ask_ports: bool,
 ) -> tuple[int, specs_apply.Applied]:
     """The number of changes to what the store had, and how applying them ended.
@@ -256,8 +259,8 @@ async def _apply(
     client = store.connect(url)
     try:
         keys = store.Keys(wanted.run.site)
-        await claim.claim(client, keys, folders, join=join, own_store=not wanted.run.store_url)
-        plan = await specs_apply.plan(client, keys, wanted.specs)
+        await claim.claim(client, keys, folders, join=options.join, own_store=not wanted.run.store_url)
+        plan = await specs_apply.plan(client, keys, wanted.specs, options.settings)
         if ask_ports:
             ports.require_free_health_ports(wanted.file, wanted.specs, wanted.run, plan.before)
         changes = len(plan.changes) if plan.before else 0
@@ -265,6 +268,8 @@ async def _apply(
             say(f"{wanted.file} differs from what is applied:")
             for change in plan.changes:
                 say(f"  {change}")
+        for line in plan.notes:
+            say(line)
         applied = await specs_apply.apply(
             client,
             keys,

@@ -147,3 +147,10 @@ class ServiceConfig:
         if rollout is not None and rollout.stage != "revert" and instance in rollout.instances:
             return self.revisions.get(rollout.revision)
         return self.revisions.get(self.current.revision) if self.current is not None else None
+
+    def wanted_revision(self, instance: str) -> int:
+        """Of `wanted`, whether its document is there or not."""
+        rollout = self.rollout
+        if rollout is not None and rollout.stage != "revert" and instance in rollout.instances:
+            return rollout.revision
+        return self.current.revision if self.current is not None else FIRST_REVISION

@@ -4,7 +4,7 @@ base.py is the port and what a back end owes it; leased.py keeps registrations a
 chosen.py says which back end a store has (`registry.of`) and where registrations are read (`registry.watch`);
 consul/ keeps them in Consul's catalogue too; by_hand.py has services that are not ours, maintenance.py what
 is out of service for a time, program.py a program of one's own; discovery/ is the cache that answers who
-serves a service, and chooses one; in_thread.py lets a program without an event loop use both.
+serves a service, and chooses one. host/in_thread.py lets a program without an event loop use both.
 """
 
 from __future__ import annotations

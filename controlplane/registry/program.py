@@ -27,10 +27,10 @@ import msgspec
 from controlplane import store as stores
 from controlplane.errors import HftctlError, InvalidInput, Unavailable
 from controlplane.host import identity
+from controlplane.host.in_thread import in_thread
 from controlplane.host.system_clock import SystemClock
 from controlplane.model.records import Registration
 from controlplane.registry.chosen import CHECK_EVERY_S, of
-from controlplane.registry.in_thread import in_thread
 from controlplane.registry.leased import KEEP_S, TTL_S, Report, to_log
 from controlplane.settings import StoreSettings
 

@@ -17,19 +17,19 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import msgspec
-
 from controlplane import model
+from controlplane.config import revisions
 from controlplane.errors import HftctlError, Unavailable
-from controlplane.model import ServiceSpec, records
-from controlplane.model.observed import HostRecord
+from controlplane.model import records
 from controlplane.model.specs import Tombstone
 from controlplane.operations import log as operation_log
-from controlplane.specs import diff
+from controlplane.specs.planning import Plan as Plan
+from controlplane.specs.planning import Step, stored
+from controlplane.specs.planning import plan as plan
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Store
 from controlplane.store.limits import OPERATIONS_MAX, VALUES_BYTES_MAX
 
@@ -39,36 +39,6 @@ WRITE_TRIES = 3
 """Of one transaction whose answers are lost; each try has the store client's own deadline."""
 CONFIRM_TRIES = 3
 """Of one agent's confirmation, against those of the other hosts; the next look at the store tries again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One write of a plan."""
-
-    service: str
-    spec: ServiceSpec | None
-    """None: the service is removed."""
-    revision: int
-    """Of what the store had under its key when the plan was made; 0: nothing."""
-    found: str
-    """The same, for an operator: "a spec of bookd on alpha", "nothing"."""
-    hosts: tuple[str, ...] = ()
-    """Of a removed service: those that have to confirm the stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What would make the store's specs the wanted ones."""
-
-    wanted: tuple[ServiceSpec, ...]
-    changes: tuple[diff.Change, ...]
-    """What an operator says yes to."""
-    steps: tuple[Step, ...] = ()
-    """In the order in which they are written: new and changed services first, removed ones last."""
-    kept: Mapping[str, int] = field(default_factory=dict)
-    """Services that are as wanted, with their revisions."""
-    before: tuple[ServiceSpec, ...] = ()
-    """What the store had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,91 +69,6 @@ class Applied:
     """Of each wanted service that is in the store as wanted: the configuration revision of its instances."""
 
 
-# --- what would change --------------------------------------------------------------------------------------
-
-
-async def plan(store: Store, keys: Keys, wanted: Sequence[ServiceSpec]) -> Plan:
-    """Compare what the store has with what is wanted. Writes nothing.
-
-    Raises:
-        Unavailable: the store does not answer.
-    """
-    entries = (await store.range(keys.specs)).entries
-    hosts = (await store.range(keys.hosts)).entries.values()
-    by_service = {key.removeprefix(keys.specs): entry for key, entry in entries.items()}
-    return compare(by_service, wanted, running_on(hosts))
-
-
-def running_on(entries: Collection[Entry]) -> dict[str, set[str]]:
-    """Service -> hosts whose agents report an instance of it; what does not decode counts for none."""
-    found: dict[str, set[str]] = {}
-    for entry in entries:
-        with contextlib.suppress(msgspec.DecodeError):
-            record = model.decode(HostRecord, entry.value)
-            for instance in record.instances:
-                found.setdefault(instance.service, set()).add(record.host)
-    return found
-
-
-def compare(
-    entries: Mapping[str, Entry], wanted: Sequence[ServiceSpec], running: Mapping[str, Collection[str]]
-) -> Plan:
-    """Pure: the plan from what stands under `specs/`, by service."""
-    names = {spec.name for spec in wanted}
-    before: list[ServiceSpec] = []
-    steps: list[Step] = []
-    removals: list[Step] = []
-    replaced: list[diff.Change] = []
-    kept: dict[str, int] = {}
-    found = {service: stored(entry) for service, entry in entries.items()}
-    for service, (spec, said) in found.items():
-        if isinstance(spec, ServiceSpec):
-            before.append(spec)
-        elif spec is None and service in names:
-            replaced.append(diff.Change(service, "spec", said, "as in the file"))
-        elif spec is None:
-            replaced.append(diff.Change(service, "", service, None))
-        if service in names or isinstance(spec, Tombstone):
-            continue
-        hosts = {*running.get(service, ()), *(spec.hosts if spec is not None else ())}
-        removals.append(Step(service, None, entries[service].revision, said, tuple(sorted(hosts))))
-    for service in sorted(running.keys() - entries.keys() - names):
-        # The spec was deleted by another writer, which stops nothing; leaving it out of the file does.
-        replaced.append(diff.Change(service, "", service, None))
-        hosts_of = ", ".join(sorted(running[service]))
-        said = f"no spec, and it runs on {hosts_of}"
-        removals.append(Step(service, None, 0, said, tuple(sorted(running[service]))))
-    for spec in wanted:
-        there, said = found.get(spec.name, (None, "nothing"))
-        entry = entries.get(spec.name)
-        if entry is not None and there == spec:
-            kept[spec.name] = entry.revision
-        else:
-            steps.append(Step(spec.name, spec, entry.revision if entry else 0, said))
-    unreadable = {change.service for change in replaced}
-    changes = [
-        change
-        for change in diff.diff(before, wanted)
-        if not (change.service in unreadable and change.field == "")
-    ]
-    return Plan(tuple(wanted), (*replaced, *changes), (*steps, *removals), kept, tuple(before))
-
-
-def stored(entry: Entry | None) -> tuple[ServiceSpec | Tombstone | None, str]:
-    """What stands under a key, and the same for an operator; None: absent, or it does not decode."""
-    if entry is None:
-        return None, "nothing"
-    try:
-        found = records.decode_spec(entry.value)
-    except msgspec.DecodeError as exc:
-        return None, f"a record that does not decode ({exc})"
-    if isinstance(found, ServiceSpec) and found.name != entry.key.rpartition("/")[2]:
-        return None, f"a spec of another service ({found.name})"
-    if isinstance(found, Tombstone):
-        return found, f"a tombstone (removed by {found.by} at {found.at}: {found.reason})"
-    return found, f"a spec of {found.daemon} on {', '.join(found.hosts)} (revision {entry.revision})"
-
-
 # --- doing it -----------------------------------------------------------------------------------------------
 
 
@@ -203,13 +88,16 @@ async def apply(
     Raises:
         Unavailable: the operation could not be recorded; nothing was applied. Refused: its id is taken.
     """
+    if plan.blocked:
+        left = tuple(step.service for step in plan.steps)
+        return Applied("refused", None, "; ".join(plan.blocked), not_applied=left)
     if not plan.steps:
         return Applied("succeeded", None, "nothing to do", revisions=dict(plan.kept))
     subject = _subject(plan.steps)
     record = records.OperationRecord(operation, KIND, subject, "running", actor, reason, now_ns)
     await operation_log.begin(store, keys, record)
     steps = _Steps(store, keys, operation, now_ns)
-    done = await _write(store, keys, plan, steps, Tombstone(actor, reason, _iso(now_ns)))
+    done = await _write(store, keys, plan, steps, Author(actor, reason, operation, now_ns))
     # How it ended is told by the answer; a record that stays "running" says only that the store went away.
     with contextlib.suppress(HftctlError):
         await operation_log.finish(
@@ -240,37 +128,59 @@ class _Steps:
             await operation_log.progress(self._store, self._keys, self.operation, self.done)
 
 
-async def _write(store: Store, keys: Keys, plan: Plan, steps: _Steps, tombstone: Tombstone) -> Applied:
-    revisions = dict(plan.kept)
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Of one apply, in what it writes."""
+
+    actor: str
+    reason: str
+    operation: str
+    at_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one step writes, all of it in one transaction."""
+
+    step: Step
+    put: Put
+    """Of its spec."""
+    compares: tuple[Compare, ...]
+    then: tuple[Put | Delete, ...]
+
+    @property
+    def operations(self) -> int:
+        return len(self.compares) + len(self.then)
+
+    @property
+    def size(self) -> int:
+        return sum(len(each.value) for each in self.then if isinstance(each, Put))
+
+
+async def _write(store: Store, keys: Keys, plan: Plan, steps: _Steps, author: Author) -> Applied:
+    in_store = dict(plan.kept)
     applied: list[str] = []
-    for batch in batches(plan, keys, tombstone):
+    for batch in batches(plan, keys, author):
         if steps.done:
             await steps.tell()
         started_ns = steps.now_ns()
-        compares = [Compare(keys.spec(step.service), step.revision) for step, _ in batch]
-        if len(batch) == len(plan.steps) and len(batch) * 2 + len(plan.kept) <= OPERATIONS_MAX:
+        compares = [compare for part in batch for compare in part.compares]
+        writes = [write for part in batch for write in part.then]
+        if len(batch) == len(plan.steps) and len(compares) + len(writes) + len(plan.kept) <= OPERATIONS_MAX:
             # In one transaction with what stays as it is: the file is in force as a whole, or not at all.
             compares += [Compare(keys.spec(name), revision) for name, revision in plan.kept.items()]
-        done = await _commit(store, keys, compares, [put for _, put in batch])
+        done = await _commit(store, keys, compares, writes, [part.put for part in batch])
         if not done.written:
             left = tuple(step.service for step in plan.steps if step.service not in applied)
             conflicts = tuple(_conflicts(compares, plan, keys, done.now)) if done.now is not None else ()
             why = "; ".join(str(each) for each in conflicts) or done.reason
             outcome = "unknown" if done.unknown else "failed" if applied else "refused"
-            steps.add([step for step, _ in batch], outcome, started_ns, why)
-            return Applied(
-                outcome,
-                steps.operation,
-                why,
-                tuple(applied),
-                left,
-                conflicts,
-                revisions,
-            )
-        revisions |= {s.service: done.written[put.key] for s, put in batch if s.spec is not None}
-        applied += [step.service for step, _ in batch]
-        steps.add([step for step, _ in batch], "succeeded", started_ns)
-    return Applied("succeeded", steps.operation, applied=tuple(applied), revisions=revisions)
+            steps.add([part.step for part in batch], outcome, started_ns, why)
+            return Applied(outcome, steps.operation, why, tuple(applied), left, conflicts, in_store)
+        in_store |= {p.step.service: done.written[p.put.key] for p in batch if p.step.spec is not None}
+        applied += [part.step.service for part in batch]
+        steps.add([part.step for part in batch], "succeeded", started_ns)
+    return Applied("succeeded", steps.operation, applied=tuple(applied), revisions=in_store)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +188,20 @@ class _Done:
     """What became of one transaction."""
 
     written: Mapping[str, int] = field(default_factory=dict)
-    """Key -> revision; empty: it was not written, or that is unknown."""
+    """Key of a spec -> revision; empty: it was not written, or that is unknown."""
     unknown: bool = False
     reason: str = ""
     now: Mapping[str, Entry] | None = None
-    """What stands under `specs/` instead, where that could be read."""
+    """What stands under `specs/` and under the other keys that were compared, where it could be read."""
 
 
-async def _commit(store: Store, keys: Keys, compares: Sequence[Compare], puts: Sequence[Put]) -> _Done:
+async def _commit(
+    store: Store,
+    keys: Keys,
+    compares: Sequence[Compare],
+    writes: Sequence[Put | Delete],
+    specs: Sequence[Put],
+) -> _Done:
     """One transaction; where it is lost, or its answer is, reading tells what became of it.
 
     A write whose answer was lost, and which is not there, may still arrive: it is tried again, as the
@@ -296,9 +212,9 @@ async def _commit(store: Store, keys: Keys, compares: Sequence[Compare], puts: S
     for _ in range(WRITE_TRIES):
         lost_answer = False
         try:
-            outcome = await store.txn(compares, puts)
+            outcome = await store.txn(compares, writes)
             if isinstance(outcome, Committed):
-                return _Done({put.key: outcome.of_puts for put in puts})
+                return _Done({put.key: outcome.of_puts for put in specs})
         except HftctlError as exc:
             reason = f"the store did not take the write: {exc}"
             lost_answer = isinstance(exc, Unavailable) and exc.ambiguous
@@ -306,15 +222,26 @@ async def _commit(store: Store, keys: Keys, compares: Sequence[Compare], puts: S
                 return _Done(reason=reason, unknown=lost_before)
             lost_before = True
         try:
-            now = (await store.range(keys.specs)).entries
+            now = await _now(store, keys, compares)
         except HftctlError as exc:
             return _Done(unknown=lost_answer, reason=f"{reason or 'a conflict'}; it could not be read: {exc}")
-        if all(put.key in now and now[put.key].value == put.value for put in puts):
+        if all(put.key in now and now[put.key].value == put.value for put in specs):
             # Ours, after all, or the same by another writer: either way it is as wanted.
-            return _Done({put.key: now[put.key].revision for put in puts})
+            return _Done({put.key: now[put.key].revision for put in specs})
         if not lost_answer or any(_revision(now, each.key) != each.revision for each in compares):
             return _Done(reason=reason or "it was changed meanwhile", now=now)
     return _Done(unknown=True, reason=reason)
+
+
+async def _now(store: Store, keys: Keys, compares: Sequence[Compare]) -> dict[str, Entry]:
+    """All specs, and of the other keys those that were compared."""
+    now = dict((await store.range(keys.specs)).entries)
+    for compare in compares:
+        if not compare.key.startswith(keys.specs):
+            entry = await store.get(compare.key)
+            if entry is not None:
+                now[entry.key] = entry
+    return now
 
 
 def _revision(entries: Mapping[str, Entry], key: str) -> int:
@@ -322,31 +249,70 @@ def _revision(entries: Mapping[str, Entry], key: str) -> int:
     return entry.revision if entry is not None else 0
 
 
-def batches(plan: Plan, keys: Keys, tombstone: Tombstone) -> Iterator[list[tuple[Step, Put]]]:
+def batches(plan: Plan, keys: Keys, author: Author) -> Iterator[list[Part]]:
     """The steps with what each writes, in groups that fit into one transaction of every back end."""
-    batch: list[tuple[Step, Put]] = []
-    size = 0
+    batch: list[Part] = []
+    operations, size = 0, 0
     for step in plan.steps:
-        record = step.spec if step.spec is not None else dataclasses.replace(tombstone, hosts=step.hosts)
-        put = Put(keys.spec(step.service), model.encode(record))
-        if batch and ((len(batch) + 1) * 2 > OPERATIONS_MAX or size + len(put.value) > VALUES_BYTES_MAX):
+        part = _part(step, keys, author)
+        if batch and (operations + part.operations > OPERATIONS_MAX or size + part.size > VALUES_BYTES_MAX):
             yield batch
-            batch, size = [], 0
-        batch.append((step, put))
-        size += len(put.value)
+            batch, operations, size = [], 0, 0
+        batch.append(part)
+        operations, size = operations + part.operations, size + part.size
     if batch:
         yield batch
+
+
+def _part(step: Step, keys: Keys, author: Author) -> Part:
+    compares = {keys.spec(step.service): step.revision}
+    if step.spec is None:
+        # Its revisions stay, as history; what is wanted, and a rollout, end with it.
+        record = Tombstone(author.actor, author.reason, _iso(author.at_ns), step.hosts)
+        put = Put(keys.spec(step.service), model.encode(record))
+        ends = (Delete(keys.config_current(step.service)), Delete(keys.config_rollout(step.service)))
+        return Part(step, put, _compares(compares), (put, *ends))
+    put = Put(keys.spec(step.service), model.encode(step.spec))
+    then: tuple[Put | Delete, ...] = (put,)
+    if step.settings is not None:
+        stands, document = step.settings.stands, step.settings.document
+        compares |= {key: at for key, at in stands.at.items() if key not in compares}
+        if document is not None:
+            new = revisions.New(
+                document,
+                revisions.SERVICES_FILE,
+                author.actor,
+                author.reason,
+                author.at_ns,
+                author.operation,
+            )
+            made = revisions.writes(keys, stands, new)
+            compares |= {each.key: each.revision for each in made.compares if each.key not in compares}
+            then += made.then
+    return Part(step, put, _compares(compares), then)
+
+
+def _compares(found: Mapping[str, int]) -> tuple[Compare, ...]:
+    return tuple(Compare(key, revision) for key, revision in found.items())
 
 
 def _conflicts(
     compares: Sequence[Compare], plan: Plan, keys: Keys, now: Mapping[str, Entry]
 ) -> Iterator[Conflict]:
     planned = {step.service: step.found for step in plan.steps}
+    changed: set[str] = set()
     for compare in compares:
-        if _revision(now, compare.key) != compare.revision:
+        if _revision(now, compare.key) == compare.revision:
+            continue
+        if compare.key.startswith(keys.specs):
             service = compare.key.removeprefix(keys.specs)
             on = planned.get(service, f"its spec as wanted (revision {compare.revision})")
             yield Conflict(service, on, stored(now.get(compare.key))[1])
+        else:
+            service = compare.key.removeprefix(keys.config).partition("/")[0]
+            if service not in changed:
+                yield Conflict(service, "the configuration that it had", "another one, or a rollout of one")
+            changed.add(service)
 
 
 def _subject(steps: Sequence[Step]) -> str:

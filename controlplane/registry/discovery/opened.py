@@ -18,13 +18,13 @@ from typing import Any
 from controlplane import store as stores
 from controlplane.errors import Unavailable
 from controlplane.host import log
+from controlplane.host.in_thread import InThread, in_thread
 from controlplane.host.system_clock import SystemClock
 from controlplane.registry import chosen
 from controlplane.registry.discovery.balancing import Balancing
 from controlplane.registry.discovery.cache import Balanced, Call, Discovery, Report, to_log
 from controlplane.registry.discovery.ejection import EjectionSettings
 from controlplane.registry.discovery.serving import ANY, Only, Serving
-from controlplane.registry.in_thread import InThread, in_thread
 from controlplane.settings import StoreSettings
 from controlplane.site import anti_entropy
 from controlplane.site.follower import Follower

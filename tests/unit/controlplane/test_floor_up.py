@@ -20,6 +20,8 @@ from controlplane.floor.run_file import RunFile
 from controlplane.host import identity, locks
 from controlplane.model import ServiceSpec, records
 from controlplane.model.specs import Tombstone
+from controlplane.operations import config_change
+from controlplane.site import nouns
 from controlplane.specs import apply as specs_apply
 from controlplane.store import Keys
 
@@ -108,6 +110,26 @@ def test_a_changed_file_is_shown_and_applied_and_a_bare_up_keeps_the_seed_and_ch
     assert isinstance(simd, ServiceSpec) and simd.settings["seed"] == 7
 
 
+def test_a_setting_that_the_store_changed_too_is_a_conflict_of_up_until_it_is_settled(bench: Bench) -> None:
+    bench.up()
+
+    async def change() -> None:
+        client, keys = store.connect(f"memory://{bench.name}"), Keys("lab")
+        view = nouns.view_of(keys, await client.range(keys.root))
+        asked = config_change.ConfigRequest("set", "why", "ann", "simd", set={"seed": 5})
+        await config_change.ConfigChange(client, keys, lambda: view).run(asked)
+
+    asyncio.run(change())
+    assert bench.up().changes == 0 and bench.said == [], "the store wins, and the file is as it was"
+    with pytest.raises(Refused, match=r"nothing was changed: ! simd.settings.seed: .*--settings store"):
+        bench.up(seed=7)
+    remembered = run_file.read(bench.folders)
+    assert remembered is not None and remembered.overrides == {}
+    assert bench.up(seed=7, settings="store").changes == 0
+    assert bench.said == ["= simd.settings.seed: 5 stays, as in the store (the file has 7)"]
+    assert bench.up().changes == 0 and bench.said == []
+
+
 def test_what_does_not_fit_the_floor_that_runs_is_refused_and_changes_nothing(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,8 +155,10 @@ def test_a_change_by_another_operator_meanwhile_is_refused_and_not_remembered(
     bench.up()
     real = specs_apply.plan
 
-    async def plan(client: store.Store, keys: Keys, wanted: tuple[ServiceSpec, ...]) -> specs_apply.Plan:
-        made = await real(client, keys, wanted)
+    async def plan(
+        client: store.Store, keys: Keys, wanted: tuple[ServiceSpec, ...], settings: str
+    ) -> specs_apply.Plan:
+        made = await real(client, keys, wanted, settings)
         await client.delete(keys.spec("auditd"))
         return made
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from controlplane.registry.in_thread import in_thread
+from controlplane.host.in_thread import in_thread
 
 
 class Context:

@@ -12,11 +12,14 @@ import pytest
 
 from controlplane import store
 from controlplane.cli import main, specs
+from controlplane.config import revisions
 from controlplane.floor import run_file
 from controlplane.floor.folders import Folders
 from controlplane.floor.run_file import RunFile
 from controlplane.model import ServiceSpec, records
 from controlplane.model.specs import Tombstone
+from controlplane.operations import config_change
+from controlplane.site import nouns
 from controlplane.specs import apply as specs_apply
 from controlplane.specs.apply import Applied
 from controlplane.store import Keys
@@ -57,6 +60,24 @@ class Bench:
 
         return asyncio.run(read())
 
+    def set_in_store(self, service: str, settings: dict[str, object]) -> None:
+        async def change() -> None:
+            client = store.connect(f"memory://{self.name}")
+            view = nouns.view_of(Keys("lab"), await client.range(Keys("lab").root))
+            asked = config_change.ConfigRequest("set", "why", "ann", service, set=settings)
+            await config_change.ConfigChange(client, Keys("lab"), lambda: view).run(asked)
+
+        asyncio.run(change())
+
+    def document(self, service: str) -> dict[str, object]:
+        async def read() -> dict[str, object]:
+            client = store.connect(f"memory://{self.name}")
+            found = (await revisions.read(client, Keys("lab"), service)).document
+            assert found is not None
+            return dict(found)
+
+        return asyncio.run(read())
+
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Bench:
@@ -81,6 +102,30 @@ def test_an_apply_with_yes_is_applied_with_the_settings_of_up_over_those_of_the_
     assert bench.run("diff") == 0
     assert bench.run("apply", "--yes", "--no-wait") == 0
     assert capsys.readouterr().out == "nothing to do: the services are as the file says\n"
+
+
+@pytest.mark.parametrize(("side", "stays"), [("file", 0.2), ("store", 0.5)])
+def test_a_setting_changed_in_file_and_store_is_shown_with_all_sides_and_settled_by_name(
+    bench: Bench, capsys: pytest.CaptureFixture[str], side: str, stays: float
+) -> None:
+    assert bench.run("apply", "--yes", "--no-wait") == 0
+    bench.set_in_store("auditd", {"head_every_s": 0.5})
+    bench.file.write_text(SERVICES.replace("[beta]", "[beta], settings: {head_every_s: 0.2}"))
+    capsys.readouterr()
+    for verb in (["diff"], ["apply", "--yes"]):
+        assert bench.run(*verb) == 1
+        out = capsys.readouterr().out.splitlines()
+        assert out[0].startswith(
+            "! auditd.settings.head_every_s: changed on both sides: the file had 1.0 when it was applied "
+            "last and has 0.2 now, the store has 0.5, revision 2 (set by ann at"
+        )
+        assert "--settings file" in out[1] and len(out) == 2
+    assert bench.document("auditd")["head_every_s"] == 0.5
+    assert bench.run("apply", "--yes", "--no-wait", "--settings", side) == 0
+    assert bench.document("auditd")["head_every_s"] == stays
+    assert bench.run("diff") == 0
+    assert bench.run("apply", "--yes", "--settings", "mine") == 2
+    assert 'found "mine", wanted file or store' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("answer", "code"), [("y", 0), ("Yes", 0), ("n", 1), ("", 1)])
