@@ -4,6 +4,7 @@ revision in force on every instance, a rollout at its end.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -85,13 +86,13 @@ def post(floor: agent_client.Floor, target: str, subject: str, asked: Mapping[st
         answer = unix.request(floor.socket(host), "POST", target, body, timeout_s=CHANGE_S)
     except FloorUnreachable as exc:
         why = f"the agent of {host} did not answer: {exc}"
-        return {"operation": None, "service": subject, "outcome": "unknown", "reason": why}
+        return {"service": subject, "operation": None, "outcome": "unknown", "reason": why}
     try:
         found = json.loads(answer.body)
     except ValueError:
         found = None
     if isinstance(found, dict) and "outcome" in found:
-        return found
+        return {"service": subject, **found}
     said = agent_client.reason_of(answer)
     if answer.status in (400, 404, 413):
         raise InvalidInput(found.get("error", said) if isinstance(found, dict) else said)  # a line a fault
@@ -130,6 +131,20 @@ def in_force(
                 "not_yet": {each: why for each, why in late.items() if each not in down},
                 "not_running": down,
             }
+        time.sleep(LOOK_EVERY_S)
+
+
+def key_heard(floor: agent_client.Floor, done: Mapping[str, Any], timeout_s: float) -> bool:
+    """Wait until an agent has a plain key as it was written."""
+    began_mono_s = time.monotonic()
+    while True:
+        with contextlib.suppress(FloorUnreachable):  # agents restart
+            rows = {row["key"]: row for row in floor.get("/v1/site/keys")["keys"]}
+            row = rows.get(done["key"])
+            if row is None if done["value"] is None else row is not None and row["value"] == done["value"]:
+                return True
+        if time.monotonic() - began_mono_s >= timeout_s:
+            return False
         time.sleep(LOOK_EVERY_S)
 
 

@@ -225,7 +225,7 @@ def _rolled_out(floor: agent_client.Floor, done: dict[str, Any], how: How) -> in
 
 
 def carry_out_key(floor: agent_client.Floor, key: str, asked: dict[str, Any], how: How) -> int:
-    """One change of a plain key, to its exit code; who watches it hears of it within a moment. Raises as
+    """One change of a plain key, to its exit code: with `wait`, once an agent has heard of it. Raises as
     config_ask.post does.
     """
     if how.dry_run or how.asks():
@@ -240,13 +240,19 @@ def carry_out_key(floor: agent_client.Floor, key: str, asked: dict[str, Any], ho
         if how.dry_run or not how.agreed():
             return 0 if how.dry_run else 1
     done = config_ask.change_key(floor, key, {**asked, "reason": how.reason})
+    late = (
+        done["outcome"] == "succeeded" and how.wait and not config_ask.key_heard(floor, done, how.timeout_s)
+    )
     if how.output is not Output.table:
         render.show(done, how.output)
     elif done["outcome"] != "succeeded":
-        return _ended({"service": f"/{key}", **done}, how)
+        return _ended(done, how)
     else:
         during = f" for {done['ttl_s']:g} s" if done.get("ttl_s") else ""
         render.say(f"{_of_key(done)}{during} (operation {done['operation']})")
+    if late:
+        stderr.say(f"/{key}: written, and not heard by an agent within {how.timeout_s:g} s (hftctl status)")
+        return 4
     return agent_client.EXIT_CODES.get(done["outcome"], 1)
 
 

@@ -67,7 +67,7 @@ def value(text: str) -> Any:
         return json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         pass
-    if text.isidentifier() and text.lower() not in YAML_WORDS:
+    if not text or (text.isidentifier() and text.lower() not in YAML_WORDS):
         return text  # most of them; yaml costs a tenth of what a verb has
     import yaml
 

@@ -136,7 +136,13 @@ def _completion(place: str) -> Callable[..., Any] | None:
         return None
 
     def candidates(ctx: Any, incomplete: str) -> list[complete.Candidate]:
-        return list(complete.known(place, ctx.params, incomplete))
+        given, loose = dict(ctx.params), iter(ctx.args)
+        for (
+            each
+        ) in ctx.command.params:  # behind an option whose value is still typed, click gives no argument
+            if each.param_type_name == "argument" and given.get(each.name) is None:
+                given[each.name] = next(loose, None)
+        return list(complete.known(place, given, incomplete))
 
     return candidates
 
