@@ -275,6 +275,14 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
     return Writes(tuple(compares), tuple(then), number, base, row)
 
 
+def same_document(found: Entry, put: Put) -> bool:
+    """Whether a revision's record that stands says what this write of one would, whoever wrote it."""
+    if found.value == put.value:
+        return True
+    row, ours = _decoded(ConfigRevision, found), model.decode(ConfigRevision, put.value)
+    return row is not None and documents.same(row.document, ours.document)
+
+
 def surplus(sizes: Mapping[int, int], kept: Iterable[int]) -> list[int]:
     """The oldest revisions beyond what is kept of a service, never one of `kept`; some at a time."""
     needed = set(kept)
