@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "Blocking",
     "Config",
-    "connect",
-    "connect_in_thread",
     "canary",
     "condition",
+    "connect",
+    "connect_in_thread",
     "documents",
     "plain",
     "revisions",
