@@ -490,9 +490,8 @@ async def abort(store: Store, keys: Keys, service: str, reason: str, actor: str)
         record, at = found
         if record.stage == "revert":
             return record
-        back = dataclasses.replace(
-            record, stage="revert", why=bounds.cut(f"taken back by {actor}: {reason}", 1000)
-        )
+        why = bounds.cut(f"taken back by {actor}: {reason}", 1000)
+        back = dataclasses.replace(record, stage="revert", why=why, cancelled=True)
         if await extend(store, keys, back, at) is not None:
             return back
     raise Unavailable(f"{service}: the rollout changed {ABORT_TRIES} times while it was to be taken back")

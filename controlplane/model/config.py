@@ -72,6 +72,8 @@ class RolloutRecord:
     stage: Annotated[str, one_of("canary", "rest", "revert")] = "canary"
     why: Text = ""
     """Of a revert."""
+    cancelled: bool = False
+    """An operator took it back."""
     crashes: Mapping[Name, Count] = field(default_factory=dict)
     """How often each of `instances` had crashed when its stage began: one more reverts, whichever controller
     sees it."""
