@@ -257,13 +257,18 @@ def rollback(
     output: OutputOption = Output.table,
     site_dir: SiteDirOption = None,
 ) -> int:
-    """Make an earlier revision's document the wanted one again, as a new revision."""
+    """Make an earlier revision's document the wanted one again, as a new revision; takes back a rollout that
+    is under way.
+    """
     how = config_change.how(
         service, reason, dry_run, yes, wait, within, output,
         rollout=rollout, canary=canary, watch=watch, revert_when=revert_when,
     )  # fmt: skip
     floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S)
-    base = config_ask.service(floor, service)["revision"]
+    found = config_ask.service(floor, service)
+    base = found["revision"]
+    if to is None and found["rollout"]:
+        to = found["rollout"]["base"]
     if to is None:
         rows = config_ask.history(floor, service)
         to = next((row["base"] for row in rows if row["revision"] == base), None)

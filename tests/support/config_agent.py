@@ -156,6 +156,7 @@ class ConfigAgent:
             "passing", "", True, 1, 0, (), "other", {}, "1",
             in_force if in_force is not None else wanted.revision if wanted is not None else 1,
             config_refused=self.refused.get(instance, ""),
+            rates={"rejects": 0.0},
         )  # fmt: skip
 
 

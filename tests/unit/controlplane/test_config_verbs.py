@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from controlplane.cli import config_ask
+from controlplane.config import revisions
 from controlplane.http import answers
 from controlplane.operations import log
 from tests.support.agents import KEYS
@@ -270,6 +271,21 @@ def test_a_rollout_is_followed_to_its_end_with_its_exit_code(
     assert wish == {"canary": ["auditd-beta-1"], "watch_s": 30.0, "timeout_s": 60.0, "metric": "rejects > 5"}
     code, _, said = hftctl("set", "auditd", "sync=false", "--reason", "x")
     assert code == 1 and "under way" in said and "config-rollout" in said
+
+
+def test_a_rollback_takes_back_the_rollout_that_is_under_way(hftctl: Any, agent: ConfigAgent) -> None:
+    words = ("set", "auditd", "sync=true", "--reason", "x", "--rollout", "--no-wait")
+    assert hftctl(*words)[0] == 0
+    code, said, _ = hftctl("rollback", "auditd", "--reason", "not now")
+    assert code == 0 and "sync: true -> false" in said and "revision 2 -> 1 (operation config-rollout" in said
+
+    async def standing(agent: ConfigAgent) -> tuple[str, str]:
+        found = await revisions.find_rollout(agent.store, KEYS, "auditd")
+        assert found is not None
+        return found[0].stage, found[0].why
+
+    stage, why = agent.do(standing)
+    assert stage == "revert" and why.startswith("taken back by ") and why.endswith(": not now")
 
 
 def test_what_is_no_whole_number_of_a_revision_is_a_wrong_line(hftctl: Any) -> None:
