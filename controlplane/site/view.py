@@ -104,7 +104,7 @@ class SiteView:
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
     """By service."""
     spec_revisions: Mapping[str, int] = field(default_factory=dict)
-    """Store revision of each spec: the configuration revision of its instances."""
+    """Store revision of each spec."""
     tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
     """Of removed services, by service; none of them is in `specs`."""
     registrations: Registrations = field(default_factory=Registrations)
