@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from agents import (
     bus,
     checked,
+    config_news,
     events,
     keeper_table,
     last_specs,
@@ -23,6 +24,7 @@ from agents import (
     restart_order,
     settings,
     strangers,
+    wanted_config,
 )
 from agents.alarm_events import AlarmEvents
 from agents.alarms import Alarms
@@ -34,12 +36,13 @@ from agents.keeper import protocol
 from agents.keeper_process import KeeperProcess
 from agents.leader_events import LeaderEvents
 from agents.peers import PeerNews
+from agents.rollout_events import RolloutEvents
 from agents.site_answers import SiteAnswers
 from agents.supervisor import runner
 from agents.supervisor.supervisor import Desired, Supervisor
 from controlplane import clock, registry
 from controlplane.host.system_clock import SystemClock
-from controlplane.site import anti_entropy
+from controlplane.site import anti_entropy, look
 from controlplane.site.follower import Follower
 from controlplane.site.nouns import Changes
 from controlplane.site.view import SiteView
@@ -48,7 +51,7 @@ from controlplane.store import Health, Keys
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
 
-SITE_NEWS = (*PEER_KINDS, "epoch", "history", "overrides", "undecodable")
+SITE_NEWS = (*PEER_KINDS, "config", "plain", "epoch", "history", "ops", "overrides", "undecodable")
 """What an agent acts on. That leaders renew, hosts report and operations go on is only shown when asked."""
 
 
@@ -80,6 +83,12 @@ class Agent:
             alarm_events=AlarmEvents(self.report, self.events.after(0, events.RING_MAX)),
             board=self.board,
         )
+        self.wanted_config = wanted_config.WantedConfig(
+            self.paths.configuration,
+            given.host,
+            self.report,
+            lambda instance: wanted_config.rendered(self.paths.config(instance)),
+        )
         self.supervisor = Supervisor(
             self.paths,
             runner.ShimRunner(self.paths, report=self.report),
@@ -87,6 +96,7 @@ class Agent:
             changed=self.instances.process_changed,
             released=lambda instance: restart_order.may_restart(instance, self.site),
             reachable=self.paths.http_socket.exists,
+            flags=self.wanted_config.flags,
         )
         self.bus = bus.Bus(self.paths.bus, f"agent-{given.host}", self.instances)
         self.instances.join(self.supervisor, self.bus)
@@ -100,9 +110,13 @@ class Agent:
         self.anti_entropy: anti_entropy.AntiEntropy | None = None
         self.tokens = GroupTokens(self.bus, lambda: self.site)
         self.overrides = BreakerOverrides(self.paths.breakers, self.bus, self.clock, self.report)
+        self.config_news = config_news.ConfigNews(
+            self.bus, self.instances.find, self.wanted_config.told_flags
+        )
         self.instances.on_heard = self._heard
         self.instances.keeper_trouble = lambda: self.keeper.trouble if self.keeper else ""
         self.leader_events = LeaderEvents(given.host, self.report)
+        self.rollout_events = RolloutEvents(given.host, self.report)
         self.answers: SiteAnswers = SiteAnswers(self)
         self.keeper: KeeperProcess | None = None
         self.keeper_udp = ""
@@ -119,9 +133,13 @@ class Agent:
         released."""
         self.record_due = asyncio.Event()
         """The host record is to be written soon: something in it has changed."""
+        self.acknowledged = asyncio.Event()
+        """It is to be written at once: a daemon has said what it made of changed settings."""
         self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host)
         self._specs_from_disk = False
-        for trouble in filter(None, (self.last_specs.trouble, self.overrides.trouble)):
+        self.alarm(look.KILL_SWITCH_UNKNOWN, self.wanted_config.switch_trouble(), "critical")
+        troubles = (self.last_specs.trouble, self.overrides.trouble, self.wanted_config.trouble)
+        for trouble in filter(None, troubles):
             self.report("state.damaged", text=trouble)
         if self.events.damaged:
             text = f"{self.paths.host_dir / 'events.jsonl'}: {self.events.damaged} lines are no events"
@@ -143,6 +161,7 @@ class Agent:
     def changed(self) -> None:
         """Something of this host's instances that keeper and store have to hear."""
         self.board.want(checked.subjects(self.instances, self.given.http_address))
+        self.alarm("config.refused", self.config_news.refused())
         self._health_changed()
 
     def _health_changed(self) -> None:
@@ -151,6 +170,11 @@ class Agent:
             self.keeper.changed()
 
     def _heard(self, name: str) -> None:
+        self.config_news.tell(name)
+        if self.config_news.acknowledged(name):
+            self.record_due.set()
+            self.acknowledged.set()
+            self.alarm("config.refused", self.config_news.refused())
         self.tokens.tell(name)
         self.overrides.tell(name)
         self.peers.tell(name)
@@ -161,8 +185,10 @@ class Agent:
         if view is None:
             return
         if changes is None or "specs" in changes or "undecodable" in changes:
-            self._want(self.last_specs.take(view))
+            self._want(self.last_specs.take(view), view)
             self.discovery.forget()  # what is in force over the view gives roles
+        elif "config" in changes or "plain" in changes:
+            self._configure(self.last_specs.decision, view)
         site = self.last_specs.over(view)
         if changes is None or "epoch" in changes:
             self.tokens.tell_all()
@@ -174,6 +200,8 @@ class Agent:
         else:
             self.peers.tell_users(set().union(*(changes.get(kind, ()) for kind in PEER_KINDS)))
         self.leader_events.look(site, site.history if changes is None else changes.get("history", ()))
+        if changes is None or "ops" in changes:
+            self.rollout_events.look(site)
         lines = []
         if view.undecodable:
             lines.append(f"records that do not decode: {', '.join(sorted(view.undecodable)[:5])}")
@@ -190,14 +218,32 @@ class Agent:
         if self.site is None and not self._specs_from_disk and decision.in_force:
             self._specs_from_disk = True
             self.report("specs.from_disk", services=sorted(decision.in_force))
-            self._want(decision)
+            self._want(decision, None)
 
-    def _want(self, decision: last_specs.SpecsInForce) -> None:
-        kept = decision.in_force.values()
-        self.supervisor.want([Desired(each.spec, each.config_revision) for each in kept])
+    def _want(self, decision: last_specs.SpecsInForce, view: SiteView | None) -> None:
+        self._configure(decision, view)
         self.board.want(checked.subjects(self.instances, self.given.http_address))
         if self.keeper is not None:
             self.keeper.changed()
+
+    def _configure(self, decision: last_specs.SpecsInForce, view: SiteView | None) -> None:
+        """Hand on what each instance is to run, settings first to those that run and take them as they are;
+        None: as the disk has it.
+        """
+        good = decision.in_force.items()
+        wanted = self.wanted_config
+        wanted.take(view, [(each.spec, service not in decision.refused) for service, each in good])
+        self.supervisor.want(
+            {
+                slot: Desired(each.spec, each.spec_revision, found.config, found.wanted, found.why)
+                for _, each in good
+                for slot in each.spec.slots()
+                if slot.host == self.given.host and (found := wanted.of(each.spec, slot))
+            }
+        )
+        self.config_news.tell_all()
+        self.alarm(look.KILL_SWITCH_UNKNOWN, wanted.switch_trouble(), "critical")
+        self.alarm("config.last_good", wanted.sentence())
 
     # --- the keeper -----------------------------------------------------------------------------------------
 
@@ -247,10 +293,10 @@ class Agent:
             self.alarms.clear("keeper.down")
         self.record_due.set()
 
-    def alarm(self, id: str, trouble: str) -> None:
-        """A warning that stands while there is trouble."""
+    def alarm(self, id: str, trouble: str, severity: str = "warning") -> None:
+        """One that stands while there is trouble."""
         if trouble:
-            self.alarms.raise_(id, "warning", trouble)
+            self.alarms.raise_(id, severity, trouble)
         else:
             self.alarms.clear(id)
 

@@ -47,6 +47,10 @@ class Reported:
     """The store's, as last sent."""
     overrides: list[control.OverrideOnWire] | None = None
     """Of circuit breakers, as last sent."""
+    flags: Mapping[str, Any] | None = None
+    """The site's plain keys, as last sent."""
+    settings: tuple[int, Mapping[str, object]] | None = None
+    """With their revision, as last sent."""
     _rated: tuple[float, Mapping[str, int]] = (0.0, {})
 
     def take(self, status: control.Status, now_mono_s: float) -> None:
@@ -66,7 +70,9 @@ class Host(Protocol):
     """What the bus needs to know and whom it tells."""
 
     def believes(self, process: Process) -> int | None:
-        """The config revision of this process, or None when it is not the one that runs under its name."""
+        """The revision of the settings that this process was started with; None: it is not the one that runs
+        under its name.
+        """
 
     def heard(self, report: Reported, message: control.FromDaemon) -> None:
         """A hello, a status or an event has come in."""
@@ -226,6 +232,27 @@ class Bus:
             return
         if self._send(name, control.Overrides, overrides):
             report.overrides = overrides
+
+    def flags(self, name: str, flags: Mapping[str, Any]) -> None:
+        """Tell a daemon the site's plain keys, unless that is what it heard last. Of none, nothing is said to
+        a daemon of an earlier release, which does not know the message; it says no revision of its settings.
+        """
+        report = self.reports.get(name)
+        if report is None or report.flags == flags:
+            return
+        knows = report.status is not None and report.status.config_revision > 0
+        if report.flags is None and not flags and not knows:
+            return
+        if self._send(name, control.Flags, dict(flags)):
+            report.flags = flags
+
+    def reload(self, name: str, revision: int, settings: Mapping[str, object]) -> None:
+        """Tell a daemon the settings that are wanted, unless that is what it heard last."""
+        report = self.reports.get(name)
+        if report is None or report.settings == (revision, settings):
+            return
+        if self._send(name, control.Reload, revision, dict(settings)):
+            report.settings = revision, settings
 
     async def ask(self, name: str, what: str, args: dict[str, Any], timeout_s: float) -> control.Answer:
         """Ask a daemon and wait for its answer.

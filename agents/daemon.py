@@ -174,6 +174,7 @@ async def serve(given: AgentSettings, store: Store | None = None, clock: Clock |
                 name="removed services",
             )
             tasks.start_soon(agent.overrides.run, store, keys, name="breaker overrides")
+            tasks.start_soon(agent.wanted_config.keep, name="configuration on disk")
             tasks.start_soon(store_watch.ask_store_health, agent, store, name="store health")
             tasks.start_soon(floor_watch.look_after_floord, agent, name="hft-floord")
             tasks.start_soon(reason_events.tell_reasons, agent, name="reasons")

@@ -73,10 +73,12 @@ def observe(
         sched=program.scheduling(desired.spec, real_time=sched.may_be_real_time()) if desired else "other",
         endpoints=heard.endpoints if heard else {},
         version=heard.version if heard else "",
-        config_revision=revision_of(instance),
+        config_revision=config_of(instance, said),
         counters=said.counters if said else {},
         rates=heard.rates if heard and fresh else {},
         histograms=said.histograms if said else {},
+        spec_revision=revision_of(instance),
+        config_refused=bounds.cut(refusal_of(instance, said)),
         breakers=breakers_of(said) if said else (),
     )
 
@@ -92,10 +94,29 @@ def _believed(page: pages.Alive | str | None, process: Process | None) -> tuple[
 
 
 def revision_of(instance: Instance) -> int:
-    """Of the config that it runs with: a newer revision with the same content is as good as that."""
+    """Of the spec that it runs as: a newer revision that asks for no restart is as good as that."""
     if instance.desired is not None and instance.same:
-        return instance.desired.config_revision
+        return instance.desired.spec_revision
+    return instance.running.spec_revision if instance.running else 0
+
+
+def config_of(instance: Instance, said: control.Status | None) -> int:
+    """Revision of the settings in force: as its daemon says, else those that it was started with."""
+    if said is not None and said.config_revision:
+        return said.config_revision
+    desired = instance.desired
+    if desired is not None and instance.running is not None and instance.same:
+        restart = desired.spec.restart
+        if restart is None or desired.config.settings.keys() <= set(restart):
+            return desired.config.revision  # started with the same settings, whatever their revision was
     return instance.running.config_revision if instance.running else 0
+
+
+def refusal_of(instance: Instance, said: control.Status | None) -> str:
+    """Why the settings that are wanted are not in force; empty: they are, or are on their way."""
+    if said is not None and said.config_refused:
+        return said.config_refused
+    return instance.desired.config_trouble if instance.desired is not None else ""
 
 
 Judged = Callable[[str, Finding, Finding], tuple[HealthState, str]]

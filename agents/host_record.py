@@ -1,5 +1,5 @@
 """What the agent writes into the store: its host record, once a second and at each change (a daemon's phase
-among them, which only its heartbeat page tells).
+among them, which only its heartbeat page tells), at once when a daemon has taken or refused changed settings.
 
 The host record hangs on a lease, so that a host whose agent is gone leaves the site's hosts. A store that
 does not answer is an alarm and another try, nothing more: no daemon notices.
@@ -30,15 +30,18 @@ class HostRecords:
 
     async def run(self) -> None:
         """Until cancelled."""
-        due = self._agent.record_due
+        due, acknowledged = self._agent.record_due, self._agent.acknowledged
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._look_at_phases)
             while True:
                 await self.write_once()
                 with anyio.move_on_after(settings.STATUS_EVERY_S):
                     await due.wait()
-                    await anyio.sleep(settings.CHANGE_GATHER_S)
+                    with anyio.move_on_after(settings.CHANGE_GATHER_S):
+                        await acknowledged.wait()
+                        await anyio.sleep(settings.ACKNOWLEDGED_GATHER_S)
                 due.clear()
+                acknowledged.clear()
 
     async def _look_at_phases(self) -> None:
         """Other hosts call a leader active when this host's own status does, or a moment later: who asks two

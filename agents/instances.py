@@ -128,7 +128,7 @@ class Instances:
 
     def believes(self, process: Process) -> int | None:
         instance = self.supervisor.hello(process)
-        return None if instance is None else health.revision_of(instance)
+        return None if instance is None else health.config_of(instance, None)
 
     def heard(self, report: Reported, message: control.FromDaemon) -> None:
         name = report.process.instance
@@ -202,6 +202,9 @@ class Instances:
     def gauges(self) -> Mapping[str, Mapping[str, float]]:
         """Of each instance: what its daemon says, and its checks."""
         found = {each.id: dict(self.board.gauges(each.id)) for each in self}
+        for each in self:
+            if each.desired is not None:
+                found[each.id]["config_wanted"] = float(each.desired.config_wanted)
         for name, report in self.bus.reports.items():
             if report.status:
                 found.setdefault(name, {}).update(report.status.gauges)

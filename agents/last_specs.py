@@ -40,7 +40,18 @@ class GoodSpec:
     """A good spec, and its revision in the store."""
 
     spec: ServiceSpec
-    config_revision: int
+    spec_revision: int
+
+
+class _OnDisk(msgspec.Struct):
+    spec: ServiceSpec
+    spec_revision: int | None = None
+    config_revision: int | None = None
+    """What an earlier release called it."""
+
+    def good(self) -> GoodSpec:
+        revision = self.config_revision if self.spec_revision is None else self.spec_revision
+        return GoodSpec(self.spec, revision if revision is not None else 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +66,7 @@ class SpecsInForce:
         return "; ".join(
             f"{service}: {why}, "
             + (
-                f"its last good spec (revision {kept.config_revision}) stays in force"
+                f"its last good spec (revision {kept.spec_revision}) stays in force"
                 if (kept := self.in_force.get(service)) is not None
                 else "and no earlier spec of it is known here: it is not started"
             )
@@ -118,7 +129,8 @@ class LastSpecs:
         waited for, and what it says is written here again.
         """
         try:
-            return model.decode(dict[str, GoodSpec], self.path.read_bytes())
+            found = model.decode(dict[str, _OnDisk], self.path.read_bytes())
+            return {service: each.good() for service, each in found.items()}
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.DecodeError) as exc:
@@ -149,7 +161,7 @@ class LastSpecs:
         if self._over is None or self._over[0] is not view:
             kept = {s: k for s, k in self.decision.in_force.items() if s in self.decision.refused}
             specs = {**view.specs, **{service: each.spec for service, each in kept.items()}}
-            revisions = {service: each.config_revision for service, each in kept.items()}
+            revisions = {service: each.spec_revision for service, each in kept.items()}
             shown = dataclasses.replace(
                 view,
                 specs=dict(sorted(specs.items())),

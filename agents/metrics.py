@@ -149,6 +149,7 @@ def _of_instance(status: InstanceStatus) -> Iterator[tuple[str, float]]:
     yield "instance_epoch", float(status.epoch)
     yield "instance_restarts", float(status.restarts)
     yield "instance_crashes", float(status.crashes)
+    yield "config_revision", float(status.config_revision)
     if status.started_ns:
         yield "instance_started_seconds", status.started_ns / 1e9
 

@@ -70,5 +70,10 @@ class Paths:
         return self.host_dir / "breakers.json"
 
     @property
+    def configuration(self) -> Path:
+        """Settings and plain keys in force on the host (wanted_config.py)."""
+        return self.host_dir / "config.json"
+
+    @property
     def host_dir(self) -> Path:
         return self.site_dir / "hosts" / self.host

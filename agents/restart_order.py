@@ -1,12 +1,13 @@
-"""May an instance be restarted now, for a changed spec or for lost pages? Standbys first: the lead is not
-given up before another member has the new spec, is seen, and may take it. Pure; the supervisor asks, and
-waits a bounded time for a yes.
+"""May an instance be restarted now, for a changed spec or setting, or for lost pages? Standbys first: the
+lead is not given up before another member has the new spec and the settings that it is to have, is seen, and
+may take it. Pure; the supervisor asks, and waits a bounded time for a yes.
 """
 
 from __future__ import annotations
 
 from agents.supervisor.supervisor import Instance
 from controlplane.model import Mode, Phase
+from controlplane.model.config import ServiceConfig
 from controlplane.site.view import SiteView
 
 UNSEEN = Phase.STARTING.name.lower()
@@ -24,10 +25,14 @@ def may_restart(instance: Instance, site: SiteView | None) -> bool:
     if not others:
         return True
     observed = [found for record in site.hosts.values() for found in record.instances if found.id in others]
+    config = site.configs.get(desired.spec.name, ServiceConfig())
     current = [
         each
         for each in observed
-        if each.ready and each.config_revision >= desired.config_revision and each.phase != UNSEEN
+        if each.ready
+        and each.spec_revision >= desired.spec_revision
+        and each.config_revision == config.wanted_revision(each.id)
+        and each.phase != UNSEEN
     ]
     electable = site.electable.get(desired.spec.name)
     can_lead = {process.instance for process in electable.processes} if electable else set()

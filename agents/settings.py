@@ -16,6 +16,10 @@ CHANGE_GATHER_S = 0.1
 """Changes within this are one write of the host record. All hosts read it: it waits until a failover, which
 is such a change, is over."""
 
+ACKNOWLEDGED_GATHER_S = 0.003
+"""The same for what daemons say of changed settings, which an operator waits for; those of a host say it
+within some milliseconds of each other."""
+
 HOST_LEASE_S = 10.0
 """A host whose agent is gone this long vanishes from the site's hosts."""
 

@@ -12,7 +12,7 @@ from controlplane.clock import Clock
 from controlplane.host import identity
 from controlplane.model.checks import State
 from controlplane.model.observed import HostRecord
-from controlplane.site import document, reasons, status
+from controlplane.site import config_status, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
@@ -40,6 +40,7 @@ class SiteAnswers:
     def __init__(self, known: Known) -> None:
         self._known = known
         self._last_heard = LastHeard()
+        self._config_lag = config_status.ConfigLag()
 
     def host_record(self) -> HostRecord:
         known = self._known
@@ -113,4 +114,5 @@ class SiteAnswers:
         site = site.with_host(here)
         gone = self._last_heard.look(site.hosts)
         wall_ns = known.clock.wall_ns()
-        return site, Now(wall_ns, known.store_health, leases, here.alarms, silent_ms, gone)
+        lag_ms = self._config_lag.look(site, known.clock.boot_ns())
+        return site, Now(wall_ns, known.store_health, leases, here.alarms, silent_ms, gone, lag_ms)

@@ -1,4 +1,5 @@
-"""hft-controld: the elected controller of a site; here its view and its HTTP, later sagas and reconciliation.
+"""hft-controld: the elected controller of a site: its view, its HTTP, and the tasks that only an elected one
+has, such as rollouts of configuration; later sagas and reconciliation.
 
 Elected by a key under a store lease (`controller`): one writes it, the others watch it and serve reads
 meanwhile. Nothing fast waits for it: failover, health and trading go on without any controller. A record of a
@@ -26,8 +27,8 @@ from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
 from controlplane.model.observed import Alarm
-from controlplane.operations import archive
-from controlplane.site import anti_entropy, document, reasons, status
+from controlplane.operations import archive, config_rollout
+from controlplane.site import anti_entropy, config_status, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
 from controlplane.site.status import Now
@@ -52,6 +53,7 @@ class Controller:
         self.follower = follower
         self.clock = SystemClock()
         self.last_heard = LastHeard()
+        self.config_lag = config_status.ConfigLag()
         self.elected = False
         self.damaged_said = 0
         """Revision of the controller's record that does not decode, as it was said last."""
@@ -61,6 +63,14 @@ class Controller:
         self.backups: backup.Scheduled | None = None
         """None: none are taken."""
         self.archive: archive.Archive | None = None
+        self.rollouts = config_rollout.ConfigRollouts(
+            client,
+            self.keys,
+            self.clock,
+            view=lambda: follower.view,
+            age_s=follower.age_s,
+            silent_ms=follower.silent_ms,
+        )
 
     def __repr__(self) -> str:
         return f"<Controller {self.site} {self.url} {'elected' if self.elected else 'waiting'}>"
@@ -86,6 +96,7 @@ class Controller:
             follower.lease_remaining_ms(),
             silent_ms=follower.silent_ms(),
             gone=self.last_heard.look(view.hosts),
+            config_lag_ms=self.config_lag.look(view, self.clock.boot_ns()),
         )
 
     # --- tasks ----------------------------------------------------------------------------------------------
@@ -101,6 +112,7 @@ class Controller:
                 )
             if self.follower.view is not None:
                 self.last_heard.look(self.follower.view.hosts)
+                self.config_lag.look(self.follower.view, self.clock.boot_ns())
             await asyncio.sleep(HEALTH_EVERY_S)
 
     async def campaign(self) -> None:
@@ -154,7 +166,7 @@ class Controller:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Those that it raises itself; the agents show them."""
-        own = self.backups.alarms if self.backups is not None else ()
+        own = self.rollouts.alarms + (self.backups.alarms if self.backups is not None else ())
         return own + (self.archive.alarms if self.archive is not None else ())
 
     def set_elected(self, elected: bool, why: str = "") -> None:
@@ -197,6 +209,7 @@ async def keep(given: argparse.Namespace) -> int:
             tasks.start_soon(controller.watch_health, name="store health")
             tasks.start_soon(controller.campaign, name="campaign")
             tasks.start_soon(controller.archive.run, lambda: controller.elected, name="archive")
+            tasks.start_soon(controller.rollouts.run, lambda: controller.elected, name="rollouts")
             if controller.backups is not None:
                 tasks.start_soon(controller.backups.run, lambda: controller.elected, name="backups")
     finally:

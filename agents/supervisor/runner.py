@@ -30,6 +30,7 @@ from controlplane import model
 from controlplane.errors import HftctlError
 from controlplane.host import files, identity, locks
 from controlplane.model import Process, Slot
+from controlplane.model.config import FIRST_REVISION
 
 START_TIMEOUT_S = 10.0
 """From fork to the shim's first byte; tens of milliseconds on an idle machine."""
@@ -77,6 +78,7 @@ class ShimState(msgspec.Struct, frozen=True):
     host: str
     spec_hash: str
     config_revision: int
+    """Of the settings that it was started with; in the file of an earlier release, of its spec."""
     restarts: int
     boot_id: str
     started_ns: int
@@ -87,6 +89,15 @@ class ShimState(msgspec.Struct, frozen=True):
     log_lines_dropped: int = 0
     exit: Exit | None = None
     crashes: int = 0
+    spec_revision: int | None = None
+    """None: an earlier release wrote the file."""
+
+    @property
+    def revisions(self) -> tuple[int, int]:
+        """Of its spec in the store, and of the settings that it was started with."""
+        if self.spec_revision is None:
+            return self.config_revision, FIRST_REVISION
+        return self.spec_revision, self.config_revision
 
 
 @dataclass(slots=True)
@@ -97,7 +108,7 @@ class Running:
     shim: Process
     state_path: Path
     spec_hash: str
-    config_revision: int
+    spec_revision: int
     restarts: int
     """Of this slot before it, under any agent of this boot."""
     started_ns: int
@@ -109,6 +120,8 @@ class Running:
     """The shim, when it is this agent's own child and has to be reaped."""
     crashes: int = 0
     """Of this slot before it: how often it ended, or could not be started, unasked."""
+    config_revision: int = FIRST_REVISION
+    """Of the settings that it was started with."""
     report: Callable[..., None] = field(default=lambda kind, **fields: None, repr=False)
 
     async def death(self) -> Exit | None:
@@ -397,6 +410,7 @@ class ShimRunner:
             "restarts": restarts,
             "crashes": crashes,
             "spec_hash": program.spec_hash,
+            "spec_revision": program.spec_revision,
             "config_revision": program.config_revision,
             "state": self._folders.shim_state(instance),
             "lock": self._folders.lock(instance),
@@ -424,12 +438,14 @@ class ShimRunner:
         pidfd = identity.open_pidfd(daemon)
         if pidfd is None:
             return None
+        spec_revision, config_revision = state.revisions
         return Running(
             process=daemon,
             shim=Process(instance, state.boot_id, state.shim.pid, state.shim.start_time),
             state_path=self._folders.shim_state(instance),
             spec_hash=state.spec_hash,
-            config_revision=state.config_revision,
+            spec_revision=spec_revision,
+            config_revision=config_revision,
             restarts=state.restarts,
             crashes=state.crashes,
             started_ns=state.started_ns,

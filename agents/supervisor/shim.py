@@ -206,7 +206,8 @@ class StateFile:
         self.head = (
             f'"instance": {text(plan["instance"])}, "service": {text(plan["service"])}, "host": '
             f"{text(plan['host'])}, "
-            f'"spec_hash": {text(plan["spec_hash"])}, "config_revision": {int(plan["config_revision"])}, '
+            f'"spec_hash": {text(plan["spec_hash"])}, "spec_revision": {int(plan["spec_revision"])}, '
+            f'"config_revision": {int(plan["config_revision"])}, '
             f'"restarts": {int(plan["restarts"])}, "crashes": {int(plan.get("crashes", "0"))}, '
             f'"boot_id": {text(boot_id)}, "started_ns": {time_ns()}, '
             f'"shim": {{"pid": {shim_pid}, "start_time": {start_time(shim_pid)}}}, '

@@ -19,6 +19,8 @@ from agents import paths
 from controlplane.host import identity
 
 SCRIPT = "shim.pyc"
+REVISIONS = ("spec_revision", "config_revision")
+"""In the plan of an earlier release `config_revision` alone, which is the spec's (runner.ShimState)."""
 
 
 def running(folders: paths.Paths) -> Iterator[dict[str, Any]]:
@@ -61,7 +63,8 @@ def _state(plan: dict[str, str], shim_pid: int, daemon_pid: int) -> dict[str, An
     with contextlib.suppress(KeyError, ValueError):
         return {
             **{name: plan[name] for name in ("instance", "service", "host", "spec_hash")},
-            **{name: int(plan[name]) for name in ("config_revision", "restarts")},
+            **{name: int(plan[name]) for name in REVISIONS if name in plan},
+            "restarts": int(plan["restarts"]),
             "crashes": int(plan.get("crashes", "0")),
             "boot_id": identity.boot_id(),
             "started_ns": time.time_ns() - int(age_s * 1e9),

@@ -10,11 +10,13 @@ asks for what: daemon.py.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
@@ -26,6 +28,7 @@ from agents.supervisor import runner as runners
 from agents.supervisor.states import Move, State, Step, after, decide
 from controlplane.host import sched
 from controlplane.model import Mode, Process, ServiceSpec, Slot
+from controlplane.model.config import FIRST_REVISION
 from controlplane.resilience import backoff
 from hftd.shm import fence_file, pages
 
@@ -43,10 +46,21 @@ Report = Callable[..., None]
 """report(kind, **fields): an event of the host."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Desired:
+    """What one slot is to run."""
+
     spec: ServiceSpec
-    config_revision: int
+    spec_revision: int
+    config: programs.Configuration
+    """In force: the wanted one, or the last good one where that cannot be had."""
+    config_wanted: int = FIRST_REVISION
+    config_trouble: str = ""
+    """Why the wanted one cannot be had; empty: it is in force."""
+
+    @functools.cached_property
+    def spec_hash(self) -> str:
+        return programs.spec_hash(self.spec, self.config.settings)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +112,7 @@ class Instance:
         return (
             self.running is None
             or self.desired is None
-            or (not self.lost and self.running.spec_hash == programs.spec_hash(self.desired.spec))
+            or (not self.lost and self.running.spec_hash == self.desired.spec_hash)
         )
 
     def move(self, what: Move) -> None:
@@ -118,9 +132,11 @@ class Supervisor:
         environment: Mapping[str, str] | None = None,
         real_time: bool | None = None,
         command: Callable[[ServiceSpec], tuple[str, ...]] = programs.command,
+        flags: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """`changed` is called after every change of an instance's process or state; `released` may hold back
-        a restart for a changed spec or lost pages; `reachable` says whether a daemon can come to this agent.
+        a restart for a changed spec or lost pages; `reachable` says whether a daemon can come to this agent;
+        `flags` are the site's plain keys, as a daemon that starts is to know them.
         """
         self._folders = folders
         self._runner = runner
@@ -131,6 +147,7 @@ class Supervisor:
         self._environment = os.environ if environment is None else environment
         self._real_time = sched.may_be_real_time() if real_time is None else real_time
         self._command = command
+        self._flags = flags
         self._tasks: anyio.abc.TaskGroup | None = None
         self._known = False
         """The specs have been seen; until then nothing is started or stopped."""
@@ -161,22 +178,19 @@ class Supervisor:
             adopted.append(instance)
         return adopted
 
-    def want(self, specs: Collection[Desired]) -> None:
-        """The specs of the site as they are now; slots of other hosts are ignored."""
+    def want(self, desired: Mapping[Slot, Desired]) -> None:
+        """What the site wants of each slot now; slots of other hosts are ignored."""
         if self.closing:
             return
         self._known = True
         wanted = {
-            slot.instance: (slot, desired)
-            for desired in specs
-            for slot in desired.spec.slots()
-            if slot.host == self._folders.host
+            slot.instance: (slot, each) for slot, each in desired.items() if slot.host == self._folders.host
         }
         for name, instance in self.instances.items():
             self._set(instance, wanted[name][1] if name in wanted else None)
-        for name, (slot, desired) in wanted.items():
+        for name, (slot, each) in wanted.items():
             if name not in self.instances:
-                self.instances[name] = Instance(slot, desired)
+                self.instances[name] = Instance(slot, each)
                 self._begin(self.instances[name])
 
     def hello(self, who: Process) -> Instance | None:
@@ -233,7 +247,11 @@ class Supervisor:
 
     def _set(self, instance: Instance, desired: Desired | None) -> None:
         before = instance.desired
-        if desired is not None and before is not None and before.spec != desired.spec:
+        if (
+            desired is not None
+            and before is not None
+            and (before.spec, before.config) != (desired.spec, desired.config)
+        ):
             instance.due_mono_s = 0.0  # another program: its predecessor's crashes say nothing about it
             instance.row = backoff.Restarts()
             instance.short_lives = 0
@@ -283,7 +301,9 @@ class Supervisor:
             desired.spec,
             instance.slot,
             self._folders,
-            desired.config_revision,
+            desired.spec_revision,
+            config=desired.config,
+            flags=self._flags(),
             argv=self._command(desired.spec),
             environment=self._environment,
             real_time=self._real_time,
@@ -387,7 +407,7 @@ class Supervisor:
         why = (
             "its pages are gone from the run folder"
             if instance.lost
-            else "its spec changed"
+            else "its spec or its settings changed"
             if instance.desired is not None
             else "its host goes down"
             if self.closing

@@ -52,6 +52,7 @@ def text(found: document.StatusDocument) -> str:
         f"site {printable(found.site)}: {render.paint(health, colour)}   "
         f"store {printable(f'{store.kind} {store.version}')} {'up' if store.healthy else 'DOWN'}{latency}   "
         f"controller {printable(found.controller.url or '-')}",
+        *(printable(f"  KILL SWITCH: {alarm.text}") for alarm in found.alarms if look.of_kill_switch(alarm)),
         *(printable(f"  {reason}") for reason in found.reasons[:REASONS_MAX]),
         *([f"  and {len(found.reasons) - REASONS_MAX} more"] if len(found.reasons) > REASONS_MAX else []),
         "",
@@ -83,7 +84,8 @@ def instances(services: Sequence[document.ServiceRow]) -> str:
     for service in services:
         for i in service.instances:
             led = {"epoch": service.epoch if service.leader == i.id else None}
-            lines.append({"instance": i.id} | {key: render.field_of(i, key) for key in columns} | led)
+            why = {"reason": "; ".join(filter(None, (i.reason, look.config_words(i))))}
+            lines.append({"instance": i.id} | {key: render.field_of(i, key) for key in columns} | led | why)
         if service.running < service.desired and not service.instances:
             reason = "no instance runs"
             lines.append(

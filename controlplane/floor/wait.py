@@ -126,14 +126,17 @@ class ComingUp:
         return floord_gone(self.folders, self._floord, self.began_mono_s)
 
     def healthy(self, status: document.StatusDocument | None) -> bool:
-        """Healthy as asked for: the services are those applied, and every instance runs its newest spec."""
+        """Healthy as asked for: the services are those applied, and every instance runs its newest spec with
+        the settings that it is to have.
+        """
         floord = identity.from_plain(self.floor().get("floord"))
         if status is None or not status.healthy or floord is None or not identity.runs(floord):
             return False
         if not self.as_applied:
             services = {service.name: service.instances for service in status.services}
             self.as_applied = services.keys() == {spec.name for spec in self.specs} and all(
-                instance.config_revision >= self.revisions.get(name, 0)
+                instance.spec_revision >= self.revisions.get(name, 0)
+                and instance.config_revision == instance.config_wanted
                 for name, instances in services.items()
                 for instance in instances
             )

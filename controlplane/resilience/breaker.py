@@ -118,6 +118,10 @@ def _unheard(_: Transition) -> None:
     pass
 
 
+def _slow_ns(settings: Settings) -> int:
+    return windows.FOREVER_NS if settings.slow_s is None else int(settings.slow_s * 1e9)
+
+
 class Breaker:
     """Not for two threads at once: guard.py has the lock."""
 
@@ -144,9 +148,7 @@ class Breaker:
         """Open: when it is tried. Forced: when that ends, None for never."""
         self.window = self.settings.window.window()
         self._on_transition, self._random = on_transition, random
-        self._slow_ns = (
-            windows.FOREVER_NS if self.settings.slow_s is None else int(self.settings.slow_s * 1e9)
-        )
+        self._slow_ns = _slow_ns(self.settings)
         self._openings = 0
         """In a row, without having been closed between them."""
         self._out = self._succeeded = 0
@@ -246,6 +248,18 @@ class Breaker:
             self._move(State.HALF_OPEN, now_ns, reason)
 
     # --- operators ------------------------------------------------------------------------------------------
+
+    def configure(self, settings: Settings) -> None:
+        """Judge by these from now on. Its state, all counts and what an operator has forced stay; an open one
+        is tried when these say, where that is sooner.
+        """
+        if settings == self.settings:
+            return
+        self.window = windows.carried_over(self.window, settings.window)
+        self.settings, self._slow_ns = settings, _slow_ns(settings)
+        if self.state is State.OPEN and self.until_ns is not None:
+            open_s = settings.open.delay_s(max(0, self._openings - 1), self._random)
+            self.until_ns = min(self.until_ns, self.since_ns + int(open_s * 1e9))
 
     def force(self, state: State, now_ns: int, reason: str, until_ns: int | None = None) -> None:
         """Put it into one of `FORCED` until `until_ns` (None: until `auto`). Forcing the same again only

@@ -130,6 +130,14 @@ class _Row:
         return self._in_a_row, self._in_a_row, 0
 
 
+def carried_over(old: Window, kind: Kind) -> Window:
+    """A window of this kind: a row of failures goes on, of anything else nothing is counted yet."""
+    made = kind.window()
+    if isinstance(old, _Row) and isinstance(made, _Row):
+        made._in_a_row = old._in_a_row
+    return made
+
+
 class _Ring:
     """Two bits a call, the oldest overwritten."""
 

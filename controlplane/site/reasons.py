@@ -21,7 +21,7 @@ ALARM = "alarm"
 @dataclass(frozen=True, slots=True)
 class Reason:
     kind: str
-    """store, services, controller, spec, host, instance, group, standby, or ALARM."""
+    """store, services, controller, spec, host, instance, config, group, standby, or ALARM."""
     subject: str
     """What the text is about: the name of a service, a host or an instance, or the id of an alarm."""
     text: str
@@ -30,9 +30,11 @@ class Reason:
 
     @property
     def brief(self) -> str:
-        """As any local user may read it: of an alarm no text and of a check no output, which may have what
-        only the owner may see.
+        """As any local user may read it: of an alarm no text, of a check no output and of a refusal no
+        setting, which may have what only the owner may see.
         """
+        if self.kind == "config":
+            return f"{self.subject}: the configuration that is wanted is not in force"
         return f"alarm {self.subject}" if self.kind == ALARM else health.without_outputs(self.text)
 
     @property
@@ -56,6 +58,8 @@ class Known:
     alarms: Sequence[document.AlarmState]
     silent: Mapping[str, str]
     """Host whose agent does not report -> since when, in words."""
+    late: Sequence[tuple[str, str, str]] = ()
+    """Instance that has not had the configuration that is wanted for too long, its host, and what to say."""
 
 
 def why_not_healthy(known: Known) -> list[Reason]:
@@ -81,6 +85,7 @@ def why_not_healthy(known: Known) -> list[Reason]:
         found += _of_instances(service, known)
         if service.mode == Mode.ACTIVE_STANDBY:
             found += _of_group(service, known)
+    found += [Reason("config", instance, text, host) for instance, host, text in known.late]
     found += [
         Reason(ALARM, f"{alarm.id} of {alarm.subject}", _of_alarm(alarm))
         for alarm in known.alarms

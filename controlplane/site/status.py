@@ -20,9 +20,10 @@ from typing import Protocol
 import msgspec
 
 from controlplane.model import Mode, ServiceSpec, Slot, records
+from controlplane.model.config import PlainKey, ServiceConfig
 from controlplane.model.observed import Alarm, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
-from controlplane.site import document, histogram, look, reasons
+from controlplane.site import config_status, document, histogram, look, reasons
 from controlplane.store import Health
 
 HOST_SILENT_MS = 3000
@@ -62,6 +63,12 @@ class Site(Protocol):
     @property
     def electable(self) -> Mapping[str, records.ElectableRecord]: ...
     @property
+    def configs(self) -> Mapping[str, ServiceConfig]:
+        """By service."""
+
+    @property
+    def plain(self) -> Mapping[str, PlainKey]: ...
+    @property
     def operations(self) -> Sequence[records.OperationRecord]: ...
     @property
     def paused(self) -> document.Paused | None: ...
@@ -94,6 +101,8 @@ class Now:
     are set)."""
     gone: Sequence[HostRecord] = ()
     """The last records of hosts that have none any more (last_heard.py); of them only the totals count."""
+    config_lag_ms: Mapping[str, int] = field(default_factory=dict)
+    """Instance -> for how long it has not had in force what it is to have (config_status.ConfigLag)."""
 
 
 def build(view: Site, now: Now) -> document.StatusDocument:
@@ -189,6 +198,9 @@ def _reasons(
         electable=view.electable,
         alarms=alarms,
         silent=silent_hosts(view, now),
+        late=[
+            (row.id, row.host, text) for row, text in config_status.late(view, services, now.config_lag_ms)
+        ],
     )
     return reasons.why_not_healthy(known)
 
@@ -283,6 +295,7 @@ def _service(
         _instance(Slot(status.id, status.service, status.host), status, view, now) for status in rest
     ]
     instances = [_with_role(row, leader) for row in instances]
+    config_revision, rollout = config_status.of_service(view, spec.name)
     return document.ServiceRow(
         name=spec.name,
         daemon=spec.daemon,
@@ -293,6 +306,8 @@ def _service(
         epoch=epoch,
         lease_remaining_ms=remaining_ms,
         instances=instances,
+        config_revision=config_revision,
+        rollout=rollout,
     )
 
 
@@ -346,6 +361,10 @@ def _instance(slot: Slot, status: InstanceStatus | None, view: Site, now: Now) -
         endpoints=dict(status.endpoints),
         version=status.version,
         config_revision=status.config_revision,
+        spec_revision=status.spec_revision,
+        config_wanted=config_status.wanted(view, status.service, slot.instance),
+        config_refused=status.config_refused,
+        config_seen_ms=silent_ms,
         crashes=status.crashes,
         registry=registered.health if registered is not None else "",
         maintenance=registered.maintenance if registered is not None else "",
@@ -379,6 +398,7 @@ def _unreported(slot: Slot, view: Site) -> document.InstanceRow:
         endpoints=dict(registered.endpoints) if registered else {},
         version=registered.version if registered else "",
         config_revision=0,
+        config_wanted=config_status.wanted(view, slot.service, slot.instance),
         registry=registered.health if registered else "",
         maintenance=registered.maintenance if registered else "",
     )
@@ -389,7 +409,8 @@ def _alarms(view: Site, now: Now) -> list[document.AlarmState]:
     alarms += view.controller_alarms
     known = {(alarm.id, alarm.subject) for alarm in alarms}
     alarms += [alarm for alarm in now.alarms if (alarm.id, alarm.subject) not in known]
-    return [
+    switch = config_status.kill_switch(view, now.wall_ns)
+    return ([switch] if switch is not None else []) + [
         document.AlarmState(alarm.id, alarm.severity, alarm.subject, alarm.text, look.iso(alarm.since_ns))
         for alarm in sorted(alarms, key=lambda alarm: (alarm.since_ns, alarm.id, alarm.subject))
     ]

@@ -28,9 +28,9 @@ def start(arguments: Sequence[str]) -> int:
         build = catalogue.load(kind)
         context = runtime.Context.from_environment()
         title.show(f"{context.instance}@{context.site}", ["hftd", *arguments])
-        loop = build(
-            context, catalogue.settings_of(kind, context.config.settings, f"config of {context.instance}")
-        )
+        settings = catalogue.settings_of(kind, context.config.settings, f"config of {context.instance}")
+        context.configure(settings, lambda given: catalogue.settings_of(kind, given, "wanted"))
+        loop = build(context, settings)
         left_out = policy.take(os.environ.get("HFT_SCHED", "other"))
         if left_out:
             context.event("host.left_out", text=left_out)

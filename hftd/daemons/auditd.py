@@ -79,8 +79,15 @@ class Scribe:
                 f"the log holds another record {seq} than its head remembers, or none; recorded in the chain"
             )
             context.alarm("audit.rewritten", "critical", text)
+        self.turns: runtime.Timer | None = None
         self._keep_up()
         self._sign()
+
+    def configure(self, settings: AuditSettings) -> None:
+        self.settings = settings
+        self.log.file_bytes_max = settings.file_bytes_max
+        if self.turns is not None:
+            self.turns.set(settings.head_every_s / 2)
 
     def _failed(self, exc: OSError) -> None:
         reason = f"the audit log cannot be written ({exc.strerror or exc})"
@@ -240,9 +247,9 @@ def build(context: runtime.Context, settings: AuditSettings) -> runtime.Loop:
     loop = runtime.Loop(context)
     loop.on_router(scribe.events.socket, scribe.on_event)
     loop.before_wait(scribe.flush)
-    loop.every(
-        settings.head_every_s / 2, scribe.each_turn
-    )  # half: a turn that comes late still keeps the bound
+    # Half: a turn that comes late still keeps the bound.
+    scribe.turns = loop.every(settings.head_every_s / 2, scribe.each_turn)
+    loop.on_settings(scribe.configure)
     loop.on_ask("head", scribe.head)
     fence_keeping.keep(loop, context, scribe.fences, scribe.claims)
     loop.on_stop(scribe.stop)

@@ -63,12 +63,22 @@ class Bookd:
         loop.on(self._requests.socket, self._on_answer)
         loop.on_peers(settings.market, self._on_marketd)
         loop.every(CREDIT_EVERY_S, self._give_credit)
-        loop.every(settings.snapshot_retry_s, self._ask_again)
+        self._retries = loop.every(settings.snapshot_retry_s, self._ask_again)
         loop.every(1.0, self._each_second)
         loop.every(MARKS_EVERY_S, self._mark)
         loop.before_wait(self._flush)
         loop.on_ask("books", lambda _: self._books.plain())
+        loop.on_settings(self.configure)
         context.set_ready(False, f"nothing has come from {settings.market}")
+
+    def configure(self, settings: BookSettings) -> None:
+        """Credit that goes beyond a smaller window is taken back, for what marketd has not sent."""
+        self._settings = settings
+        self._retries.set(settings.snapshot_retry_s)
+        self._books.configure(int(settings.bar_s * 1e9))
+        self._publish(self._books.out)
+        self._flush()
+        self._give_credit(0)
 
     def _on_marketd(self, peers: list[control.Peer]) -> None:
         self._market.connect(self._context.endpoint(self._settings.market, "market"))

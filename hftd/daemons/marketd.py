@@ -79,6 +79,11 @@ class Market:
             loop.on(self._feed.socket, self._on_feed)
             context.set_ready(False, f"{settings.feed} has not said which instruments it has")
         loop.before_wait(self._flush)
+        loop.on_settings(self.configure)
+
+    def configure(self, settings: MarketSettings) -> None:
+        self._settings = settings
+        self._credits.silence_ns = int(settings.reader_silence_s * 1e9)
 
     # --- the venue's feed -----------------------------------------------------------------------------------
 

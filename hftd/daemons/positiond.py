@@ -65,6 +65,9 @@ class PositionBook:
         text = f"executions.log: records left out that do not decode: {len(at)}, the first at byte {at[0]}"
         self.context.alarm("positions.log", "critical", f"{text}; omsd is asked for their executions again")
 
+    def configure(self, settings: PositionSettings) -> None:
+        self.settings = settings
+
     @property
     def positions(self) -> position.Positions:
         return self.log.positions
@@ -271,15 +274,18 @@ def build(context: runtime.Context, settings: PositionSettings) -> runtime.Loop:
     keeper = PositionBook(context, settings)
     loop = runtime.Loop(context)
 
-    def found_marks(_: list[control.Peer]) -> None:
-        keeper.market.connect(context.endpoint(settings.tops, "marks"))
+    bookd = settings.tops
 
-    loop.on_peers(settings.tops, found_marks)
+    def found_marks(_: list[control.Peer]) -> None:
+        keeper.market.connect(context.endpoint(bookd, "marks"))
+
+    loop.on_peers(bookd, found_marks)
     loop.on_router(keeper.executions.socket, keeper.on_execution)
     loop.on(keeper.market.socket, keeper.on_market)
     loop.before_wait(keeper.flush)
     loop.every(PUBLISH_EVERY_S, keeper.each_second)
     loop.on_ask("positions", keeper.ask)
+    loop.on_settings(keeper.configure)
     fence_keeping.keep(loop, context, keeper.fences, keeper.claims)
     loop.on_stop(keeper.stop)
     context.set_ready(True)

@@ -81,7 +81,26 @@ class Strategist:
         guarded = context.breakers.add(f"{context.service}.{settings.risk}", settings.breaker.breaker())
         self.awaited = Awaited(guarded, settings.breaker)
         self._executions: dict[int, None] = {}
+        self.rehearsals: runtime.Timer | None = None
         context.set_ready(False, f"{settings.risk} has not answered")
+
+    def configure(self, settings: StrategySettings) -> None:
+        """Orders that work are moved when the strategy next looks at them: at the next quote, or tick of its
+        timer. Those in a market that is traded no more are taken out now.
+        """
+        self.strategy.configure(dataclasses.asdict(settings))  # the one that may refuse comes first
+        gone = set(self.settings.markets) - set(settings.markets)
+        self.settings = settings
+        self.awaited.configure(settings.breaker)
+        if self.rehearsals is not None:
+            self.rehearsals.set(settings.rehearsal_interval_s)
+        for instrument in self.reader.instruments.values():
+            if instrument.market in gone:
+                key = base.Instrument(instrument.market, instrument.symbol)
+                self._fresh.pop(key, None)
+                self.carry_out(self.strategy.on_book(key, False, time.monotonic_ns()))
+        if self._seen is not None and self._seen.instrument.market in gone:
+            self._seen = None
 
     # --- towards riskd --------------------------------------------------------------------------------------
 
@@ -318,24 +337,26 @@ def build(context: runtime.Context, settings: StrategySettings) -> runtime.Loop:
     hands = Strategist(context, settings)
     loop = runtime.Loop(context)
 
+    risk, bookd, positiond = settings.risk, settings.tops, settings.positions
+
     def found_risk(_: list[control.Peer]) -> None:
-        hands.found_risk(context.endpoint(settings.risk, "intents"))
+        hands.found_risk(context.endpoint(risk, "intents"))
 
     def found_tops(_: list[control.Peer]) -> None:
-        hands.market.connect(context.endpoint(settings.tops, "tops"))
+        hands.market.connect(context.endpoint(bookd, "tops"))
 
     def found_positions(_: list[control.Peer]) -> None:
-        hands.positions.connect(context.endpoint(settings.positions, "positions"))
+        hands.positions.connect(context.endpoint(positiond, "positions"))
 
-    loop.on_peers(settings.risk, found_risk)
-    loop.on_peers(settings.tops, found_tops)
-    loop.on_peers(settings.positions, found_positions)
+    loop.on_peers(risk, found_risk)
+    loop.on_peers(bookd, found_tops)
+    loop.on_peers(positiond, found_positions)
     loop.on(hands.intents.socket, hands.on_answer)
     loop.on(hands.positions.socket, hands.on_position)
     loop.on(hands.market.socket, hands.on_market)
     loop.before_wait(hands.decide)
     loop.every(HELLO_EVERY_S, hands.hello)
     loop.every(TIMER_S, hands.on_timer)
-    if settings.rehearsal_interval_s:
-        loop.every(settings.rehearsal_interval_s, hands.rehearse)
+    hands.rehearsals = loop.every(settings.rehearsal_interval_s, hands.rehearse)
+    loop.on_settings(hands.configure)
     return loop

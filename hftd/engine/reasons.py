@@ -35,6 +35,7 @@ UNKNOWN_ORDER = "unknown_order"
 ORDER_CLOSED = "order_closed"
 TOO_MANY_ORDERS = "too_many_orders"
 JOURNAL_FULL = "journal_full"
+KILL_SWITCH = "kill_switch"
 TAKE_OVER = "take_over"
 ORPHANED = "orphaned"
 # the venue
@@ -75,6 +76,7 @@ TEXTS: dict[str, str] = {
     ORDER_CLOSED: "Order has ended already",
     TOO_MANY_ORDERS: "Too many working orders",
     JOURNAL_FULL: "Journal cannot be written; no new orders are taken",
+    KILL_SWITCH: "The site's kill switch is set; no new orders are taken, cancels pass",
     TAKE_OVER: "Cancelled by a new leader taking over",
     ORPHANED: "Cancelled: no valid order manager",
     WOULD_TAKE: "Post-only order would take liquidity",

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,8 @@ from hftd.bus import socket as sockets
 from hftd.runtime import agent_link, heads, leadership
 from hftd.runtime.breakers import Breakers
 from hftd.runtime.health import Health
-from hftd.runtime.log import ERROR, INFO, OF_SEVERITY, WARNING, Log
+from hftd.runtime.in_force import InForce, Read
+from hftd.runtime.log import ERROR, INFO, LEVELS, OF_SEVERITY, WARNING, Log
 from hftd.runtime.store_tokens import StoreTokens
 from hftd.runtime.worker import Worker
 from hftd.shm import bell
@@ -49,6 +50,9 @@ class Config:
     data_dir: Path
     journal_dir: Path
     settings: Mapping[str, Any]
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """Plain keys of the site with their values, as its agent knew them; null: there may be one, and its value
+    is not known."""
 
 
 def read_config(path: Path) -> Config:
@@ -56,7 +60,10 @@ def read_config(path: Path) -> Config:
     try:
         raw = json.loads(path.read_text())
         folders = {key: Path(raw[key]) for key in ("run_dir", "site_dir", "data_dir", "journal_dir")}
-        return Config(raw["revision"], raw["daemon"], settings=raw["settings"], **folders)
+        flags = raw.get("flags", {})
+        if not isinstance(flags, dict):
+            raise TypeError(f"flags are {type(flags).__name__}, not an object")
+        return Config(raw["revision"], raw["daemon"], settings=raw["settings"], flags=flags, **folders)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise InvalidInput(f"{path}: not a rendered config ({type(exc).__name__}: {exc})") from exc
 
@@ -92,6 +99,10 @@ class Context:
             folder.mkdir(parents=True, exist_ok=True)
         self.lease = leadership.Leadership(process, service, alive, lease_word)
         self.lines = Log(name=process.instance)
+        self._log_level = self.lines.level
+        """Where the settings name none."""
+        self.in_force = InForce(config.revision)
+        self.take_flags(config.flags)
         self.agent = agent_link.AgentLink(agent_endpoint, process)
         self.head = heads.Heads(process.instance)
         """The envelope of the next message that this process sends to its peers."""
@@ -106,7 +117,7 @@ class Context:
         self.ready, self.reason = False, "starting"
         self.health = Health(self._health_changed)
         self.changed = False
-        """Readiness, an alarm or a breaker changed: the loop sends status at once."""
+        """Readiness, an alarm, a breaker or the settings changed: the loop sends status at once."""
         self.known_peers: dict[str, list[control.Peer]] = {}
         self._rubbish, self._rubbish_ns = 0, 0
         """Messages that did not decode since the alarm was raised, and when the last one came."""
@@ -146,6 +157,24 @@ class Context:
         context.lines.never_wait()  # the pipe is this process's own
         context.lines.level = log_line.level_from_environment(environment)
         return context
+
+    def configure(self, settings: Any, read: Read) -> None:
+        """Its settings as converted, and what converts those that are wanted later (hftd/catalogue.py)."""
+        self.in_force.begin(settings, read)
+        self._log_level = self.lines.level
+        self._set_log_level(settings)
+        self.in_force.follow(lambda _, new: self._set_log_level(new))
+
+    def _set_log_level(self, settings: Any) -> None:
+        wanted = getattr(settings, "log_level", "")
+        self.lines.level = LEVELS[wanted] if wanted else self._log_level
+
+    def take_flags(self, flags: Mapping[str, Any]) -> None:
+        self.flags = flags
+        """Plain keys of the site with their values; replaced whole, never changed."""
+        self.flag = flags.get
+        """`flag(name, default)`: the value of one, where there is none the default. From memory, and without
+        a frame of Python's own; read it from the context each time, as it is replaced too."""
 
     def __repr__(self) -> str:
         return (

@@ -8,6 +8,7 @@ the heartbeat.
 Bad input: a handler that raises InvalidInput has met a message that does not decode or cannot be true. The
 message is dropped and counted (`undecodable`), and an alarm of that name stands until none has come for a
 minute. Any other error ends the daemon, and its agent restarts it; so a handler checks what it computes with.
+Settings that do not fit, or that a callback does not take, end nothing (in_force.py).
 """
 
 from __future__ import annotations
@@ -71,11 +72,25 @@ def _settle_memory() -> None:
     sys.setswitchinterval(0.0005)
 
 
-class _Timer:
+FAR_NS = 1 << 62
+
+
+class Timer:
     __slots__ = ("due_ns", "every_ns", "run")
 
-    def __init__(self, every_ns: int, run: Callable[[int], None], now_ns: int) -> None:
-        self.every_ns, self.run, self.due_ns = every_ns, run, now_ns + every_ns
+    def __init__(self, seconds: float, run: Callable[[int], None]) -> None:
+        self.run, self.every_ns, self.due_ns = run, FAR_NS, FAR_NS
+        self.set(seconds)
+
+    def set(self, seconds: float) -> None:
+        """From now on every so many seconds; 0: never. The next turn is one period from now, or as soon as
+        it already was.
+        """
+        every_ns = int(seconds * 1e9)
+        if every_ns == self.every_ns:
+            return
+        self.every_ns = every_ns or FAR_NS
+        self.due_ns = min(self.due_ns, time.monotonic_ns() + every_ns) if every_ns else FAR_NS
 
 
 class Loop:
@@ -84,12 +99,13 @@ class Loop:
         self._poller = zmq.Poller()
         self._handlers: list[tuple[zmq.Socket[bytes], Callable[[zmq.Socket[bytes]], None]]] = []
         self._paused: set[zmq.Socket[bytes]] = set()
-        self._timers: list[_Timer] = []
+        self._timers: list[Timer] = []
         self._before_wait: list[Callable[[], None]] = []
         self._on_stop: list[Callable[[], None]] = []
         self._on_lease: list[Callable[[pages.LeaseWord], None]] = []
         self._on_peers: dict[str, list[Callable[[list[control.Peer]], None]]] = {}
         self._on_ask: dict[str, Callable[[dict[str, Any]], Any]] = {}
+        self._on_flag: dict[str, list[Callable[[Any, Any], None]]] = {}
         self._on_fence_reset: Callable[[control.FenceReset, Callable[[str], None]], None] | None = None
         self._lease_seen: tuple[object, ...] | None = None
         self._wake_ns: int | None = None
@@ -162,9 +178,13 @@ class Loop:
             self._paused.remove(socket)
             self._poller.register(socket, zmq.POLLIN)
 
-    def every(self, seconds: float, run: Callable[[int], None]) -> None:
-        """Call with CLOCK_MONOTONIC ns; a late turn is not made up for."""
-        self._timers.append(_Timer(int(seconds * 1e9), run, time.monotonic_ns()))
+    def every(self, seconds: float, run: Callable[[int], None]) -> Timer:
+        """Call with CLOCK_MONOTONIC ns; a late turn is not made up for. Whose period is a setting keeps the
+        timer, and sets it.
+        """
+        timer = Timer(seconds, run)
+        self._timers.append(timer)
+        return timer
 
     def wake_at(self, mono_ns: int) -> None:
         """Do not sleep past this moment (once; the earliest wins): for work that is due between timers, done
@@ -191,6 +211,27 @@ class Loop:
     def on_lease(self, run: Callable[[pages.LeaseWord], None]) -> None:
         """Called when who is wanted to do what changed (not at renewals), and once at the start."""
         self._on_lease.append(run)
+
+    def on_settings(self, run: Callable[[Any], None]) -> None:
+        """Called between two messages with the settings that are in force from now on, complete and checked.
+        It sees to every field that can change; `context.in_force.revision` is theirs already. When it raises,
+        they are refused with its reason, and it is called again with those that stand: so what may fail comes
+        first.
+        """
+        self.context.in_force.follow_all(run)
+
+    def on_setting(self, path: str, run: Callable[[Any, Any], None]) -> None:
+        """Called with the old and the new value of one setting (`max_position`, `breaker.failures`) when it
+        changes. A daemon that follows some alone refuses a change of the others. Raises InvalidInput: there
+        is no such setting.
+        """
+        self.context.in_force.follow_one(path, run)
+
+    def on_flag(self, name: str, run: Callable[[Any, Any], None]) -> None:
+        """Called with the old and the new value of one of the site's plain keys when it changes; None where
+        there is none. What it is at the start: `context.flag`.
+        """
+        self._on_flag.setdefault(name, []).append(run)
 
     def on_stop(self, run: Callable[[], None]) -> None:
         self._on_stop.append(run)
@@ -307,6 +348,8 @@ class Loop:
             alarms=alarms,
             healthy=healthy,
             breakers=context.breakers.rows(now_ns, time.time_ns()),
+            config_revision=context.in_force.revision,
+            config_refused=context.in_force.refused,
         )
 
     def _from_agent(self, frame: bytes) -> None:
@@ -327,8 +370,12 @@ class Loop:
                     run(message.peers)
             case control.Ask():
                 self._answer(message)
-            case control.Drain() | control.Reload():
-                pass  # no daemon acts on either while it runs: a changed setting restarts it (ADR 0017)
+            case control.Drain():
+                pass  # no agent sends it yet
+            case control.Reload():
+                self._reload(message)
+            case control.Flags():
+                self._take_flags(message.flags)
             case control.Stop():
                 self._stopping = True
             case control.Tokens():
@@ -339,6 +386,30 @@ class Loop:
                 boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
                 context.breakers.override(message.overrides, time.monotonic_ns(), boot_ns)
                 context.changed = True
+
+    def _reload(self, wanted: control.Reload) -> None:
+        context, in_force = self.context, self.context.in_force
+        before = (in_force.revision, in_force.refused)
+        changed = in_force.want(wanted.config_revision, wanted.settings)
+        context.changed = True  # acknowledged at once, whatever came of it
+        if in_force.refused and in_force.refused != before[1]:
+            context.event("settings.refused", why=in_force.refused, in_force=in_force.revision)
+        elif changed or in_force.revision != before[0]:
+            context.event("settings.changed", revision=in_force.revision, fields=", ".join(changed))
+
+    def _take_flags(self, flags: dict[str, Any]) -> None:
+        """Each callback whose flag differs is called, whatever another says of its own."""
+        old = self.context.flags
+        self.context.take_flags(flags)
+        for name, callbacks in self._on_flag.items():
+            before, after = old.get(name), flags.get(name)
+            if (type(before), before, name in old) == (type(after), after, name in flags):
+                continue
+            for run in callbacks:
+                try:
+                    run(before, after)
+                except InvalidInput as exc:
+                    self.context.undecodable(f"flag {name}: {exc}")
 
     def _reset_fence(self, reset: control.FenceReset) -> None:
         run, context = self._on_fence_reset, self.context

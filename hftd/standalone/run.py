@@ -61,6 +61,7 @@ def start(kind: DaemonKind, path: Path) -> int:
                 agent_endpoint=control,
             )
             context.lines = lines
+            context.configure(settings, lambda given: catalogue.settings_of(kind, given, "wanted"))
             return catalogue.load(kind)(context, settings).run()
         finally:
             agent.stop()

@@ -41,7 +41,7 @@ class AuditLog:
             OSError: the folder cannot be used.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._head_path, self._file_bytes_max = folder, head_path, file_bytes_max
+        self._folder, self._head_path, self.file_bytes_max = folder, head_path, file_bytes_max
         self.head = audit_chain.START
         self.torn_bytes = 0
         self.expected: Head | None = None
@@ -156,7 +156,7 @@ class AuditLog:
             OSError: not written (disk full, or a sync has failed); nothing of it stays, and it may be tried
             again.
         """
-        if self._tail.size >= self._file_bytes_max:
+        if self._tail.size >= self.file_bytes_max:
             self._roll()
         record = audit_chain.append(
             self.head,

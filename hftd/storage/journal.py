@@ -83,7 +83,7 @@ class Journal:
             Damaged: whole records are behind damage; only where it is not `replicated`.
             InvalidInput: it is no journal.
         """
-        self.folder, self._segment_bytes, self._unsynced_max = folder, segment_bytes, unsynced_max
+        self.folder, self.segment_bytes, self.unsynced_max = folder, segment_bytes, unsynced_max
         self._recent_max = recent_max
         if not folder.is_dir():
             folder.mkdir(parents=True, exist_ok=True)
@@ -137,7 +137,7 @@ class Journal:
     @property
     def behind(self) -> bool:
         """The disk is slower than the work: take nothing new until it has caught up."""
-        return self._sync.waiting >= self._unsynced_max
+        return self._sync.waiting >= self.unsynced_max
 
     @property
     def sync_error(self) -> str:
@@ -196,7 +196,7 @@ class Journal:
         if self._sync.finished:
             self._let_go()
         frame = segments.frame(epoch, sequence, payload)
-        if not contents.segments or contents.segments[-1].size + len(frame) > self._segment_bytes:
+        if not contents.segments or contents.segments[-1].size + len(frame) > self.segment_bytes:
             self._begin_segment(sequence)
         segment = contents.segments[-1]
         assert segment.file is not None, "the last segment is open"

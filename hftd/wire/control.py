@@ -148,7 +148,7 @@ class Reload(Message, tag=21, frozen=True):
     restart. Taken whole between two ticks, or refused whole; the next Status, sent at once, says which.
     """
 
-    config_revision: int
+    config_revision: Count
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
 
 

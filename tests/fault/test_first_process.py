@@ -140,6 +140,7 @@ def test_an_agent_as_pid_1_reaps_orphans(tmp_path: Path) -> None:
 def test_a_shim_as_pid_1_reaps_orphans_and_knows_how_its_daemon_ended(tmp_path: Path) -> None:
     plan = {"instance": "x-alpha-1", "service": "x", "host": "alpha", "restarts": 0, "spec_hash": "h"}
     plan |= {
+        "spec_revision": 7,
         "config_revision": 1,
         "state": tmp_path / "state",
         "log": tmp_path / "daemon",

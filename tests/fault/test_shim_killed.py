@@ -171,7 +171,13 @@ def shim_of(folder: Path, python: Path, *argv: str) -> tuple[subprocess.Popen[by
     script = folder / "shim.pyc"
     py_compile.compile(str(Path(runner.__file__).with_name("shim.py")), cfile=str(script), doraise=True)
     plan = {"instance": "x-alpha-1", "service": "x", "host": "alpha", "restarts": 0, "spec_hash": "h"}
-    plan |= {"config_revision": 1, "state": folder / "state", "log": folder / "log", "log_bytes": 1 << 20}
+    plan |= {
+        "spec_revision": 7,
+        "config_revision": 1,
+        "state": folder / "state",
+        "log": folder / "log",
+        "log_bytes": 1 << 20,
+    }
     plan |= {"log_files": 3, "ready_fd": write, "grace_s": 5, "cpus": "", "lock": lock_of(folder)}
     words = [f"{key}={value}" for key, value in plan.items()]
     shim = subprocess.Popen(

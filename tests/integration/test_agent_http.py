@@ -323,7 +323,7 @@ async def test_a_changed_spec_restarts_the_instance_a_deleted_one_stops_nothing_
         [now] = await agent.until(
             "/v1/instances", lambda found: ready(found) and found[0]["pid"] != before["pid"]
         )
-        assert now["config_revision"] > before["config_revision"]
+        assert now["spec_revision"] > before["spec_revision"]
         await store.delete(KEYS.spec("auditd"))
         found = await agent.until("/v1/site/status", lambda found: found["reasons"])
         assert found["reasons"][0].startswith("auditd: no spec of it is in the store")

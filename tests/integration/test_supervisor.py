@@ -179,7 +179,7 @@ async def test_a_changed_spec_restarts_only_that_instance(tmp_path: Path) -> Non
         host.want(spec(depth=5), other)
         await until(lambda: host.pid() not in (None, before[0]))
         assert host.pid("marketd-alpha-1") == before[1]
-        assert host.fields("instance.stopping")["reason"] == "its spec changed"
+        assert host.fields("instance.stopping")["reason"] == "its spec or its settings changed"
         assert host.supervisor.instances["bookd-alpha-1"].state is State.STARTING
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from agents import paths
-from agents.supervisor import runner, supervisor
+from agents.supervisor import program, runner, supervisor
 from controlplane.model import Mode, ServiceSpec
 
 SLEEPER = (
@@ -51,7 +51,13 @@ class Host:
         )
 
     def want(self, *specs: ServiceSpec) -> None:
-        self.supervisor.want([supervisor.Desired(spec, 1) for spec in specs])
+        self.supervisor.want(
+            {
+                slot: supervisor.Desired(spec, 1, program.of_spec(spec))
+                for spec in specs
+                for slot in spec.slots()
+            }
+        )
 
     def pid(self, instance: str = "bookd-alpha-1") -> int | None:
         found = self.supervisor.instances.get(instance)

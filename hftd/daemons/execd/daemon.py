@@ -62,6 +62,13 @@ class Execd:
         """A fence could not be written when the lead was taken: try again."""
         context.set_ready(True)
 
+    def configure(self, settings: ExecutionSettings) -> None:
+        self.settings = settings
+        self.venue.configure(settings)
+        self.reports.kept_max = settings.reports_max
+        self.orphans.after_ns = int(settings.orphan_s * 1e9)
+        self._retry_ns = min(self._retry_ns, time.monotonic_ns() + int(settings.fence_retry_s * 1e9))
+
     def _head(self, token: codec.TokenOnWire | None = None) -> codec.Head:
         return self.context.head(token or self.gateway.on_wire)
 
@@ -322,6 +329,7 @@ class Execd:
 def build(context: runtime.Context, settings: ExecutionSettings) -> runtime.Loop:
     execd = Execd(context, settings)
     loop = runtime.Loop(context)
+    loop.on_settings(execd.configure)
     loop.on_lease(execd.on_lease)
     loop.on_peers(settings.venue, execd.found_venue)
     # The venue first: what it says of sent orders is passed on before new ones go.

@@ -31,6 +31,12 @@ class Venue:
         guarded = context.breakers.add(f"{context.service}.{settings.venue}", settings.breaker.breaker())
         self.awaited = Awaited(guarded, settings.breaker)
 
+    def configure(self, settings: ExecutionSettings) -> None:
+        self._settings = settings
+        self.awaited.configure(settings.breaker)
+        every_ns = int(settings.venue_keep_alive_s * 1e9)
+        self._keep_alive_ns = min(self._keep_alive_ns, time.monotonic_ns() + every_ns)
+
     def found(self) -> None:
         """Its endpoint may have changed; a venue that is new learns at once who we are."""
         endpoint = self._context.endpoint(self._settings.venue, "orders")

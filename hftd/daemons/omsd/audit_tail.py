@@ -37,7 +37,7 @@ class AuditTail:
     ) -> None:
         """`audited`: up to which sequence auditd has this group's journal, as far as we know."""
         self._context, self._journal, self._signature = context, journal, signature
-        self._audited, self._resend_ns = audited, resend_ns
+        self._audited, self.resend_ns = audited, resend_ns
         self.link = receivers.ReceiverLink(context, service, "events", self._attach)
         self._tails: deque[tuple[Path, deque[journals.SegmentRecord], int]] = deque()
         """File, what of it auditd has not acknowledged, and how many there were."""
@@ -67,7 +67,7 @@ class AuditTail:
             path, _, count = self._tails.popleft()
             self._journal.keep_aside(path)
             self._context.event("audit.tail", records=count, file=path.stem)
-        if not self._tails or (self._sent_seq and now_ns - self._sent_ns < self._resend_ns):
+        if not self._tails or (self._sent_seq and now_ns - self._sent_ns < self.resend_ns):
             return
         records = self._tails[0][1]
         if self._audited() < records[0].sequence - 1 or not self.link.attach():

@@ -13,12 +13,14 @@ import time
 from typing import Any
 
 from controlplane.model import Phase
+from controlplane.model.config import KILL_SWITCH
 from hftd import runtime
 from hftd.daemons.omsd import confirmation
 from hftd.daemons.omsd.audit_tail import AuditTail
 from hftd.daemons.omsd.confirmation import Confirmation
 from hftd.daemons.omsd.desk import Desk
 from hftd.daemons.omsd.execution import BACKFILL, Execution
+from hftd.daemons.omsd.kill_switch import KillSwitch
 from hftd.daemons.omsd.lead import LOST_TOUCH, Lead
 from hftd.daemons.omsd.ledger import Ledger
 from hftd.daemons.omsd.receivers import Receivers
@@ -75,10 +77,13 @@ class Omsd:
             on_confirmed=lambda up_to: self.confirmation.learn(up_to),
         )
         self.confirmation = Confirmation(context, ledger, self.execution.ask_executions)
+        self.kill_switch = KillSwitch(context)
         state = takeover.Takeover(int(settings.fence_retry_s * 1e9), int(settings.reconcile_timeout_s * 1e9))
         risk = self.receivers.risk
         self.reports = Reports(context, ledger, risk, signature)
-        self.desk = Desk(context, ledger, self.execution, risk, self.reports, state, signature)
+        self.desk = Desk(
+            context, ledger, self.execution, risk, self.reports, state, signature, self.kill_switch
+        )
         self.lead = Lead(
             context,
             state,
@@ -93,6 +98,16 @@ class Omsd:
         self._tell_ns = self._told_seq = 0
         self._keep_alive_ns = 0
         self._say_ready()
+
+    def configure(self, settings: OrdersSettings) -> None:
+        """Orders that work, and a take-over that is under way, go on; what is timed next goes by these."""
+        self.settings = settings
+        self.ledger.configure(settings)
+        self.execution.configure(settings)
+        self.receivers.resend_ns = self.tail.resend_ns = int(settings.resend_s * 1e9)
+        state = self.lead.state
+        state.fence_retry_ns = int(settings.fence_retry_s * 1e9)
+        state.reconcile_timeout_ns = int(settings.reconcile_timeout_s * 1e9)
 
     # --- from execd -----------------------------------------------------------------------------------------
 
@@ -235,6 +250,8 @@ def build(context: runtime.Context, settings: OrdersSettings) -> runtime.Loop:
         if due_ns is not None:
             loop.wake_at(due_ns)
 
+    loop.on_settings(omsd.configure)
+    loop.on_flag(KILL_SWITCH, lambda _old, _new: omsd.kill_switch.look())
     loop.on_lease(lambda _: omsd.follow_page())
     loop.on_peers(settings.execution, lambda _: omsd.found_execution())
     for link in (receivers.risk, receivers.positions, receivers.audit, omsd.tail.link):

@@ -2,9 +2,9 @@
 not in the journal; the books of an order follow once it has left.
 
 What an order may do is engine/orders/oms.py's to say; whether we may take it at all, here: only while we lead
-and are active, while there is room in the journal, and while execd's circuit breaker lets orders pass. Taking
-risk away passes while execd can be reached, whatever the lease page, the disk and the breaker say. What comes
-back: reports.py.
+and are active, while the site's kill switch is not set, while there is room in the journal, and while execd's
+circuit breaker lets orders pass. Taking risk away passes while execd can be reached, whatever the lease page,
+the switch, the disk and the breaker say. What comes back: reports.py.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from controlplane.model import Phase
 from hftd import runtime
 from hftd.daemons.omsd.execution import Execution
+from hftd.daemons.omsd.kill_switch import KillSwitch
 from hftd.daemons.omsd.ledger import Ledger
 from hftd.daemons.omsd.receivers import RiskLink
 from hftd.daemons.omsd.reports import Reports
@@ -32,10 +33,12 @@ class Desk:
         reports: Reports,
         lead: takeover.Takeover,
         signature: Signature,
+        kill_switch: KillSwitch,
     ) -> None:
         """`lead` says how far our lead is; only read here."""
         self._context, self._ledger, self._execution = context, ledger, execution
         self._risk, self._reports, self._lead, self._signature = risk, reports, lead, signature
+        self._kill_switch = kill_switch
 
     def on_message(self, frame: bytes) -> None:
         """What riskd sends. A message that it has no business to send is counted and dropped."""
@@ -63,6 +66,8 @@ class Desk:
         """Why no order is taken now, whatever it is; "" when we are open."""
         if self._lead.phase is not Phase.ACTIVE or not self._context.lease.leads():
             return reasons.NOT_ACTIVE
+        if self._kill_switch.on:
+            return reasons.KILL_SWITCH
         return "" if self._ledger.takes_orders else reasons.JOURNAL_FULL
 
     def _place(self, place: orders.Place) -> None:
@@ -124,6 +129,8 @@ class Desk:
         self._context.count("refused")
         if reason == reasons.STALE_TOKEN:
             self._context.count("stale_token_refusals")
+        elif reason == reasons.KILL_SWITCH:
+            self._context.count("kill_switch_refusals")
         report = answers.ended(
             self._signature.head(), place, OrderState.REFUSED, reason, order_id=place.order_id
         )

@@ -29,6 +29,9 @@ class Execution:
         self._journaled = self._acknowledged = 0
         """execd's report ids."""
 
+    def configure(self, settings: OrdersSettings) -> None:
+        self.awaited.configure(settings.breaker)
+
     def found(self) -> bool:
         """execd's endpoint may have changed; True when we are connected to another one now."""
         endpoint = self._context.endpoint(self._service, "orders")

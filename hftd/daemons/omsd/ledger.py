@@ -44,16 +44,15 @@ class Ledger:
         self._tried_ns = 0
         self.oms = self._replayed(self.journal.read())
 
+    def configure(self, settings: OrdersSettings) -> None:
+        self._settings = settings
+        self.journal.segment_bytes, self.journal.unsynced_max = settings.segment_bytes, settings.unsynced_max
+        self.oms.bounds = _bounds(settings)
+
     def _replayed(self, records: Iterable[journals.SegmentRecord]) -> oms.Oms:
         settings = self._settings
-        bounds = oms.Bounds(
-            open_orders_max=settings.open_orders_max,
-            client_order_ids_max=settings.client_order_ids_max,
-            closed_orders_max=settings.closed_orders_max,
-            executions_max=settings.executions_max,
-        )
         payloads = (record.payload for record in records)
-        return oms.replayed(self._context.service, settings.risk, bounds, self._believes, payloads)
+        return oms.replayed(self._context.service, settings.risk, _bounds(settings), self._believes, payloads)
 
     def _believes(self, token: codec.AnyToken) -> bool:
         """Of riskd. Where the store's word has not come yet the range alone counts, so that it is not waited
@@ -73,6 +72,7 @@ class Ledger:
         """The answer is done: these are the orders now. Raises what Journal.set_aside says."""
         found = self.journal.shorten(answer)
         self.oms = found.rebuilt
+        self.oms.bounds = _bounds(self._settings)  # they may have changed meanwhile
         return found
 
     def follow(self, message: oms.Journaled) -> None:
@@ -164,3 +164,12 @@ class Ledger:
         context.gauge("open_orders", len(self.oms.orders))
         if self.oms.illegal:
             context.counters["illegal_moves"] = self.oms.illegal
+
+
+def _bounds(settings: OrdersSettings) -> oms.Bounds:
+    return oms.Bounds(
+        open_orders_max=settings.open_orders_max,
+        client_order_ids_max=settings.client_order_ids_max,
+        closed_orders_max=settings.closed_orders_max,
+        executions_max=settings.executions_max,
+    )

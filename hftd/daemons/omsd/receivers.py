@@ -331,7 +331,7 @@ class Receivers:
         ask_venue: Callable[[int], None],
         resend_ns: int,
     ) -> None:
-        self._context, self._ask_venue, self._resend_ns = context, ask_venue, resend_ns
+        self._context, self._ask_venue, self.resend_ns = context, ask_venue, resend_ns
         risk, positions, audit = services
         self.risk = RiskLink(context, risk, make_attach)
         self.positions = PositionsLink(context, positions, orders_of, confirmed, make_head, make_attach)
@@ -374,14 +374,14 @@ class Receivers:
         if self._open:
             self.risk.pump()
             after = self.positions.pump(now_ns)
-            if after is not None and now_ns - self._asked_ns >= self._resend_ns:
+            if after is not None and now_ns - self._asked_ns >= self.resend_ns:
                 self._asked_ns = now_ns
                 self._ask_venue(after)
         self.audit.pump(now_ns)
 
     def retry(self, now_ns: int) -> None:
-        self.positions.retry(now_ns, self._resend_ns)
-        self.audit.retry(now_ns, self._resend_ns)
+        self.positions.retry(now_ns, self.resend_ns)
+        self.audit.retry(now_ns, self.resend_ns)
 
     # --- what they say --------------------------------------------------------------------------------------
 

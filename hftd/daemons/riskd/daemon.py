@@ -43,13 +43,18 @@ class Gate:
     def __init__(self, context: runtime.Context, settings: RiskSettings) -> None:
         self.context = context
         macs = approvals.Macs(context.key(approvals.PURPOSE))
-        self.risk = risk.Risk(limits(settings, context.config.revision), macs)
+        self.risk = risk.Risk(limits(settings, context.in_force.revision), macs)
         self.strategies = strategies.Strategies(context, int(settings.strategy_silent_s * 1e9))
         self.omsd = order_manager.OrderManager(context, self._head, self._omsd_attached)
         self.market = bus.publish.Subscriber()
         self.positions = bus.publish.Subscriber()
         self.reader = tops.Reader(context.count)
         self._approvals = 0
+
+    def configure(self, settings: RiskSettings) -> None:
+        """Intents that wait unread are judged by the new limits; what was approved went to omsd at once."""
+        self.risk.configure(limits(settings, self.context.in_force.revision), time.monotonic_ns())
+        self.strategies.clients.silent_ns = int(settings.strategy_silent_s * 1e9)
 
     def _head(self) -> codec.Head:
         token = self.context.lease.token()
@@ -233,15 +238,17 @@ class Gate:
 def build(context: runtime.Context, settings: RiskSettings) -> runtime.Loop:
     gate = Gate(context, settings)
     loop = runtime.Loop(context)
+    tops, positions = settings.tops, settings.positions
 
     def found_marks(_: list[control.Peer]) -> None:
-        gate.market.connect(context.endpoint(settings.tops, "marks"))
+        gate.market.connect(context.endpoint(tops, "marks"))
 
     def found_positions(_: list[control.Peer]) -> None:
-        gate.positions.connect(context.endpoint(settings.positions, "positions"))
+        gate.positions.connect(context.endpoint(positions, "positions"))
 
-    loop.on_peers(settings.tops, found_marks)
-    loop.on_peers(settings.positions, found_positions)
+    loop.on_peers(tops, found_marks)
+    loop.on_peers(positions, found_positions)
+    loop.on_settings(gate.configure)
     loop.on_lease(gate.on_lease)
     loop.on_ask("risk", gate.exposures)
     fence_keeping.keep(loop, context, gate.omsd.fences, gate.omsd.claims)

@@ -76,7 +76,7 @@ class Simd:
         )
         self.feeder = tape.Feeder(
             source,
-            tape.Pace(0 if settings.speed == "max" else int(settings.speed)),
+            tape.Pace(_times(settings)),
             session=self._session_id,
             skip=self._recover(),
             send=self.feed.send,
@@ -86,6 +86,10 @@ class Simd:
             on_gap=self._on_gap,
             on_end=self._on_end,
         )
+
+    def configure(self, settings: SimSettings) -> None:
+        self._speed = settings.speed
+        self.feeder.follow(_times(settings), time.monotonic_ns())
 
     def _say_untradable(self) -> None:
         for each in self.venue.instruments:
@@ -253,8 +257,14 @@ def build(context: runtime.Context, settings: SimSettings) -> runtime.Loop:
     loop.on_ask("accounts", simd.accounts)
     fence_keeping.keep(loop, context, simd.fences, simd.claims)
     loop.on_ask("tape", simd.tape)
+    loop.on_settings(simd.configure)
     loop.on_stop(simd.stop)
     return loop
+
+
+def _times(settings: SimSettings) -> int:
+    """The tape's own speed; 0: as fast as it goes."""
+    return 0 if settings.speed == "max" else int(settings.speed)
 
 
 def _identity(source: Source) -> bytes:

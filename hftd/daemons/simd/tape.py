@@ -44,6 +44,16 @@ class Pace:
         self._last_ns: int | None = None
         """Place of the line asked for last."""
 
+    def follow(self, speed: int, now_ns: int) -> None:
+        """Go on from where the tape is now at this speed."""
+        if not self._speed or not speed:
+            self._last_ns = None  # the next line leaves at once, and the pace is counted from it
+        elif self._last_ns is not None:
+            at_ns = now_ns if self._held_ns is None else self._held_ns
+            self._tape_ns += (at_ns - self._mono_ns) * self._speed
+            self._mono_ns = at_ns
+        self._speed = speed
+
     def gap_ns(self, place_ns: int) -> int:
         """From the line asked for last to this one, when that is too far to wait for; else 0."""
         gap_ns = 0 if self._last_ns is None or not self._speed else place_ns - self._last_ns
@@ -107,6 +117,9 @@ class Feeder:
         self._beat_at = 0
         """`sent` at the last beat, or where it was not needed."""
         self.ended = False
+
+    def follow(self, speed: int, now_ns: int) -> None:
+        self._pace.follow(speed, now_ns)
 
     @property
     def rebuilding(self) -> bool:

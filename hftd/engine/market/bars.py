@@ -88,6 +88,14 @@ class Bars:
         self.due_ns = min((bar[0] + length_ns for bar in self._open.values()), default=NEVER_NS)
         return closed
 
+    def relength(self, length_ns: int) -> list[Bar]:
+        """Bars have this length from now on. Those that are open come out as they are; what is left of a new
+        one's time that a bar has had already is late.
+        """
+        closed = self.close(NEVER_NS) if length_ns != self.length_ns else []
+        self.length_ns = length_ns
+        return closed
+
     def resume(self) -> list[Bar]:
         """The stream begins anew, somewhere: the bars that are open come out, and times may go back. Where it
         goes on inside a bar that is out, the rest of that one is late.

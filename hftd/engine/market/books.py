@@ -104,6 +104,10 @@ class Books:
             f"at {self.sequence}>"
         )
 
+    def configure(self, bar_ns: int) -> None:
+        """What is published for it is in `out`."""
+        self.out += [_packed_bar(bar) for bar in self.bars.relength(bar_ns)]
+
     def total(self, outcome: str) -> int:
         """Of all books, one of `book.COUNTED`."""
         return sum(entry.outcomes[outcome] for entry in self.entries.values())

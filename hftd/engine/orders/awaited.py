@@ -85,6 +85,11 @@ class Awaited:
     def __len__(self) -> int:
         return len(self._sent)
 
+    def configure(self, settings: BreakerSettings) -> None:
+        """Of orders that wait already, too; the breaker keeps its state."""
+        self._answer_ns = int(settings.answer_s * 1e9)
+        self.breaker.configure(settings.breaker())
+
     def permit(self, now_ns: int) -> int | None:
         """None: no order goes there now."""
         return self.breaker.permit(now_ns)

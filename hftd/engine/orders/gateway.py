@@ -290,7 +290,8 @@ class Reports:
     def __init__(self, kept_max: int) -> None:
         """`kept_max`: of one group."""
         self._of: dict[str, _Kept] = {}
-        self._kept_max = kept_max
+        self.kept_max = kept_max
+        """Where it is lowered, what is kept stays until it is acknowledged or others come."""
         self.last_id = 0
         self.lost = 0
         """Dropped unacknowledged; executions among them are asked for at the next take-over."""
@@ -303,7 +304,7 @@ class Reports:
         kept = self._of.setdefault(group, _Kept())
         kept.reports.append(codec.replace(report, report_id=self.last_id))
         kept.unsent += 1
-        if len(kept.reports) > self._kept_max:
+        if len(kept.reports) > self.kept_max:
             kept.reports.popleft()
             kept.unsent = min(kept.unsent, len(kept.reports))
             self.lost += 1
@@ -354,11 +355,11 @@ class Orphans:
     """When to cancel everything: once, after no valid order manager was heard for a given time."""
 
     def __init__(self, after_ns: int, now_ns: int) -> None:
-        self._after_ns, self._heard_ns = after_ns, now_ns
+        self.after_ns, self._heard_ns = after_ns, now_ns
         self.fired = False
 
     def heard(self, now_ns: int) -> None:
         self._heard_ns, self.fired = now_ns, False
 
     def due(self, now_ns: int) -> bool:
-        return not self.fired and now_ns - self._heard_ns >= self._after_ns
+        return not self.fired and now_ns - self._heard_ns >= self.after_ns

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 
 import msgspec
 
@@ -28,11 +28,15 @@ decode_journaled: codec.Decoder[Journaled] = codec.Decoder(Journaled)
 
 EPOCHS_KEPT = 1_000
 """Of which the highest order is known; orders of those before them have ended."""
+GONE_AT_ONCE = 16
+"""A bound that is lowered by thousands must not hold up an order."""
 ORDERS_SHOWN = 200
 """Ended orders in the answer to "orders", beside all that work."""
 
 
 class Bounds(msgspec.Struct, frozen=True):
+    """May change while it runs: what is too much then goes a few at a time, as others come."""
+
     open_orders_max: int
     client_order_ids_max: int
     """The newest ids, which are refused when they come again."""
@@ -48,7 +52,7 @@ Believes = Callable[[codec.AnyToken], bool]
 
 class Oms:
     def __init__(self, group: str, risk: str, bounds: Bounds, believes: Believes) -> None:
-        self.group, self._risk, self._bounds, self._believes = group, risk, bounds, believes
+        self.group, self._risk, self.bounds, self._believes = group, risk, bounds, believes
         self.orders: dict[str, order.Order] = {}
         """Those that have not ended, by order id."""
         self.closed: OrderedDict[str, order.Order] = OrderedDict()
@@ -59,6 +63,8 @@ class Oms:
         """No order of an epoch up to this one is open that is not in memory."""
         self.executions: deque[orders.Report] = deque()
         self._execution_ids: set[int] = set()
+        self._executions_gone = False
+        """Those below the oldest in memory are not all there."""
         self.last_execution = 0
         self.late_executions = 0
         """Executions that came behind one with a higher id."""
@@ -108,7 +114,7 @@ class Oms:
             return reasons.NOT_POSITIVE
         if (place.strategy, place.client_order_id) in self._client_ids:
             return reasons.DUPLICATE
-        if len(self.orders) >= self._bounds.open_orders_max:
+        if len(self.orders) >= self.bounds.open_orders_max:
             return reasons.TOO_MANY_ORDERS
         return ""
 
@@ -176,7 +182,7 @@ class Oms:
         else:
             self.orders.pop(after.order_id, None)
             self.closed[after.order_id] = after
-            if len(self.closed) > self._bounds.closed_orders_max:
+            for _ in range(_over(self.closed, self.bounds.closed_orders_max)):
                 self._ended_up_to(self.closed.popitem(last=False)[0])
         if report.execution_id and report.execution_id not in self._execution_ids:
             self._remember(report)
@@ -213,8 +219,9 @@ class Oms:
         self.late_executions += at < len(kept)
         kept.insert(at, report)
         self._execution_ids.add(report.execution_id)
-        if len(kept) > self._bounds.executions_max:
+        for _ in range(_over(kept, self.bounds.executions_max)):
             self._execution_ids.discard(kept.popleft().execution_id)
+            self._executions_gone = True
         self.last_execution = kept[-1].execution_id
 
     def cancel_refused(self, order_id: str) -> None:
@@ -233,7 +240,7 @@ class Oms:
         self.orders[place.order_id] = order.Order.of(place, place.order_id, epoch)
         self._ended_up_to(place.order_id)
         self._client_ids[place.strategy, place.client_order_id] = place.order_id
-        if len(self._client_ids) > self._bounds.client_order_ids_max:
+        for _ in range(_over(self._client_ids, self.bounds.client_order_ids_max)):
             self._client_ids.popitem(last=False)
         if place.approval is not None:
             self.learn_risk(place.approval.token)
@@ -246,10 +253,7 @@ class Oms:
         """Those above `execution_id`, rising; None when some of them are no longer in memory (the venue has
         them all).
         """
-        if (
-            len(self.executions) >= self._bounds.executions_max
-            and execution_id < self.executions[0].execution_id
-        ):
+        if self._executions_gone and execution_id < self.executions[0].execution_id:
             return None
         found: list[orders.Report] = []
         for report in reversed(self.executions):
@@ -272,6 +276,11 @@ class Oms:
             if (known := self.orders.get(key) or self.closed.get(key)) is not None:
                 return row(known)
         return None
+
+
+def _over(kept: Sized, most: int) -> int:
+    """How many leave now: the one too many, and some more where the bound was lowered."""
+    return max(0, min(len(kept) - most, GONE_AT_ONCE))
 
 
 def row(known: order.Order) -> dict[str, str | int]:

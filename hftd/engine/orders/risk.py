@@ -93,10 +93,21 @@ class Bucket:
         self._per_s, self._full = per_s, burst * 1_000_000_000
         self.level, self._at_ns = self._full, now_ns
 
-    def take(self, now_ns: int, *, always: bool = False) -> bool:
-        """False when it is empty; `always` takes all the same, down to one whole bucket of debt."""
+    def configure(self, per_s: int, burst: int, now_ns: int) -> None:
+        """Another rate and size from now on. What is in it stays, as far as it fits: a larger one fills by
+        its rate.
+        """
+        self._refill(now_ns)
+        self._per_s, self._full = per_s, burst * 1_000_000_000
+        self.level = max(-self._full, min(self._full, self.level))
+
+    def _refill(self, now_ns: int) -> None:
         self.level = min(self._full, self.level + max(0, now_ns - self._at_ns) * self._per_s)
         self._at_ns = max(self._at_ns, now_ns)
+
+    def take(self, now_ns: int, *, always: bool = False) -> bool:
+        """False when it is empty; `always` takes all the same, down to one whole bucket of debt."""
+        self._refill(now_ns)
         if self.level < 1_000_000_000 and not always:
             return False
         self.level = max(self.level - 1_000_000_000, -self._full)
@@ -130,6 +141,14 @@ class Risk:
         """Those that have not ended, by client order id; changed only here."""
         self._ended: dict[str, None] = {}
         self._buckets: dict[str, Bucket] = {}
+
+    def configure(self, limits: Limits, now_ns: int) -> None:
+        """Every order that is judged from now on is judged by these. Orders that were approved before stay,
+        and count in them: where they are too much already, only what takes risk away passes.
+        """
+        self.limits = limits
+        for bucket in self._buckets.values():
+            bucket.configure(limits.messages_per_s, limits.message_burst, now_ns)
 
     # --- what it knows --------------------------------------------------------------------------------------
 

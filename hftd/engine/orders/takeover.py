@@ -33,7 +33,7 @@ class Due(Enum):
 
 class Takeover:
     def __init__(self, fence_retry_ns: int, reconcile_timeout_ns: int) -> None:
-        self._fence_retry_ns, self._reconcile_timeout_ns = fence_retry_ns, reconcile_timeout_ns
+        self.fence_retry_ns, self.reconcile_timeout_ns = fence_retry_ns, reconcile_timeout_ns
         self.phase = Phase.STANDBY
         self.token: Token | None = None
         self.taken = False
@@ -81,7 +81,7 @@ class Takeover:
             return None
         if self.phase is Phase.RECONCILING:
             self.phase = Phase.FENCING  # an answer is missing: execd or the venue may be new; begin again
-        self._due_ns = now_ns + self._fence_retry_ns
+        self._due_ns = now_ns + self.fence_retry_ns
         return Due.FENCE
 
     @property
@@ -100,7 +100,7 @@ class Takeover:
             self.refusal = answer.reason
             return None
         self.phase, self.refusal = Phase.RECONCILING, ""
-        self._due_ns = now_ns + self._reconcile_timeout_ns
+        self._due_ns = now_ns + self.reconcile_timeout_ns
         self.request += 3
         self._cancelled = self._none_open = self._executions_told = False
         return Due.RECONCILE

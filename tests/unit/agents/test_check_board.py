@@ -18,6 +18,7 @@ from agents.bus import Reported
 from agents.checks import Board, Subject, Target, blocking, board, prober
 from agents.checks.target import Result, cut
 from agents.paths import Paths
+from agents.supervisor.program import of_spec
 from agents.supervisor.runner import Running
 from agents.supervisor.states import State
 from agents.supervisor.supervisor import Desired, Instance
@@ -149,7 +150,9 @@ def test_a_member_of_a_group_stays_registered_however_long_a_check_is_critical(
 def test_the_keeper_is_told_health_and_what_is_not_to_be_registered() -> None:
     process = Process("omsd-alpha-1", "boot", 7, 70)
     spec = ServiceSpec("omsd", "omsd", Mode.SINGLETON, ("alpha",))
-    instance = Instance(Slot("omsd-alpha-1", "omsd", "alpha"), Desired(spec, 1), state=State.RUNNING)
+    instance = Instance(
+        Slot("omsd-alpha-1", "omsd", "alpha"), Desired(spec, 1, of_spec(spec)), state=State.RUNNING
+    )
     instance.running = Running(process, process, Path(), "", 1, 0, 1, (), -1)
     said = control.Status(codec.VERSION, 1, 0, process.instance, None, True, "", "", 0, {}, {}, {}, [], True)
     report = Reported(process, "omsd", "0.1.0", {}, b"", said, 100.0)
@@ -163,7 +166,7 @@ def test_the_keeper_is_told_health_and_what_is_not_to_be_registered() -> None:
 
     assert registered(lambda name: "warning").health == "warning"
     assert registered(lambda name: None) is None
-    instance.desired = Desired(replace(spec, mode=Mode.ACTIVE_STANDBY), 1)
+    instance.desired = Desired(replace(spec, mode=Mode.ACTIVE_STANDBY), 1, of_spec(spec))
     assert registered(lambda name: None).health == "critical", "fencing finds it there"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
+import msgspec
 import pytest
 
 from agents import last_specs, settings
@@ -64,7 +65,14 @@ def test_a_spec_that_cannot_be_used_stops_nothing_and_is_named(last: LastSpecs, 
     assert found.sentence().startswith("bookd: ")
     assert found.sentence().endswith("its last good spec (revision 7) stays in force")
     healed = last.take(view({"bookd": spec("bookd", "alpha", "beta")}, revision=11))
-    assert healed.in_force["bookd"].config_revision == 11 and not healed.sentence()
+    assert healed.in_force["bookd"].spec_revision == 11 and not healed.sentence()
+
+
+def test_the_file_of_an_earlier_release_is_read(last: LastSpecs) -> None:
+    plain = {"bookd": {"spec": msgspec.to_builtins(spec("bookd")), "config_revision": 57}}
+    last.path.write_bytes(msgspec.json.encode(plain))
+    again = LastSpecs(last.path, "alpha", DAEMONS)
+    assert (again.trouble, again.decision.in_force) == ("", {"bookd": GoodSpec(spec("bookd"), 57)})
 
 
 def test_who_looks_at_the_site_sees_the_spec_in_force(last: LastSpecs) -> None:

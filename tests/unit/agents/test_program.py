@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +27,11 @@ OMSD = ServiceSpec(
 
 
 def made(
-    spec: ServiceSpec = OMSD, real_time: bool = False, folders: paths.Paths = FOLDERS
+    spec: ServiceSpec = OMSD,
+    real_time: bool = False,
+    folders: paths.Paths = FOLDERS,
+    config: program.Configuration | None = None,
+    flags: Mapping[str, Any] | None = None,
 ) -> program.Program:
     environment = {"PATH": "/bin", "HFT_SITE_DIR": "/elsewhere", "HFT_FLOOR": "/s"}
     return program.program(
@@ -36,6 +42,8 @@ def made(
         argv=program.command(spec),
         environment=environment,
         real_time=real_time,
+        config=config,
+        flags=flags,
     )
 
 
@@ -60,14 +68,35 @@ def test_only_a_group_with_a_leader_has_a_lease_word() -> None:
 
 def test_the_rendered_config_is_complete() -> None:
     assert json.loads(made().config) == {
-        "revision": 7,
+        "revision": 1,
         "daemon": "omsd",
         "run_dir": "/r",
         "site_dir": "/s",
         "data_dir": "/s/data/omsd-alpha-1",
         "journal_dir": "/s/data/omsd-alpha-1",
         "settings": {"risk": "riskd"},
+        "flags": {},
     }
+
+
+def test_a_changed_document_and_the_plain_keys_are_in_the_config_that_is_rendered() -> None:
+    found = json.loads(
+        made(config=program.Configuration(4, {"risk": "r2"}), flags={"kill_switch": None}).config
+    )
+    assert (found["revision"], found["settings"]) == (4, {"risk": "r2"})
+    assert found["flags"] == {"kill_switch": None}
+    assert made(config=program.Configuration(4, {"risk": "r2"})).config_revision == 4
+
+
+def test_only_a_setting_that_asks_for_a_restart_changes_the_hash_where_the_others_reach_a_process() -> None:
+    live = replace(OMSD, settings={"risk": "riskd", "limit": 1}, restart=("risk",))
+    other = {"risk": "riskd", "limit": 2}
+    assert program.spec_hash(live) == program.spec_hash(live, other)
+    assert program.spec_hash(live) != program.spec_hash(live, {"risk": "r2", "limit": 1})
+    earlier = replace(live, restart=None)
+    assert program.spec_hash(earlier) != program.spec_hash(earlier, other), "every setting restarts"
+    all_of_them = replace(live, restart=("limit", "risk"))
+    assert program.spec_hash(all_of_them) == program.spec_hash(earlier), "as in the release before"
 
 
 def test_journals_can_have_a_disk_of_their_own() -> None:

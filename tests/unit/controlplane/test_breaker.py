@@ -313,3 +313,39 @@ def test_a_move_that_is_not_in_the_table_is_a_fault() -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: object, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         wrong()  # type: ignore[operator]
+
+
+# --- other settings while it runs ---------------------------------------------------------------------------
+
+
+def test_a_row_of_failures_goes_on_under_other_settings() -> None:
+    breaker = Breaker("riskd")
+    for _ in range(4):
+        call(breaker, FAIL, 0)
+    breaker.configure(Settings(windows.Consecutive(3)))
+    assert breaker.state is State.CLOSED and breaker.tally.failed == 4
+    call(breaker, FAIL, 0)
+    assert (breaker.state, breaker.reason) == (State.OPEN, "5 failures in a row")
+
+
+def test_an_open_breaker_is_tried_when_the_new_settings_say_if_that_is_sooner() -> None:
+    breaker = opened(open=backoff.Policy(first_s=30, factor=1, max_s=30))
+    breaker.configure(Settings(open=backoff.Policy(first_s=60, factor=1, max_s=60)))
+    assert breaker.until_ns == 30 * S
+    breaker.configure(Settings(open=backoff.Policy(first_s=2, factor=1, max_s=2)))
+    assert (breaker.state, breaker.until_ns) == (State.OPEN, 2 * S)
+    breaker.look(2 * S)
+    assert breaker.state is State.HALF_OPEN
+    breaker.configure(Settings(success_threshold=1))
+    call(breaker, OK, 3 * S)
+    assert breaker.state is State.CLOSED
+
+
+def test_what_an_operator_has_forced_stays_under_other_settings() -> None:
+    breaker = Breaker("riskd")
+    breaker.force(State.FORCED_OPEN, 0, "maintenance", 9 * S)
+    breaker.configure(Settings(windows.Count(), slow_s=0.5))
+    assert (breaker.state, breaker.reason, breaker.until_ns) == (State.FORCED_OPEN, "maintenance", 9 * S)
+    breaker.look(9 * S)
+    call(breaker, OK, 9 * S, took_ns=S)
+    assert breaker.tally.slow == 1 and breaker.window.rates(9 * S) == (1, 0, 1)

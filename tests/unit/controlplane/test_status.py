@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from controlplane.model import Mode, Process, ServiceSpec, records
+from controlplane.model.config import PlainKey, ServiceConfig
 from controlplane.model.observed import Alarm, BreakerStatus, EndedCounters, HostRecord, InstanceStatus
 from controlplane.model.records import Registration
 from controlplane.model.specs import Tombstone
@@ -35,6 +36,8 @@ class Site:
     controller_alarms: tuple[Alarm, ...] = ()
     tombstones: dict[str, Tombstone] = field(default_factory=dict)
     spec_faults: dict[str, str] = field(default_factory=dict)
+    configs: dict[str, ServiceConfig] = field(default_factory=dict)
+    plain: dict[str, PlainKey] = field(default_factory=dict)
 
 
 def observed(instance: str, **more: Any) -> InstanceStatus:
@@ -58,7 +61,8 @@ def observed(instance: str, **more: Any) -> InstanceStatus:
         "sched": "other",
         "endpoints": {"tops": "ipc:///r/x"},
         "version": "1",
-        "config_revision": 3,
+        "config_revision": 1,
+        "spec_revision": 3,
     }
     return InstanceStatus(**plain | more)
 

@@ -115,3 +115,11 @@ def test_the_breaker_towards_riskd_has_the_documented_defaults() -> None:
 def test_settings_out_of_bounds_are_refused_by_name(setting: str, value: float) -> None:
     with pytest.raises(InvalidSettings, match=rf"breaker\.{setting} "):
         BreakerSettings(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_other_settings_judge_the_orders_that_wait_already() -> None:
+    orders = an_awaited()
+    send(orders, "abcd", S)
+    orders.configure(BreakerSettings(answer_s=0.5, failures=4))
+    orders.tick(S + S // 2)
+    assert orders.breaker.state is State.OPEN and len(orders) == 0

@@ -70,3 +70,14 @@ def test_a_stream_that_goes_on_inside_a_bar_makes_no_second_one_and_a_new_one_do
     assert kept.resume() == []
     kept.trade(1, 20, 5, 1)
     assert [bar.begin_ns for bar in kept.close(100)] == [0] and kept.late == 1
+
+
+def test_another_length_ends_the_open_bars_and_begins_none_in_a_time_that_had_one() -> None:
+    kept = bars.Bars(100)
+    kept.trade(1, 250, 5, 1)
+    assert kept.relength(100) == [], "the same length changes nothing"
+    assert kept.relength(1000) == [bars.Bar(1, 200, 100, 5, 5, 5, 5, 1, 1)], "as it was"
+    kept.trade(1, 300, 6, 1)
+    assert kept.late == 1 and kept.close(999) == [], "the second that holds it had a bar"
+    kept.trade(1, 1_200, 7, 1)
+    assert kept.close(2_000) == [bars.Bar(1, 1_000, 1_000, 7, 7, 7, 7, 1, 1)]

@@ -1,7 +1,10 @@
-"""What the agent and a receiver say about fences, byte by byte (docs/protocol.md shows these)."""
+"""What an agent and its daemons say, byte by byte (docs/protocol.md shows these)."""
 
 from __future__ import annotations
 
+import pytest
+
+from controlplane.errors import InvalidInput
 from controlplane.model import Process
 from hftd.wire import codec, control, orders
 
@@ -19,6 +22,13 @@ OVERRIDES = (
     "9719010203ab6167656e742d616c706861c09194aa6f6d73642e6578656364ab666f726365645f6f70656eab76"
     "656e75652061736b6564cf0000000218711a00"
 )
+RELOAD = (
+    "9815010203ab6167656e742d616c706861c00982ac6d61785f706f736974696f6ea3353030a7627265616b6572"
+    "81a86661696c7572657303"
+)
+OLDER_RELOAD = "9715010203ab6167656e742d616c706861c009"
+"""Without settings."""
+FLAGS = "971a010203ab6167656e742d616c706861c082ab6b696c6c5f737769746368c3a56c696d6974c0"
 STATUS = (
     "dc001203010203ac6f6d73642d616c7068612d31c0c3a0a66163746976650180808090c39199aa6f6d73642e65"
     "78656364a46f70656ec2b335206661696c7572657320696e206120726f77cf17979cfe362a00000705010209a0"
@@ -51,6 +61,26 @@ def test_overrides_of_breakers_have_their_golden_bytes() -> None:
     )
     assert codec.encode(message).hex() == OVERRIDES
     assert control.decode_from_agent(bytes.fromhex(OVERRIDES)) == message
+
+
+def test_wanted_settings_have_their_golden_bytes() -> None:
+    message = control.Reload(*HEAD, 9, {"max_position": "500", "breaker": {"failures": 3}})
+    assert codec.encode(message).hex() == RELOAD
+    assert control.decode_from_agent(bytes.fromhex(RELOAD)) == message
+    older = control.decode_from_agent(bytes.fromhex(OLDER_RELOAD))
+    assert older == control.Reload(*HEAD, 9, {})
+
+
+def test_the_sites_flags_have_their_golden_bytes() -> None:
+    message = control.Flags(*HEAD, {"kill_switch": True, "limit": None})
+    assert codec.encode(message).hex() == FLAGS
+    assert control.decode_from_agent(bytes.fromhex(FLAGS)) == message
+
+
+@pytest.mark.parametrize("revision", [-1, 1 << 63])
+def test_a_revision_that_no_status_could_say_does_not_decode(revision: int) -> None:
+    with pytest.raises(InvalidInput):
+        control.decode_from_agent(codec.encode(control.Reload(*HEAD, revision, {})))
 
 
 def test_a_status_has_its_breakers_and_its_settings_revision_last() -> None:

@@ -492,3 +492,23 @@ def test_what_has_ended_stays_ended_however_often_it_is_told(
     for n, state, execution in reports:
         take(known, report(n, state, filled=QUANTITY if execution else 0, execution=execution))
     assert all(int(order_id.rsplit("-")[-1]) > 20 for order_id in known.orders)
+
+
+def test_bounds_that_change_hold_from_the_next_order_on_and_never_hide_what_is_gone() -> None:
+    known = oms.Oms("omsd", "riskd", BOUNDS, believed)
+    for n in range(1, 41):
+        take(known, place(n), report(n, OrderState.FILLED, filled=QUANTITY, execution=n))
+    assert len(known.executions) == 5 and len(known.closed) == 40
+    known.bounds = msgspec.structs.replace(
+        BOUNDS, executions_max=100, closed_orders_max=10, open_orders_max=1
+    )
+    take(known, place(41), report(41, OrderState.FILLED, filled=QUANTITY, execution=41))
+    assert known.executions_after(30) is None, "those dropped under the old bound are the venue's to tell"
+    found = known.executions_after(36)
+    assert found is not None and [each.execution_id for each in found] == [37, 38, 39, 40, 41]
+    assert len(known.closed) == 41 - oms.GONE_AT_ONCE, "a few at a time"
+    take(known, place(42), report(42, OrderState.FILLED, filled=QUANTITY, execution=42))
+    take(known, place(43), report(43, OrderState.FILLED, filled=QUANTITY, execution=43))
+    assert len(known.closed) == 10
+    known.apply(place(44))
+    assert known.objection(place(45)) == reasons.TOO_MANY_ORDERS

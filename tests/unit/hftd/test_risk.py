@@ -19,6 +19,7 @@ from hftd.settings import RiskSettings
 from hftd.wire.orders import Kind, OrderState, Place, Report, Side
 
 ONE = fixed.UNIT
+SECOND = 1_000_000_000
 BTC = ("spot", "BTCUSDT")
 LIMITS = dataclasses.replace(
     riskd.limits(RiskSettings(), 4),
@@ -259,3 +260,23 @@ def test_whatever_fills_the_position_never_passes_the_limit(steps: list[tuple[st
 def test_limits_that_make_no_sense_are_refused_by_name(given: dict[str, object]) -> None:
     with pytest.raises(InvalidSettings, match=next(iter(given))):
         RiskSettings(**given)  # type: ignore[arg-type]
+
+
+def test_another_rate_counts_from_now_on_and_gives_nothing_away() -> None:
+    bucket = risks.Bucket(10, 5, 0)
+    for _ in range(5):
+        assert bucket.take(0)
+    bucket.configure(2, 50, SECOND)  # a second at the old rate has filled it
+    assert [bucket.take(SECOND) for _ in range(6)] == [True] * 5 + [False]
+    later = SECOND + SECOND // 2
+    assert bucket.take(later) and not bucket.take(later), "one in half a second, at two a second"
+    bucket.configure(2, 1, 30 * SECOND)
+    assert [bucket.take(30 * SECOND) for _ in range(2)] == [True, False], "a smaller one holds no more"
+
+
+def test_new_limits_judge_every_order_from_now_on_and_count_those_that_work() -> None:
+    risk = ready()
+    assert risk.approve(place(1), 1, 0) is None
+    risk.configure(dataclasses.replace(LIMITS, revision=9, position_max=ONE), 0)
+    assert code(risk.judge(place(2), 0)) == reasons.POSITION_LIMIT
+    assert risk.limits.revision == 9 and len(risk.orders) == 1, "what was approved stays"

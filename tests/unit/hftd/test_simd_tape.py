@@ -191,3 +191,30 @@ def test_a_gap_below_the_bound_is_waited_for_and_at_full_speed_there_are_none() 
     assert Rig([line(100), line(100 + minutes)]).turn(0) == minutes
     rig = Rig([line(100), line(100 + 10 * minutes)], speed=0)
     assert rig.turn(0) is None and not rig.gaps and len(rig.sent) == 2
+
+
+def due_ms(pace: tape.Pace, place_ms: int, now_ms: int) -> int:
+    return pace.due_ns(place_ms * MS, now_ms * MS) // MS
+
+
+def test_the_tape_goes_on_from_where_it_is_when_its_speed_changes() -> None:
+    pace = tape.Pace(1)
+    assert due_ms(pace, 1_000, 0) == 0
+    assert due_ms(pace, 3_000, 500) == 2_000
+    pace.follow(10, 500 * MS)
+    assert due_ms(pace, 3_000, 500) == 650, "1.5 s of the tape are left"
+    pace.follow(1, 600 * MS)
+    assert due_ms(pace, 3_000, 600) == 1_100
+    pace.follow(0, 700 * MS)
+    assert due_ms(pace, 9_000, 700) == 700, "as fast as it goes"
+    pace.follow(1, 800 * MS)
+    assert due_ms(pace, 9_100, 800) == 800 and due_ms(pace, 9_200, 800) == 900
+
+
+def test_a_speed_that_changes_while_the_tape_stands_still_makes_up_for_nothing() -> None:
+    pace = tape.Pace(1)
+    assert due_ms(pace, 0, 0) == 0 and due_ms(pace, 1_000, 100) == 1_000
+    pace.hold(400 * MS)
+    pace.follow(10, 900 * MS)
+    pace.release(1_000 * MS)
+    assert due_ms(pace, 1_000, 1_000) == 1_060, "600 ms of the tape were left when it stopped"
