@@ -3,8 +3,8 @@
 
 Promises: what it does next depends on the store alone, so that a controller that dies in the middle is
 followed by the next one with the same operation; the operation ends as `succeeded` in the transaction that
-promotes, and as `failed` or `cancelled` before the record of a rollout that was taken back is deleted, so that
-it ends once. What cannot be read or written is tried again at the next look.
+promotes, and as `failed` or `cancelled` before the record of one that was taken back is deleted, so that it
+ends once. What cannot be read or written is tried again at the next look.
 """
 
 from __future__ import annotations
