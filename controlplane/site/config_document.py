@@ -71,9 +71,9 @@ def history(view: SiteView, name: str) -> list[Row]:
 
 def _taken_back(view: SiteView, found: ConfigRevision) -> bool:
     """As far as the store still has the operation."""
-    if found.revision > wanted(view, found.service):
-        rollout = view.configs.get(found.service, ServiceConfig()).rollout
-        return rollout is None or rollout.revision != found.revision
+    config = view.configs.get(found.service, ServiceConfig())
+    if config.current is not None and found.revision > config.current.revision:
+        return config.rollout is None or config.rollout.revision != found.revision
     return any(
         each.id == found.operation
         and each.kind == ROLLOUT_KIND
@@ -180,12 +180,8 @@ def _instances(view: SiteView, name: str) -> list[Row]:
     spec = view.specs.get(name)
     slots = [slot.instance for slot in spec.slots()] if spec is not None else []
     known = {each.id: each for record in view.hosts.values() for each in record.instances}
-    found, revision = view.configs.get(name, ServiceConfig()), wanted(view, name)
-    rows = []
-    for status in (known[each] for each in slots if each in known):
-        in_rollout = found.wanted(status.id) if found.rollout is not None else None
-        rows.append(_instance(status, revision if in_rollout is None else in_rollout.revision))
-    return rows
+    found = view.configs.get(name, ServiceConfig())
+    return [_instance(known[each], found.wanted_revision(each)) for each in slots if each in known]
 
 
 def _instance(status: InstanceStatus, wanted: int) -> Row:

@@ -102,6 +102,7 @@ def test_a_change_is_sent_waited_for_and_found_in_the_history(hftctl: Any) -> No
     assert code == 0
     assert "skew_ppm: 100 -> 50" in said and "breaker.failures: 5 -> 3" in said
     assert "revision 1 -> 2" in said and "in force on strategy-mm-alpha-1 after" in said
+    assert hftctl("set", "strategy-mm", "order_notional=50", "--reason", "x", "--dry-run")[0] == 0
     code, said, _ = hftctl("set", "strategy-mm", "--unset", "skew_ppm", "--reason", "as it was")
     assert code == 0 and "skew_ppm: 50 -> 100" in said
     rows = json.loads(hftctl("history", "strategy-mm", "-o", "json")[1])
