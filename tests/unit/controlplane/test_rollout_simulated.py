@@ -358,7 +358,7 @@ async def play(seed: int, kind: str) -> Site:
 
 NO_FAULT = ("nothing", "cancels", "applies")
 KINDS = (*NO_FAULT, "refuses", "crashes", "unwell", "metric")
-SEEDS = range(5)
+SEEDS = range(15)
 
 
 @pytest.mark.parametrize("kind", KINDS)
