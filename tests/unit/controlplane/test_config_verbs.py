@@ -277,6 +277,12 @@ def test_a_rollout_is_followed_to_its_end_with_its_exit_code(
 def test_a_rollback_takes_back_the_rollout_that_is_under_way(hftctl: Any, agent: ConfigAgent) -> None:
     words = ("set", "auditd", "sync=true", "--reason", "x", "--rollout", "--no-wait")
     assert hftctl(*words)[0] == 0
+
+    async def seen(agent: ConfigAgent) -> None:
+        while (view := agent.follower.view) is None or "auditd" not in view.configs:
+            await agent.follower.changed.wait()
+
+    agent.do(seen)
     code, said, _ = hftctl("rollback", "auditd", "--reason", "not now")
     assert code == 0 and "sync: true -> false" in said and "revision 2 -> 1 (operation config-rollout" in said
 
