@@ -238,7 +238,7 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
             base,
             stands.spec.settings,
             SERVICES_FILE,
-            new.actor,
+            "system",
             "as the services file had it",
             new.at_ns,
         )

@@ -13,6 +13,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ BODY_BYTES_MAX = 4 * documents.DOCUMENT_BYTES_MAX
 RACES_MAX = 100
 """Changes by others between one's own look and write, as long as no path is touched by both."""
 WATCH_S_MAX, TIMEOUT_S_MAX = 3600.0, 3600.0
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 class RolloutWish(msgspec.Struct, frozen=True):
@@ -165,7 +167,7 @@ def plan(asked: ConfigRequest, stands: Standing, kind: DaemonKind) -> Planned:
     """
     service = stands.service
     before = stands.document
-    given = _wanted(asked, stands)
+    given = _with_services(kind, asked, stands)
     document = settings_check.check(kind, given, service)
     changes = documents.difference(before or {}, document)
     _keep_services(service, kind, before, document)
@@ -198,6 +200,19 @@ def _wanted(asked: ConfigRequest, stands: Standing) -> Mapping[str, Any]:
         return documents.edited(stands.document, asked.set)
     except InvalidInput as exc:
         raise InvalidInput(f"{stands.service}: {exc}") from exc
+
+
+def _with_services(kind: DaemonKind, asked: ConfigRequest, stands: Standing) -> Mapping[str, Any]:
+    """What is wanted, with the services that it uses as they are, where a whole document does not name them
+    or is one of before.
+    """
+    given = _wanted(asked, stands)
+    if asked.kind == "set" or stands.document is None:
+        return given
+    uses = {
+        name: stands.document[name] for name in settings_check.service_fields(kind) & stands.document.keys()
+    }
+    return {**given, **uses} if asked.kind == "rollback" else {**uses, **given}
 
 
 def _keep_services(
@@ -239,6 +254,8 @@ class ConfigChange:
             the revision may stand.
         """
         view = self._seen()
+        if not _SERVICE.fullmatch(asked.service):
+            raise self._unknown(asked.service, view)
         operation = ""
         try:
             for _ in range(RACES_MAX):
@@ -340,6 +357,13 @@ class ConfigChange:
             "reason": "it was not there" if record is None and old is None else asked.reason,
         }
 
+    @staticmethod
+    def _unknown(service: str, view: SiteView) -> InvalidInput:
+        there = ", ".join(sorted(view.specs)) or "none"
+        return InvalidInput(
+            f"service {documents.shown(service)} is not in site {view.site} (there are {there})"
+        )
+
     def _seen(self) -> SiteView:
         view = self._view()
         if view is None:
@@ -348,8 +372,7 @@ class ConfigChange:
 
     async def _plan(self, asked: ConfigRequest, stands: Standing, view: SiteView) -> Planned:
         if stands.spec is None:
-            there = ", ".join(sorted(view.specs)) or "none"
-            raise InvalidInput(f'service "{asked.service}" is not in site {view.site} (there are {there})')
+            raise self._unknown(asked.service, view)
         kind = self._kinds().get(stands.spec.daemon)
         if kind is None:
             raise InvalidInput(

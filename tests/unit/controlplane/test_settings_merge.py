@@ -246,3 +246,19 @@ async def test_a_service_that_is_given_another_daemon_takes_the_files_settings_w
     assert '~ riskd.settings.max_position: "60" -> nothing' in said(made) and not made.blocked
     await carry_out(store, made)
     assert await document(store) == {"speed": 1} and (await stands(store)).revision == 3
+
+
+@pytest.mark.parametrize("damaged", [KEYS.config_current("riskd"), KEYS.config_revision("riskd", 2)])
+async def test_a_damaged_document_is_not_replaced_by_the_file_in_silence(damaged: str) -> None:
+    store = MemoryStore(Memory())
+    await apply(store, configured.spec())
+    await change(store, set={"max_position": "60"})
+    await store.put(damaged, b"{")
+    before = store.memory.revision
+    assert (await apply(store, configured.spec())).operation is None, "the same file changes nothing"
+    with pytest.raises(Refused, match=r"damaged.*--settings file puts the file's there"):
+        await plan(store, configured.spec(burst=900))
+    assert store.memory.revision == before
+    assert (await apply(store, configured.spec(burst=900), settings="file")).outcome == "succeeded"
+    now = await stands(store)
+    assert now.revision == 3 and now.document == configured.spec(burst=900).settings and not now.damaged
