@@ -67,6 +67,13 @@ def test_what_is_wanted_is_beside_what_is_in_force_and_what_restarts() -> None:
     assert (old["revision"], old["document"]["burst"]) == (2, 2)
 
 
+def test_an_instance_that_no_agent_reports_is_unknown_and_has_nothing_in_force() -> None:
+    seen = view(THREE)
+    found = config_document.service(view(THREE, hosts={"alpha": seen.hosts["alpha"]}), "riskd")
+    assert found["in_force"] == {"riskd-alpha-1": 3}
+    assert (found["instances"][1]["id"], found["instances"][1]["state"]) == ("riskd-beta-1", "unknown")
+
+
 def test_of_a_spec_of_an_earlier_release_every_setting_restarts() -> None:
     found = config_document.service(view(specs={"riskd": replace(SPEC, restart=None)}), "riskd")
     assert (found["restart"], found["changes_live"]) == (["burst", "folder"], False)

@@ -204,6 +204,16 @@ def test_an_instance_that_does_not_run_is_not_waited_for(
     assert code == 0 and "auditd-beta-1: does not run; it has the new revision when it starts" in said
 
 
+def test_an_instance_of_a_silent_host_is_not_said_to_have_it(
+    hftctl: Any, agent: ConfigAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_ask, "SETTLED_S", 0.1)
+    agent.state["auditd-beta-1"] = "unknown"
+    code, said, _ = hftctl("set", "auditd", "sync=true", "--reason", "x")
+    assert code == 4 and "in force on auditd-alpha-1 after" in said
+    assert "auditd-beta-1: not in force: no agent reports it" in said
+
+
 def test_an_answer_that_is_lost_is_an_outcome_that_is_not_known(
     hftctl: Any, agent: ConfigAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,9 +231,7 @@ def test_an_answer_that_is_lost_is_an_outcome_that_is_not_known(
     assert code == 3 and "nothing was changed: no store" in said
 
 
-def test_the_store_that_goes_away_in_a_write_is_an_unknown_outcome_and_before_it_none(
-    hftctl: Any, agent: ConfigAgent
-) -> None:
+def test_without_a_store_nothing_is_changed_and_the_verb_says_so(hftctl: Any, agent: ConfigAgent) -> None:
     async def cut(agent: ConfigAgent) -> None:
         agent.store.cut()
 
