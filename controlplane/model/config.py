@@ -69,16 +69,21 @@ class RolloutRecord:
     began_ns: WallNs
     instances: Annotated[tuple[Name, ...], msgspec.Meta(max_length=INSTANCES_MAX * 64)] = ()
     """That shall run `revision` now."""
-    stage: Annotated[str, one_of("canary", "rest", "promote", "revert")] = "canary"
+    stage: Annotated[str, one_of("canary", "rest", "revert")] = "canary"
     why: Text = ""
     """Of a revert."""
+    cancelled: bool = False
+    """An operator took it back."""
+    crashes: Mapping[Name, Count] = field(default_factory=dict)
+    """How often each of `instances` had crashed when its stage began: one more reverts, whichever controller
+    sees it."""
     watch_s: float = 10.0
     """For how long each stage has to stay good."""
     timeout_s: float = 60.0
     """In which each stage's instances have to be in force and ready."""
     metric: Text = ""
     """`NAME > VALUE` or `NAME < VALUE`, of each instance's counters' rates: reverted when it holds; empty:
-    health alone is watched."""
+    health alone is watched (config/condition.py)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,14 +216,14 @@ async def test_nothing_is_asked_before_the_site_was_seen() -> None:
 
 async def test_a_rollout_stages_the_revision_and_leaves_what_is_wanted() -> None:
     store, change = await site()
-    wish = config_change.RolloutWish(metric="rejects > 5", watch_s=1.0)
+    wish = config_change.RolloutWish(watch_s=1.0)
     done = await change.run(asked(set={"burst": 900}, rollout=wish))
     assert (done["outcome"], done["from"], done["to"]) == ("running", 1, 2)
     now = await stands(store)
     assert now.revision == 1 and now.config.rollout is not None
     rollout: RolloutRecord = now.config.rollout
     assert (rollout.revision, rollout.base, rollout.instances) == (2, 1, ("riskd-alpha-1",))
-    assert (rollout.operation, rollout.metric, rollout.stage) == (done["operation"], "rejects > 5", "canary")
+    assert (rollout.operation, rollout.watch_s, rollout.stage) == (done["operation"], 1.0, "canary")
     wanted = now.config.wanted("riskd-alpha-1"), now.config.wanted("riskd-beta-1")
     assert [row.revision for row in wanted if row is not None] == [2, 1]
     [operation] = await operations(store)
@@ -231,16 +231,6 @@ async def test_a_rollout_stages_the_revision_and_leaves_what_is_wanted() -> None
     for given in ({"set": {"burst": 950}}, {"set": {"burst": 950}, "rollout": wish}):
         with pytest.raises(Refused, match=f"rollout of revision 2 by ann is under way .*{done['operation']}"):
             await change.run(asked(**given))
-
-
-def test_the_standbys_of_a_group_have_a_revision_first() -> None:
-    spec, wish = configured.spec(), config_change.RolloutWish()
-    assert config_change.canaries(spec, "riskd-alpha-1", wish) == ("riskd-beta-1",)
-    assert config_change.canaries(spec, None, wish) == ("riskd-alpha-1",)
-    named = config_change.RolloutWish(canary=("riskd-alpha-1",))
-    assert config_change.canaries(spec, "riskd-alpha-1", named) == ("riskd-alpha-1",)
-    with pytest.raises(InvalidInput, match="wanted instances of riskd"):
-        config_change.canaries(spec, None, config_change.RolloutWish(canary=("bookd-alpha-1",)))
 
 
 # --- requests -----------------------------------------------------------------------------------------------
