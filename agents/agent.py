@@ -36,6 +36,7 @@ from agents.keeper import protocol
 from agents.keeper_process import KeeperProcess
 from agents.leader_events import LeaderEvents
 from agents.peers import PeerNews
+from agents.rollout_events import RolloutEvents
 from agents.site_answers import SiteAnswers
 from agents.supervisor import runner
 from agents.supervisor.supervisor import Desired, Supervisor
@@ -50,7 +51,7 @@ from controlplane.store import Health, Keys
 PEER_KINDS = ("specs", "services", "led")
 """What a peer is made of: who is registered, who leads, and of a spec the daemon and the mode."""
 
-SITE_NEWS = (*PEER_KINDS, "config", "plain", "epoch", "history", "overrides", "undecodable")
+SITE_NEWS = (*PEER_KINDS, "config", "plain", "epoch", "history", "ops", "overrides", "undecodable")
 """What an agent acts on. That leaders renew, hosts report and operations go on is only shown when asked."""
 
 
@@ -115,6 +116,7 @@ class Agent:
         self.instances.on_heard = self._heard
         self.instances.keeper_trouble = lambda: self.keeper.trouble if self.keeper else ""
         self.leader_events = LeaderEvents(given.host, self.report)
+        self.rollout_events = RolloutEvents(given.host, self.report)
         self.answers: SiteAnswers = SiteAnswers(self)
         self.keeper: KeeperProcess | None = None
         self.keeper_udp = ""
@@ -198,6 +200,8 @@ class Agent:
         else:
             self.peers.tell_users(set().union(*(changes.get(kind, ()) for kind in PEER_KINDS)))
         self.leader_events.look(site, site.history if changes is None else changes.get("history", ()))
+        if changes is None or "ops" in changes:
+            self.rollout_events.look(site)
         lines = []
         if view.undecodable:
             lines.append(f"records that do not decode: {', '.join(sorted(view.undecodable)[:5])}")

@@ -1,4 +1,5 @@
-"""hft-controld: the elected controller of a site; here its view and its HTTP, later sagas and reconciliation.
+"""hft-controld: the elected controller of a site: its view, its HTTP, and the tasks that only an elected one
+has, such as rollouts of configuration; later sagas and reconciliation.
 
 Elected by a key under a store lease (`controller`): one writes it, the others watch it and serve reads
 meanwhile. Nothing fast waits for it: failover, health and trading go on without any controller. A record of a
@@ -26,7 +27,7 @@ from controlplane.host.system_clock import SystemClock
 from controlplane.http import server
 from controlplane.model import records
 from controlplane.model.observed import Alarm
-from controlplane.operations import archive
+from controlplane.operations import archive, config_rollout
 from controlplane.site import anti_entropy, config_status, document, reasons, status
 from controlplane.site.follower import Follower
 from controlplane.site.last_heard import LastHeard
@@ -62,6 +63,14 @@ class Controller:
         self.backups: backup.Scheduled | None = None
         """None: none are taken."""
         self.archive: archive.Archive | None = None
+        self.rollouts = config_rollout.ConfigRollouts(
+            client,
+            self.keys,
+            self.clock,
+            view=lambda: follower.view,
+            age_s=follower.age_s,
+            silent_ms=follower.silent_ms,
+        )
 
     def __repr__(self) -> str:
         return f"<Controller {self.site} {self.url} {'elected' if self.elected else 'waiting'}>"
@@ -157,7 +166,7 @@ class Controller:
 
     def alarms(self) -> tuple[Alarm, ...]:
         """Those that it raises itself; the agents show them."""
-        own = self.backups.alarms if self.backups is not None else ()
+        own = self.rollouts.alarms + (self.backups.alarms if self.backups is not None else ())
         return own + (self.archive.alarms if self.archive is not None else ())
 
     def set_elected(self, elected: bool, why: str = "") -> None:
@@ -200,6 +209,7 @@ async def keep(given: argparse.Namespace) -> int:
             tasks.start_soon(controller.watch_health, name="store health")
             tasks.start_soon(controller.campaign, name="campaign")
             tasks.start_soon(controller.archive.run, lambda: controller.elected, name="archive")
+            tasks.start_soon(controller.rollouts.run, lambda: controller.elected, name="rollouts")
             if controller.backups is not None:
                 tasks.start_soon(controller.backups.run, lambda: controller.elected, name="backups")
     finally:

@@ -5,8 +5,8 @@ The routes of design section 10 (host_routes.py, instance_routes.py) and those u
 answers for the whole site (site_routes.py). Over TCP only what checks and Prometheus call is answered; logs,
 events, what daemons say, and whatever changes something, over the unix socket alone (docs/security.md). What
 only another host knows (a log, a daemon's answer, its events) is fetched from that host's agent
-(other_hosts.py). Nothing here asks the store, save a failover, an override of a breaker, what concerns
-fences, and registrations by hand.
+(other_hosts.py). Nothing here asks the store, save a failover, an override of a breaker, a change of
+configuration, what concerns fences, and registrations by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from agents.agent import Agent
 from agents.http import (
     breaker_routes,
+    config_routes,
     fence_routes,
     host_routes,
     instance_routes,
@@ -33,6 +34,7 @@ def application(agent: Agent, failovers: failover.Failovers, store: Store, keys:
     fences = fence_routes.FenceRoutes(agent, others, store, keys)
     registrations = registration_routes.RegistrationRoutes(agent, store, keys)
     breakers = breaker_routes.BreakerRoutes(agent, store, keys)
+    config = config_routes.ConfigRoutes(agent, store, keys)
     host, instances = host_routes.HostRoutes(agent), instance_routes.InstanceRoutes(agent, others)
     site = site_routes.SiteRoutes(agent, others, failovers)
     return answers.by_door(
@@ -44,5 +46,6 @@ def application(agent: Agent, failovers: failover.Failovers, store: Store, keys:
             *fences.to_the_owner(),
             *registrations.to_the_owner(),
             *breakers.to_the_owner(),
+            *config.to_the_owner(),
         ],
     )

@@ -79,7 +79,7 @@ def auto(
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def seconds(text: str | None) -> float | None:
+def seconds(text: str | None, option: str = "--for") -> float | None:
     """Raises InvalidInput: not a duration."""
     if text is None:
         return None
@@ -89,7 +89,7 @@ def seconds(text: str | None) -> float | None:
     except ValueError:
         found = 0.0
     if not 0 < found < float("inf"):
-        raise InvalidInput(f'--for "{text}": not a duration; wanted one as 90s, 15m, 2h or 1d')
+        raise InvalidInput(f'{option} "{text}": not a duration; wanted one as 90s, 15m, 2h or 1d')
     return found
 
 

@@ -1,5 +1,5 @@
-"""Completion of plain lines for bash, zsh and fish: verbs, options and what an option may be, from what the
-verbs declare. A key was pressed and somebody waits, so typer is not imported.
+"""Completion of plain lines for bash, zsh and fish: verbs, options, and what an option or an argument may be,
+from what the verbs declare. A key was pressed and somebody waits, so typer is not imported.
 
 Promises what typer would answer (test_complete.py compares the two), for the scripts that typer installs.
 `answer` returns None for what it leaves to typer: lines that are not plain, verbs of other packages, other
@@ -13,7 +13,8 @@ from enum import Enum
 from typing import Any
 
 from controlplane.cli import declare, foreign, plain
-from controlplane.cli.declare import Noun, Option
+from controlplane.cli.declare import Argument, Noun, Option
+from controlplane.errors import HftctlError
 
 Candidate = tuple[str, str]
 """A word, and a line of help or ""."""
@@ -70,14 +71,23 @@ def _candidates(words: list[str], beginning: str, verbs: Mapping[str, Any]) -> I
 
 
 def _of_verb(function: Callable[..., Any], words: list[str], beginning: str) -> Iterator[Candidate]:
-    """Names of options that are not given yet, or the values of the one before the cursor."""
+    """Names of options that are not given yet, the values of the one before the cursor, or those of the next
+    argument.
+    """
     takes = plain.parameters(function)
     last, constant = plain.spellings(takes).get(words[-1] if words else "", (None, None))
     if last is not None and constant is None and not beginning.startswith("-"):
         if issubclass(last.type, Enum):
             yield from _beginning({each.value: "" for each in last.type}, beginning)
+        elif last.declared.complete:
+            yield from known(last.declared.complete, plain.values(words[:-1], takes), beginning)
         return
     given = plain.values(words, takes)
+    if not beginning.startswith("-"):
+        loose = (each for each in takes if isinstance(each.declared, Argument))
+        at = next((each for each in loose if each.many or each.name not in given), None)
+        if at is not None and at.declared.complete:
+            yield from known(at.declared.complete, given, beginning)
     if beginning.startswith("-"):
         for each in takes:
             if isinstance(each.declared, Option) and (each.many or each.name not in given):
@@ -86,6 +96,16 @@ def _of_verb(function: Callable[..., Any], words: list[str], beginning: str) -> 
                 names = [yes for yes, _, _ in pairs] + [no for _, _, no in pairs if no]
                 yield from _beginning(dict.fromkeys(names, each.declared.help), beginning)
         yield from _beginning(dict([HELP]), beginning)
+
+
+def known(place: str, given: Mapping[str, Any], beginning: str) -> Iterator[Candidate]:
+    """What the function at `FILE:NAME` knows for a line on which these parameters are given; nothing when it
+    cannot find out.
+    """
+    try:
+        yield from _beginning(declare.at(place)(given), beginning)
+    except HftctlError:
+        return
 
 
 def _beginning(named: Mapping[str, str], beginning: str) -> Iterator[Candidate]:

@@ -14,10 +14,11 @@ from typing import Any
 class Option:
     """`Annotated[float, Option("--timeout", min=1, help="...")]`; without a default it is required.
 
-    A bool takes no value: `"--wait"`, or `"--wait/--no-wait"`. A list may be given several times.
+    A bool takes no value: `"--wait"`, or `"--wait/--no-wait"`. A list may be given several times. `complete`:
+    `FILE:NAME` of what a shell is told for its value (complete.py).
     """
 
-    __slots__ = ("envvar", "help", "max", "min", "names")
+    __slots__ = ("complete", "envvar", "help", "max", "min", "names")
 
     def __init__(
         self,
@@ -26,22 +27,25 @@ class Option:
         min: float | None = None,
         max: float | None = None,
         envvar: str | None = None,
+        complete: str = "",
     ) -> None:
         self.names = names
         self.help = help
         self.min = min
         self.max = max
         self.envvar = envvar
+        self.complete = complete
 
 
 class Argument:
-    """`Annotated[str, Argument(help="...")]`; a list takes all words that are left."""
+    """`Annotated[str, Argument(help="...")]`; a list takes all words that are left. `complete` as Option."""
 
-    __slots__ = ("help", "metavar")
+    __slots__ = ("complete", "help", "metavar")
 
-    def __init__(self, *, help: str, metavar: str | None = None) -> None:
+    def __init__(self, *, help: str, metavar: str | None = None, complete: str = "") -> None:
         self.help = help
         self.metavar = metavar
+        self.complete = complete
 
 
 class Noun:

@@ -50,6 +50,10 @@ VERBS: dict[str, Verb] = {
         "leadership:history", "Every change of leader of a service, with time, cause, actor and reason."
     ),
     "failover": Verb("leadership:failover", "Kill the leader of a service and let a standby lead."),
+    "config": Verb(
+        "config:config",
+        "Configuration: services' settings and plain keys, their revisions, changed with the market open.",
+    ),
     "breaker": Verb("breaker:breakers", "Circuit breakers of the site."),
     "op": Verb("op:op", "Operations: what was changed, by whom, why, and how it went."),
     "backup": Verb("backup:backup", "Write everything that the store holds of the site to a file."),

@@ -109,12 +109,42 @@ def _hint(hint: Any) -> Any:
         return Annotated[
             kind,
             typer.Option(
-                *how.names, help=how.help, min=how.min, max=how.max, envvar=how.envvar, readable=False
+                *how.names,
+                help=how.help,
+                min=how.min,
+                max=how.max,
+                envvar=how.envvar,
+                readable=False,
+                autocompletion=_completion(how.complete),
             ),
         ]
     if isinstance(how, Argument):
-        return Annotated[kind, typer.Argument(help=how.help, metavar=how.metavar, readable=False)]
+        return Annotated[
+            kind,
+            typer.Argument(
+                help=how.help,
+                metavar=how.metavar,
+                readable=False,
+                autocompletion=_completion(how.complete),
+            ),
+        ]
     return hint
+
+
+def _completion(place: str) -> Callable[..., Any] | None:
+    if not place:
+        return None
+
+    def candidates(ctx: Any, incomplete: str) -> list[complete.Candidate]:
+        given, loose = dict(ctx.params), iter(ctx.args)
+        for (
+            each
+        ) in ctx.command.params:  # behind an option whose value is still typed, click gives no argument
+            if each.param_type_name == "argument" and given.get(each.name) is None:
+                given[each.name] = next(loose, None)
+        return list(complete.known(place, given, incomplete))
+
+    return candidates
 
 
 app = typer.Typer(

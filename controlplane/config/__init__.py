@@ -1,8 +1,9 @@
 """Configuration: one versioned document a service, and plain keys, in the store.
 
 documents.py (paths, differences, three sides merged) is pure; revisions.py and plain.py write the records of
-model/config.py. Who may write what, checked and recorded: operations/config_change.py. library.py is for
-other programs (`config.connect`).
+model/config.py. Of a rollout, canary.py says who has it first, condition.py which metric is watched, and
+rollout.py what comes next; all three are pure. Who may write what, checked and recorded:
+operations/config_change.py and config_rollout.py. library.py is for other programs (`config.connect`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from controlplane.config import documents, plain, revisions
+from controlplane.config import canary, condition, documents, plain, revisions, rollout
 
 if TYPE_CHECKING:
     from controlplane.config.library import Blocking, Config, connect, connect_in_thread
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
 __all__ = [
     "Blocking",
     "Config",
+    "canary",
+    "condition",
     "connect",
     "connect_in_thread",
     "documents",
     "plain",
     "revisions",
+    "rollout",
 ]
 
 LATE = frozenset({"Blocking", "Config", "connect", "connect_in_thread"})

@@ -255,7 +255,7 @@ class Sides:
 @dataclass(frozen=True, slots=True)
 class Merged:
     document: dict[str, Any]
-    """Where the two conflict, it has ours."""
+    """Where the two conflict, it has ours: merged the other way round, theirs."""
     conflicts: tuple[Sides, ...] = field(default=())
 
 
@@ -284,12 +284,3 @@ def _merge(base: Any, ours: Any, theirs: Any, path: str, conflicts: list[Sides])
         return theirs
     conflicts.append(Sides(path, *(None if side is ABSENT else side for side in (base, ours, theirs))))
     return ours
-
-
-def settled(document: Mapping[str, Any], conflicts: Iterable[Sides]) -> dict[str, Any]:
-    """The merged document with theirs wherever the two conflict."""
-    found = dict(document)
-    for each in conflicts:
-        theirs = each.theirs
-        found = unset(found, each.path) if theirs is None else put(found, each.path, theirs)
-    return found

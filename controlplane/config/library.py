@@ -95,6 +95,8 @@ class Config:
         """
         service, dot, path = key.partition(".")
         if dot:
+            plain.check_key(service)
+            documents.parts(path)
             stands = await revisions.read(self._store, self._keys, service)
             if stands.spec is not None:
                 return _at(stands.document, path)

@@ -88,13 +88,13 @@ async def put(
     store: Store, keys: Keys, key: str, record: PlainKey, known: Collection[str] = ()
 ) -> PlainKey | None:
     """Put it in place of whatever stands there; what stood there before, None also where that was no value.
-    `known`: the site's keys, for their bound.
+    `known`: the site's keys, for their bound, which holds up no kill switch.
 
     Raises:
         TooLarge: there are as many keys as there may be. Unavailable: with `ambiguous` it may stand.
     """
     check_key(key)
-    if key not in known and len(known) >= KEYS_MAX:
+    if key not in known and len(known) >= KEYS_MAX and key != KILL_SWITCH:
         raise TooLarge(f"{key}: found {len(known)} plain keys, wanted at most {KEYS_MAX}: delete one first")
     lease = await store.lease(record.ttl_s) if record.ttl_s is not None else None
     try:

@@ -41,6 +41,8 @@ DELETED_MAX = 8
 """In one transaction; what is too much after it goes with the next ones."""
 WRITE_TRIES = 3
 """Of one transaction whose answers are lost; each try has the store client's own deadline."""
+ABORT_TRIES = 5
+"""Against the controller, which writes the record once a stage."""
 READ_TRIES = 3
 """Of the read after it."""
 SERVICES_FILE = "services_file"
@@ -149,7 +151,8 @@ def said(row: ConfigRevision) -> str:
 def under_way(rollout: RolloutRecord) -> str:
     return (
         f"{rollout.service}: a rollout of revision {rollout.revision} by {rollout.actor} is under way "
-        f"(operation {rollout.operation}, {rollout.stage}); wait for its end, or revert it"
+        f"(operation {rollout.operation}, {rollout.stage}); wait for its end, or take it back with `hftctl "
+        f"config rollback {rollout.service} {rollout.base}`"
     )
 
 
@@ -235,7 +238,7 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
             base,
             stands.spec.settings,
             SERVICES_FILE,
-            new.actor,
+            "system",
             "as the services file had it",
             new.at_ns,
         )
@@ -270,6 +273,14 @@ def writes(keys: Keys, stands: Standing, new: New, rollout: RolloutRecord | None
     compares.append(Compare(under_way, 0))
     compares += [Compare(put.key, 0) for put in rows]
     return Writes(tuple(compares), tuple(then), number, base, row)
+
+
+def same_document(found: Entry, put: Put) -> bool:
+    """Whether a revision's record that stands says what this write of one would, whoever wrote it."""
+    if found.value == put.value:
+        return True
+    row, ours = _decoded(ConfigRevision, found), model.decode(ConfigRevision, put.value)
+    return row is not None and documents.same(row.document, ours.document)
 
 
 def surplus(sizes: Mapping[int, int], kept: Iterable[int]) -> list[int]:
@@ -416,9 +427,11 @@ async def extend(store: Store, keys: Keys, record: RolloutRecord, at: int) -> in
     return outcome.of_puts if isinstance(outcome, Committed) else None
 
 
-async def promote(store: Store, keys: Keys, record: RolloutRecord, at: int) -> bool:
-    """One transaction: the rollout's revision is the wanted one, and the rollout is over. False: it was
-    changed by another, or is over already and not by this promotion.
+async def promote(
+    store: Store, keys: Keys, record: RolloutRecord, at: int, also: tuple[Compare, Put] | None = None
+) -> bool:
+    """One transaction: the rollout's revision is the wanted one, the rollout is over, and `also` is written.
+    False: something of it was changed by another, or it is over already and not by this promotion.
 
     Raises:
         Unavailable: no answer, and it is not known to be written. Refused: what is wanted is not the
@@ -437,6 +450,9 @@ async def promote(store: Store, keys: Keys, record: RolloutRecord, at: int) -> b
     value = model.encode(CurrentConfig(record.service, record.revision, new_nonce()))
     compares = [Compare(key, entry.revision), Compare(keys.config_rollout(record.service), at)]
     then: list[Put | Delete] = [Put(key, value), Delete(keys.config_rollout(record.service))]
+    if also is not None:
+        compares.append(also[0])
+        then.append(also[1])
     return await _settled(store, compares, then, key, value)
 
 
@@ -457,6 +473,29 @@ async def revert(store: Store, keys: Keys, record: RolloutRecord, at: int) -> bo
     if failed is not None and standing is not None and standing.revision == at:
         raise failed
     return standing is None
+
+
+async def abort(store: Store, keys: Keys, service: str, reason: str, actor: str) -> RolloutRecord:
+    """An operator takes a rollout back: from this write on every agent goes back to the wanted revision, and
+    the elected controller ends the operation. Returns the record, which names it; of a rollout that is being
+    taken back already, as that stands.
+
+    Raises:
+        Refused: none is under way. Unavailable: not known to be written.
+    """
+    for _ in range(ABORT_TRIES):
+        found = await find_rollout(store, keys, service)
+        if found is None:
+            raise Refused(f"{service}: no rollout of its configuration is under way")
+        record, at = found
+        if record.stage == "revert":
+            return record
+        back = dataclasses.replace(
+            record, stage="revert", why=bounds.cut(f"taken back by {actor}: {reason}", 1000)
+        )
+        if await extend(store, keys, back, at) is not None:
+            return back
+    raise Unavailable(f"{service}: the rollout changed {ABORT_TRIES} times while it was to be taken back")
 
 
 async def _settled(

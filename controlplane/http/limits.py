@@ -17,15 +17,16 @@ class Limits:
     header_bytes_max: int = 16 << 10
     """Request line and headers together (431). Ours are below 500 bytes; browsers send at most 8 KiB."""
 
-    body_bytes_max: int = 64 << 10
-    """A body is read whole before the handler runs (413). The largest today, a failover, is below 1 KiB."""
+    body_bytes_max: int = 96 << 10
+    """A body is read whole before the handler runs (413). The largest is a document of configuration, of at
+    most 64 KiB, with its reason; all others are below 1 KiB."""
 
     head_s: float = 5.0
     """From the first byte of a request to the end of its headers (408), and from a new connection to its
     first byte. One packet on a healthy network; a client that drips bytes holds a connection no longer."""
 
     body_s: float = 10.0
-    """From the end of the headers to the end of the body (408): 64 KiB at 6 KiB/s."""
+    """From the end of the headers to the end of the body (408): 96 KiB at 10 KiB/s."""
 
     idle_s: float = 75.0
     """A connection kept alive between requests: longer than the usual 60 s of a scrape, so that a scraper

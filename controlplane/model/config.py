@@ -69,16 +69,19 @@ class RolloutRecord:
     began_ns: WallNs
     instances: Annotated[tuple[Name, ...], msgspec.Meta(max_length=INSTANCES_MAX * 64)] = ()
     """That shall run `revision` now."""
-    stage: Annotated[str, one_of("canary", "rest", "promote", "revert")] = "canary"
+    stage: Annotated[str, one_of("canary", "rest", "revert")] = "canary"
     why: Text = ""
     """Of a revert."""
+    crashes: Mapping[Name, Count] = field(default_factory=dict)
+    """How often each of `instances` had crashed when its stage began: one more reverts, whichever controller
+    sees it."""
     watch_s: float = 10.0
     """For how long each stage has to stay good."""
     timeout_s: float = 60.0
     """In which each stage's instances have to be in force and ready."""
     metric: Text = ""
     """`NAME > VALUE` or `NAME < VALUE`, of each instance's counters' rates: reverted when it holds; empty:
-    health alone is watched."""
+    health alone is watched (config/condition.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +115,21 @@ def plain_key(value: bytes, key: str) -> PlainKey:
         record = decode(PlainKey, value)
     else:
         record = PlainKey(found, type_of(found))
+    check_sendable(record.value)
     wanted = "bool" if key == KILL_SWITCH else record.type
     if not fits(record.value, wanted):
         raise ValueError(f"{str(record.value)[:60]!r} is no {wanted}")
     return record
+
+
+def check_sendable(value: object) -> None:
+    """Raises ValueError: it holds what no message to a daemon can: a whole number beyond 64 bits, lists in
+    lists without end.
+    """
+    try:
+        msgspec.msgpack.encode(value)
+    except (OverflowError, RecursionError) as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def type_of(value: object) -> str:

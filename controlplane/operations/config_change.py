@@ -22,11 +22,12 @@ from typing import Any, Literal
 import msgspec
 
 from controlplane import model
-from controlplane.config import documents, plain, revisions
+from controlplane.config import canary, condition, documents, plain, revisions
 from controlplane.config.documents import Change
 from controlplane.config.revisions import New, Standing
+from controlplane.config.rollout import KIND as ROLLOUT_KIND
 from controlplane.errors import HftctlError, InvalidInput, Refused, TooLarge, Unavailable
-from controlplane.model import Mode, ServiceSpec, bounds, records
+from controlplane.model import bounds, records
 from controlplane.model.config import RolloutRecord
 from controlplane.model.specs import DaemonKind
 from controlplane.operations import log as operation_log
@@ -37,15 +38,13 @@ from controlplane.store import Keys, Store
 
 KIND = "config"
 """Of the operations that change a document."""
-ROLLOUT_KIND = "config-rollout"
-"""Of those that the elected controller goes on with."""
 KEY_KIND = "config-key"
 BODY_BYTES_MAX = 4 * documents.DOCUMENT_BYTES_MAX
 """Of a request; a document may be written with blanks."""
 RACES_MAX = 100
 """Changes by others between one's own look and write, as long as no path is touched by both."""
 WATCH_S_MAX, TIMEOUT_S_MAX = 3600.0, 3600.0
-_METRIC = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\{[^{}\x00-\x1f\x7f]*\})? [<>] -?[0-9]+(\.[0-9]+)?")
+_SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 class RolloutWish(msgspec.Struct, frozen=True):
@@ -76,6 +75,10 @@ class ConfigRequest(msgspec.Struct):
     """Revision that the asker saw; None, for `set` only: whatever stands."""
     dry_run: bool = False
     rollout: RolloutWish | None = None
+
+    def takes_back(self, rollout: RolloutRecord) -> bool:
+        """Whether it is a rollback of this rollout, to the revision that was wanted when it began."""
+        return self.kind == "rollback" and self.to == rollout.base
 
 
 class KeyRequest(msgspec.Struct):
@@ -139,10 +142,8 @@ def _check_wish(wish: RolloutWish) -> None:
     ):
         if not (math.isfinite(found) and 0 < found <= most):
             raise InvalidInput(f"rollout: found {name} {found:g}, wanted more than 0 and at most {most:g} s")
-    if wish.metric and not _METRIC.fullmatch(wish.metric):
-        raise InvalidInput(
-            f"rollout: found the metric {wish.metric[:60]!r}, wanted NAME > VALUE or NAME < VALUE"
-        )
+    if wish.metric:
+        condition.parse(wish.metric)
 
 
 # --- what would change --------------------------------------------------------------------------------------
@@ -166,7 +167,7 @@ def plan(asked: ConfigRequest, stands: Standing, kind: DaemonKind) -> Planned:
     """
     service = stands.service
     before = stands.document
-    given = _wanted(asked, stands)
+    given = _with_services(kind, asked, stands)
     document = settings_check.check(kind, given, service)
     changes = documents.difference(before or {}, document)
     _keep_services(service, kind, before, document)
@@ -201,6 +202,19 @@ def _wanted(asked: ConfigRequest, stands: Standing) -> Mapping[str, Any]:
         raise InvalidInput(f"{stands.service}: {exc}") from exc
 
 
+def _with_services(kind: DaemonKind, asked: ConfigRequest, stands: Standing) -> Mapping[str, Any]:
+    """What is wanted, with the services that it uses as they are, where a whole document does not name them
+    or is one of before.
+    """
+    given = _wanted(asked, stands)
+    if asked.kind == "set" or stands.document is None:
+        return given
+    uses = {
+        name: stands.document[name] for name in settings_check.service_fields(kind) & stands.document.keys()
+    }
+    return {**given, **uses} if asked.kind == "rollback" else {**uses, **given}
+
+
 def _keep_services(
     service: str, kind: DaemonKind, before: Mapping[str, Any] | None, document: Mapping[str, Any]
 ) -> None:
@@ -214,24 +228,6 @@ def _keep_services(
                 f"{service}: {path}: found {', '.join(names)}, wanted {', '.join(was[path])} as it is: what "
                 "a service uses follows from services.yml; change it there and run `hftctl apply`"
             )
-
-
-def canaries(spec: ServiceSpec, leader: str | None, wish: RolloutWish) -> tuple[str, ...]:
-    """Pure: the instances that have a new revision first. `leader`: of a group.
-
-    Raises InvalidInput: one of the wish is no instance of the service.
-    """
-    there = [slot.instance for slot in spec.slots()]
-    for name in wish.canary:
-        if name not in there:
-            raise InvalidInput(
-                f"rollout: found {name[:60]!r}, wanted instances of {spec.name} ({', '.join(there)})"
-            )
-    if wish.canary:
-        return tuple(dict.fromkeys(wish.canary))
-    if spec.mode is Mode.ACTIVE_STANDBY and leader in there:
-        return tuple(name for name in there if name != leader) or tuple(there)
-    return tuple(there[:1])
 
 
 # --- doing it -----------------------------------------------------------------------------------------------
@@ -258,10 +254,14 @@ class ConfigChange:
             the revision may stand.
         """
         view = self._seen()
+        if not _SERVICE.fullmatch(asked.service):
+            raise self._unknown(asked.service, view)
         operation = ""
         try:
             for _ in range(RACES_MAX):
                 stands = await revisions.read(self._store, self._keys, asked.service)
+                if stands.config.rollout is not None and asked.takes_back(stands.config.rollout):
+                    return await self._take_back(asked, stands, stands.config.rollout)
                 planned = await self._plan(asked, stands, view)
                 if asked.dry_run or not planned.changes:
                     outcome = "dry_run" if asked.dry_run else "succeeded"
@@ -289,6 +289,24 @@ class ConfigChange:
         if done["outcome"] != "running":
             await self._finish(operation, "succeeded")
         return {"operation": operation or None, **done}
+
+    async def _take_back(
+        self, asked: ConfigRequest, stands: Standing, rollout: RolloutRecord
+    ) -> dict[str, Any]:
+        """It succeeds when it is written; the rollout's own operation fails when every instance is back."""
+        if not asked.dry_run:
+            rollout = await revisions.abort(self._store, self._keys, asked.service, asked.reason, asked.actor)
+        before, after = stands.document_of(rollout.revision), stands.document_of(rollout.base)
+        changes = documents.difference(before or {}, after or {}) if before and after else []
+        done = self._result(
+            asked,
+            rollout.revision,
+            rollout.base,
+            Planned(after or {}, changes, ()),
+            "dry_run" if asked.dry_run else "succeeded",
+            "nothing was written" if asked.dry_run else asked.reason,
+        )
+        return {"operation": rollout.operation, **done}
 
     async def run_key(self, key: str, asked: KeyRequest) -> dict[str, Any]:
         """The result JSON. Deleting a key that is not there succeeds.
@@ -339,6 +357,13 @@ class ConfigChange:
             "reason": "it was not there" if record is None and old is None else asked.reason,
         }
 
+    @staticmethod
+    def _unknown(service: str, view: SiteView) -> InvalidInput:
+        there = ", ".join(sorted(view.specs)) or "none"
+        return InvalidInput(
+            f"service {documents.shown(service)} is not in site {view.site} (there are {there})"
+        )
+
     def _seen(self) -> SiteView:
         view = self._view()
         if view is None:
@@ -347,8 +372,7 @@ class ConfigChange:
 
     async def _plan(self, asked: ConfigRequest, stands: Standing, view: SiteView) -> Planned:
         if stands.spec is None:
-            there = ", ".join(sorted(view.specs)) or "none"
-            raise InvalidInput(f'service "{asked.service}" is not in site {view.site} (there are {there})')
+            raise self._unknown(asked.service, view)
         kind = self._kinds().get(stands.spec.daemon)
         if kind is None:
             raise InvalidInput(
@@ -366,7 +390,10 @@ class ConfigChange:
         if kind.check is not None and planned.changes:
             await asyncio.to_thread(settings_check.check_here, kind, planned.document, asked.service)
         if asked.rollout is not None:
-            canaries(stands.spec, self._leader(view, asked.service), asked.rollout)
+            canary.choose(stands.spec, view.leaders.get(asked.service), asked.rollout.canary)
+            if asked.rollout.metric:
+                heard = canary.heard_of(view, [slot.instance for slot in stands.spec.slots()])
+                condition.check(asked.rollout.metric, asked.service, heard.values())
         return planned
 
     def _behind(self, asked: ConfigRequest, stands: Standing, kind: DaemonKind) -> str:
@@ -403,6 +430,7 @@ class ConfigChange:
             return await revisions.write(self._store, self._keys, stands, new)
         wish = asked.rollout
         assert stands.spec is not None, "checked by _plan"
+        first = canary.choose(stands.spec, view.leaders.get(asked.service), wish.canary)
         rollout = RolloutRecord(
             asked.service,
             1,
@@ -411,17 +439,13 @@ class ConfigChange:
             bounds.cut(asked.actor),
             bounds.cut(asked.reason),
             now_ns,
-            canaries(stands.spec, self._leader(view, asked.service), wish),
+            first,
+            crashes=canary.crashes_of(canary.heard_of(view, first), first),
             watch_s=wish.watch_s,
             timeout_s=wish.timeout_s,
             metric=wish.metric,
         )
         return await revisions.stage(self._store, self._keys, stands, new, rollout)
-
-    @staticmethod
-    def _leader(view: SiteView, service: str) -> str | None:
-        leader = view.leaders.get(service)
-        return leader.holder.instance if leader is not None and leader.holder is not None else None
 
     @staticmethod
     def _result(

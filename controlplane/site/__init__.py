@@ -2,13 +2,15 @@
 
 follower.py (keeps the newest view, and tells what changed) · anti_entropy.py (compares it with the store) ·
 view.py (what a view holds) · status.py and document.py (the status document) · config_status.py (its words on
-configuration) · last_heard.py (of hosts that are gone) · look.py (what is asked of the document) · reasons.py
-(why a site is not healthy) · store_troubles.py (what is wrong with its store) · event_stream.py (the hosts'
-events as one line). nouns.py, the caches behind a view, is this room's own but for `Changes`.
+configuration) · config_document.py (configuration for its own verbs) · last_heard.py (of hosts that are
+gone) · look.py (what is asked of the document) · reasons.py (why a site is not healthy) · store_troubles.py
+(what is wrong with its store) · event_stream.py (the hosts' events as one line). nouns.py, the caches behind
+a view, is this room's own but for `Changes`.
 """
 
 __all__ = [
     "anti_entropy",
+    "config_document",
     "config_status",
     "document",
     "event_stream",

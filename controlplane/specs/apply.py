@@ -147,6 +147,10 @@ class Part:
     """Of its spec."""
     compares: tuple[Compare, ...]
     then: tuple[Put | Delete, ...]
+    row: Put | None = None
+    """Of its new revision."""
+    kept: tuple[Compare, ...] = ()
+    """What it looked at and leaves as it is."""
 
     @property
     def operations(self) -> int:
@@ -169,7 +173,7 @@ async def _write(store: Store, keys: Keys, plan: Plan, steps: _Steps, author: Au
         if len(batch) == len(plan.steps) and len(compares) + len(writes) + len(plan.kept) <= OPERATIONS_MAX:
             # In one transaction with what stays as it is: the file is in force as a whole, or not at all.
             compares += [Compare(keys.spec(name), revision) for name, revision in plan.kept.items()]
-        done = await _commit(store, keys, compares, writes, [part.put for part in batch])
+        done = await _commit(store, keys, compares, writes, batch)
         if not done.written:
             left = tuple(step.service for step in plan.steps if step.service not in applied)
             conflicts = tuple(_conflicts(compares, plan, keys, done.now)) if done.now is not None else ()
@@ -200,7 +204,7 @@ async def _commit(
     keys: Keys,
     compares: Sequence[Compare],
     writes: Sequence[Put | Delete],
-    specs: Sequence[Put],
+    parts: Sequence[Part],
 ) -> _Done:
     """One transaction; where it is lost, or its answer is, reading tells what became of it.
 
@@ -214,7 +218,7 @@ async def _commit(
         try:
             outcome = await store.txn(compares, writes)
             if isinstance(outcome, Committed):
-                return _Done({put.key: outcome.of_puts for put in specs})
+                return _Done({part.put.key: outcome.of_puts for part in parts})
         except HftctlError as exc:
             reason = f"the store did not take the write: {exc}"
             lost_answer = isinstance(exc, Unavailable) and exc.ambiguous
@@ -225,12 +229,22 @@ async def _commit(
             now = await _now(store, keys, compares)
         except HftctlError as exc:
             return _Done(unknown=lost_answer, reason=f"{reason or 'a conflict'}; it could not be read: {exc}")
-        if all(put.key in now and now[put.key].value == put.value for put in specs):
+        if all(_as_wanted(part, now) for part in parts):
             # Ours, after all, or the same by another writer: either way it is as wanted.
-            return _Done({put.key: now[put.key].revision for put in specs})
+            return _Done({part.put.key: now[part.put.key].revision for part in parts})
         if not lost_answer or any(_revision(now, each.key) != each.revision for each in compares):
             return _Done(reason=reason or "it was changed meanwhile", now=now)
     return _Done(unknown=True, reason=reason)
+
+
+def _as_wanted(part: Part, now: Mapping[str, Entry]) -> bool:
+    spec = now.get(part.put.key)
+    if spec is None or spec.value != part.put.value:
+        return False
+    if any(_revision(now, each.key) != each.revision for each in part.kept):
+        return False
+    row = now.get(part.row.key) if part.row is not None else None
+    return part.row is None or (row is not None and revisions.same_document(row, part.row))
 
 
 async def _now(store: Store, keys: Keys, compares: Sequence[Compare]) -> dict[str, Entry]:
@@ -274,6 +288,8 @@ def _part(step: Step, keys: Keys, author: Author) -> Part:
         return Part(step, put, _compares(compares), (put, *ends))
     put = Put(keys.spec(step.service), model.encode(step.spec))
     then: tuple[Put | Delete, ...] = (put,)
+    row: Put | None = None
+    kept: tuple[Compare, ...] = ()
     if step.settings is not None:
         stands, document = step.settings.stands, step.settings.document
         compares |= {key: at for key, at in stands.at.items() if key not in compares}
@@ -288,8 +304,11 @@ def _part(step: Step, keys: Keys, author: Author) -> Part:
             )
             made = revisions.writes(keys, stands, new)
             compares |= {each.key: each.revision for each in made.compares if each.key not in compares}
-            then += made.then
-    return Part(step, put, _compares(compares), then)
+            then, row = (*then, *made.then), made.row
+        else:
+            current = keys.config_current(step.service)
+            kept = (Compare(current, stands.at[current]),)
+    return Part(step, put, _compares(compares), then, row, kept)
 
 
 def _compares(found: Mapping[str, int]) -> tuple[Compare, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import msgspec
 
@@ -41,6 +41,11 @@ def diff(old: Sequence[ServiceSpec], new: Sequence[ServiceSpec]) -> list[Change]
         else:
             changes.extend(_changed(before[name], spec))
     return changes
+
+
+def same_but_derived(old: ServiceSpec, new: ServiceSpec) -> bool:
+    derived = {name: getattr(new, name) for name in DERIVED}
+    return old != new and replace(old, **derived) == new
 
 
 def _changed(old: ServiceSpec, new: ServiceSpec) -> list[Change]:

@@ -57,7 +57,8 @@ class Plan:
     before: tuple[ServiceSpec, ...] = ()
     """What the store had."""
     notes: tuple[str, ...] = ()
-    """Lines about settings of the file that do not change what runs: the store's stays."""
+    """Lines about what is written and does not change what runs: a setting of the file of which the store's
+    stays, or what another release derives."""
     conflicts: tuple[SettingsConflict, ...] = ()
     """Nothing is written while there are any."""
     rollouts: tuple[RolloutRecord, ...] = ()
@@ -154,6 +155,7 @@ def compare(
     removals: list[Step] = []
     replaced: list[diff.Change] = []
     kept: dict[str, int] = {}
+    derived: list[str] = []
     found = {service: stored(entry) for service, entry in entries.items()}
     for service, (spec, said) in found.items():
         if isinstance(spec, ServiceSpec):
@@ -179,6 +181,8 @@ def compare(
             kept[spec.name] = entry.revision
         else:
             step = settled[spec.name].step
+            if isinstance(there, ServiceSpec) and diff.same_but_derived(there, spec):
+                derived.append(f"= {spec.name}: as it is, but for what follows from its daemon's schema")
             steps.append(Step(spec.name, spec, entry.revision if entry else 0, said, settings=step))
     unreadable = {change.service for change in replaced}
     # What an operator says yes to is what will run, which is not in every case what the file says.
@@ -196,7 +200,7 @@ def compare(
         (*steps, *removals),
         kept,
         tuple(before),
-        tuple(note for each in all_settled for note in each.notes),
+        (*derived, *(note for each in all_settled for note in each.notes)),
         tuple(conflict for each in all_settled for conflict in each.conflicts),
         tuple(each.rollout for each in all_settled if each.rollout is not None),
     )

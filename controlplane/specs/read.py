@@ -16,8 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
+from controlplane.config.documents import DOCUMENT_BYTES_MAX
 from controlplane.errors import InvalidInput
 from controlplane.model import Mode, ServiceSpec
 from controlplane.model.specs import DaemonKind
@@ -182,6 +184,8 @@ class _Reader:
         entry = schema.convert(given, ServiceEntry, self.file, path, node, self.findings, around)
         kind = around.kinds.get(str(given.get("daemon")))
         settings = self.settings(path, given, node, kind) if kind else None
+        if settings is not None:
+            self.size(path, node, settings)
         checks: tuple[Any, ...] = ()
         if given.get("checks") is not None:
             lines_of_checks = node.child("checks")
@@ -240,6 +244,15 @@ class _Reader:
             for each in self.findings[before:]
         ]
         return settings
+
+    def size(self, path: str, node: schema.Lines, settings: object) -> None:
+        """With its defaults, as it is stored."""
+        found = len(msgspec.json.encode(settings))
+        if found > DOCUMENT_BYTES_MAX:
+            wanted = f"at most {DOCUMENT_BYTES_MAX} bytes (name files instead)"
+            self.findings.append(
+                Problem(self.file, node.line_of("settings"), f"{path}.settings", f"{found} bytes", wanted)
+            )
 
     def duplicates(self) -> None:
         """A service, or an instance, named twice would share a lease page, a log and a registration."""

@@ -91,6 +91,11 @@ def _restarts(each: dataclasses.Field[Any], owner: type) -> bool:
     )
 
 
+def service_fields(kind: DaemonKind) -> frozenset[str]:
+    """The settings at the top that name a service."""
+    return frozenset(each.name for each in dataclasses.fields(kind.settings) if "service" in each.metadata)
+
+
 def services_named(kind: DaemonKind, document: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Path -> services that the setting names."""
     found: dict[str, tuple[str, ...]] = {}

@@ -84,10 +84,18 @@ def settle(
     conflicts; empty: none. `check` raises InvalidInput for a merged document that the daemon does not allow.
 
     Raises:
-        Refused: it does not.
+        Refused: it does not, or the store's own document is damaged and no side is named.
     """
     current = stands.config.current
     ours, theirs = stands.document, wanted.settings
+    if base is not None and ours is None and (stands.damaged or current is not None):
+        if documents.same(base, theirs):
+            return Settled(theirs, theirs)
+        if side != FILE:
+            raise Refused(
+                f"{stands.service}: the document of revision {stands.revision} is not in the store, or "
+                "damaged, so that the file cannot be held against it; --settings file puts the file's there"
+            )
     if base is None or ours is None:
         return _whole(stands, wanted)
     if documents.same(base, theirs):
@@ -100,7 +108,7 @@ def settle(
     )
     document: Mapping[str, Any] = merged.document
     if side == FILE:
-        document = documents.settled(document, merged.conflicts)
+        document = documents.merge(base, theirs, ours).document
     if not documents.same(document, theirs) and (side or not conflicts):
         try:
             check(document)

@@ -88,8 +88,8 @@ class InForce:
         """
         try:
             wanted = self._checked(given)
-        except HftctlError as exc:
-            self._refuse(revision, str(exc))
+        except Exception as exc:  # the schema may be somebody else's: whatever it raises, what runs goes on
+            self._refuse(revision, _said(exc))
             return []
         changed = changes(self.settings, wanted)
         if revision != self.revision or changed:
@@ -128,11 +128,15 @@ class InForce:
                 self.revision, self.settings = old
                 for each in self._followers[:called]:
                     each(wanted, old[1])
-                return str(exc) if isinstance(exc, HftctlError) else f"{type(exc).__name__}: {exc}"
+                return _said(exc)
         return ""
 
     def _refuse(self, revision: int, why: str) -> None:
         self.refused = cut(f"revision {revision}: {why}")
+
+
+def _said(exc: Exception) -> str:
+    return str(exc) if isinstance(exc, HftctlError) else f"{type(exc).__name__}: {exc}"
 
 
 def value_at(settings: Any, path: str) -> Any:

@@ -10,9 +10,11 @@ import pytest
 
 from controlplane import backup, store
 from controlplane.backup import file, native
+from controlplane.config import plain, revisions
 from controlplane.errors import Refused
 from controlplane.store import Keys, Put
 from controlplane.store.memory import Memory, MemoryStore
+from tests.support import configured
 
 pytestmark = pytest.mark.anyio
 KEYS_IN_ALL = 1_600
@@ -70,6 +72,37 @@ async def test_what_goes_out_of_a_store_comes_back_into_it_and_into_another(
     assert entry is not None and int(entry.value) == done.incarnation > 1000
     assert await client.get(keys.restoring) is None
     assert await client.get(keys.host("alpha")) is not None, "what lives by a lease is its writer's"
+
+
+async def test_a_restored_site_has_its_configuration_with_the_history_and_its_keys(
+    connect: Callable[[], store.Store], root: str, tmp_path: Path
+) -> None:
+    client, keys, path = connect(), Keys(root.split("/")[1]), tmp_path / "one"
+    await client.put(keys.incarnation, b"1000")
+    await configured.put_spec(client, keys, max_position="50")
+    change = await configured.change(client, keys)
+    await change.run(configured.asked(set={"max_position": "60"}))
+    await change.run(configured.asked(set={"burst": 900}))
+    await change.run(configured.asked(to=2, base=3))
+    await plain.put(client, keys, "kill_switch", plain.made("kill_switch", True))
+    await plain.put(client, keys, "soon_over", plain.made("soon_over", 1, ttl_s=60.0))
+    before = await revisions.read(client, keys, "riskd")
+
+    await backup.take(connect(), keys, path, actor="ann")
+    await change.run(configured.asked(set={"max_position": "70"}))
+    await plain.delete(client, keys, "kill_switch")
+    for into in (MemoryStore(Memory()), client):
+        with file.opened(path) as found:
+            await backup.restore(into, keys, found, actor="ann", reason="")
+        now = await revisions.read(into, keys, "riskd")
+        assert (now.revision, sorted(now.config.revisions)) == (4, [1, 2, 3, 4])
+        assert now.config == before.config and now.document == before.document
+        switch = await plain.get(into, keys, "kill_switch")
+        assert switch is not None and switch.value is True
+        over = await plain.get(into, keys, "soon_over")
+        assert (over is None) == (into is not client), "a key with a TTL is the store's to end"
+        again = await (await configured.change(into, keys)).run(configured.asked(set={"burst": 950}))
+        assert again["to"] == 5
 
 
 async def test_an_entry_says_whether_it_lives_by_a_lease(one: store.Store, root: str) -> None:

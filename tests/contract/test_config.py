@@ -5,7 +5,10 @@ answers that are lost.
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -460,6 +463,47 @@ async def test_with_an_empty_prefix_a_key_is_config_slash_key_and_a_bare_value_i
         await until_true(lambda: seen[-1] == 7)
         await one.delete(f"config/{key}")
         await until_true(lambda: seen[-1] is None)
+
+
+async def test_a_raw_client_of_the_store_and_the_library_share_config_slash_key(
+    where: str, keys: Keys
+) -> None:
+    """Without any code of ours on the other side: Consul's HTTP, and etcd's own gateway."""
+    kind, _, target = where.partition("://")
+    if kind == "memory":
+        return  # nobody else speaks to it
+    key = f"config/max_position_{keys.site}"
+    seen: list[Any] = []
+
+    def ask(method: str, path: str, body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"http://{target}{path}", data=body, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found: bytes = answer.read()
+            return found
+
+    def put(value: bytes) -> None:
+        if kind == "consul":
+            ask("PUT", f"/v1/kv/{key}", value)
+        else:
+            row = {"key": base64.b64encode(key.encode()), "value": base64.b64encode(value)}
+            body = json.dumps({name: text.decode() for name, text in row.items()})
+            ask("POST", "/v3/kv/put", body.encode())
+
+    def get() -> bytes:
+        if kind == "consul":
+            return ask("GET", f"/v1/kv/{key}?raw")
+        body = json.dumps({"key": base64.b64encode(key.encode()).decode()})
+        found = json.loads(ask("POST", "/v3/kv/range", body.encode()))
+        return base64.b64decode(found["kvs"][0]["value"])
+
+    async with config.connect(where, keys.site, prefix="/") as conf:
+        conf.watch(key.removeprefix("config/"), seen.append)
+        await asyncio.to_thread(put, b"5")
+        await until_true(lambda: seen == [5])
+        await conf.put(key.removeprefix("config/"), 6)
+        assert json.loads(await asyncio.to_thread(get))["value"] == 6
+        await asyncio.to_thread(put, b"not JSON")
+        await until_true(lambda: seen[-1] == "not JSON")
 
 
 async def test_a_value_that_is_none_leaves_the_last_good_one_and_a_kill_switch_set(

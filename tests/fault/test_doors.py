@@ -114,11 +114,15 @@ def test_another_user_changes_nothing_over_tcp(floor: floors.Floor) -> None:
         "v1/fences/omsd/reset",
         "v1/site/fences/omsd/reset",
         "v1/site/breakers/execd.simd",
+        "v1/site/config/omsd",
+        "v1/site/keys/kill_switch",
     )
     gets = (
         "v1/site/status",
         "api/v1/status",
         "v1/site/events",
+        "v1/site/config/omsd",
+        "v1/site/keys",
         "v1/site/ask/omsd/orders",
         "v1/logs/omsd-alpha-1",
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from agents.leader_events import LeaderEvents
 from agents.peers import PeerNews
+from agents.rollout_events import RolloutEvents
 from controlplane import model
 from controlplane.model import Mode, Process, ServiceSpec, records
 from controlplane.model.records import Registration
@@ -102,3 +103,21 @@ def test_a_finished_change_of_leader_is_one_event_of_the_host_that_has_the_leade
     assert [(event["service"], event["epoch"], event["took_ms"]) for event in story.events] == [
         ("omsd", 1, 2.0)
     ]
+
+
+def test_a_rollout_is_told_when_it_begins_and_ends_by_the_host_of_the_first_instance() -> None:
+    noun, held = nouns.Noun(KEYS), {KEYS.spec("omsd"): Entry(KEYS.spec("omsd"), model.encode(OMS), 1)}
+    said: dict[str, list[tuple[str, str]]] = {host: [] for host in (OMS.hosts[0], "elsewhere")}
+    told = [
+        RolloutEvents(host, lambda kind, host=host, **fields: said[host].append((kind, fields["text"])))
+        for host in said
+    ]
+    states = (("op-0", "failed"), ("op-1", "running"), ("op-1", "running"), ("op-1", "failed"))
+    for revision, (id, state) in enumerate(states, 2):
+        record = records.OperationRecord(id, "config-rollout", "omsd", state, "ann", "why", 0, outcome=state)
+        held[KEYS.operation(id)] = Entry(KEYS.operation(id), model.encode(record), revision)
+        noun.take(Snapshot(revision, held))
+        for each in told:
+            each.look(nouns.view(KEYS, [noun]))
+    assert said[OMS.hosts[0]] == [("rollout.began", "running"), ("rollout.reverted", "failed")]
+    assert said["elsewhere"] == []

@@ -64,7 +64,7 @@ def test_a_shell_is_told_what_typer_would_tell_it(shell: str, words: list[str], 
     agrees(shell, words, beginning)
 
 
-NOUNS = ("host", "fence", "breaker", "op")
+NOUNS = ("host", "fence", "breaker", "op", "config")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -78,6 +78,9 @@ NOUNS = ("host", "fence", "breaker", "op")
         ("fence |", ["show", "reset"]),
         ("breaker |", ["list", "open", "close", "auto"]),
         ("breaker open x |--", ["--reason", "--for", "--timeout"]),
+        ("config |", ["get", "set", "edit", "apply", "diff", "history", "rollback", "watch"]),
+        ("config set x |--", ["--unset", "--ttl", "--rollout", "--canary", "--revert-when"]),
+        ("config set /x 5 --type |", ["bool", "int", "float", "string", "json"]),
         ("fence reset omsd |--", ["--reason", "--timeout", "--output", "--site-dir"]),
         ("services |--", ["--output", "--site-dir", "--timeout", "--help"]),
         ("services -o json |--o", []),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import msgspec
 import pytest
 
 from controlplane import model
-from controlplane.config import revisions
+from controlplane.config import plain, revisions
 from controlplane.errors import InvalidInput, Refused, TooLarge, Unavailable
 from controlplane.model import records
 from controlplane.model.config import RolloutRecord
@@ -165,6 +166,38 @@ async def test_a_rollback_is_held_against_todays_schema() -> None:
         await change.run(asked(to=1, base=2))
 
 
+async def test_a_whole_document_and_a_rollback_leave_the_services_that_are_used_as_they_are() -> None:
+    store, change = await site(tops="bookd2")
+    await change.run(asked(document={"max_position": "60"}, base=1))
+    document = (await stands(store)).document
+    assert document is not None and (document["max_position"], document["tops"]) == ("60", "bookd2")
+    row = (await stands(store)).config.revisions[1]
+    older = dataclasses.replace(row, document={**row.document, "tops": "bookd1"})
+    await store.put(KEYS.config_revision("riskd", 1), model.encode(older))
+    done = await change.run(asked(to=1, base=2))
+    assert done["changes"] == [{"path": "max_position", "old": "60", "new": "1000"}]
+
+
+@pytest.mark.parametrize("damaged", ["current", "00000002"])
+async def test_a_damaged_document_takes_a_whole_one_and_no_single_setting(damaged: str) -> None:
+    store, change = await site()
+    await change.run(asked(set={"max_position": "60"}))
+    await store.put(f"{KEYS.config_of('riskd')}{damaged}", b"{")
+    with pytest.raises(Refused, match="damaged; a single setting cannot be set in it"):
+        await change.run(asked(set={"burst": 900}))
+    base = (await stands(store)).revision
+    done = await change.run(asked(document={"burst": 900}, base=base))
+    now = await stands(store)
+    assert done["to"] == 3 == now.revision and now.document == configured.spec(burst=900).settings
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../riskd", "riskd\n", "x" * 200])
+async def test_what_is_no_name_of_a_service_is_asked_of_no_store(name: str) -> None:
+    _, change = await site()
+    with pytest.raises(InvalidInput, match="is not in site lab"):
+        await change.run(asked(service=name, set={"a": 1}))
+
+
 async def test_a_service_that_is_not_there_is_named_with_those_that_are() -> None:
     _, change = await site()
     with pytest.raises(InvalidInput, match=r'service "nobody" is not in site lab \(there are riskd\)'):
@@ -183,14 +216,14 @@ async def test_nothing_is_asked_before_the_site_was_seen() -> None:
 
 async def test_a_rollout_stages_the_revision_and_leaves_what_is_wanted() -> None:
     store, change = await site()
-    wish = config_change.RolloutWish(metric="rejects > 5", watch_s=1.0)
+    wish = config_change.RolloutWish(watch_s=1.0)
     done = await change.run(asked(set={"burst": 900}, rollout=wish))
     assert (done["outcome"], done["from"], done["to"]) == ("running", 1, 2)
     now = await stands(store)
     assert now.revision == 1 and now.config.rollout is not None
     rollout: RolloutRecord = now.config.rollout
     assert (rollout.revision, rollout.base, rollout.instances) == (2, 1, ("riskd-alpha-1",))
-    assert (rollout.operation, rollout.metric, rollout.stage) == (done["operation"], "rejects > 5", "canary")
+    assert (rollout.operation, rollout.watch_s, rollout.stage) == (done["operation"], 1.0, "canary")
     wanted = now.config.wanted("riskd-alpha-1"), now.config.wanted("riskd-beta-1")
     assert [row.revision for row in wanted if row is not None] == [2, 1]
     [operation] = await operations(store)
@@ -198,16 +231,6 @@ async def test_a_rollout_stages_the_revision_and_leaves_what_is_wanted() -> None
     for given in ({"set": {"burst": 950}}, {"set": {"burst": 950}, "rollout": wish}):
         with pytest.raises(Refused, match=f"rollout of revision 2 by ann is under way .*{done['operation']}"):
             await change.run(asked(**given))
-
-
-def test_the_standbys_of_a_group_have_a_revision_first() -> None:
-    spec, wish = configured.spec(), config_change.RolloutWish()
-    assert config_change.canaries(spec, "riskd-alpha-1", wish) == ("riskd-beta-1",)
-    assert config_change.canaries(spec, None, wish) == ("riskd-alpha-1",)
-    named = config_change.RolloutWish(canary=("riskd-alpha-1",))
-    assert config_change.canaries(spec, "riskd-alpha-1", named) == ("riskd-alpha-1",)
-    with pytest.raises(InvalidInput, match="wanted instances of riskd"):
-        config_change.canaries(spec, None, config_change.RolloutWish(canary=("bookd-alpha-1",)))
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -278,6 +301,16 @@ async def test_a_value_that_does_not_fit_is_refused(name: str, given: dict[str, 
     with pytest.raises(InvalidInput, match=said):
         await change.run_key(name, key(**given))
     assert len((await store.range(KEYS.root)).entries) == 1
+
+
+async def test_a_full_site_still_takes_the_kill_switch() -> None:
+    store, _ = await site()
+    for number in range(plain.KEYS_MAX):
+        await store.put(KEYS.plain_key(f"key-{number}"), b"1")
+    change = await configured.change(store, KEYS)
+    with pytest.raises(TooLarge, match="found 200 plain keys"):
+        await change.run_key("one_more", key(value=1))
+    assert (await change.run_key("kill_switch", key(value=True)))["outcome"] == "succeeded"
 
 
 async def test_a_value_that_is_too_large_is_refused_with_both_sizes() -> None:

@@ -145,6 +145,12 @@ def test_a_line_is_left_to_typer_or_read_as_typer_reads_it(line: list[str], call
         "logs omsd-alpha-1 -f -n 3",
         "events -n 10000",
         "orders --lines 0 -w",
+        "config get",
+        "config get omsd breaker.failures -o json",
+        "config set omsd a=1 b.c=x --unset d --unset e --reason why --rollout --watch 30s",
+        "-o json config set /kill_switch true --reason why --ttl 30s --type bool -y",
+        "config diff omsd 3 4",
+        "config rollback omsd --to 3 --reason why",
     ],
 )
 @pytest.mark.parametrize("site", [None, "", "other"])

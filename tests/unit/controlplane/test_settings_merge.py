@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -147,12 +148,8 @@ async def test_a_rollout_under_way_holds_up_a_file_that_changes_its_settings_and
     [line] = made.blocked
     assert done["operation"] in line
     assert (await carry_out(store, made)).outcome == "refused"
-    moved = model.decode(ServiceSpec, model.encode({**plain(configured.spec()), "hosts": ["alpha"]}))
+    moved = dataclasses.replace(configured.spec(), hosts=("alpha",))
     assert (await apply(store, moved)).outcome == "succeeded"
-
-
-def plain(spec: ServiceSpec) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in spec.__slots__}
 
 
 async def test_a_removed_service_keeps_its_history_and_comes_back_with_the_next_number() -> None:
@@ -215,3 +212,53 @@ async def test_a_file_that_changes_many_services_goes_in_transactions_that_every
     done = await carry_out(store, made)
     assert len(done.applied) == 40
     assert {(await stands(store, name)).revision for name in names} == {2}
+
+
+async def test_two_that_settle_a_conflict_for_different_sides_do_not_both_succeed() -> None:
+    store = MemoryStore(Memory())
+    await apply(store, configured.spec(max_position="50"))
+    await change(store, set={"max_position": "60", "burst": 900})
+    file = configured.spec(max_position="70", burst=800)
+    made = [await plan(store, file, settings=side) for side in ("file", "store", "file")]
+    done = [await carry_out(store, each) for each in made]
+    assert [each.outcome for each in done] == ["succeeded", "refused", "succeeded"], "the same is as wanted"
+    found = await document(store)
+    assert (found["max_position"], found["burst"]) == ("70", 800)
+    assert (await stands(store)).revision == 3
+
+
+async def test_what_another_release_derives_is_written_and_said() -> None:
+    store = MemoryStore(Memory())
+    older = dataclasses.replace(configured.spec(), restart=None)
+    await store.put(KEYS.spec("riskd"), model.encode(older))
+    made = await plan(store, configured.spec())
+    assert said(made) == ["= riskd: as it is, but for what follows from its daemon's schema"]
+    await carry_out(store, made)
+    assert (await stands(store)).spec == configured.spec() and (await stands(store)).revision == 1
+
+
+async def test_a_service_that_is_given_another_daemon_takes_the_files_settings_whole() -> None:
+    store = MemoryStore(Memory())
+    await apply(store, configured.spec())
+    await change(store, set={"max_position": "60"})
+    other = dataclasses.replace(configured.spec(), daemon="otherd", settings={"speed": 1})
+    made = await plan(store, other)
+    assert '~ riskd.settings.max_position: "60" -> nothing' in said(made) and not made.blocked
+    await carry_out(store, made)
+    assert await document(store) == {"speed": 1} and (await stands(store)).revision == 3
+
+
+@pytest.mark.parametrize("damaged", [KEYS.config_current("riskd"), KEYS.config_revision("riskd", 2)])
+async def test_a_damaged_document_is_not_replaced_by_the_file_in_silence(damaged: str) -> None:
+    store = MemoryStore(Memory())
+    await apply(store, configured.spec())
+    await change(store, set={"max_position": "60"})
+    await store.put(damaged, b"{")
+    before = store.memory.revision
+    assert (await apply(store, configured.spec())).operation is None, "the same file changes nothing"
+    with pytest.raises(Refused, match=r"damaged.*--settings file puts the file's there"):
+        await plan(store, configured.spec(burst=900))
+    assert store.memory.revision == before
+    assert (await apply(store, configured.spec(burst=900), settings="file")).outcome == "succeeded"
+    now = await stands(store)
+    assert now.revision == 3 and now.document == configured.spec(burst=900).settings and not now.damaged

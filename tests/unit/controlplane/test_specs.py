@@ -331,6 +331,12 @@ def test_a_file_of_another_shape_is_refused(text: str) -> None:
     assert findings(text)
 
 
+def test_settings_that_the_store_would_not_take_are_refused_with_both_sizes() -> None:
+    [said] = findings(GOOD.replace("depth: 5", f"tape: [{'x' * 100_000}]"))
+    assert said.startswith("services.yml:6: services[0].settings: found 1000")
+    assert "wanted at most 65536 bytes" in said
+
+
 def test_settings_from_the_command_line_win_over_the_files_and_are_checked_like_them() -> None:
     assert parsed(GOOD, {"bookd": {"tape": ["/t"], "speed": "max"}})[0].settings == {
         "depth": 5,

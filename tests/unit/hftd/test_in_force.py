@@ -120,5 +120,12 @@ def test_one_setting_can_be_watched_and_the_others_are_refused(in_force: InForce
         in_force.follow_one("breaker.successes", lambda *_: None)
 
 
+def test_a_schema_that_raises_something_else_refuses_too() -> None:
+    in_force = InForce(1)
+    in_force.begin(Settings(), lambda given: Settings(limit=given["limits"]))
+    assert in_force.want(2, {"limit": 7}) == []
+    assert (in_force.revision, in_force.refused) == (1, "revision 2: KeyError: 'limits'")
+
+
 def test_a_process_without_a_schema_refuses_whatever_is_wanted() -> None:
     assert InForce(1).want(2, {}) == []
