@@ -117,10 +117,21 @@ def plain_key(value: bytes, key: str) -> PlainKey:
         record = decode(PlainKey, value)
     else:
         record = PlainKey(found, type_of(found))
+    check_sendable(record.value)
     wanted = "bool" if key == KILL_SWITCH else record.type
     if not fits(record.value, wanted):
         raise ValueError(f"{str(record.value)[:60]!r} is no {wanted}")
     return record
+
+
+def check_sendable(value: object) -> None:
+    """Raises ValueError: it holds what no message to a daemon can: a whole number beyond 64 bits, lists in
+    lists without end.
+    """
+    try:
+        msgspec.msgpack.encode(value)
+    except (OverflowError, RecursionError) as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def type_of(value: object) -> str:
