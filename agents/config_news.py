@@ -48,6 +48,17 @@ class ConfigNews:
         before, self._acknowledged[name] = self._acknowledged.get(name), said
         return before != said
 
+    def settled(self) -> bool:
+        """Every daemon that was sent settings has said what it made of them."""
+        return all(
+            report.settings is None
+            or (
+                report.status is not None
+                and (report.status.config_revision == report.settings[0] or report.status.config_refused)
+            )
+            for report in self._bus.reports.values()
+        )
+
     def refused(self) -> str:
         """Which daemons did not take the settings that they were sent, and why; empty: none."""
         lines = []

@@ -39,7 +39,8 @@ class HostRecords:
                     await due.wait()
                     with anyio.move_on_after(settings.CHANGE_GATHER_S):
                         await acknowledged.wait()
-                        await anyio.sleep(settings.ACKNOWLEDGED_GATHER_S)
+                        if not self._agent.config_news.settled():
+                            await anyio.sleep(settings.ACKNOWLEDGED_GATHER_S)
                 due.clear()
                 acknowledged.clear()
 

@@ -17,8 +17,12 @@ CHANGE_GATHER_S = 0.1
 is such a change, is over."""
 
 ACKNOWLEDGED_GATHER_S = 0.003
-"""The same for what daemons say of changed settings, which an operator waits for; those of a host say it
-within some milliseconds of each other."""
+"""The same for what daemons say of changed settings, which an operator waits for; the last one of a host is
+not waited for longer."""
+
+CONFIG_KEEP_S = 0.1
+"""So long after a change is the last good configuration written to the disk: its syncs are not in the way of
+the store's on the same one, while daemons take the change."""
 
 HOST_LEASE_S = 10.0
 """A host whose agent is gone this long vanishes from the site's hosts."""

@@ -21,6 +21,7 @@ from typing import Any
 import anyio.to_thread
 import msgspec
 
+from agents import settings
 from agents.supervisor.program import Configuration, of_spec
 from controlplane import model
 from controlplane.host import files
@@ -242,11 +243,12 @@ class WantedConfig:
         return Kept()
 
     async def keep(self) -> None:
-        """Write what is in force to the disk at each change, until cancelled; beside the loop, which hands
+        """Write what is in force to the disk after each change, until cancelled; beside the loop, which hands
         changes on to daemons.
         """
         while True:
             await self._dirty.wait()
+            await asyncio.sleep(settings.CONFIG_KEEP_S)
             self._dirty.clear()
             await anyio.to_thread.run_sync(self.write, self._kept)
 
@@ -260,7 +262,7 @@ class WantedConfig:
 def rendered(path: Path) -> Configuration | None:
     """What HFT_CONFIG at `path` gave a process; None: there is none, or it is damaged."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Rendered)
+        found = model.decode(_Rendered, path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
     # The revision that an earlier release wrote, which knows no flags, is its spec's.

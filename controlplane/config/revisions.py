@@ -27,7 +27,7 @@ from controlplane.model.config import (
     CurrentConfig,
     RolloutRecord,
     ServiceConfig,
-    require_shallow,
+    check_sendable,
 )
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Lost, Put, Store
 from controlplane.store.limits import VALUES_BYTES_MAX
@@ -200,7 +200,7 @@ def _decoded(kind: type[Any], entry: Entry | None) -> Any:
 def _row(entry: Entry) -> ConfigRevision | None:
     row: ConfigRevision | None = _decoded(ConfigRevision, entry)
     try:
-        require_shallow(row.document if row is not None else None)
+        check_sendable(row.document if row is not None else None)
     except ValueError:
         return None
     return row
@@ -500,9 +500,8 @@ async def abort(store: Store, keys: Keys, service: str, reason: str, actor: str)
         record, at = found
         if record.stage == "revert":
             return record
-        back = dataclasses.replace(
-            record, stage="revert", why=bounds.cut(f"taken back by {actor}: {reason}", 1000)
-        )
+        why = bounds.cut(f"taken back by {actor}: {reason}", 1000)
+        back = dataclasses.replace(record, stage="revert", why=why, cancelled=True)
         if await extend(store, keys, back, at) is not None:
             return back
     raise Unavailable(f"{service}: the rollout changed {ABORT_TRIES} times while it was to be taken back")

@@ -72,6 +72,8 @@ class RolloutRecord:
     stage: Annotated[str, one_of("canary", "rest", "revert")] = "canary"
     why: Text = ""
     """Of a revert."""
+    cancelled: bool = False
+    """An operator took it back."""
     crashes: Mapping[Name, Count] = field(default_factory=dict)
     """How often each of `instances` had crashed when its stage began: one more reverts, whichever controller
     sees it."""
@@ -109,19 +111,6 @@ LEVELS_MAX = 20
 each level."""
 
 
-def require_shallow(value: object) -> None:
-    """Raises ValueError: more levels inside each other than any of ours has."""
-    waiting = [(value, 0)]
-    while waiting:
-        each, level = waiting.pop()
-        if level > LEVELS_MAX:
-            raise ValueError(f"more than {LEVELS_MAX} levels inside each other")
-        if isinstance(each, Mapping):
-            waiting += [(inner, level + 1) for inner in each.values()]
-        elif isinstance(each, list):
-            waiting += [(inner, level + 1) for inner in each]
-
-
 def plain_key(value: bytes, key: str) -> PlainKey:
     """What a plain key holds. Raises msgspec.DecodeError or ValueError: it is not text, not of its type, or
     too large; the site's kill switch is yes or no.
@@ -135,13 +124,32 @@ def plain_key(value: bytes, key: str) -> PlainKey:
         record = decode(PlainKey, value)
     else:
         record = PlainKey(found, type_of(found))
-    require_shallow(record.value)
+    check_sendable(record.value)
     if (size := len(msgspec.json.encode(record.value))) > VALUE_BYTES_MAX:
         raise ValueError(f"{size} bytes, more than {VALUE_BYTES_MAX}")
     wanted = "bool" if key == KILL_SWITCH else record.type
     if not fits(record.value, wanted):
         raise ValueError(f"{str(record.value)[:60]!r} is no {wanted}")
     return record
+
+
+def check_sendable(value: object) -> None:
+    """Raises ValueError: it holds what no message to a daemon can, a whole number beyond 64 bits, or more
+    levels inside each other than any of ours has.
+    """
+    waiting = [(value, 0)]
+    while waiting:
+        each, level = waiting.pop()
+        if level > LEVELS_MAX:
+            raise ValueError(f"more than {LEVELS_MAX} levels inside each other")
+        if isinstance(each, Mapping):
+            waiting += [(inner, level + 1) for inner in each.values()]
+        elif isinstance(each, list | tuple):
+            waiting += [(inner, level + 1) for inner in each]
+    try:
+        msgspec.msgpack.encode(value)
+    except OverflowError as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def type_of(value: object) -> str:

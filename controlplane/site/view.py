@@ -104,7 +104,7 @@ class SiteView:
     specs: Mapping[str, ServiceSpec] = field(default_factory=dict)
     """By service."""
     spec_revisions: Mapping[str, int] = field(default_factory=dict)
-    """Store revision of each spec: the configuration revision of its instances."""
+    """Store revision of each spec."""
     tombstones: Mapping[str, Tombstone] = field(default_factory=dict)
     """Of removed services, by service; none of them is in `specs`."""
     registrations: Registrations = field(default_factory=Registrations)
@@ -239,7 +239,8 @@ def _config_record(
         case _:
             record = model.decode(config.ConfigRevision, value)
             _agree("revision", (f"{record.revision:08d}",), (row,))
-            config.require_shallow(record.document)
+            config.check_sendable(record.revision)
+            config.check_sendable(record.document)
     _agree("service", (record.service,), (service,))
     return record
 

@@ -135,6 +135,18 @@ def test_an_acknowledgement_is_news_once(story: Story) -> None:
     assert story.news.acknowledged(NAME) and not story.news.acknowledged(NAME)
 
 
+def test_all_have_answered_once_each_has_taken_or_refused_what_it_was_sent(story: Story) -> None:
+    assert story.news.settled(), "nobody was sent anything"
+    story.report.status = status(1)
+    story.instance.desired = Desired(RISK, 7, LIVE, 2)
+    story.tell()
+    assert not story.news.settled()
+    story.report.status = status(2)
+    assert story.news.settled()
+    story.report.status = status(1, "too small")
+    assert story.news.settled()
+
+
 def test_a_refusal_names_who_refused_what_and_why(story: Story) -> None:
     assert story.news.refused() == ""
     story.instance.desired = Desired(RISK, 7, LIVE, 2)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controlplane import model
-from controlplane.config import plain, revisions
+from controlplane.config import documents, plain, revisions
 from controlplane.errors import InvalidInput, Refused, TooLarge, Unavailable
 from controlplane.model import records
-from controlplane.model.config import RolloutRecord
+from controlplane.model.config import LEVELS_MAX, RolloutRecord, check_sendable
 from controlplane.operations import config_change, log
 from controlplane.specs import settings_check
 from controlplane.store import Entry, Keys
@@ -180,6 +180,21 @@ async def test_a_whole_document_and_a_rollback_leave_the_services_that_are_used_
     await store.put(KEYS.config_revision("riskd", 1), model.encode(older))
     done = await change.run(asked(to=1, base=2))
     assert done["changes"] == [{"path": "max_position", "old": "60", "new": "1000"}]
+
+
+def test_what_may_be_written_can_be_read_to_the_last_level() -> None:
+    value: list[Any] = []
+    for _ in range(LEVELS_MAX):
+        value = [value]
+    record = plain.made("x", value)
+    assert plain.read(Entry("x", model.encode(record), 1), "x") == record
+    documents.encoded({"a": value[0]}, "riskd")
+    check_sendable({"a": value[0]})
+    for refuse in (lambda: plain.made("x", [value]), lambda: documents.encoded({"a": value}, "riskd")):
+        with pytest.raises(InvalidInput, match="at most 20 levels"):
+            refuse()
+    with pytest.raises(ValueError, match="more than 20 levels"):
+        check_sendable({"a": value})
 
 
 async def test_a_record_that_no_daemon_could_be_given_is_named_and_harms_no_other() -> None:
