@@ -193,9 +193,9 @@ class Bus:
         message = make(codec.VERSION, self._seq, time.time_ns(), self._source, None, *fields)
         try:
             self._socket.send_multipart([self.reports[name].link, codec.encode(message)], zmq.DONTWAIT)
-        except (
-            zmq.ZMQError
-        ):  # gone (EHOSTUNREACH) or reading nothing (EAGAIN); it will say hello again or die
+        except (zmq.ZMQError, OverflowError, RecursionError):
+            # Gone (EHOSTUNREACH) or reading nothing (EAGAIN): it will say hello again or die. Or a number of
+            # over 64 bits in a spec that another client wrote: nobody can send it.
             return False
         finally:
             if self._loop is not None:

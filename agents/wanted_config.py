@@ -262,7 +262,7 @@ class WantedConfig:
 def rendered(path: Path) -> Configuration | None:
     """What HFT_CONFIG at `path` gave a process; None: there is none, or it is damaged."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=_Rendered)
+        found = model.decode(_Rendered, path.read_bytes())
     except (OSError, msgspec.DecodeError):
         return None
     # The revision that an earlier release wrote, which knows no flags, is its spec's.

@@ -20,6 +20,7 @@ from agents import paths
 from controlplane.host import files
 from controlplane.host.files import Durability
 from controlplane.model import Mode, ServiceSpec, Slot
+from controlplane.model.bounds import Count
 from controlplane.model.config import FIRST_REVISION
 
 STOP_GRACE_S = 5.0
@@ -30,7 +31,7 @@ STOP_GRACE_S = 5.0
 class Configuration:
     """Settings, complete, and the revision of the document that they are."""
 
-    revision: int
+    revision: Count
     settings: Mapping[str, object] = field(default_factory=dict)
 
 

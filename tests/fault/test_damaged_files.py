@@ -97,7 +97,7 @@ def restart_agent(agent: AgentProcess, meanwhile: Callable[[], object]) -> None:
     until("running again", lambda: running(agent))
 
 
-AGENT_FILES = ("agent.lock", "agent.port", "events.jsonl", "specs.json", "keeper.lock")
+AGENT_FILES = ("agent.lock", "agent.port", "events.jsonl", "specs.json", "config.json", "keeper.lock")
 
 
 @pytest.mark.parametrize("name", AGENT_FILES)
@@ -110,12 +110,15 @@ def test_no_file_of_the_agent_that_is_damaged_keeps_it_from_adopting_what_runs(
         restart_agent(host, lambda content=content: path.write_bytes(content))
         assert running(host) == before and keeper(host) == keeper_before
         until("riskd leads", lambda: led(host))
-        if name == "specs.json" or (name == "events.jsonl" and content):
+        if name in ("specs.json", "config.json") or (name == "events.jsonl" and content):
             until("an event names it", lambda: named(host, str(path)))
         until("adopted", lambda: events(host, "keeper.adopted"))
     if name == "specs.json":
         until("written again", lambda: read(path).keys() == {"auditd", "riskd"})
-        assert len(list(path.parent.glob("specs.json.damaged-*"))) == 4
+    if name == "config.json":
+        until("written again", lambda: read(path)["configs"].keys() == before.keys())
+    if name in ("specs.json", "config.json"):
+        assert len(list(path.parent.glob(f"{name}.damaged-*"))) == 4
 
 
 @pytest.mark.parametrize("instance", ["auditd-alpha-1", "riskd-alpha-1"])

@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 import hftd
-from agents import last_specs
+from agents import last_specs, wanted_config
 from agents.keeper import pings, protocol
 from controlplane import model
 from controlplane.errors import HftctlError, InvalidInput
@@ -164,6 +164,16 @@ def test_what_is_kept_on_disk(tmp_path: Path) -> None:
             tmp_path / "specs.json",
             good_spec,
             lambda: last_specs.LastSpecs(tmp_path / "specs.json", "alpha", {"alpha"}),
+        ),
+        (
+            tmp_path / "config.json",
+            b'{"configs": {"omsd-alpha-1": {"revision": 2, "settings": {"n": 1}}}, "flags": {"f": true}}',
+            lambda: wanted_config.WantedConfig(tmp_path / "config.json", "alpha", lambda kind: None),
+        ),
+        (
+            tmp_path / "omsd-alpha-1.config.json",
+            b'{"revision": 2, "settings": {"n": 1}, "flags": {}}',
+            lambda: wanted_config.rendered(tmp_path / "omsd-alpha-1.config.json"),
         ),
         (
             folders.run_json,

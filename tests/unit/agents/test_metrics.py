@@ -52,6 +52,12 @@ def test_counters_and_gauges_carry_instance_service_and_host() -> None:
     assert [(s.name, s.labels, s.value) for s in found["hft_depth"]] == [("hft_depth", labels, 12.5)]
 
 
+def test_the_revision_in_force_stands_beside_the_wanted_one() -> None:
+    found = page(observed(config_revision=3), gauges={"bookd-alpha-1": {"config_wanted": 4.0}})
+    assert [s.value for s in found["hft_config_revision"]] == [3.0]
+    assert [s.value for s in found["hft_config_wanted"]] == [4.0]
+
+
 def test_a_counter_of_two_instances_is_one_family() -> None:
     found = page(
         observed(counters={"gaps": 3}), observed(id="bookd-beta-1", host="beta", counters={"gaps": 4})

@@ -133,6 +133,16 @@ def test_a_document_that_cannot_be_had_leaves_the_last_good_in_force_and_is_name
     assert healed.config.revision == 3 and host.wanted.sentence() == ""
 
 
+def test_a_document_that_no_message_can_carry_is_as_one_that_does_not_decode(host: Host) -> None:
+    good = records(2, revision(2, limit=2))
+    host.take(view(good))
+    bad = model.encode(revision(3, limit=0)).replace(b'"limit":0', b'"limit":%d' % 10**30)
+    found = host.take(view({**good, **records(3), KEYS.config_revision("riskd", 3): bad}))
+    assert found.config.revision == 2 and "does not decode" in found.why
+    host.take(view({KEYS.plain_key("n"): b"123456789012345678901234567890"}))
+    assert host.wanted.flags() == {}
+
+
 def test_a_first_document_that_cannot_be_had_is_named_and_the_spec_is_in_force(host: Host) -> None:
     found = host.take(view(records(3)))
     assert (found.config, found.wanted) == (OF_FILE, 3)
