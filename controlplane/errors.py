@@ -74,7 +74,13 @@ class InvalidInput(Permanent):
 
 
 class InvalidSettings(InvalidInput):
-    pass
+    """`field`: the one setting that is wrong, by its name in its dataclass, with what was found there and
+    what was wanted; empty: it is not one alone.
+    """
+
+    def __init__(self, message: str, *, field: str = "", found: object = None, wanted: str = "") -> None:
+        super().__init__(message)
+        self.field, self.found, self.wanted = field, found, wanted
 
 
 class InUse(Permanent):

@@ -240,13 +240,11 @@ def instance(row: Mapping[str, Any]) -> str:
 
 
 def document_rows(found: Mapping[str, Any]) -> list[dict[str, str]]:
-    restart = set(found["restart"])
+    """Each value, and what a change of it takes."""
+    takes = dict.fromkeys(found["restart"], "restarts")
+    takes |= dict.fromkeys(found["services_file_only"], "by services.yml")
     return [
-        {
-            "path": path,
-            "value": shown(each),
-            "changes": "restarts" if path.partition(".")[0] in restart else "live",
-        }
+        {"path": path, "value": shown(each), "changes": takes.get(path.partition(".")[0], "live")}
         for path, each in leaves(found["document"] or {})
     ]
 

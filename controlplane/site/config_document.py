@@ -48,6 +48,7 @@ def service(view: SiteView, name: str, revision: int | None = None) -> Row:
         **head,
         "instances": _instances(view, name),
         "restart": sorted(known.settings if known.restart is None else known.restart),
+        "services_file_only": sorted(key for key, value in known.settings.items() if value in known.uses),
         "changes_live": known.restart is not None,
     }
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import yaml
 
-from controlplane.errors import HftctlError
+from controlplane.errors import HftctlError, InvalidSettings
 from controlplane.host.log_line import printable
 
 _SHOWN_MAX = 60
@@ -264,6 +264,10 @@ def convert(
     try:
         return msgspec.convert(values, kind)
     except (msgspec.ValidationError, ValueError, HftctlError) as exc:
+        if isinstance(exc, InvalidSettings) and exc.field:
+            line = lines.line_of(exc.field)
+            findings.append(Problem(file, line, f"{prefix}{exc.field}", shown(exc.found), exc.wanted))
+            return None
         findings.append(Problem(file, lines.line, path, "settings that do not fit together", str(exc)))
         return None
 

@@ -17,12 +17,20 @@ def positive(daemon: str, **decimals: str) -> None:
         try:
             units = fixed.parse(value)
         except InvalidInput as exc:
-            raise InvalidSettings(f"{daemon}.{name}: {exc}") from exc
+            wanted = "a decimal number such as 0.001, with at most eight places"
+            raise InvalidSettings(f"{daemon}.{name}: {exc}", field=name, found=value, wanted=wanted) from exc
         if units <= 0:
-            raise InvalidSettings(f"{daemon}.{name} {value}: must be above 0")
+            raise InvalidSettings(
+                f"{daemon}.{name} {value}: must be above 0", field=name, found=value, wanted="more than 0"
+            )
 
 
 def within(daemon: str, bounds: Mapping[str, tuple[float, float, float]]) -> None:
     for name, (found, least, most) in bounds.items():
         if not least <= found <= most:
-            raise InvalidSettings(f"{daemon}.{name} {found}: must be {least} to {most}")
+            raise InvalidSettings(
+                f"{daemon}.{name} {found}: must be {least} to {most}",
+                field=name,
+                found=found,
+                wanted=f"{least} to {most}",
+            )

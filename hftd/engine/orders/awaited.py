@@ -51,7 +51,13 @@ class BreakerSettings:
             ("open_max_s", self.open_s, 3600),
         ):
             if not least <= getattr(self, name) <= most:
-                raise InvalidSettings(f"breaker.{name} {getattr(self, name)}: must be {least} to {most}")
+                found = getattr(self, name)
+                raise InvalidSettings(
+                    f"breaker.{name} {found}: must be {least} to {most}",
+                    field=name,
+                    found=found,
+                    wanted=f"{least} to {most}",
+                )
 
     def breaker(self) -> Settings:
         grows = self.open_max_s > self.open_s
