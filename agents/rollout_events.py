@@ -13,6 +13,7 @@ KINDS = {
     "running": "rollout.began",
     "succeeded": "rollout.promoted",
     "failed": "rollout.reverted",
+    "cancelled": "rollout.reverted",
     "refused": "rollout.refused",
     "unknown": "rollout.unknown",
 }

@@ -5,6 +5,8 @@ tells it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,11 +18,14 @@ from agents.agent import Agent
 from controlplane.config import documents
 from controlplane.errors import InvalidInput, TooLarge, Unavailable
 from controlplane.http import answers, peer
-from controlplane.model.config import ConfigRevision
+from controlplane.model.config import ConfigRevision, ServiceConfig
 from controlplane.operations import config_change
 from controlplane.site import config_document
 from controlplane.site.view import SiteView
 from controlplane.store import Keys, Store
+
+SHOWN_S = 1.0
+"""For the store's watch to tell what was written; it takes milliseconds. The answer is the same without."""
 
 
 class ConfigRoutes:
@@ -99,12 +104,51 @@ class ConfigRoutes:
         asked = config_change.decode(await request.body())
         asked.service = request.path_params["service"]
         asked.actor = peer.name(request.scope)  # the kernel's word, whatever the request says
-        return await _done(self._changes.run(asked))
+
+        def shown(view: SiteView, done: config_document.Row) -> bool:
+            found = view.configs.get(asked.service, ServiceConfig())
+            rollout = found.rollout.operation if found.rollout is not None else ""
+            return bool(
+                rollout == done["operation"] or config_document.wanted(view, asked.service) >= done["to"]
+            )
+
+        return await self._done(self._changes.run(asked), shown)
 
     async def change_key(self, request: Request) -> Response:
         asked = config_change.decode_key(await request.body())
         asked.actor = peer.name(request.scope)
-        return await _done(self._changes.run_key(request.path_params["key"], asked))
+        key = request.path_params["key"]
+
+        def shown(view: SiteView, done: config_document.Row) -> bool:
+            found = view.plain.get(key)
+            return bool(found is None if asked.delete else found and found.value == done["value"])
+
+        return await self._done(self._changes.run_key(key, asked), shown)
+
+    async def _done(
+        self, change: Awaitable[config_document.Row], shown: Callable[[SiteView, config_document.Row], bool]
+    ) -> Response:
+        """Once this agent shows it, so that whoever asks it next is told of it."""
+        try:
+            done = await change
+        except TooLarge as exc:
+            return answers.failing(str(exc), 413)
+        except Unavailable as exc:
+            if not exc.ambiguous:
+                raise
+            return answers.json({"operation": None, "outcome": "unknown", "reason": str(exc)}, 503)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SHOWN_S):
+                await self._until(lambda view: not done["operation"] or shown(view, done))
+        return answers.json(done, 409 if done["outcome"] == "refused" else 200)
+
+    async def _until(self, holds: Callable[[SiteView], bool]) -> None:
+        follower = self._agent.follower
+        while True:
+            changed, view = follower.changed, follower.view
+            if view is not None and holds(view):
+                return
+            await changed.wait()
 
     def _seen(self) -> SiteView:
         view = self._view()
@@ -127,15 +171,3 @@ def _found(make: Callable[[], Any]) -> Response:
         return answers.json(make())
     except InvalidInput as exc:  # nothing of that name
         return answers.failing(str(exc), 404)
-
-
-async def _done(change: Awaitable[dict[str, Any]]) -> Response:
-    try:
-        done = await change
-    except TooLarge as exc:
-        return answers.failing(str(exc), 413)
-    except Unavailable as exc:
-        if not exc.ambiguous:
-            raise
-        return answers.json({"operation": None, "outcome": "unknown", "reason": str(exc)}, 503)
-    return answers.json(done, 409 if done["outcome"] == "refused" else 200)

@@ -17,9 +17,6 @@ from controlplane.cli.declare import Argument, Noun, Option
 from controlplane.cli.options import ASK_TIMEOUT_S, AskTimeoutOption, Output, OutputOption, SiteDirOption
 from controlplane.errors import InvalidInput
 
-FILE_BYTES_MAX = 256 << 10
-"""Of a document as YAML, which may be longer than its JSON."""
-
 
 class KeyType(str, Enum):  # noqa: UP042  (as Output)
     bool = "bool"
@@ -155,16 +152,17 @@ def set_(
     if key is None:
         if delete or type is not None or ttl is not None:
             raise InvalidInput(f"{target}: --delete, --type and --ttl are of a plain key (/KEY)")
-        wanted = config_text.assignments(words, unset or ())
+        typed = config_text.assignments(words, unset or ())
         floor = agent_client.Floor(site_dir, ASK_TIMEOUT_S)
+        document = config_ask.service(floor, target)["document"] or {}
+        asked = {"kind": "set", "set": config_text.values(typed, document)}
         try:
-            return config_change.carry_out(floor, target, {"kind": "set", "set": wanted}, how)
+            return config_change.carry_out(floor, target, asked, how)
         except InvalidInput as exc:
-            document = config_ask.service(floor, target)["document"] or {}
-            raise InvalidInput("\n".join([str(exc), *config_text.strangers(wanted, document)])) from exc
+            raise InvalidInput("\n".join([str(exc), *config_text.strangers(typed, document)])) from exc
     if unset or how.rollout:
         raise InvalidInput(f"{target}: --unset and --rollout are of a service's document")
-    asked: dict[str, Any] = {"delete": True}
+    wanted: dict[str, Any] = {"delete": True}
     if delete:
         if words or type is not None or ttl is not None:
             raise InvalidInput(f"{target}: --delete takes no value, --type or --ttl")
@@ -175,8 +173,8 @@ def set_(
             )
         kind = type.value if type is not None else ""
         value = config_text.of_type(words[0], kind) if kind else config_text.value(words[0])
-        asked = {"value": value, "type": kind, "ttl_s": breaker.seconds(ttl, "--ttl")}
-    return config_change.carry_out_key(agent_client.Floor(site_dir, ASK_TIMEOUT_S), key, asked, how)
+        wanted = {"value": value, "type": kind, "ttl_s": breaker.seconds(ttl, "--ttl")}
+    return config_change.carry_out_key(agent_client.Floor(site_dir, ASK_TIMEOUT_S), key, wanted, how)
 
 
 def edit(
@@ -292,7 +290,8 @@ def diff(
     found = config_ask.diff(agent_client.Floor(site_dir, timeout), service, old, new)
     if output is not Output.table:
         return _show(found, output) or int(bool(found["changes"]))
-    render.say(f"{service}: revision {found['from']} -> {found['to']}")
+    none = "" if found["changes"] else ": no difference"
+    render.say(f"{service}: revision {found['from']} -> {found['to']}{none}")
     if found["changes"]:
         render.say(config_text.changes(found["changes"], ()))
     return int(bool(found["changes"]))

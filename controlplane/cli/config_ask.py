@@ -20,7 +20,8 @@ CHANGE_S = 15.0
 """For an agent to check, write and record a change; the store's own bounds are below it."""
 DOCUMENT_BYTES_MAX = 64 << 10
 """As operations/config_change.py has it, which a verb does not import."""
-LOOK_EVERY_S = 0.01
+LOOK_EVERY_S, LOOK_AGAIN_S = 0.01, 0.1
+"""A change takes milliseconds; one that has not come within SETTLED_S comes when it comes."""
 DOWN = ("stopped", "backoff")
 SETTLED_S = 3.0
 """A refusal may be of the revision before, and an instance may be down as it is restarted; what stands this
@@ -122,7 +123,7 @@ def in_force(
             late = {name: str(exc)}
         now_mono_s = time.monotonic()
         down = [row["id"] for row in rows if row["id"] in late and row["state"] in DOWN]
-        stuck = {*down, *(row["id"] for row in rows if row["refused"])}
+        stuck = {*down, *(row["id"] for row in rows if row["refused"] or row["state"] == "unknown")}
         settled = stuck.issuperset(late) and now_mono_s - seen_mono_s > SETTLED_S
         if not late or settled or now_mono_s - began_mono_s >= timeout_s:
             return {
@@ -131,7 +132,7 @@ def in_force(
                 "not_yet": {each: why for each, why in late.items() if each not in down},
                 "not_running": down,
             }
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(LOOK_EVERY_S if now_mono_s - seen_mono_s < SETTLED_S else LOOK_AGAIN_S)
 
 
 def key_heard(floor: agent_client.Floor, done: Mapping[str, Any], timeout_s: float) -> bool:
@@ -157,7 +158,9 @@ def _late(found: Mapping[str, Any], revision: int) -> dict[str, str]:
         if row["in_force"] >= revision and row["state"] not in DOWN:
             continue
         had = f"revision {row['in_force']} is in force" if row["in_force"] else "it has not said"
-        if row["state"] != "running":
+        if row["state"] == "unknown":
+            late[row["id"]] = "no agent reports it"
+        elif row["state"] != "running":
             late[row["id"]] = f"it is {row['state']}"
         else:
             late[row["id"]] = f"{had}; it refused: {row['refused']}" if row["refused"] else had

@@ -8,6 +8,7 @@ reverted, 2 bad input, 3 nothing was changed as no agent or store answers, 4 tim
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from controlplane.cli.output import Output
 from controlplane.errors import InvalidInput, Refused
 
 WATCH_S, TIMEOUT_S = 10.0, 60.0
+_METRIC = re.compile(r"(\S.*?)\s*([<>])\s*(-?[0-9]+(?:\.[0-9]+)?)")
 
 
 class How(NamedTuple):
@@ -84,17 +86,11 @@ def metric(text: str) -> str:
     """`NAME > VALUE` or `NAME < VALUE`, as the rollout reads it. Raises InvalidInput."""
     if not text:
         return ""
-    sign = ">" if ">" in text else "<"
-    name, _, number = (part.strip() for part in text.partition(sign))
-    try:
-        good = abs(float(number)) < float("inf")
-    except ValueError:
-        good = False
-    if not good or not name or " " in name:
-        raise InvalidInput(
-            f"--revert-when {config_text.shown(text)}: wanted 'NAME > VALUE' or 'NAME < VALUE'"
-        )
-    return f"{name} {sign} {number}"
+    found = _METRIC.fullmatch(text.strip())
+    if found is None:
+        said = config_text.shown(text)
+        raise InvalidInput(f"--revert-when {said}: wanted 'NAME > VALUE' or 'NAME < VALUE'")
+    return " ".join(found.groups())
 
 
 def carry_out(

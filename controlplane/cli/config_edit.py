@@ -98,7 +98,7 @@ def _send(
                 asked,
                 how._replace(reason=why),
                 shown_first=True,
-                conflict=lambda: _conflict(service, found["document"], document.value, path),
+                conflict=lambda: _conflict(found["document"], document.value),
             )
         except InvalidInput as exc:
             raise config_file.Bad(document.located(str(exc))) from exc
@@ -128,7 +128,7 @@ def _again(service: str, path: Path, said: str) -> None:
     raise InvalidInput(said)
 
 
-def _conflict(service: str, before: dict[str, Any], mine: dict[str, Any], path: Path) -> None:
+def _conflict(before: dict[str, Any], mine: dict[str, Any]) -> None:
     """Their side is said already: now one's own."""
     from controlplane.config import documents
 

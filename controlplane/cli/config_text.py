@@ -38,16 +38,16 @@ def key_of(target: str) -> str | None:
     return key
 
 
-def assignments(words: Sequence[str], unset: Sequence[str]) -> dict[str, Any]:
-    """Path -> value; None: back to the daemon's default. Raises InvalidInput."""
-    found: dict[str, Any] = {}
+def assignments(words: Sequence[str], unset: Sequence[str]) -> dict[str, str | None]:
+    """Path -> what was typed; None: back to the daemon's default. Raises InvalidInput."""
+    found: dict[str, str | None] = {}
     for word in words:
         path, equals, text = word.partition("=")
         if not equals or not path:
             raise InvalidInput(f"{shown(word)}: wanted PATH=VALUE, such as breaker.failures=3")
         if not text:
             raise InvalidInput(f"{path}=: no value; wanted PATH=VALUE, PATH='\"\"' or --unset {path}")
-        _put(found, path, value(text))
+        _put(found, path, text)
     for path in unset:
         _put(found, path, None)
     if not found:
@@ -55,10 +55,22 @@ def assignments(words: Sequence[str], unset: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _put(found: dict[str, Any], path: str, wanted: Any) -> None:
+def _put(found: dict[str, str | None], path: str, wanted: str | None) -> None:
     if path in found:
         raise InvalidInput(f"{path}: given twice")
     found[path] = wanted
+
+
+def values(typed: Mapping[str, str | None], document: Mapping[str, Any]) -> dict[str, Any]:
+    """Path -> value. Where a text stands, as decimals do, what was typed is one: `max_position=500`."""
+    return {
+        path: text if text is None else _like(value(text), text, standing(document, path))
+        for path, text in typed.items()
+    }
+
+
+def _like(found: Any, text: str, stands: Any) -> Any:
+    return text if isinstance(stands, str) and found is not None and not isinstance(found, str) else found
 
 
 def value(text: str) -> Any:
@@ -120,8 +132,15 @@ def leaves(document: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, document
 
 
-def at(document: Mapping[str, Any], path: str, service: str) -> Any:
-    """Raises InvalidInput: there is nothing; names the nearest paths."""
+class _Nothing:
+    """Not there, which is another thing than null."""
+
+
+NOTHING = _Nothing()
+
+
+def standing(document: Mapping[str, Any], path: str) -> Any:
+    """The value at a path, or NOTHING."""
     found: Any = document
     for name in path.split("."):
         if isinstance(found, dict) and name in found:
@@ -129,21 +148,27 @@ def at(document: Mapping[str, Any], path: str, service: str) -> Any:
         elif isinstance(found, list) and name.isdecimal() and len(name) < 9 and int(name) < len(found):
             found = found[int(name)]
         else:
-            near = ", ".join(nearest(path, document))
-            wanted = f"wanted one of its document (nearest: {near})"
-            raise InvalidInput(f'service "{service}": found path {shown(path)}, {wanted}')
+            return NOTHING
+    return found
+
+
+def at(document: Mapping[str, Any], path: str, service: str) -> Any:
+    """Raises InvalidInput: there is nothing; names the nearest paths."""
+    found = standing(document, path)
+    if found is NOTHING:
+        near = ", ".join(nearest(path, document))
+        wanted = f"wanted one of its document (nearest: {near})"
+        raise InvalidInput(f'service "{service}": found path {shown(path)}, {wanted}')
     return found
 
 
 def strangers(paths: Iterable[str], document: Mapping[str, Any]) -> list[str]:
     """A line for each path that the document does not have, with those that are like it."""
-    lines = []
-    for path in paths:
-        try:
-            at(document, path, "")
-        except InvalidInput:
-            lines.append(f"{path}: not in the document; nearest: {', '.join(nearest(path, document))}")
-    return lines
+    return [
+        f"{path}: not in the document; nearest: {', '.join(nearest(path, document))}"
+        for path in paths
+        if standing(document, path) is NOTHING
+    ]
 
 
 def nearest(path: str, document: Mapping[str, Any]) -> list[str]:

@@ -17,9 +17,11 @@ def choose(
     """As asked; else, of a group, all but its leader; else the first by name. Of a single instance that one,
     which is then canary and all. `leader`: of a group.
 
-    Raises InvalidInput: one that was asked for is not an instance of the service.
+    Raises InvalidInput: one that was asked for is not an instance of the service, or it has none.
     """
     members = [slot.instance for slot in spec.slots()]
+    if not members:
+        raise InvalidInput(f"rollout: {spec.name} has no instance")
     for name in asked:
         if name not in members:
             raise InvalidInput(

@@ -45,8 +45,7 @@ def parse(text: str) -> Condition:
         value = math.nan
     if found is None or not math.isfinite(value):
         raise InvalidInput(
-            f'metric "{text}": wanted NAME > VALUE or NAME < VALUE, such as "orders_rejected > 5" '
-            "(changes a second)"
+            f'metric "{text}": wanted NAME > VALUE or NAME < VALUE, such as "refused > 5" (changes a second)'
         )
     return Condition(found["name"], found["sign"] == ">", value)
 

@@ -15,11 +15,10 @@ import msgspec
 
 from controlplane.errors import InvalidInput, TooLarge
 from controlplane.host.log_line import printable
+from controlplane.model.config import LEVELS_MAX
 
 DOCUMENT_BYTES_MAX = 64 * 1024
 """Encoded. A transaction takes 512 KiB with all its values, and every agent of the site holds it."""
-DEPTH_MAX = 20
-"""Levels inside each other; the deepest settings have three."""
 PATH_PARTS_MAX = 20
 SHOWN_MAX = 60
 """Characters of a value in a message."""
@@ -57,7 +56,7 @@ def encoded(value: Any, of: str, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
     while waiting:
         each, depth = waiting.pop()
         if wanted := _wanted_instead(each, depth):
-            found = "more" if depth > DEPTH_MAX else shown(each)
+            found = "more" if depth > LEVELS_MAX else shown(each)
             raise InvalidInput(f"{of}: found {found}, wanted {wanted}")
         below = each.values() if isinstance(each, Mapping) else each
         if isinstance(each, Mapping | list | tuple):
@@ -72,8 +71,8 @@ def encoded(value: Any, of: str, bytes_max: int = DOCUMENT_BYTES_MAX) -> bytes:
 
 
 def _wanted_instead(value: Any, depth: int) -> str:
-    if depth > DEPTH_MAX:
-        return f"at most {DEPTH_MAX} levels inside each other"
+    if depth > LEVELS_MAX:
+        return f"at most {LEVELS_MAX} levels inside each other"
     if isinstance(value, Mapping) and not all(isinstance(key, str) for key in value):
         return "texts as keys"
     if isinstance(value, int) and not -(2**63) <= value < 2**64:

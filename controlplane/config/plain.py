@@ -17,12 +17,11 @@ import msgspec
 from controlplane import model
 from controlplane.config import documents, revisions
 from controlplane.errors import HftctlError, InvalidInput, TooLarge, Unavailable
-from controlplane.model.config import KILL_SWITCH, TYPES, PlainKey, fits, plain_key, type_of
+from controlplane.model.config import KILL_SWITCH, TYPES, VALUE_BYTES_MAX, PlainKey, fits, plain_key, type_of
 from controlplane.store import Committed, Entry, Keys, Lease, Store
 
 KEYS_MAX = 200
 """Of a site: each daemon has all of them in memory."""
-VALUE_BYTES_MAX = 4096
 TTL_S_MIN, TTL_S_MAX = 10.0, 24 * 3600.0
 """Consul's own least and most."""
 TRIES = 3

@@ -27,6 +27,7 @@ from controlplane.model.config import (
     CurrentConfig,
     RolloutRecord,
     ServiceConfig,
+    check_sendable,
 )
 from controlplane.store import Committed, Compare, Delete, Entry, Keys, Lost, Put, Store
 from controlplane.store.limits import VALUES_BYTES_MAX
@@ -174,7 +175,7 @@ def standing(keys: Keys, service: str, spec: Entry | None, entries: Mapping[str,
         name = key.removeprefix(keys.config_of(service))
         if key.startswith(keys.config_of(service)) and name.isascii() and name.isdigit():
             rows[int(name)] = len(entry.value)
-            row = _decoded(ConfigRevision, entry)
+            row = _row(entry)
             if row is not None and (row.service, row.revision) == (service, int(name)):
                 revisions[row.revision] = row
     current, rollout = entries.get(keys.config_current(service)), entries.get(keys.config_rollout(service))
@@ -194,6 +195,15 @@ def _decoded(kind: type[Any], entry: Entry | None) -> Any:
         return model.decode(kind, entry.value) if entry is not None else None
     except msgspec.DecodeError:
         return None
+
+
+def _row(entry: Entry) -> ConfigRevision | None:
+    row: ConfigRevision | None = _decoded(ConfigRevision, entry)
+    try:
+        check_sendable(row.document if row is not None else None)
+    except ValueError:
+        return None
+    return row
 
 
 def _spec(entry: Entry | None, service: str) -> ServiceSpec | None:
@@ -279,7 +289,7 @@ def same_document(found: Entry, put: Put) -> bool:
     """Whether a revision's record that stands says what this write of one would, whoever wrote it."""
     if found.value == put.value:
         return True
-    row, ours = _decoded(ConfigRevision, found), model.decode(ConfigRevision, put.value)
+    row, ours = _row(found), model.decode(ConfigRevision, put.value)
     return row is not None and documents.same(row.document, ours.document)
 
 
@@ -490,9 +500,8 @@ async def abort(store: Store, keys: Keys, service: str, reason: str, actor: str)
         record, at = found
         if record.stage == "revert":
             return record
-        back = dataclasses.replace(
-            record, stage="revert", why=bounds.cut(f"taken back by {actor}: {reason}", 1000)
-        )
+        why = bounds.cut(f"taken back by {actor}: {reason}", 1000)
+        back = dataclasses.replace(record, stage="revert", why=why, cancelled=True)
         if await extend(store, keys, back, at) is not None:
             return back
     raise Unavailable(f"{service}: the rollout changed {ABORT_TRIES} times while it was to be taken back")

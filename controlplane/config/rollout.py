@@ -82,9 +82,11 @@ class Promote:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """It has been taken back: the operation has failed, and the record goes."""
+    """It has been taken back: the operation ends, and the record goes."""
 
     outcome: str
+    state: str = "failed"
+    """`cancelled`: an operator took it back."""
     removed: bool = False
     """As the service is not in the site any more."""
 
@@ -268,18 +270,18 @@ class _Look:
     # --- back -----------------------------------------------------------------------------------------------
 
     def go_back(self, wanted: int) -> Decision:
-        record = self.record
+        record, state = self.record, "cancelled" if self.record.cancelled else "failed"
         missing = [why for _, why in self._not_in_force(self.members, wanted)]
         if not missing:
             outcome = _joined(record.why, f"revision {wanted} is in force on every instance")
-            return Decision(End(outcome), self.seen, REVERTED, outcome)
+            return Decision(End(outcome, state), self.seen, REVERTED, outcome)
         if self.now.boot_ns - self.seen.began_ns >= record.timeout_s * 1e9:
             names = _named(missing, "; ")
             outcome = _joined(
                 record.why,
                 f"revision {wanted} is wanted, and after {record.timeout_s:g} s not in force: {names}",
             )
-            return Decision(End(outcome), self.seen, REVERTED, outcome)
+            return Decision(End(outcome, state), self.seen, REVERTED, outcome)
         says = f"waits for revision {wanted} to be in force again everywhere"
         return Decision(Wait(), self.seen, REVERTED, says)
 

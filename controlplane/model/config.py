@@ -72,6 +72,8 @@ class RolloutRecord:
     stage: Annotated[str, one_of("canary", "rest", "revert")] = "canary"
     why: Text = ""
     """Of a revert."""
+    cancelled: bool = False
+    """An operator took it back."""
     crashes: Mapping[Name, Count] = field(default_factory=dict)
     """How often each of `instances` had crashed when its stage began: one more reverts, whichever controller
     sees it."""
@@ -102,9 +104,16 @@ class PlainKey:
 TYPES: Mapping[str, type] = {"bool": bool, "int": int, "float": float, "string": str, "json": object}
 
 
+VALUE_BYTES_MAX = 4096
+"""Of a plain key: each daemon of the site has all of them in memory."""
+LEVELS_MAX = 20
+"""Of a value or a document; the deepest settings have three. Who encodes or compares one calls itself for
+each level."""
+
+
 def plain_key(value: bytes, key: str) -> PlainKey:
-    """What a plain key holds. Raises msgspec.DecodeError or ValueError: it is not text, or not of its type;
-    the site's kill switch is yes or no.
+    """What a plain key holds. Raises msgspec.DecodeError or ValueError: it is not text, not of its type, or
+    too large; the site's kill switch is yes or no.
     """
     found: Any
     try:
@@ -116,6 +125,8 @@ def plain_key(value: bytes, key: str) -> PlainKey:
     else:
         record = PlainKey(found, type_of(found))
     check_sendable(record.value)
+    if (size := len(msgspec.json.encode(record.value))) > VALUE_BYTES_MAX:
+        raise ValueError(f"{size} bytes, more than {VALUE_BYTES_MAX}")
     wanted = "bool" if key == KILL_SWITCH else record.type
     if not fits(record.value, wanted):
         raise ValueError(f"{str(record.value)[:60]!r} is no {wanted}")
@@ -123,12 +134,21 @@ def plain_key(value: bytes, key: str) -> PlainKey:
 
 
 def check_sendable(value: object) -> None:
-    """Raises ValueError: it holds what no message to a daemon can: a whole number beyond 64 bits, lists in
-    lists without end.
+    """Raises ValueError: it holds what no message to a daemon can, a whole number beyond 64 bits, or more
+    levels inside each other than any of ours has.
     """
+    waiting = [(value, 0)]
+    while waiting:
+        each, level = waiting.pop()
+        if level > LEVELS_MAX:
+            raise ValueError(f"more than {LEVELS_MAX} levels inside each other")
+        if isinstance(each, Mapping):
+            waiting += [(inner, level + 1) for inner in each.values()]
+        elif isinstance(each, list | tuple):
+            waiting += [(inner, level + 1) for inner in each]
     try:
         msgspec.msgpack.encode(value)
-    except (OverflowError, RecursionError) as exc:
+    except OverflowError as exc:
         raise ValueError(str(exc)) from exc
 
 

@@ -3,8 +3,8 @@
 
 Promises: what it does next depends on the store alone, so that a controller that dies in the middle is
 followed by the next one with the same operation; the operation ends as `succeeded` in the transaction that
-promotes, and as `failed` before the record of a rollout that was taken back is deleted, so that it ends once.
-What cannot be read or written is tried again at the next look.
+promotes, and as `failed` or `cancelled` before the record of one that was taken back is deleted, so that it
+ends once. What cannot be read or written is tried again at the next look.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ class ConfigRollouts:
                 await revisions.extend(self._store, self._keys, changed, found[1])
             case rollout.Promote():
                 await self._promote(record, found[1])
-            case rollout.End(outcome):
-                await self._fail(record.operation, outcome)
+            case rollout.End(outcome, state):
+                await self._finish(record.operation, state, outcome)
                 await revisions.revert(self._store, self._keys, record, found[1])
 
     async def _tell(self, operation: str, step: str) -> None:
@@ -160,14 +160,14 @@ class ConfigRollouts:
             also = Compare(key, entry.revision), Put(key, model.encode(closed))
         await revisions.promote(self._store, self._keys, record, at, also)
 
-    async def _fail(self, operation: str, outcome: str) -> None:
+    async def _finish(self, operation: str, state: str, outcome: str) -> None:
         wall_ns = self._clock.wall_ns()
         standing = await operation_log.find(self._store, self._keys, operation)
         told = standing.steps if standing is not None else ()
         steps = rollout.steps(told, rollout.REVERTED, wall_ns, state="succeeded", detail=outcome)
         try:
             await operation_log.finish(
-                self._store, self._keys, operation, "failed", wall_ns, outcome=outcome, steps=steps
+                self._store, self._keys, operation, state, wall_ns, outcome=outcome, steps=steps
             )
         except Refused as exc:  # there is no record to close
             log.warning("rollout.unrecorded", operation=operation, reason=str(exc))
@@ -194,7 +194,7 @@ class ConfigRollouts:
                 why = (
                     f"{operation.subject} was removed from the site" if removed else "its record was deleted"
                 )
-                await self._fail(operation.id, f"{why}: the rollout ended with it")
+                await self._finish(operation.id, "failed", f"{why}: the rollout ended with it")
 
     async def _is_orphan(self, operation: records.OperationRecord) -> bool:
         """By the store itself: its revision is there, and its rollout is not. (Of one that its asker has just

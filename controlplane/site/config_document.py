@@ -13,7 +13,6 @@ from typing import Any
 from controlplane.errors import InvalidInput
 from controlplane.model import config
 from controlplane.model.config import FIRST_REVISION, ConfigRevision, PlainKey, RolloutRecord, ServiceConfig
-from controlplane.model.observed import InstanceStatus
 from controlplane.site import look
 from controlplane.site.view import SiteView
 
@@ -71,9 +70,9 @@ def history(view: SiteView, name: str) -> list[Row]:
 
 def _taken_back(view: SiteView, found: ConfigRevision) -> bool:
     """As far as the store still has the operation."""
-    if found.revision > wanted(view, found.service):
-        rollout = view.configs.get(found.service, ServiceConfig()).rollout
-        return rollout is None or rollout.revision != found.revision
+    config = view.configs.get(found.service, ServiceConfig())
+    if config.current is not None and found.revision > config.current.revision:
+        return config.rollout is None or config.rollout.revision != found.revision
     return any(
         each.id == found.operation
         and each.kind == ROLLOUT_KIND
@@ -176,27 +175,24 @@ def _rollout(found: RolloutRecord) -> Row:
 
 
 def _instances(view: SiteView, name: str) -> list[Row]:
-    """Those of its slots that some agent reports, in the order of the slots."""
+    """In the order of the slots; `unknown` is one that no agent reports."""
     spec = view.specs.get(name)
-    slots = [slot.instance for slot in spec.slots()] if spec is not None else []
     known = {each.id: each for record in view.hosts.values() for each in record.instances}
-    found, revision = view.configs.get(name, ServiceConfig()), wanted(view, name)
+    found = view.configs.get(name, ServiceConfig())
     rows = []
-    for status in (known[each] for each in slots if each in known):
-        in_rollout = found.wanted(status.id) if found.rollout is not None else None
-        rows.append(_instance(status, revision if in_rollout is None else in_rollout.revision))
+    for slot in spec.slots() if spec is not None else ():
+        status = known.get(slot.instance)
+        rows.append(
+            {
+                "id": slot.instance,
+                "host": slot.host,
+                "state": "unknown" if status is None else status.state,
+                "wanted": found.wanted_revision(slot.instance),
+                "in_force": 0 if status is None else status.config_revision,
+                "refused": "" if status is None else status.config_refused,
+            }
+        )
     return rows
-
-
-def _instance(status: InstanceStatus, wanted: int) -> Row:
-    return {
-        "id": status.id,
-        "host": status.host,
-        "state": status.state,
-        "wanted": wanted,
-        "in_force": status.config_revision,
-        "refused": status.config_refused,
-    }
 
 
 def _key(name: str, found: PlainKey) -> Row:

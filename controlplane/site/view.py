@@ -239,7 +239,8 @@ def _config_record(
         case _:
             record = model.decode(config.ConfigRevision, value)
             _agree("revision", (f"{record.revision:08d}",), (row,))
-            config.check_sendable((record.revision, record.document))
+            config.check_sendable(record.revision)
+            config.check_sendable(record.document)
     _agree("service", (record.service,), (service,))
     return record
 

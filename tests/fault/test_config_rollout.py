@@ -196,7 +196,7 @@ def test_an_operator_takes_it_back_with_a_rollback(floor: floors.Floor) -> None:
     back = floor.run("config", "rollback", "omsd", "--reason", "not now", "--yes")
     assert back.returncode == 0, back.stdout + back.stderr
     row = ended(floor, done["operation"])
-    assert row["state"] == "failed" and "not now" in row["outcome"], row
+    assert row["state"] == "cancelled" and "not now" in row["outcome"], row
     assert wanted(floor, "omsd") == before and set(in_force(floor, "omsd").values()) == {before}
 
 

@@ -112,7 +112,8 @@ def test_a_service_is_added_and_changed_by_an_apply_and_who_and_why_are_kept(flo
     done = floor.run("apply", "-f", other, "--yes", "--reason", "more limits")
     assert done.returncode == 0, done.stdout + done.stderr
     after = floor.pids()
-    assert {name for name in before if before[name] != after[name]} == {"riskd-beta-1"}
+    assert {name: after[name] for name in before} == before, "a limit reaches the daemon that runs"
+    floors.wait_for("it is in force", lambda: floor.instance("riskd-beta-1")["config_revision"] == 2)
     assert floor.instance("auditd-beta-1")["ready"] and floor.healthy()
     newest = operations(floor)[0]
     assert (newest["state"], newest["reason"]) == ("succeeded", "more limits") and newest["actor"]
@@ -145,6 +146,39 @@ def test_what_was_applied_survives_hft_floord_and_its_restart_and_up_shows_what_
     assert back.returncode == 0, back.stderr
     assert "~ riskd.settings.messages_per_s: 300 -> 200" in back.stdout and "- auditd" in back.stdout
     assert services(floor) == ["bookd", "marketd", "positiond", "riskd", "simd"]
+
+
+def test_a_setting_changed_in_the_store_stays_until_a_side_is_named(floor: floors.Floor) -> None:
+    assert floor.run("up", "--detach", "--services", str(floor.site_dir / "own.yml")).returncode == 0
+    done = floor.run("config", "set", "riskd", "open_orders_max=500", "--reason", "a loss")
+    assert done.returncode == 0, done.stdout + done.stderr
+    pid, newest = floor.pids()["riskd-beta-1"], operations(floor)[0]
+    again = floor.run("up", "--detach")
+    assert again.returncode == 0 and operations(floor)[0] == newest, "the same file writes nothing"
+
+    other = file(
+        floor, SERVICES.replace("messages_per_s: 200", "messages_per_s: 250\n      open_orders_max: 800")
+    )
+    for verb in (["diff", "-f", other], ["apply", "-f", other, "--yes"], ["up", "--services", other, "-d"]):
+        refused = floor.run(*verb)
+        assert refused.returncode == 1, refused.stdout + refused.stderr
+        said = refused.stdout + refused.stderr
+        assert "! riskd.settings.open_orders_max: changed on both sides: the file had 10000" in said
+        assert "has 800 now, the store has 500, revision" in said and "a loss" in said
+    settled = floor.run("apply", "-f", other, "--yes", "--settings", "store")
+    assert settled.returncode == 0, settled.stdout + settled.stderr
+    assert "= riskd.settings.open_orders_max: 500 stays, as in the store" in settled.stdout
+    assert floor.run("diff", "-f", other).returncode == 0
+
+    wanted = floor.instance("riskd-beta-1")["config_wanted"]
+    last = floor.run("up", "--detach", "--services", str(floor.site_dir / "own.yml"), "--settings", "file")
+    assert last.returncode == 0, last.stdout + last.stderr
+    assert "~ riskd.settings.open_orders_max: 500 -> 10000" in last.stdout
+    floors.wait_for(
+        "the file's limits are in force",
+        lambda: floor.instance("riskd-beta-1")["config_revision"] == wanted + 1,
+    )
+    assert floor.pids()["riskd-beta-1"] == pid
 
 
 def test_a_removed_service_is_stopped_and_its_tombstone_ends_with_it(floor: floors.Floor) -> None:

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import termios
 from collections.abc import Iterator
+from typing import Protocol
 
 from tests.support import floors
 
@@ -38,16 +39,25 @@ class Terminal:
         drawn = self.look()
         return all(word in drawn for word in words)
 
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
     def ctrl_c(self) -> None:
-        os.write(self._master, b"\x03")
+        self.type("\x03")
 
     def ended(self) -> bool:
         self.look()  # else a full terminal would hold it
         return self.process.poll() is not None
 
 
+class Asked(Protocol):
+    """A floor, or a site that is less than one."""
+
+    environment: dict[str, str]
+
+
 @contextlib.contextmanager
-def at_a_terminal(floor: floors.Floor, *words: str) -> Iterator[Terminal]:
+def at_a_terminal(floor: Asked, *words: str) -> Iterator[Terminal]:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
 

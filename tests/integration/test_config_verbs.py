@@ -26,6 +26,7 @@ from controlplane.http import unix
 from controlplane.model import Mode, ServiceSpec
 from controlplane.specs import settings_check
 from hftd import settings as schemas
+from tests.integration.test_at_a_terminal import at_a_terminal
 from tests.support import agents, floors, servers
 
 pytestmark = pytest.mark.timeout(240)
@@ -252,6 +253,30 @@ def test_two_who_edit_at_once_see_both_sides_and_neither_loses_what_was_written(
     assert site.run("get", SERVICE, "skew_ppm").stdout == "66\n"
     site.run("apply", SERVICE, "-f", str(kept), "--reason", "mine after all")
     assert site.run("get", SERVICE, "skew_ppm").stdout == "33\n"
+
+
+def test_at_a_terminal_it_is_edited_again_asked_about_and_kept_when_it_is_interrupted(site: Site) -> None:
+    before = site.revision()
+    site.editor(
+        'if grep -q "skew_ppm: many" "$1"; then sed -i "s/skew_ppm: many/skew_ppm: 44/" "$1"',
+        'else sed -i "s/^skew_ppm: .*/skew_ppm: many/" "$1"; fi',
+    )
+    words = ("config", "edit", SERVICE, "--reason", "by hand")
+    with at_a_terminal(site, *words) as terminal:
+        floors.wait_for("the fault", lambda: terminal.shows("skew_ppm: found", "edit it again? [Y/n]"))
+        terminal.type("\n")
+        floors.wait_for("the change", lambda: terminal.shows("-> 44", "send it? [y/N]"))
+        terminal.type("y\n")
+        floors.wait_for("its end", terminal.ended)
+        assert terminal.process.returncode == 0 and terminal.shows(f"revision {before} -> {before + 1}")
+    assert site.kept() == []
+    site.editor('sed -i "s/^skew_ppm: .*/skew_ppm: 45/" "$1"')
+    with at_a_terminal(site, *words) as terminal:
+        floors.wait_for("the question", lambda: terminal.shows("-> 45", "send it? [y/N]"))
+        terminal.ctrl_c()
+        floors.wait_for("its end", terminal.ended)
+        assert terminal.process.returncode == 130 and terminal.shows("is kept in")
+    assert site.revision() == before + 1
 
 
 # --- a whole document ---------------------------------------------------------------------------------------

@@ -76,9 +76,10 @@ def test_the_next_quote_obeys_a_parameter_that_changes_and_no_order_is_lost(stag
     status = said(stage.strategyd, lambda status: status.config_revision == 2)
     assert status.config_refused == ""
     after = flow(stage, omsd, 20)
-    quantities = [place.quantity for place in during]
+    quantities = [place.quantity for place in during + after]
     assert quantities == sorted(quantities), "once it obeys, it obeys"
-    assert {place.quantity for place in after} == {16 * ONE // 1000}
+    # One of each side may have been on its way.
+    assert {place.quantity for place in after[2:]} == {16 * ONE // 1000}
     came = numbers(before + during + after)
     assert came == list(range(came[0], came[0] + 60)), "one was lost, or came twice"
 

@@ -143,7 +143,7 @@ class ConfigAgent:
         )
 
     def _statuses(self) -> tuple[InstanceStatus, ...]:
-        return tuple(self._status(each) for each in self.in_force)
+        return tuple(self._status(each) for each in self.in_force if self.state.get(each) != "unknown")
 
     def _status(self, instance: str) -> InstanceStatus:
         service, host, _ = instance.rsplit("-", 2)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from controlplane import model
-from controlplane.config import plain, revisions
+from controlplane.config import documents, plain, revisions
 from controlplane.errors import InvalidInput, Refused, TooLarge, Unavailable
 from controlplane.model import records
-from controlplane.model.config import RolloutRecord
+from controlplane.model.config import LEVELS_MAX, RolloutRecord, check_sendable
 from controlplane.operations import config_change, log
-from controlplane.store import Keys
+from controlplane.specs import settings_check
+from controlplane.store import Entry, Keys
 from controlplane.store.memory import Memory, MemoryStore
 from tests.support import configured
 from tests.support.configured import asked
@@ -178,6 +182,42 @@ async def test_a_whole_document_and_a_rollback_leave_the_services_that_are_used_
     assert done["changes"] == [{"path": "max_position", "old": "60", "new": "1000"}]
 
 
+def test_what_may_be_written_can_be_read_to_the_last_level() -> None:
+    value: list[Any] = []
+    for _ in range(LEVELS_MAX):
+        value = [value]
+    record = plain.made("x", value)
+    assert plain.read(Entry("x", model.encode(record), 1), "x") == record
+    documents.encoded({"a": value[0]}, "riskd")
+    check_sendable({"a": value[0]})
+    for refuse in (lambda: plain.made("x", [value]), lambda: documents.encoded({"a": value}, "riskd")):
+        with pytest.raises(InvalidInput, match="at most 20 levels"):
+            refuse()
+    with pytest.raises(ValueError, match="more than 20 levels"):
+        check_sendable({"a": value})
+
+
+async def test_a_record_that_no_daemon_could_be_given_is_named_and_harms_no_other() -> None:
+    store, change = await site()
+    await change.run(asked(set={"max_position": "60"}))
+    row = (await stands(store)).config.revisions[2]
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    await store.put(KEYS.config_revision("riskd", 2), model.encode(dataclasses.replace(row, document=deep)))
+    await store.put(KEYS.plain_key("deep"), b"[" * 300 + b"]" * 300)
+    await store.put(KEYS.plain_key("large"), b'"' + b"x" * 5000 + b'"')
+    await store.put(KEYS.plain_key("x"), b"1")
+    view = await configured.view(store, KEYS)
+    assert set(view.plain) == {"x"} and set(view.configs["riskd"].revisions) == {1}
+    assert set(view.undecodable) == {
+        KEYS.config_revision("riskd", 2),
+        KEYS.plain_key("deep"),
+        KEYS.plain_key("large"),
+    }
+    assert (await stands(store)).document is None
+
+
 @pytest.mark.parametrize("damaged", ["current", "00000002"])
 async def test_a_damaged_document_takes_a_whole_one_and_no_single_setting(damaged: str) -> None:
     store, change = await site()
@@ -228,9 +268,9 @@ async def test_a_rollout_stages_the_revision_and_leaves_what_is_wanted() -> None
     assert [row.revision for row in wanted if row is not None] == [2, 1]
     [operation] = await operations(store)
     assert operation.state == "running"
-    for given in ({"set": {"burst": 950}}, {"set": {"burst": 950}, "rollout": wish}):
+    for more in ({"set": {"burst": 950}}, {"set": {"burst": 950}, "rollout": wish}):
         with pytest.raises(Refused, match=f"rollout of revision 2 by ann is under way .*{done['operation']}"):
-            await change.run(asked(**given))
+            await change.run(asked(**more))
 
 
 # --- requests -----------------------------------------------------------------------------------------------
@@ -252,6 +292,41 @@ async def test_a_rollout_stages_the_revision_and_leaves_what_is_wanted() -> None
 def test_a_request_that_does_not_fit_is_refused(body: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         config_change.decode(msgspec.json.encode(body))
+
+
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+def test_whatever_comes_as_a_request_is_refused_in_words(body: bytes) -> None:
+    for decode in (config_change.decode, config_change.decode_key):
+        with contextlib.suppress(InvalidInput, TooLarge):
+            decode(body)
+
+
+@pytest.mark.parametrize("depth", [100, 1000, 100_000])
+def test_a_request_of_any_depth_is_refused_in_words(depth: int) -> None:
+    inner = b'{"a":' * depth + b"1" + b"}" * depth
+    for body in (
+        b'{"kind":"apply","base":1,"reason":"x","document":' + inner + b"}",
+        b'{"reason":"x","value":' + inner + b"}",
+    ):
+        for decode in (config_change.decode, config_change.decode_key):
+            with contextlib.suppress(InvalidInput, TooLarge):
+                decode(body)
+    deep: dict[str, Any] = {}
+    for _ in range(depth):
+        deep = {"a": deep}
+    with pytest.raises(InvalidInput):
+        settings_check.check(configured.RISKD, deep, "riskd")
+    with pytest.raises(InvalidInput):
+        plain.made("x", deep)
+    while deep:  # piece by piece: freeing it at once would go as deep
+        deep = deep["a"]
+
+
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode)))
+def test_whatever_stands_under_a_key_is_a_value_or_none_and_said_so(value: bytes) -> None:
+    for key in ("x", "kill_switch"):
+        with contextlib.suppress(InvalidInput):
+            assert plain.read(Entry(key, value, 1), key).type
 
 
 # --- plain keys ---------------------------------------------------------------------------------------------

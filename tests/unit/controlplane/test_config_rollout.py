@@ -193,7 +193,10 @@ async def test_an_operator_takes_a_rollout_back_by_a_rollback_to_its_base(site: 
     await site.look_for(2)
     assert not await site.under_way() and site.found[STANDS_BY].config_revision == 1
     record = await site.operation(done["operation"])
-    assert record.state == "failed" and record.outcome.startswith("taken back by bob: not now; revision 1 is")
+    assert record.state == "cancelled"
+    assert record.outcome.startswith("taken back by bob: not now; revision 1 is")
+    await site.look()
+    assert site.rollouts.alarms == (), "who took it back knows"
     with pytest.raises(Refused, match="no rollout"):
         await revisions.abort(site.store, KEYS, "riskd", "why", "bob")
 

@@ -102,6 +102,7 @@ def test_a_change_is_sent_waited_for_and_found_in_the_history(hftctl: Any) -> No
     assert code == 0
     assert "skew_ppm: 100 -> 50" in said and "breaker.failures: 5 -> 3" in said
     assert "revision 1 -> 2" in said and "in force on strategy-mm-alpha-1 after" in said
+    assert hftctl("set", "strategy-mm", "order_notional=50", "--reason", "x", "--dry-run")[0] == 0
     code, said, _ = hftctl("set", "strategy-mm", "--unset", "skew_ppm", "--reason", "as it was")
     assert code == 0 and "skew_ppm: 50 -> 100" in said
     rows = json.loads(hftctl("history", "strategy-mm", "-o", "json")[1])
@@ -203,6 +204,16 @@ def test_an_instance_that_does_not_run_is_not_waited_for(
     assert code == 0 and "auditd-beta-1: does not run; it has the new revision when it starts" in said
 
 
+def test_an_instance_of_a_silent_host_is_not_said_to_have_it(
+    hftctl: Any, agent: ConfigAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_ask, "SETTLED_S", 0.1)
+    agent.state["auditd-beta-1"] = "unknown"
+    code, said, _ = hftctl("set", "auditd", "sync=true", "--reason", "x")
+    assert code == 4 and "in force on auditd-alpha-1 after" in said
+    assert "auditd-beta-1: not in force: no agent reports it" in said
+
+
 def test_an_answer_that_is_lost_is_an_outcome_that_is_not_known(
     hftctl: Any, agent: ConfigAgent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,9 +231,7 @@ def test_an_answer_that_is_lost_is_an_outcome_that_is_not_known(
     assert code == 3 and "nothing was changed: no store" in said
 
 
-def test_the_store_that_goes_away_in_a_write_is_an_unknown_outcome_and_before_it_none(
-    hftctl: Any, agent: ConfigAgent
-) -> None:
+def test_without_a_store_nothing_is_changed_and_the_verb_says_so(hftctl: Any, agent: ConfigAgent) -> None:
     async def cut(agent: ConfigAgent) -> None:
         agent.store.cut()
 
@@ -276,6 +285,12 @@ def test_a_rollout_is_followed_to_its_end_with_its_exit_code(
 def test_a_rollback_takes_back_the_rollout_that_is_under_way(hftctl: Any, agent: ConfigAgent) -> None:
     words = ("set", "auditd", "sync=true", "--reason", "x", "--rollout", "--no-wait")
     assert hftctl(*words)[0] == 0
+
+    async def seen(agent: ConfigAgent) -> None:
+        while (view := agent.follower.view) is None or "auditd" not in view.configs:
+            await agent.follower.changed.wait()
+
+    agent.do(seen)
     code, said, _ = hftctl("rollback", "auditd", "--reason", "not now")
     assert code == 0 and "sync: true -> false" in said and "revision 2 -> 1 (operation config-rollout" in said
 

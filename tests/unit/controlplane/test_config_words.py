@@ -34,6 +34,29 @@ def test_a_value_is_json_or_a_scalar_as_in_services_yml_or_the_text_itself(text:
     assert (found, type(found)) == (value, type(value))
 
 
+def test_where_a_text_stands_what_is_typed_is_one() -> None:
+    """Decimals are texts in a document, and nobody types quotes at 3 a.m."""
+    stands = {"max_position": "1000", "burst": 5, "breaker": {"name": "x"}, "markets": ["spot"]}
+    typed: dict[str, str | None] = {
+        "max_position": "500.50",
+        "burst": "6",
+        "breaker.name": "true",
+        "markets.0": "7",
+        "other": "8",
+        "gone": None,
+    }
+    assert config_text.values(typed, stands) == {
+        "max_position": "500.50",
+        "burst": 6,
+        "breaker.name": "true",
+        "markets.0": "7",
+        "other": 8,
+        "gone": None,
+    }
+    assert config_text.values({"max_position": '"500"'}, stands) == {"max_position": "500"}
+    assert config_text.values({"max_position": "null"}, stands) == {"max_position": None}
+
+
 @pytest.mark.parametrize(
     ("text", "type", "value"),
     [

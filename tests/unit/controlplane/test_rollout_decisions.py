@@ -485,6 +485,8 @@ def test_the_canaries_are_the_standbys_or_the_first_or_those_asked_for() -> None
 def test_a_canary_that_there_is_not_is_refused() -> None:
     with pytest.raises(InvalidInput, match=r"found 'omsd-z-1', wanted .* \(omsd-a-1, omsd-b-1\)"):
         canary.choose(OMSD, None, ["omsd-z-1"])
+    with pytest.raises(InvalidInput, match="omsd has no instance"):
+        canary.choose(dataclasses.replace(OMSD, hosts=()))
 
 
 @pytest.mark.parametrize(

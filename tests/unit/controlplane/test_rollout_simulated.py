@@ -13,8 +13,8 @@ import pytest
 
 from controlplane import model
 from controlplane.clock import FakeClock
-from controlplane.config import rollout
-from controlplane.errors import HftctlError, Unavailable
+from controlplane.config import revisions, rollout
+from controlplane.errors import HftctlError, Refused, Unavailable
 from controlplane.model import Mode, ServiceSpec, config, records
 from controlplane.model.observed import HostRecord, InstanceStatus
 from controlplane.operations import config_rollout
@@ -49,7 +49,7 @@ class Wrong:
     """What the new revision does to an instance."""
 
     kind: str
-    """nothing, refuses, crashes, unwell, metric."""
+    """refuses, crashes, unwell, metric; or nothing, and what an operator does meanwhile: cancels, applies."""
     instance: str
     after_s: float
     """Since it is in force."""
@@ -210,6 +210,9 @@ class Site:
         self.agents = [Agent(host, self.memory, self.chance, self.wrong) for host in SPEC.hosts]
         self.controllers = [Controller(self.memory, self.clock) for _ in range(3)]
         self.truth = Truth()
+        self.operator = MemoryStore(self.memory)
+        self.operator_at_s = self.chance.uniform(0, 60)
+        self.cancelled = False
         self._watch_commits()
 
     def _watch_commits(self) -> None:
@@ -255,6 +258,20 @@ class Site:
         )  # fmt: skip
         await store.put(KEYS.config_rollout("omsd"), model.encode(record))
 
+    async def act(self) -> None:
+        """What the operator does, once."""
+        if self.now_s < self.operator_at_s or self.cancelled:
+            return
+        self.operator_at_s = float("inf")
+        if self.chance.random() < 0.5:
+            self.operator.lose_next_answer()
+        with contextlib.suppress(Refused, Unavailable):
+            if self.wrong.kind == "cancels":
+                await revisions.abort(self.operator, KEYS, "omsd", "not now", "bob")
+                self.cancelled = True
+            elif self.wrong.kind == "applies":
+                await self.operator.put(KEYS.spec("omsd"), model.encode(replace(SPEC, cpus=(1,))))
+
     async def step(self, *, faults: bool) -> None:
         self.clock.advance_s(STEP_S)
         self.now_s += STEP_S
@@ -272,7 +289,7 @@ class Site:
                     each.client.heal()
             for agent in self.agents:
                 agent.alive = chance.random() > 0.01 if agent.alive else chance.random() < 0.5
-                if self.wrong.kind == "nothing" and chance.random() < 0.002:
+                if self.wrong.kind in NO_FAULT and chance.random() < 0.002:
                     agent.crash(chance.choice(list(agent.instances)), self.now_s)
         else:
             for each in [*self.controllers, *self.agents]:
@@ -282,6 +299,7 @@ class Site:
         await asyncio.gather(
             *(agent.turn(self.now_s) for agent in self.agents),
             *(one.turn(chance, faults=faults) for one in self.controllers),
+            self.act(),
         )
         self._check()
 
@@ -298,7 +316,8 @@ class Site:
     def check_end(self) -> None:
         truth, promoted = self.truth, [at for at, revision in self.truth.current if revision == NEW]
         [end] = truth.ends
-        assert end.startswith("succeeded" if promoted else "failed"), (end, promoted)
+        assert end.startswith("succeeded" if promoted else ("failed", "cancelled")), (end, promoted)
+        assert not (promoted and self.cancelled), "what is taken back is not promoted"
         wanted = NEW if promoted else BASE
         for agent in self.agents:
             for name, one in agent.instances.items():
@@ -317,7 +336,7 @@ class Site:
                 assert not counted_s < at < promoted[0] - LAG_S, (
                     f"{name} crashed at {at}, and it was promoted"
                 )
-            assert self.wrong.kind == "nothing"
+            assert self.wrong.kind in NO_FAULT
 
 
 async def play(seed: int, kind: str) -> Site:
@@ -337,8 +356,9 @@ async def play(seed: int, kind: str) -> Site:
     return site
 
 
-KINDS = ("nothing", "refuses", "crashes", "unwell", "metric")
-SEEDS = range(6)
+NO_FAULT = ("nothing", "cancels", "applies")
+KINDS = (*NO_FAULT, "refuses", "crashes", "unwell", "metric")
+SEEDS = range(15)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -348,7 +368,7 @@ async def test_whatever_dies_it_ends_once_and_everybody_runs_what_is_wanted(kind
             site = await play(seed, kind)
         except (AssertionError, HftctlError) as exc:
             raise AssertionError(f"seed {seed}, {kind}: {exc}") from exc
-        if kind != "nothing":
+        if kind not in NO_FAULT:
             assert site.truth.ends[0].startswith("failed"), f"seed {seed}"
 
 
