@@ -18,7 +18,8 @@ from hftd.settings import OMSD, RISKD
         (
             RISKD,
             {"max_position": "abc"},
-            'riskd: max_position: found "abc", wanted a decimal number such as 0.001, with at most eight places',
+            'riskd: max_position: found "abc", wanted a decimal number such as 0.001, '
+            "with at most eight places",
         ),
         (RISKD, {"max_order_size": "0"}, 'riskd: max_order_size: found "0", wanted more than 0'),
         (
