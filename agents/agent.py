@@ -137,6 +137,7 @@ class Agent:
         """It is to be written at once: a daemon has said what it made of changed settings."""
         self.last_specs = last_specs.LastSpecs(self.paths.specs, given.host)
         self._specs_from_disk = False
+        self._config_trouble = ""
         self.alarm(look.KILL_SWITCH_UNKNOWN, self.wanted_config.switch_trouble(), "critical")
         troubles = (self.last_specs.trouble, self.overrides.trouble, self.wanted_config.trouble)
         for trouble in filter(None, troubles):
@@ -243,7 +244,16 @@ class Agent:
         )
         self.config_news.tell_all()
         self.alarm(look.KILL_SWITCH_UNKNOWN, wanted.switch_trouble(), "critical")
-        self.alarm("config.last_good", wanted.sentence())
+        if not wanted.sentence():
+            self.alarm("config.last_good", "")
+
+    def look_at_configuration(self) -> None:
+        """Once a second. A service that comes or goes is seen in the one noun before the other: what is wrong
+        at one look alone is no alarm.
+        """
+        stood, self._config_trouble = self._config_trouble, self.wanted_config.sentence()
+        if stood and self._config_trouble:
+            self.alarm("config.last_good", self._config_trouble)
 
     # --- the keeper -----------------------------------------------------------------------------------------
 

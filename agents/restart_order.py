@@ -35,5 +35,8 @@ def may_restart(instance: Instance, site: SiteView | None) -> bool:
         and each.phase != UNSEEN
     ]
     electable = site.electable.get(desired.spec.name)
-    can_lead = {process.instance for process in electable.processes} if electable else set()
-    return len(current) == len(others) and bool(can_lead & others)
+    # Its process before this one may stand there still, and nobody hands a lead over to that.
+    pids = {each.id: each.pid for each in current}
+    able = electable.processes if electable else ()
+    can_lead = any(pids.get(process.instance) == process.pid for process in able)
+    return len(current) == len(others) and can_lead

@@ -44,6 +44,7 @@ async def ask_store_health(agent: Agent, store: Store) -> None:
         standing = settle(agent.alarms, standing, judge.look(health, now_mono_s))
         agent.store_health = dataclasses.replace(health, leader_changes=judge.leader_changes)
         look_at_age(agent)
+        agent.look_at_configuration()
         await anyio.sleep(settings.STATUS_EVERY_S)
 
 

@@ -81,12 +81,13 @@ def restarted(floor: floors.Floor, instance: str, pid: int, *, ready: bool = Tru
 
 @contextlib.contextmanager
 def no_store(floor: floors.Floor) -> Iterator[None]:
-    etcd = floor.parent()["processes"]["etcd"]["pid"]
-    os.kill(etcd, signal.SIGSTOP)
+    kind = floor.environment.get("HFT_TEST_STORE") or "etcd"
+    server = floor.parent()["processes"][kind]["pid"]
+    os.kill(server, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(etcd, signal.SIGCONT)
+        os.kill(server, signal.SIGCONT)
     floors.wait_for("healthy with its store", floor.healthy, pause_s=0.2)
 
 

@@ -196,16 +196,16 @@ def test_the_state_file_of_an_earlier_releases_shim_names_its_spec() -> None:
 # --- who is restarted first ---------------------------------------------------------------------------------
 
 
-def site(config: ServiceConfig, standby_revision: int) -> SiteView:
+def site(config: ServiceConfig, standby_revision: int, electable_pid: int = 8) -> SiteView:
     other = "riskd-beta-1"
     status_of = observed(
-        other, spec_revision=7, config_revision=standby_revision, role="standby", phase="standby"
+        other, pid=8, spec_revision=7, config_revision=standby_revision, role="standby", phase="standby"
     )
     return SiteView(
         "lab",
         hosts={"beta": HostRecord("beta", "", "", "", "boot", 1, instances=(status_of,))},
         leaders={"riskd": records.LeaderRecord(PROCESS, 1, 1, NAME, "n")},
-        electable={"riskd": records.ElectableRecord((Process(other, "boot", 8, 1),), 1)},
+        electable={"riskd": records.ElectableRecord((Process(other, "boot", electable_pid, 1),), 1)},
         configs={"riskd": config},
     )
 
@@ -215,6 +215,13 @@ def test_a_leader_waits_until_its_standby_has_the_settings_that_it_is_to_have(st
     config = ServiceConfig(CurrentConfig("riskd", 3, "n"), None, rows)
     story.instance.desired = Desired(RISK, 7, RESTART, 3)
     assert not restart_order.may_restart(story.instance, site(config, 2))
+    assert restart_order.may_restart(story.instance, site(config, 3))
+
+
+def test_a_leader_waits_for_a_standby_of_which_only_the_process_before_may_take_over(story: Story) -> None:
+    config = ServiceConfig(CurrentConfig("riskd", 3, "n"))
+    story.instance.desired = Desired(RISK, 7, RESTART, 3)
+    assert not restart_order.may_restart(story.instance, site(config, 3, electable_pid=7))
     assert restart_order.may_restart(story.instance, site(config, 3))
 
 
