@@ -155,7 +155,8 @@ def _late(found: Mapping[str, Any], revision: int) -> dict[str, str]:
         return {found["service"]: f"the agents have not heard of revision {revision}"}
     late = {}
     for row in found["instances"]:
-        if row["in_force"] >= revision and row["state"] not in DOWN:
+        later = row["in_force"] > revision and row["in_force"] == row["wanted"]
+        if (row["in_force"] == revision or later) and row["state"] not in DOWN:
             continue
         had = f"revision {row['in_force']} is in force" if row["in_force"] else "it has not said"
         if row["state"] == "unknown":

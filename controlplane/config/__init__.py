@@ -1,9 +1,10 @@
 """Configuration: one versioned document a service, and plain keys, in the store.
 
-documents.py (paths, differences, three sides merged) is pure; revisions.py and plain.py write the records of
-model/config.py. Of a rollout, canary.py says who has it first, condition.py which metric is watched, and
-rollout.py what comes next; all three are pure. Who may write what, checked and recorded:
-operations/config_change.py and config_rollout.py. library.py is for other programs (`config.connect`).
+documents.py (paths, differences, three sides merged) is pure; revisions.py, staged.py (a rollout under way)
+and plain.py write the records of model/config.py. Of a rollout, canary.py says who has it first, condition.py
+which metric is watched, and rollout.py what comes next; all three are pure. Who may write what, checked and
+recorded: operations/config_change.py and config_rollout.py. library.py is for other programs
+(`config.connect`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from controlplane.config import canary, condition, documents, plain, revisions, rollout
+from controlplane.config import canary, condition, documents, plain, revisions, rollout, staged
 
 if TYPE_CHECKING:
     from controlplane.config.library import Blocking, Config, connect, connect_in_thread
@@ -27,6 +28,7 @@ __all__ = [
     "plain",
     "revisions",
     "rollout",
+    "staged",
 ]
 
 LATE = frozenset({"Blocking", "Config", "connect", "connect_in_thread"})

@@ -1,4 +1,5 @@
-"""The revisions of a service's document in the store: read, written, staged for a rollout.
+"""The revisions of a service's document in the store: read, written, staged for a rollout (staged.py goes on
+from there).
 
 `read` says what stands; each write is one transaction that compares what was read, so that of two writers one
 learns of the other. A document that services.yml alone has said is revision 1 and has no row; the first
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ from controlplane.model.config import (
     ServiceConfig,
     check_sendable,
 )
-from controlplane.store import Committed, Compare, Delete, Entry, Keys, Lost, Put, Store
+from controlplane.store import Committed, Compare, Delete, Entry, Keys, Put, Store
 from controlplane.store.limits import VALUES_BYTES_MAX
 
 T = TypeVar("T")
@@ -42,8 +43,6 @@ DELETED_MAX = 8
 """In one transaction; what is too much after it goes with the next ones."""
 WRITE_TRIES = 3
 """Of one transaction whose answers are lost; each try has the store client's own deadline."""
-ABORT_TRIES = 5
-"""Against the controller, which writes the record once a stage."""
 READ_TRIES = 3
 """Of the read after it."""
 SERVICES_FILE = "services_file"
@@ -184,13 +183,13 @@ def standing(keys: Keys, service: str, spec: Entry | None, entries: Mapping[str,
         keys.config_current(service): current.revision if current is not None else 0,
         keys.config_rollout(service): rollout.revision if rollout is not None else 0,
     }
-    config = ServiceConfig(_decoded(CurrentConfig, current), _decoded(RolloutRecord, rollout), revisions)
+    config = ServiceConfig(decoded(CurrentConfig, current), decoded(RolloutRecord, rollout), revisions)
     read = {keys.config_current(service): config.current, keys.config_rollout(service): config.rollout}
     damaged = tuple(key for key, record in read.items() if at[key] and record is None)
     return Standing(service, _spec(spec, service), config, at, rows, damaged)
 
 
-def _decoded(kind: type[Any], entry: Entry | None) -> Any:
+def decoded(kind: type[Any], entry: Entry | None) -> Any:
     try:
         return model.decode(kind, entry.value) if entry is not None else None
     except msgspec.DecodeError:
@@ -198,7 +197,7 @@ def _decoded(kind: type[Any], entry: Entry | None) -> Any:
 
 
 def _row(entry: Entry) -> ConfigRevision | None:
-    row: ConfigRevision | None = _decoded(ConfigRevision, entry)
+    row: ConfigRevision | None = decoded(ConfigRevision, entry)
     try:
         check_sendable(row.document if row is not None else None)
     except ValueError:
@@ -403,120 +402,3 @@ def conflict(stands: Standing, now: Standing, document: Mapping[str, Any]) -> Co
     others = documents.difference(before, now.document or {})
     both = documents.touched_by_both(mine, others)
     return Conflict(stands.service, stands.revision, theirs, both, now.config.rollout)
-
-
-# --- a rollout's own writes ---------------------------------------------------------------------------------
-
-
-async def find_rollout(store: Store, keys: Keys, service: str) -> tuple[RolloutRecord, int] | None:
-    """The record, and the store's revision of it; None: none is under way. Raises Unavailable."""
-    entry = await store.get(keys.config_rollout(service))
-    record = _decoded(RolloutRecord, entry)
-    return (record, entry.revision) if entry is not None and record is not None else None
-
-
-async def extend(store: Store, keys: Keys, record: RolloutRecord, at: int) -> int | None:
-    """Put the record's next state. `at`: the store's revision of the one before. The new one's, or None: it
-    was changed by another, or is over.
-
-    Raises:
-        Unavailable: no answer, and it is not known to be written.
-    """
-    key, value = keys.config_rollout(record.service), model.encode(record)
-    try:
-        outcome = await store.put(key, value, expect=at)
-    except Unavailable as exc:
-        if not exc.ambiguous:
-            raise
-        entry = await after(lambda: store.get(key), exc)
-        if entry is not None and entry.value == value:
-            return entry.revision
-        if entry is not None and entry.revision == at:
-            raise
-        return None
-    return outcome.of_puts if isinstance(outcome, Committed) else None
-
-
-async def promote(
-    store: Store, keys: Keys, record: RolloutRecord, at: int, also: tuple[Compare, Put] | None = None
-) -> bool:
-    """One transaction: the rollout's revision is the wanted one, the rollout is over, and `also` is written.
-    False: something of it was changed by another, or it is over already and not by this promotion.
-
-    Raises:
-        Unavailable: no answer, and it is not known to be written. Refused: what is wanted is not the
-        rollout's base any more.
-    """
-    key = keys.config_current(record.service)
-    entry = await store.get(key)
-    standing: CurrentConfig | None = _decoded(CurrentConfig, entry)
-    if standing is not None and standing.revision == record.revision:
-        return await find_rollout(store, keys, record.service) is None
-    if entry is None or standing is None or standing.revision != record.base:
-        found = "nothing" if standing is None else f"revision {standing.revision}"
-        raise Refused(
-            f"{record.service}: found {found} as the wanted one, wanted {record.base}, the rollout's base"
-        )
-    value = model.encode(CurrentConfig(record.service, record.revision, new_nonce()))
-    compares = [Compare(key, entry.revision), Compare(keys.config_rollout(record.service), at)]
-    then: list[Put | Delete] = [Put(key, value), Delete(keys.config_rollout(record.service))]
-    if also is not None:
-        compares.append(also[0])
-        then.append(also[1])
-    return await _settled(store, compares, then, key, value)
-
-
-async def revert(store: Store, keys: Keys, record: RolloutRecord, at: int) -> bool:
-    """Delete the rollout's record: every instance is to run the base again. False: it was changed by another.
-    True as well when none stands. Raises Unavailable: no answer, and it is not known to be deleted.
-    """
-    key = keys.config_rollout(record.service)
-    failed: Unavailable | None = None
-    try:
-        if isinstance(await store.delete(key, expect=at), Committed):
-            return True
-    except Unavailable as exc:
-        failed = exc
-        if not exc.ambiguous:
-            raise
-    standing = await after(lambda: store.get(key), failed)
-    if failed is not None and standing is not None and standing.revision == at:
-        raise failed
-    return standing is None
-
-
-async def abort(store: Store, keys: Keys, service: str, reason: str, actor: str) -> RolloutRecord:
-    """An operator takes a rollout back: from this write on every agent goes back to the wanted revision, and
-    the elected controller ends the operation. Returns the record, which names it; of a rollout that is being
-    taken back already, as that stands.
-
-    Raises:
-        Refused: none is under way. Unavailable: not known to be written.
-    """
-    for _ in range(ABORT_TRIES):
-        found = await find_rollout(store, keys, service)
-        if found is None:
-            raise Refused(f"{service}: no rollout of its configuration is under way")
-        record, at = found
-        if record.stage == "revert":
-            return record
-        why = bounds.cut(f"taken back by {actor}: {reason}", 1000)
-        back = dataclasses.replace(record, stage="revert", why=why, cancelled=True)
-        if await extend(store, keys, back, at) is not None:
-            return back
-    raise Unavailable(f"{service}: the rollout changed {ABORT_TRIES} times while it was to be taken back")
-
-
-async def _settled(
-    store: Store, compares: Sequence[Compare], then: Sequence[Put | Delete], key: str, value: bytes
-) -> bool:
-    """Commit it; where the answer is lost, what stands under `key` tells."""
-    try:
-        return not isinstance(await store.txn(compares, then), Lost)
-    except Unavailable as exc:
-        if not exc.ambiguous:
-            raise
-        entry = await after(lambda: store.get(key), exc)
-        if entry is not None and entry.value == value:
-            return True
-        raise

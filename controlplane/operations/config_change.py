@@ -22,7 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from controlplane import model
-from controlplane.config import canary, condition, documents, plain, revisions
+from controlplane.config import canary, condition, documents, plain, revisions, staged
 from controlplane.config.documents import Change
 from controlplane.config.revisions import New, Standing
 from controlplane.config.rollout import KIND as ROLLOUT_KIND
@@ -295,7 +295,7 @@ class ConfigChange:
     ) -> dict[str, Any]:
         """It succeeds when it is written; the rollout's own operation fails when every instance is back."""
         if not asked.dry_run:
-            rollout = await revisions.abort(self._store, self._keys, asked.service, asked.reason, asked.actor)
+            rollout = await staged.abort(self._store, self._keys, asked.service, asked.reason, asked.actor)
         before, after = stands.document_of(rollout.revision), stands.document_of(rollout.base)
         changes = documents.difference(before or {}, after or {}) if before and after else []
         done = self._result(

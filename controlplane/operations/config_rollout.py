@@ -18,7 +18,7 @@ import msgspec
 
 from controlplane import clock as clocks
 from controlplane import model
-from controlplane.config import revisions, rollout
+from controlplane.config import rollout, staged
 from controlplane.errors import HftctlError, Refused
 from controlplane.host import log
 from controlplane.model import bounds, records
@@ -121,17 +121,17 @@ class ConfigRollouts:
             case rollout.End(_, removed=True) if await self._has_spec(record.service):
                 return  # the view has the record before the spec
         # The view may be behind the store: what it decided on has to stand there.
-        found = await revisions.find_rollout(self._store, self._keys, record.service)
+        found = await staged.find(self._store, self._keys, record.service)
         if found is None or found[0] != record:
             return
         match decision.action:
             case rollout.Change(changed):
-                await revisions.extend(self._store, self._keys, changed, found[1])
+                await staged.extend(self._store, self._keys, changed, found[1])
             case rollout.Promote():
                 await self._promote(record, found[1])
             case rollout.End(outcome, state):
                 await self._finish(record.operation, state, outcome)
-                await revisions.revert(self._store, self._keys, record, found[1])
+                await staged.revert(self._store, self._keys, record, found[1])
 
     async def _tell(self, operation: str, step: str) -> None:
         """How far it is, once a step."""
@@ -158,7 +158,7 @@ class ConfigRollouts:
                 standing, state="succeeded", finished_ns=wall_ns, outcome="", steps=steps
             )
             also = Compare(key, entry.revision), Put(key, model.encode(closed))
-        await revisions.promote(self._store, self._keys, record, at, also)
+        await staged.promote(self._store, self._keys, record, at, also)
 
     async def _finish(self, operation: str, state: str, outcome: str) -> None:
         wall_ns = self._clock.wall_ns()

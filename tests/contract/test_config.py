@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from controlplane import config, model, store
-from controlplane.config import plain, revisions
+from controlplane.config import plain, revisions, staged
 from controlplane.config.revisions import Conflict, New, Standing, Written
 from controlplane.errors import InvalidInput, Refused, TooLarge, Unavailable
 from controlplane.model.config import PlainKey, RolloutRecord
@@ -160,31 +160,31 @@ async def test_a_rollout_is_staged_once_extended_and_promoted(one: store.Store, 
     assert isinstance(second, Conflict) and "operation op-1" in str(second)
     now = await stands(one, keys)
     assert isinstance(await revisions.write(one, keys, before, new(before, burst=1000)), Conflict)
-    found = await revisions.find_rollout(one, keys, "riskd")
+    found = await staged.find(one, keys, "riskd")
     assert found is not None and found[0] == done.rollout and now.revision == 1
     record, at = found
     wider = rollout(service="riskd", revision=2, base=1, stage="rest")
-    moved = await revisions.extend(one, keys, wider, at)
-    assert moved is not None and await revisions.extend(one, keys, record, at) is None
-    assert not await revisions.promote(one, keys, wider, at), "another has changed it"
-    assert await revisions.promote(one, keys, wider, moved)
-    assert await revisions.promote(one, keys, wider, moved), "it is done"
+    moved = await staged.extend(one, keys, wider, at)
+    assert moved is not None and await staged.extend(one, keys, record, at) is None
+    assert not await staged.promote(one, keys, wider, at), "another has changed it"
+    assert await staged.promote(one, keys, wider, moved)
+    assert await staged.promote(one, keys, wider, moved), "it is done"
     now = await stands(one, keys)
     assert (now.revision, now.config.rollout) == (2, None)
-    assert not await revisions.extend(one, keys, wider, moved), "it is over"
+    assert not await staged.extend(one, keys, wider, moved), "it is over"
 
 
 async def test_a_rollout_is_reverted_and_its_number_is_not_used_again(one: store.Store, keys: Keys) -> None:
     await configured.put_spec(one, keys)
     before = await stands(one, keys)
     await revisions.stage(one, keys, before, new(before, burst=900), rollout())
-    found = await revisions.find_rollout(one, keys, "riskd")
+    found = await staged.find(one, keys, "riskd")
     assert found is not None
-    moved = await revisions.extend(one, keys, rollout(service="riskd", revision=2, why="bad"), found[1])
+    moved = await staged.extend(one, keys, rollout(service="riskd", revision=2, why="bad"), found[1])
     assert moved is not None
-    assert not await revisions.revert(one, keys, *found), "another has changed it"
-    assert await revisions.revert(one, keys, found[0], moved)
-    assert await revisions.revert(one, keys, found[0], moved), "it is done"
+    assert not await staged.revert(one, keys, *found), "another has changed it"
+    assert await staged.revert(one, keys, found[0], moved)
+    assert await staged.revert(one, keys, found[0], moved), "it is done"
     now = await stands(one, keys)
     assert (now.revision, now.config.rollout, now.newest) == (1, None, 2)
     assert await revisions.write(one, keys, now, new(now, burst=950)) == Written(3, 1)
@@ -257,13 +257,13 @@ async def test_a_promotion_and_a_key_whose_answers_are_lost_are_done_once(losing
     await configured.put_spec(client, keys)
     before = await stands(client, keys)
     await revisions.stage(client, keys, before, new(before, burst=900), rollout())
-    found = await revisions.find_rollout(client, keys, "riskd")
+    found = await staged.find(client, keys, "riskd")
     assert found is not None
     record, at = found
     # The proxy looks back by 256 bytes, and the key was just asked for.
     await client.put(keys.plain_key("between"), b"x" * 300)
     lose(keys.config_rollout("riskd"))
-    assert await revisions.promote(client, keys, record, at)
+    assert await staged.promote(client, keys, record, at)
     assert (await stands(client, keys)).revision == 2
     # Not the read before it: what stands in the write alone. Consul has values in base64.
     key = keys.plain_key("max_position")

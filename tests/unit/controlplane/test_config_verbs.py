@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from controlplane.cli import config_ask
-from controlplane.config import revisions
+from controlplane.config import staged
 from controlplane.http import answers
 from controlplane.operations import log
 from tests.support.agents import KEYS
@@ -295,7 +295,7 @@ def test_a_rollback_takes_back_the_rollout_that_is_under_way(hftctl: Any, agent:
     assert code == 0 and "sync: true -> false" in said and "revision 2 -> 1 (operation config-rollout" in said
 
     async def standing(agent: ConfigAgent) -> tuple[str, str]:
-        found = await revisions.find_rollout(agent.store, KEYS, "auditd")
+        found = await staged.find(agent.store, KEYS, "auditd")
         assert found is not None
         return found[0].stage, found[0].why
 

@@ -12,7 +12,7 @@ import pytest
 
 from controlplane import model
 from controlplane.clock import FakeClock
-from controlplane.config import revisions
+from controlplane.config import revisions, staged
 from controlplane.errors import InvalidInput, Refused, Unavailable
 from controlplane.model.config import CurrentConfig
 from controlplane.model.observed import HostRecord, InstanceStatus
@@ -198,13 +198,13 @@ async def test_an_operator_takes_a_rollout_back_by_a_rollback_to_its_base(site: 
     await site.look()
     assert site.rollouts.alarms == (), "who took it back knows"
     with pytest.raises(Refused, match="no rollout"):
-        await revisions.abort(site.store, KEYS, "riskd", "why", "bob")
+        await staged.abort(site.store, KEYS, "riskd", "why", "bob")
 
 
 async def test_an_abort_whose_answer_is_lost_is_found_written(site: Site) -> None:
     await site.ask(set={"burst": 900}, rollout=WISH)
     site.store.lose_next_answer()
-    assert (await revisions.abort(site.store, KEYS, "riskd", "why", "bob")).stage == "revert"
+    assert (await staged.abort(site.store, KEYS, "riskd", "why", "bob")).stage == "revert"
 
 
 async def test_a_metric_that_nobody_reports_is_refused_and_nothing_is_written(site: Site) -> None:
@@ -361,12 +361,12 @@ async def test_a_controller_that_does_not_see_the_store_calls_no_host_silent_and
 async def test_a_controller_whose_view_is_behind_changes_nothing_of_what_stands(site: Site) -> None:
     await site.ask(set={"burst": 900}, rollout=WISH)
     await site.look_for(3)
-    await revisions.abort(site.store, KEYS, "riskd", "not now", "bob")
-    before = await revisions.find_rollout(site.store, KEYS, "riskd")
+    await staged.abort(site.store, KEYS, "riskd", "not now", "bob")
+    before = await staged.find(site.store, KEYS, "riskd")
     for _ in range(30):
         site.clock.advance_s(0.5)
         await site.rollouts.once()
-    assert await revisions.find_rollout(site.store, KEYS, "riskd") == before
+    assert await staged.find(site.store, KEYS, "riskd") == before
 
 
 async def test_a_promotion_whose_answer_is_lost_is_one_promotion(site: Site) -> None:

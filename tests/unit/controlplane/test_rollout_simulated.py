@@ -13,7 +13,7 @@ import pytest
 
 from controlplane import model
 from controlplane.clock import FakeClock
-from controlplane.config import revisions, rollout
+from controlplane.config import rollout, staged
 from controlplane.errors import HftctlError, Refused, Unavailable
 from controlplane.model import Mode, ServiceSpec, config, records
 from controlplane.model.observed import HostRecord, InstanceStatus
@@ -267,7 +267,7 @@ class Site:
             self.operator.lose_next_answer()
         with contextlib.suppress(Refused, Unavailable):
             if self.wrong.kind == "cancels":
-                await revisions.abort(self.operator, KEYS, "omsd", "not now", "bob")
+                await staged.abort(self.operator, KEYS, "omsd", "not now", "bob")
                 self.cancelled = True
             elif self.wrong.kind == "applies":
                 await self.operator.put(KEYS.spec("omsd"), model.encode(replace(SPEC, cpus=(1,))))
