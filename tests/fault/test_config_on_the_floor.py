@@ -223,6 +223,7 @@ def test_a_setting_that_asks_for_a_restart_is_taken_by_the_standby_first(floor: 
     floors.wait_for("in force everywhere", lambda: config.in_force(floor, ORDERS, revision))
     floors.wait_for("healthy", floor.healthy, pause_s=0.2)
     assert floor.service(ORDERS)["leader"] == standby, "it had the new settings before it took the lead"
+    assert floor.json("history", ORDERS)[-1]["cause"] == "stopped"
     stops = [line for line in floor.run("events").stdout.splitlines() if "instance.stopping" in line]
     order = [name for line in stops for name in (standby, leader) if f'"{name}"' in line][-2:]
     assert order == [standby, leader]
