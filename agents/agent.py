@@ -88,6 +88,7 @@ class Agent:
             given.host,
             self.report,
             lambda instance: wanted_config.rendered(self.paths.config(instance)),
+            expected=self.paths.specs.exists(),
         )
         self.supervisor = Supervisor(
             self.paths,

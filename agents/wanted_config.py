@@ -2,11 +2,11 @@
 the store, and where the store cannot say, the last good ones from its own disk (`hosts/<host>/config.json`).
 
 Promises: a record that does not decode, or a revision whose document is not there, changes nothing; what was
-in force stays, and `sentence` names it. Without a readable file and before the store has answered the kill
-switch counts as set for what is started, as it does while its record cannot be read and never could. A kill
-switch that a store knew stays set in a store that has lost its data (another incarnation) until that one says
-otherwise. `decide` is pure. A disk that cannot be written costs the next agent its memory, and nothing now.
-Who tells the daemons: config_news.py.
+in force stays, and `sentence` names it. Without a readable file, on a host that has run services, and before
+the store has answered, the kill switch counts as set for what is started, as it does while its record cannot
+be read and never could. A kill switch that a store knew stays set in a store that has lost its data (another
+incarnation) until that one says otherwise. `decide` is pure. A disk that cannot be written costs the next
+agent its memory, and nothing now. Who tells the daemons: config_news.py.
 """
 
 from __future__ import annotations
@@ -128,12 +128,16 @@ class WantedConfig:
         host: str,
         report: Callable[..., None],
         started_with: Callable[[str], Configuration | None] = lambda instance: None,
+        *,
+        expected: bool = False,
     ) -> None:
-        """`started_with`: what the last process of an instance was given, where that is known."""
+        """`started_with`: what the last process of an instance was given, where that is known. `expected`:
+        this host has run services, so that a file that is not there was lost.
+        """
         self.path, self.host, self._report, self._started_with = path, host, report, started_with
         self.trouble = ""
         """What was wrong with the file at the start, and what was done; empty: nothing."""
-        self._kept = self._read()
+        self._kept = self._read(expected)
         self._seen = False
         """The store has answered."""
         self._other_store = False
@@ -211,8 +215,8 @@ class WantedConfig:
         undo = "`hftctl config set /kill_switch false --reason WHY` writes it again"
         if self.trouble and not self._seen:
             return (
-                f"{self.host}: what its disk knew of the site's plain keys is damaged, and the store has not "
-                "answered yet: until it does the kill switch counts as set for every daemon that starts here "
+                f"{self.host}: what its disk knew of the site's plain keys is damaged or lost, and the store has "
+                "not answered yet: until it does the kill switch counts as set for every daemon that starts here "
                 "(no new orders, no replaces; cancels pass): bring the store back (`hftctl doctor`)"
             )
         if self._kept.flags.get(KILL_SWITCH, False) is None:
@@ -229,11 +233,14 @@ class WantedConfig:
 
     # --- the disk -------------------------------------------------------------------------------------------
 
-    def _read(self) -> Kept:
-        """A file that is not there is none, and one that does not decode is set aside."""
+    def _read(self, expected: bool) -> Kept:
+        """A file that does not decode is set aside."""
         try:
             return model.decode(Kept, self.path.read_bytes())
         except FileNotFoundError:
+            if expected:
+                self.trouble = f"{self.path}: not there, on a host that has run services"
+                self.trouble += "; it comes from the store alone"
             return Kept()
         except (OSError, msgspec.DecodeError) as exc:
             self.trouble = f"{self.path}: expected the last good configuration: {exc}"

@@ -373,7 +373,8 @@ class ConfigChange:
     async def _plan(self, asked: ConfigRequest, stands: Standing, view: SiteView) -> Planned:
         if stands.spec is None:
             raise self._unknown(asked.service, view)
-        kind = self._kinds().get(stands.spec.daemon)
+        kinds = await asyncio.to_thread(self._kinds)  # the first time every daemon's settings are imported
+        kind = kinds.get(stands.spec.daemon)
         if kind is None:
             raise InvalidInput(
                 f"{asked.service}: its daemon {stands.spec.daemon} is not installed on this host"

@@ -205,9 +205,8 @@ def test_a_new_store_has_a_new_incarnation_and_its_leaders_are_let_in(floor: flo
     """
     before = {name: fence_of(path)["incarnation"] for name, path in files(floor).items()}
     floor.run("down")
-    for kind in ("etcd", "consul"):
-        for folder in floor.site_dir.glob(f"{kind}-*"):
-            shutil.rmtree(folder)
+    for folder in [*floor.site_dir.glob("etcd-*"), *floor.site_dir.glob("consul")]:
+        shutil.rmtree(folder)
     floor.up()
     assert floor.trades()
 

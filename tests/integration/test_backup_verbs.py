@@ -87,8 +87,12 @@ def test_a_floor_moves_from_consul_to_etcd_and_back_and_goes_on_trading(
         assert done["outcome"] == "succeeded"
         wait_for("healthy again", floor.healthy)
         wait_for("the history to be complete", lambda: complete(floor))
+        for words in (("riskd", "max_position=900"), ("/desk", "two")):
+            assert floor.run("config", "set", *words, "--reason", "before the move").returncode == 0
         before, history = incarnation(floor), floor.json("history", "omsd")
         operation = done["operation"]
+        configured = floor.json("config", "history", "riskd")
+        assert [row["revision"] for row in configured] == [1, 2]
 
         one = tmp_path / "one.hftbackup"
         assert floor.run("backup", str(one)).returncode == 0
@@ -108,6 +112,7 @@ def test_a_floor_moves_from_consul_to_etcd_and_back_and_goes_on_trading(
         moved = floor.json("restore", str(two), "--store", "etcd", "--reason", "to etcd")
         assert moved["incarnation"] > before and not floors.processes_of(floor.site_dir)
         assert go_on(floor, "etcd", history) == moved["incarnation"]
+        assert in_force(floor) and floor.json("config", "history", "riskd") == configured
         assert json.loads(store_value(floor, KEYS.operation(operation)))["state"] == "succeeded"
 
         three = tmp_path / "three.hftbackup"
@@ -116,10 +121,19 @@ def test_a_floor_moves_from_consul_to_etcd_and_back_and_goes_on_trading(
         back = floor.json("restore", str(three), "--store", "consul")
         assert back["incarnation"] > moved["incarnation"]
         assert go_on(floor, "consul", history) == back["incarnation"]
+        assert in_force(floor) and floor.json("config", "history", "riskd") == configured
         assert json.loads(store_value(floor, KEYS.operation(operation)))["state"] == "succeeded"
         assert json.loads(store_value(floor, KEYS.operation(moved["operation"])))["reason"] == "to etcd"
         verified = floor.run("audit", "verify")
         assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
+def in_force(floor: Floor) -> bool:
+    """What was configured before the move is what riskd runs with."""
+    found = floor.json("config", "get", "riskd")
+    assert (found["revision"], found["document"]["max_position"]) == (2, "900"), found
+    assert floor.json("config", "get", "/desk")["value"] == "two"
+    return bool(found["in_force"] == {"riskd-alpha-1": 2})
 
 
 def complete(floor: Floor) -> bool:

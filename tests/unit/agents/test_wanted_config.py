@@ -247,6 +247,16 @@ def test_a_damaged_file_is_set_aside_and_the_kill_switch_counts_as_set_until_the
     assert host.again().trouble == "", "a good one is in its place"
 
 
+def test_a_file_that_was_lost_counts_as_damaged_where_services_have_run(host: Host) -> None:
+    host.take(view({}))
+    host.path.unlink()
+    lost = WantedConfig(host.path, "alpha", lambda kind, **fields: None, expected=True)
+    assert "not there" in lost.trouble and lost.flags() == {"kill_switch": None}
+    assert "the store has not answered yet" in lost.switch_trouble()
+    lost.take(view({}), [(RISK, True)])
+    assert lost.flags() == {} and lost.switch_trouble() == ""
+
+
 def test_a_host_that_is_new_has_no_kill_switch(host: Host) -> None:
     assert host.wanted.trouble == "" and host.wanted.flags() == {}
 
