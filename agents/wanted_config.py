@@ -215,9 +215,10 @@ class WantedConfig:
         undo = "`hftctl config set /kill_switch false --reason WHY` writes it again"
         if self.trouble and not self._seen:
             return (
-                f"{self.host}: what its disk knew of the site's plain keys is damaged or lost, and the store has "
-                "not answered yet: until it does the kill switch counts as set for every daemon that starts here "
-                "(no new orders, no replaces; cancels pass): bring the store back (`hftctl doctor`)"
+                f"{self.host}: what its disk knew of the site's plain keys is damaged or lost, and the store "
+                "has not answered yet: until it does the kill switch counts as set for every daemon that "
+                "starts here (no new orders, no replaces; cancels pass): bring the store back "
+                "(`hftctl doctor`)"
             )
         if self._kept.flags.get(KILL_SWITCH, False) is None:
             return (
