@@ -100,10 +100,10 @@ on-consul: dev consul            ## the story and the faults of stores and leade
 RESULTS := build/store-results.json
 RECORDED := HFT_STORE_RESULTS=$(CURDIR)/$(RESULTS) $(BIN)/pytest -q -p tests.support.store_results
 
-test-full: check fuzz integration servers            ## everything, contract, story and faults on both stores, and the table of them (well over an hour)
+test-full: check fuzz provision promtool servers            ## everything, with every floor on both stores, and the table of it (some two hours)
 	rm -f $(RESULTS)
-	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(RECORDED) tests/contract tests/story tests/fault
-	HFT_TEST_STORE=consul HFT_CONSUL=$$($(BIN)/python -m tests.support.consul_servers) $(RECORDED) tests/story tests/fault
+	HFT_ETCD=$$($(BIN)/python -m tests.support.servers etcd) $(RECORDED) tests/contract tests/story tests/integration tests/fault
+	HFT_TEST_STORE=consul HFT_CONSUL=$$($(BIN)/python -m tests.support.consul_servers) $(RECORDED) tests/story tests/integration tests/fault
 	$(MAKE) store-table
 
 store-table: dev            ## write docs/tests-by-store.md from the results that test-full kept

@@ -45,7 +45,7 @@ def threads(pid: int) -> set[int]:
 
 def test_the_path_runs_in_real_time_where_it_may_and_what_leases_live_on_comes_before_it() -> None:
     with floors.floor() as floor:
-        store = floor.parent()["processes"]["etcd"]["pid"]
+        store = floor.store_pid()
         pids = {service["name"]: service["instances"][0]["pid"] for service in floor.status()["services"]}
         shims = {json.loads(path.read_bytes())["shim"]["pid"] for path in floor.run_dir().glob("*.shim.json")}
         agents, keepers = (
