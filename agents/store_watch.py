@@ -4,6 +4,7 @@ in status, raised as alarms in an operator's words (site/store_troubles.py).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Iterable
@@ -36,10 +37,9 @@ async def ask_store_health(agent: Agent, store: Store) -> None:
         now_mono_s = time.monotonic()
         if now_mono_s - asked_mono_s >= CONDITION_EVERY_S or not health.healthy:
             asked_mono_s = now_mono_s
-            try:
+            # `health` says why nobody answers; what its cluster said last stands until it says otherwise.
+            with contextlib.suppress(HftctlError):
                 condition = await store.condition()
-            except HftctlError:
-                condition = None  # `health` says why nobody answers
         health = dataclasses.replace(health, condition=condition)
         standing = settle(agent.alarms, standing, judge.look(health, now_mono_s))
         agent.store_health = dataclasses.replace(health, leader_changes=judge.leader_changes)

@@ -27,6 +27,7 @@ from controlplane.store import existing
 T = TypeVar("T")
 LOOKS_S = 2.2
 """Between two looks: an agent writes its host's record each second."""
+AGAIN_S = 0.1
 HOSTS_SHOWN = 8
 WHERE_S = 5.0
 
@@ -110,7 +111,15 @@ class StoreSite:
         return view, status.build(view, status.Now(time.time_ns(), health, silent_ms=silent_ms))
 
     async def _records(self, client: store.Store) -> store.Snapshot:
-        found = await client.range(self.keys.root)
+        end_mono_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                found = await client.range(self.keys.root)
+                break
+            except Unavailable:
+                if time.monotonic() >= end_mono_s:
+                    raise
+                await asyncio.sleep(AGAIN_S)  # each try has the client's own deadline, far below ours
         if not found.entries:
             raise Unavailable(f'there is no site "{self.keys.site}" in it (--site, HFT_SITE)')
         return found
