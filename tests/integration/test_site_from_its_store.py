@@ -83,8 +83,8 @@ def test_each_reading_verb_shows_what_an_agent_shows(both: tuple[floors.Floor, f
     (failover,) = [row for row in operations if row["kind"] == "failover"]
     assert same("op", "show", failover["id"])["steps"]
     assert same("breaker", "list", keys=("name", "host", "instance", "state")) is not None
-    status = far.status()
-    assert status["healthy"] and status["site"] == "lab"
+    wait_for("healthy by the store too", lambda: far.status()["healthy"])
+    assert far.status()["site"] == "lab"
 
 
 def test_a_service_or_an_operation_that_there_is_not_is_said_as_an_agent_says_it(
