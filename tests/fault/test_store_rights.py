@@ -42,7 +42,7 @@ def test_a_floor_lives_by_the_rights_that_the_docs_name_and_has_no_others(kind: 
     assert ON_CONSUL in text and ON_ETCD in text
     rules = ON_CONSUL.replace("SITE", "lab")
     limited = guarded_stores.with_identities(kind, tmp_path, etcd_prefix="hft/lab/", consul_rules=rules)
-    with limited as identities, floors.floor(bring_up=False) as floor:
+    with limited as identities, floors.floor(bring_up=False, without=["HFT_TEST_STORE"]) as floor:
         secret = identities.secret_file
         secret.chmod(0o600)
         words = ["--store-endpoints", identities.real.url()]
