@@ -30,7 +30,7 @@ from typing import Any
 
 from controlplane import store as stores
 from controlplane.config import documents, plain, revisions
-from controlplane.errors import InvalidInput, Unavailable
+from controlplane.errors import InvalidInput
 from controlplane.host import log
 from controlplane.host.in_thread import InThread, in_thread
 from controlplane.model import bounds
@@ -238,23 +238,13 @@ async def connect(
     task.add_done_callback(_say_why)
     try:
         if first_s is not None:
-            await _first(client, follower, first_s)
+            await follower.first_view(first_s)
         yield conf
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if isinstance(where, str):
             await client.close()
-
-
-async def _first(client: Store, follower: Follower, first_s: float) -> None:
-    try:
-        async with asyncio.timeout(first_s):
-            await follower.first_view()
-    except TimeoutError:
-        health = await client.health()
-        why = health.reason or "its watches have shown nothing yet"
-        raise Unavailable(f"{client!r}: no answer within {first_s:g} s: {why}") from None
 
 
 def _say_why(task: asyncio.Task[None]) -> None:

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping
 
 from controlplane import clock as clocks
+from controlplane.errors import Unavailable
 from controlplane.host.system_clock import SystemClock
 from controlplane.leadership import budget
 from controlplane.model import records
@@ -101,7 +102,7 @@ class Follower:
         told to use."""
         self._lease_ns = budget.profile(self.profile).lease_ns
         """The record may name a longer one, which then counts (R1)."""
-        self._keys = keys
+        self._store, self._keys = store, keys
         self._clock = clock or SystemClock()
         self._started_boot_ns = self._clock.boot_ns()
         self._watches: list[tuple[Watch, nouns.Noun]] = [
@@ -177,12 +178,20 @@ class Follower:
         noun = self.nouns[prefix]
         self._tell(noun.take(Snapshot(noun.revision, entries, frozenset(changed))))
 
-    async def first_view(self) -> None:
+    async def first_view(self, within_s: float | None = None) -> None:
         """Wait until there is a view. Whoever takes `news` before this, and the whole view after it, misses
-        nothing.
+        nothing. `within_s`: for how long; None, for ever.
+
+        Raises:
+            Unavailable: there was none in time; with the store's own reason.
         """
-        while self.view is None:
-            await self.changed.wait()
+        try:
+            async with asyncio.timeout(within_s):
+                while self.view is None:
+                    await self.changed.wait()
+        except TimeoutError:
+            why = (await self._store.health()).reason or "its watches have shown nothing yet"
+            raise Unavailable(f"{self._store!r}: no answer within {within_s:g} s: {why}") from None
 
     async def run(self) -> None:
         """Until the store is closed or this is cancelled.

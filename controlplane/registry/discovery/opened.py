@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from controlplane import store as stores
-from controlplane.errors import Unavailable
 from controlplane.host import log
 from controlplane.host.in_thread import InThread, in_thread
 from controlplane.host.system_clock import SystemClock
@@ -99,20 +98,10 @@ async def discovering(
         opened = followed(client, Keys(site, prefix), ejection=ejection, compare_every_s=compare_every_s)
         async with opened as (found, follower):
             if first_s is not None:
-                await _first(client, follower, first_s)
+                await follower.first_view(first_s)
             yield found
     finally:
         await client.close()
-
-
-async def _first(client: Store, follower: Follower, first_s: float) -> None:
-    try:
-        async with asyncio.timeout(first_s):
-            await follower.first_view()
-    except TimeoutError:
-        health = await client.health()
-        why = health.reason or "its watches have shown nothing yet"
-        raise Unavailable(f"{client!r}: no answer within {first_s:g} s: {why}") from None
 
 
 def _say_why(task: asyncio.Task[None]) -> None:

@@ -1,4 +1,4 @@
-"""What a rollout of configuration does next, of every case; the canaries and the metric of a request."""
+"""What a rollout of configuration does next, of every case."""
 
 from __future__ import annotations
 
@@ -8,47 +8,13 @@ from typing import Any
 
 import pytest
 
-from controlplane.config import canary, condition, rollout
-from controlplane.errors import InvalidInput
-from controlplane.model import Mode, Process, ServiceSpec, config, records
-from controlplane.model.observed import HostRecord, InstanceStatus
+from controlplane.config import rollout
+from controlplane.model import Mode, ServiceSpec, config, records
+from controlplane.model.observed import HostRecord
 from controlplane.site.view import SiteView
+from tests.support.rollouts import BASE, LEADER, NEW, OMSD, STANDBY, lead, status
 
 S = 10**9
-OMSD = ServiceSpec("omsd", "omsd", Mode.ACTIVE_STANDBY, ("a", "b"))
-LEADER, STANDBY = "omsd-a-1", "omsd-b-1"
-BASE, NEW = 3, 4
-
-
-def status(id: str, service: str = "omsd", **more: Any) -> InstanceStatus:
-    known: dict[str, Any] = {
-        "daemon": service,
-        "host": id.split("-")[-2],
-        "pid": 7,
-        "state": "running",
-        "role": None,
-        "phase": "active",
-        "epoch": 1,
-        "health": "passing",
-        "reason": "",
-        "ready": True,
-        "started_ns": 0,
-        "restarts": 0,
-        "cpus": (),
-        "sched": "other",
-        "endpoints": {},
-        "version": "1",
-        "config_revision": BASE,
-    }
-    return InstanceStatus(id=id, service=service, **(known | more))
-
-
-def process(instance: str) -> Process:
-    return Process(instance, "boot", 7, 7)
-
-
-def lead(instance: str | None, home: str | None = None) -> records.LeaderRecord:
-    return records.LeaderRecord(process(instance) if instance else None, 1, 1, home or instance, "n")
 
 
 def record(**more: Any) -> config.RolloutRecord:
@@ -467,55 +433,3 @@ def test_a_stage_that_is_counted_anew_is_at_its_step_again() -> None:
     found = rollout.steps((), "canary in force", 1)
     found = rollout.steps(found, "canary good", 2)
     assert told(rollout.steps(found, "canary in force", 3)) == [("canary in force", "running", None)]
-
-
-# --- what is asked ------------------------------------------------------------------------------------------
-
-
-def test_the_canaries_are_the_standbys_or_the_first_or_those_asked_for() -> None:
-    three = dataclasses.replace(OMSD, hosts=("a", "b", "c"))
-    assert canary.choose(three, lead(LEADER)) == (STANDBY, "omsd-c-1")
-    assert canary.choose(three, lead(LEADER), ["omsd-c-1", LEADER]) == (LEADER, "omsd-c-1")
-    assert canary.choose(dataclasses.replace(OMSD, hosts=("a",)), lead(LEADER)) == (LEADER,)
-    assert canary.choose(dataclasses.replace(three, mode=Mode.REPLICAS, hosts=("b", "a"))) == (LEADER,)
-    assert canary.choose(three) == (LEADER,), "of a group that never led"
-    assert canary.choose(three, lead(None, STANDBY)) == (LEADER, "omsd-c-1"), "without the last leader"
-
-
-def test_a_canary_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"found 'omsd-z-1', wanted .* \(omsd-a-1, omsd-b-1\)"):
-        canary.choose(OMSD, None, ["omsd-z-1"])
-    with pytest.raises(InvalidInput, match="omsd has no instance"):
-        canary.choose(dataclasses.replace(OMSD, hosts=()))
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        ("rejects > 5", condition.Condition("rejects", True, 5.0)),
-        (" rejects<1e-3 ", condition.Condition("rejects", False, 0.001)),
-        ('calls{kind="a > b"} > -2.5', condition.Condition('calls{kind="a > b"}', True, -2.5)),
-    ],
-)
-def test_a_metric_is_a_name_a_sign_and_a_number(text: str, wanted: condition.Condition) -> None:
-    assert condition.parse(text) == wanted
-    assert condition.parse(str(wanted)) == wanted
-
-
-@pytest.mark.parametrize(
-    "text", ["", "rejects", "rejects > ", "> 5", "rejects = 5", "a > nan", "a > inf", "a > b"]
-)
-def test_what_is_no_metric_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="wanted NAME > VALUE"):
-        condition.parse(text)
-
-
-def test_a_metric_that_nobody_reports_is_refused_with_those_that_there_are() -> None:
-    found = [status(STANDBY, rates={"orders": 1.0}), status(LEADER, rates={"rejects": 1.0, "orders": 2.0})]
-    assert condition.check("orders < 1", "omsd", found).name == "orders"
-    with pytest.raises(
-        InvalidInput, match=r'"fills": no instance of omsd reports it \(there are orders, rej'
-    ):
-        condition.check("fills > 1", "omsd", found)
-    with pytest.raises(InvalidInput, match=r"\(there are none\)"):
-        condition.check("fills > 1", "omsd", [])
