@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from controlplane.config import condition
 from controlplane.config.canary import crashes_of, heard_of
+from controlplane.errors import InvalidInput
 from controlplane.model import ServiceSpec, bounds
 from controlplane.model.config import FIRST_REVISION, RolloutRecord, ServiceConfig
 from controlplane.model.observed import InstanceStatus
@@ -222,7 +223,10 @@ class _Look:
     def _metric_holds(self) -> str:
         if not self.record.metric:
             return ""
-        metric = condition.parse(self.record.metric)
+        try:
+            metric = condition.parse(self.record.metric)
+        except InvalidInput as exc:  # what another client wrote
+            return f"what it is watched for cannot be: {exc}"
         for name in self.stage:
             found = self.heard.get(name)
             rate = metric.rate(found) if found is not None and found.host not in self.now.silent else None

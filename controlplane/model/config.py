@@ -22,6 +22,10 @@ FIRST_REVISION = 1
 KILL_SWITCH = "kill_switch"
 """The plain key, yes or no, at which every omsd refuses new orders and replaces."""
 
+ROLLOUT_S_MAX = 3600.0
+RolloutSeconds = Annotated[float, msgspec.Meta(gt=0, le=ROLLOUT_S_MAX)]
+"""Of one stage. Bounded, as the controller counts with what any writer of the store says."""
+
 ChangeKind = Annotated[str, one_of("services_file", "set", "edit", "apply", "rollback")]
 KeyType = Annotated[str, one_of("bool", "int", "float", "string", "json")]
 
@@ -77,9 +81,9 @@ class RolloutRecord:
     crashes: Mapping[Name, Count] = field(default_factory=dict)
     """How often each of `instances` had crashed when its stage began: one more reverts, whichever controller
     sees it."""
-    watch_s: float = 10.0
+    watch_s: RolloutSeconds = 10.0
     """For how long each stage has to stay good."""
-    timeout_s: float = 60.0
+    timeout_s: RolloutSeconds = 60.0
     """In which each stage's instances have to be in force and ready."""
     metric: Text = ""
     """`NAME > VALUE` or `NAME < VALUE`, of each instance's counters' rates: reverted when it holds; empty:

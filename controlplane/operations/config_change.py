@@ -28,7 +28,7 @@ from controlplane.config.revisions import New, Standing
 from controlplane.config.rollout import KIND as ROLLOUT_KIND
 from controlplane.errors import HftctlError, InvalidInput, Refused, TooLarge, Unavailable
 from controlplane.model import bounds, records
-from controlplane.model.config import RolloutRecord
+from controlplane.model.config import ROLLOUT_S_MAX, RolloutRecord
 from controlplane.model.specs import DaemonKind
 from controlplane.operations import log as operation_log
 from controlplane.site.view import SiteView
@@ -43,7 +43,6 @@ BODY_BYTES_MAX = 4 * documents.DOCUMENT_BYTES_MAX
 """Of a request; a document may be written with blanks."""
 RACES_MAX = 100
 """Changes by others between one's own look and write, as long as no path is touched by both."""
-WATCH_S_MAX, TIMEOUT_S_MAX = 3600.0, 3600.0
 _SERVICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
@@ -136,12 +135,11 @@ def _decoded(kind: type[Any], body: bytes, subject: str) -> Any:
 
 
 def _check_wish(wish: RolloutWish) -> None:
-    for name, found, most in (
-        ("watch_s", wish.watch_s, WATCH_S_MAX),
-        ("timeout_s", wish.timeout_s, TIMEOUT_S_MAX),
-    ):
-        if not (math.isfinite(found) and 0 < found <= most):
-            raise InvalidInput(f"rollout: found {name} {found:g}, wanted more than 0 and at most {most:g} s")
+    for name, found in (("watch_s", wish.watch_s), ("timeout_s", wish.timeout_s)):
+        if not (math.isfinite(found) and 0 < found <= ROLLOUT_S_MAX):
+            raise InvalidInput(
+                f"rollout: found {name} {found:g}, wanted more than 0 and at most {ROLLOUT_S_MAX:g} s"
+            )
     if wish.metric:
         condition.parse(wish.metric)
 

@@ -6,15 +6,17 @@ test_rollout_simulated.py.
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from controlplane import model
 from controlplane.clock import FakeClock
 from controlplane.config import revisions, staged
 from controlplane.errors import InvalidInput, Refused, Unavailable
-from controlplane.model.config import CurrentConfig
+from controlplane.model.config import CurrentConfig, RolloutRecord
 from controlplane.model.observed import HostRecord, InstanceStatus
 from controlplane.model.records import OperationRecord
 from controlplane.operations import config_change, config_rollout
@@ -317,6 +319,22 @@ async def test_a_record_that_does_not_decode_is_let_be_and_its_operation_goes_on
     await site.look_for(10, obey=False)
     assert (await site.operation(done["operation"])).state == "running"
     assert (await site.store.get(KEYS.config_rollout("riskd"))).value == b"rubbish"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("field", ["watch_s", "timeout_s"])
+async def test_a_time_that_cannot_be_counted_with_is_a_record_that_does_not_decode(
+    site: Site, field: str
+) -> None:
+    """As one that is turned into nanoseconds would end the controller, and the next one after it."""
+    await site.ask(set={"burst": 900}, rollout=WISH)
+    key = KEYS.config_rollout("riskd")
+    entry = await site.store.get(key)
+    assert entry is not None
+    for odd in (1e308, -1, 0):
+        await site.store.put(key, json.dumps(json.loads(entry.value) | {field: odd}).encode())
+        await site.look_for(10, obey=False)
+        with pytest.raises(msgspec.DecodeError):
+            model.decode(RolloutRecord, (await site.store.get(key)).value)  # type: ignore[union-attr]
 
 
 async def test_a_store_that_is_away_costs_the_look_and_nothing_else(site: Site) -> None:

@@ -272,6 +272,13 @@ def test_a_metric_that_turns_is_taken_back_at_once() -> None:
     assert why(site.look()).startswith("the metric has turned: rejects of omsd-b-1 is 5.5/s")
 
 
+def test_a_metric_that_is_none_is_taken_back_and_not_waited_for() -> None:
+    """Another client wrote the record: a request with it is refused."""
+    site = Site(record(metric="rubbish"))
+    site.set(STANDBY, config_revision=NEW)
+    assert 'metric "rubbish": wanted NAME > VALUE' in why(site.look_for(1.0))
+
+
 def test_a_metric_is_not_asked_before_the_revision_is_in_force() -> None:
     site = Site(record(metric="orders < 1"))
     site.set(rates={"orders": 0.0})
